@@ -1,0 +1,39 @@
+"""JAX/Flax models: GPT-2, DPR, RoBERTa-PreLayerNorm, RAG, LED. `import jaxmodels as jm`."""
+
+from jaxmodels import sharding
+from jaxmodels.architectures.gpt2 import (
+    GPT2Config,
+    GPT2DoubleHeadsModel,
+    GPT2DoubleHeadsModelOutput,
+    GPT2ForQuestionAnswering,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+    GPT2LMHeadModel,
+    GPT2Model,
+)
+from jaxmodels.convert import WeightsError
+from jaxmodels.hub import load, save
+from jaxmodels.initialise import init
+from jaxmodels.surgery import prune_heads, resize_token_embeddings
+from jaxmodels.tensor_files import TensorFileError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GPT2Config",
+    "GPT2DoubleHeadsModel",
+    "GPT2DoubleHeadsModelOutput",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "TensorFileError",
+    "WeightsError",
+    "init",
+    "load",
+    "prune_heads",
+    "resize_token_embeddings",
+    "save",
+    "sharding",
+]

@@ -1,0 +1,224 @@
+"""GPT-2's transformer (Radford et al., 2019; reference: transformers/models/gpt2/modeling_gpt2.py).
+
+tokens -> word + position (+ type) embeddings -> pre-norm causal layers -> final norm.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels.architectures.base import Model, check_ids, check_shape, is_concrete
+from jaxmodels.architectures.gpt2.config import GPT2Config
+from jaxmodels.architectures.gpt2.weights import TABLE
+from jaxmodels.layers.attention import Attention
+from jaxmodels.layers.cache import Cache
+from jaxmodels.layers.layer import FeedForward, Layer
+from jaxmodels.layers.linear import Embedding, dropout, layer_norm, scaled_normal
+from jaxmodels.layers.masks import cross_visibility
+from jaxmodels.layers.stack import Stack
+from jaxmodels.outputs import BaseModelOutputWithPastAndCrossAttentions
+from pallas_kernels import Mask
+
+
+class GPT2PreTrainedModel(Model):
+    """What the six classes share."""
+
+    config_class = GPT2Config
+    table = TABLE
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """An empty cache of [batch, length, n_head, head_dim] keys and values per layer, in the compute dtype."""
+        c = self.config
+        if length > c.n_positions:
+            raise ValueError(f"a cache of {length} slots is longer than the {c.n_positions} positions of this model")
+        return Cache.zeros(batch, length, layers=c.n_layer, heads=c.n_head, head_dim=c.head_dim, dtype=self.dtype)
+
+    @staticmethod
+    def count_to_position(count: jax.Array) -> jax.Array:
+        """Position of the count-th real token (1-based) of a padded row, for generation (PARITY G9); pads get 1."""
+        return jnp.where(count > 0, count - 1, 1)
+
+
+class GPT2Model(GPT2PreTrainedModel):
+    """The transformer without a head."""
+
+    def setup(self):
+        c = self.config
+        init = scaled_normal(c.initializer_range)
+        self.wte = Embedding(c.vocab_size, c.n_embd, init, "vocab", self.dtype, self.param_dtype)
+        self.wpe = Embedding(c.n_positions, c.n_embd, init, "length", self.dtype, self.param_dtype)
+        self.h = Stack(self._layer, c.n_layer, self.remat, self.unroll)
+        self.ln_f = layer_norm(c.layer_norm_epsilon, self.dtype, self.param_dtype)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        head_mask: jax.Array | None = None,
+        inputs_embeds: jax.Array | None = None,
+        encoder_hidden_states: jax.Array | None = None,
+        encoder_attention_mask: jax.Array | None = None,
+        cache: Cache | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPastAndCrossAttentions | tuple:
+        """Runs the transformer.
+
+        Args:
+          input_ids: int [B,T], or [B,choices,T] (each choice is a row).
+          attention_mask: [B,T], 1 for real tokens; with a cache see `Cache.reserve`.
+          token_type_ids: int [B,T], looked up in the *word* table, as in the reference.
+          position_ids: int [B,T]; default: counted from the start of the cache. Never derived from the mask.
+          head_mask: [H] or [L,H], multiplies the heads' attention probabilities.
+          inputs_embeds: [B,T,D] instead of input_ids.
+          encoder_hidden_states: [B,S,D] for the cross attention of a config with `add_cross_attention`.
+          encoder_attention_mask: [B,S] or [B,T,S].
+          cache: from `init_cache` or an earlier output.
+          output_attentions, output_hidden_states, return_dict: default to the config's.
+
+        Raises:
+          ValueError, TypeError: an argument of the wrong shape or type, or outside its table.
+        """
+        c = self.config
+        x, lead = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, cache)
+        batch, length, _ = x.shape
+        mask, cache = self._mask(attention_mask, cache, batch, length)
+        source, cross = self._source(x, encoder_hidden_states, encoder_attention_mask, cache)
+        attentions = c.output_attentions if output_attentions is None else output_attentions
+        hidden = c.output_hidden_states if output_hidden_states is None else output_hidden_states
+
+        heads = self._head_mask(head_mask)
+        shared = {"mask": mask, "source": source, "output_attentions": attentions, **cross}
+        per_layer = {} if heads is None else {"head_mask": heads, "cross_head_mask": self._head_mask(head_mask, ())}
+        scale = c.head_dim**-0.5 if c.scale_attn_weights else 1.0
+        if c.scale_attn_by_inverse_layer_idx:
+            per_layer["scale"] = scale / jnp.arange(1, c.n_layer + 1, dtype=jnp.float32)
+        else:
+            shared["scale"] = scale
+
+        out = self.h(x, shared=shared, per_layer=per_layer, cache=cache, output_hidden_states=hidden)
+        x = self.ln_f(out.last)
+        # The reference puts the states after the final norm last, not those of the last layer (PARITY G11).
+        states = jnp.concatenate([out.hidden_states, x[None]]) if hidden else None
+        result = BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=x.reshape(*lead, *x.shape[1:]),
+            cache=out.cache,
+            hidden_states=states,
+            attentions=self._without_pruned(out.attentions),
+            cross_attentions=out.cross_attentions,
+        )
+        return result if (c.return_dict if return_dict is None else return_dict) else result.to_tuple()
+
+    def _layer(self) -> Layer:
+        c = self.config
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        inits = {
+            "kernel_init": scaled_normal(c.initializer_range),
+            "out_init": scaled_normal(c.initializer_range, residual_layers=c.n_layer),
+        }
+        attention = partial(
+            Attention,
+            c.n_head,
+            c.head_dim,
+            dropout=c.attn_pdrop,
+            implementation=self.attention,
+            **inits,
+            **kinds,
+        )
+        return Layer(
+            attention=attention,
+            cross_attention=partial(attention, cross=True) if c.add_cross_attention else None,
+            feed_forward=partial(FeedForward, c.mlp_dim, c.activation_function, **inits, **kinds),
+            norm=partial(layer_norm, c.layer_norm_epsilon, self.dtype, self.param_dtype),
+            dropout=c.resid_pdrop,
+            parent=None,
+        )
+
+    def _embed(self, input_ids, inputs_embeds, token_type_ids, position_ids, cache):
+        """Sum of the embeddings [B,T,D], and the leading shape that the caller gave."""
+        c = self.config
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds, one of the two")
+        if input_ids is not None:
+            ids = check_ids("input_ids", input_ids, c.vocab_size, "the vocabulary", ranks=(2, 3))
+            lead, length = ids.shape[:-1], ids.shape[-1]
+            x = self.wte(ids.reshape(-1, length))
+        else:
+            x = jnp.asarray(inputs_embeds, self.dtype)
+            if x.ndim not in (3, 4) or x.shape[-1] != c.n_embd or x.size == 0:
+                raise ValueError(f"inputs_embeds has shape [B,T,{c.n_embd}], got {x.shape}")
+            lead, length = x.shape[:-2], x.shape[-2]
+            x = x.reshape(-1, length, c.n_embd)
+        x = x + self.wpe(self._positions(position_ids, length, cache))
+        if token_type_ids is not None:
+            types = check_ids("token_type_ids", token_type_ids, c.vocab_size, "the vocabulary", ranks=(1, 2, 3))
+            x = x + self.wte(types.reshape(-1, length))
+        return dropout(self, x, c.embd_pdrop), lead
+
+    def _positions(self, position_ids, length, cache):
+        size = self.config.n_positions
+        if position_ids is not None:
+            ids = check_ids("position_ids", position_ids, size, "the position table", ranks=(1, 2, 3))
+            return ids.reshape(-1, length)
+        start = jnp.zeros((), jnp.int32) if cache is None else cache.length
+        last = length + (int(start) if is_concrete(start) else 0)
+        if last > size:
+            raise ValueError(f"{last} tokens are more than the {size} positions of this model (n_positions); cut them")
+        return start + jnp.arange(length)[None]
+
+    def _mask(self, attention_mask, cache, batch, length) -> tuple[Mask, Cache | None]:
+        if attention_mask is not None:
+            attention_mask = jnp.asarray(attention_mask).reshape(batch, -1)
+        if cache is not None:
+            cache = cache.reserve(batch, length, attention_mask)
+            return Mask(causal=True, key_valid=cache.valid, query_start=cache.length), cache
+        if attention_mask is not None:
+            attention_mask = check_shape("attention_mask", attention_mask, (batch, length)).astype(bool)
+        return Mask(causal=True, key_valid=attention_mask), None
+
+    def _source(self, x, states, mask, cache):
+        """Encoder states and what the cross attention may see of them."""
+        c = self.config
+        if not c.add_cross_attention:
+            if states is not None or mask is not None:
+                raise ValueError("encoder_hidden_states needs a config with add_cross_attention=True")
+            return None, {}
+        if states is None and self.is_initializing():
+            states = jnp.zeros((x.shape[0], 1, c.n_embd), self.dtype)
+        kept = cache is not None and cache.layers[0].cross is not None
+        if states is None and not kept:
+            return None, {}  # as in the reference: without encoder states the cross attention is skipped
+        if states is not None:
+            states = check_shape("encoder_hidden_states", states, (x.shape[0], None, c.n_embd)).astype(self.dtype)
+        length = states.shape[1] if states is not None else cache.layers[0].cross.key.shape[1]
+        return states, cross_visibility(mask, x.shape[0], x.shape[1], length)
+
+    def _head_mask(self, head_mask, pruned=None):
+        """[L,H] from [H] or [L,H]; pruned heads are masked, so that they stay out of the gradient too."""
+        c = self.config
+        pruned = c.pruned_heads.items() if pruned is None else pruned
+        if head_mask is None and not c.pruned_heads:
+            return None
+        keep = np.ones((c.n_layer, c.n_head), np.float32)
+        for layer, heads in pruned:
+            keep[layer, list(heads)] = 0.0
+        if head_mask is None:
+            return jnp.asarray(keep)
+        head_mask = jnp.asarray(head_mask)
+        if head_mask.shape not in ((c.n_head,), (c.n_layer, c.n_head)):
+            raise ValueError(f"head_mask has shape {(c.n_head,)} or {(c.n_layer, c.n_head)}, got {head_mask.shape}")
+        return head_mask * keep
+
+    def _without_pruned(self, attentions):
+        """The reference's attentions hold only the heads that are left: a tuple, where layers differ in number."""
+        c = self.config
+        if attentions is None or not c.pruned_heads:
+            return attentions
+        kept = [[h for h in range(c.n_head) if h not in c.pruned_heads.get(i, ())] for i in range(c.n_layer)]
+        return tuple(a[:, np.array(heads)] for a, heads in zip(attentions, kept, strict=True))

@@ -1,0 +1,226 @@
+"""Two-way weight tables: torch name <-> our path, with the rearrangement between them. Knows no architecture.
+
+A rule is documentation, action and inverse at once:
+
+    Rule("h.{i}.attn.c_attn.weight", "h/layers/attention/qkv/kernel", "d (n h k) -> d n h k")
+
+reads one torch tensor per layer i, splits its columns into 3 x heads x width, and stacks the layers. The same text read
+backwards writes the file. The axis `h` is the heads that pruning removes.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from einops import rearrange
+
+from jaxmodels.tensor_files import TensorEntry
+
+LAYER = "{i}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One parameter of ours and where it stands in a torch file.
+
+    Attributes:
+      names: the torch name, `{i}` for the layer; several names are stacked on a first axis of the pattern's left side.
+      path: ours, "/" between keys.
+      pattern: einops text, torch -> ours (one layer of it); empty: as it is.
+    """
+
+    names: str | tuple[str, ...]
+    path: str
+    pattern: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.names,) if isinstance(self.names, str) else self.names
+
+    @property
+    def per_layer(self) -> bool:
+        return LAYER in self.sources[0]
+
+    @property
+    def _sides(self) -> tuple[str, str]:
+        left, _, right = self.pattern.partition("->")
+        return left.strip(), right.strip()
+
+    @property
+    def _reshapes_only(self) -> bool:
+        """The bytes stand in the same order on both sides."""
+        left, right = self._sides
+        return re.sub(r"[()]", "", left).split() == right.split()
+
+    def _heads(self, kept: list[int]) -> tuple:
+        """Index of the heads that pruning left, in one layer of our array."""
+        axes = self._sides[1].split()
+        return (slice(None),) * axes.index("h") + (kept,) if "h" in axes else ()
+
+    def to_torch(self, array: np.ndarray, kept: list[int] | None = None) -> dict[str, np.ndarray]:
+        """One layer of our array as torch tensors; without the pruned heads, where some heads are kept only."""
+        if kept is not None:
+            array = array[self._heads(kept)]
+        if self.pattern:
+            left, right = self._sides
+            array = rearrange(array, f"{right} -> {left}")
+        return dict(zip(self.sources, (array,) if isinstance(self.names, str) else array, strict=True))
+
+    def fill(self, out: np.ndarray, entries: Iterable[TensorEntry], kept: list[int] | None = None) -> None:
+        """Reads one layer into `out`; where file and tree agree in order and type, without a copy in between."""
+        if kept is not None:
+            some = np.empty_like(out[self._heads(kept)])
+            self.fill(some, entries)
+            out[...] = 0
+            out[self._heads(kept)] = some
+            return
+        entries, (left, right) = list(entries), self._sides
+        if self._reshapes_only and all(entry.dtype == out.dtype for entry in entries):
+            inverse = rearrange(out, f"{right} -> {left}") if self.pattern else out
+            for part, entry in zip((inverse,) if isinstance(self.names, str) else inverse, entries, strict=True):
+                entry.read(out=part)
+            return
+        tensors = [entry.read() for entry in entries]
+        tensor = tensors[0] if isinstance(self.names, str) else np.stack(tensors)
+        sizes = dict(zip(right.split(), out.shape, strict=True))
+        out[...] = rearrange(tensor, self.pattern, **sizes) if self.pattern else tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rules of one family.
+
+    Attributes:
+      base: name of the base model inside the models with a head, in our tree and in torch's names.
+      rules: the base model's, without that prefix.
+      heads: those of all the family's heads.
+      ignored: regular expressions of names that carry no weights, with the reason.
+      tied: names that repeat another parameter where the config ties them, and whose.
+    """
+
+    base: str
+    rules: tuple[Rule, ...]
+    heads: tuple[Rule, ...] = ()
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def short(self, name: str, separator: str = ".") -> str:
+        """The name without the base model's prefix: files of base models have none, files of heads do."""
+        return name.removeprefix(self.base + separator)
+
+    def by_path(self) -> dict[str, Rule]:
+        return {rule.path: rule for rule in self.rules + self.heads}
+
+    def recognises(self, name: str) -> bool:
+        """Some class of the family, or none on purpose, takes this (short) name."""
+        sources = [source for rule in self.rules + self.heads for source in rule.sources]
+        patterns = [re.escape(source).replace(re.escape(LAYER), r"\d+") for source in sources]
+        return name in self.tied or any(re.fullmatch(pattern, name) for pattern in (*patterns, *self.ignored))
+
+
+class WeightsError(ValueError):
+    """A file and a model do not fit; lists every name, at once, in three lists."""
+
+    def __init__(self, where: str, unknown: list[str], missing: list[str], mismatched: list[str], hint: str = ""):
+        self.unknown, self.missing, self.mismatched = unknown, missing, mismatched
+        parts = [f"{where} does not fit the model."]
+        for title, names in (
+            ("in the file, but nothing takes them", unknown),
+            ("in the model, but nothing fills them", missing),
+            ("of another shape", mismatched),
+        ):
+            parts.append(f"  {title}: {len(names)}" + "".join(f"\n    {name}" for name in names))
+        super().__init__("\n".join(parts) + (f"\n{hint}" if hint else ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How every parameter of a model is filled from a file.
+
+    Attributes:
+      sources: (path, rule, layers) with the entries of each layer; path is ours, with its prefix.
+      missing: paths of parameters that the file lacks.
+      mismatched: path -> a line that says which tensor has which shape.
+      unused: names that other classes of the family take.
+      unknown: names that nobody takes.
+    """
+
+    sources: dict[str, tuple[Rule, list[list[TensorEntry]]]]
+    missing: list[str]
+    mismatched: dict[str, str]
+    unused: list[str]
+    unknown: list[str]
+
+
+def plan(
+    table: Table,
+    entries: Mapping[str, TensorEntry],
+    shapes: Mapping[str, tuple[int, ...]],
+    kept_heads: Mapping[int, list[int]],
+) -> Plan:
+    """Matches the file's tensors with the parameters; reads no data.
+
+    Args:
+      entries: by torch name. shapes: of our parameters, by path.
+      kept_heads: for each layer with pruned heads, those that are left.
+    """
+    by_path = table.by_path()
+    found = {table.short(name): entry for name, entry in entries.items()}
+    sources, missing, mismatched, taken = {}, [], {}, set()
+    for path, shape in shapes.items():
+        rule = by_path[table.short(path, "/")]
+        layers = [[n.replace(LAYER, str(i)) for n in rule.sources] for i in range(shape[0] if rule.per_layer else 1)]
+        taken.update(name for names in layers for name in names)
+        if any(name not in found for names in layers for name in names):
+            missing.append(path)
+            continue
+        sources[path] = (rule, [[found[name] for name in names] for names in layers])
+        for i, names in enumerate(layers):
+            expected = _torch_shapes(rule, shape[1:] if rule.per_layer else shape, kept_heads.get(i))
+            for name, wanted in zip(names, expected, strict=True):
+                if found[name].shape != wanted:
+                    mismatched.setdefault(path, f"{name}: {found[name].shape} in the file, the model has {wanted}")
+    rest = [name for name in found if name not in taken]
+    unknown = [name for name in rest if not table.recognises(name) or _layer_beyond(name, table, taken)]
+    silent = [*table.ignored, *map(re.escape, table.tied)]
+    unused = [n for n in rest if n not in unknown and not any(re.fullmatch(pattern, n) for pattern in silent)]
+    return Plan(sources, missing, mismatched, unused, unknown)
+
+
+def _torch_shapes(rule: Rule, shape: tuple[int, ...], kept: list[int] | None) -> list[tuple[int, ...]]:
+    # A zero broadcast to the shape: no memory, whatever the size; rearranging it copies, but int8 layers are small.
+    return [part.shape for part in rule.to_torch(np.broadcast_to(np.int8(0), shape), kept).values()]
+
+
+def _layer_beyond(name: str, table: Table, taken: set[str]) -> bool:
+    """The base model's rules take this name, but for a layer that the config does not have."""
+    for source in (source for rule in table.rules if rule.per_layer for source in rule.sources):
+        match = re.fullmatch(re.escape(source).replace(re.escape(LAYER), r"(\d+)"), name)
+        if match and source.replace(LAYER, "0") in taken:
+            return True
+    return False
+
+
+def assemble(rule: Rule, layers: list[list[TensorEntry]], shape, dtype, kept_heads: Mapping[int, list[int]]):
+    """The whole parameter as one host array of `shape` and `dtype`."""
+    out = np.empty(shape, dtype)
+    for i, entries in enumerate(layers):
+        rule.fill(out[i] if rule.per_layer else out, entries, kept_heads.get(i) if rule.per_layer else None)
+    return out
+
+
+def export(
+    table: Table, arrays: Iterable[tuple[str, np.ndarray]], kept_heads: Mapping[int, list[int]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(path, host array) of a whole tree -> (torch name, array), one parameter at a time."""
+    by_path = table.by_path()
+    for path, array in arrays:
+        short = table.short(path, "/")
+        prefix = f"{table.base}." if short != path else ""
+        rule = by_path[short]
+        for i in range(array.shape[0] if rule.per_layer else 1):
+            layer = array[i] if rule.per_layer else array
+            kept = kept_heads.get(i) if rule.per_layer else None
+            for name, tensor in rule.to_torch(layer, kept).items():
+                yield prefix + name.replace(LAYER, str(i)), tensor

@@ -1,0 +1,143 @@
+"""Loading: tensors stream from the file, are rearranged, and land on their shards one parameter at a time."""
+
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxmodels.architectures import config_class, model_class
+from jaxmodels.architectures.base import Model
+from jaxmodels.config import Config
+from jaxmodels.convert import Plan, WeightsError, assemble, plan
+from jaxmodels.hub.folder import checkpoint_folder, read_json
+from jaxmodels.parameters import abstract, flatten, initial, unflatten
+from jaxmodels.sharding import Rules, shardings
+from jaxmodels.tensor_files import open_folder
+
+
+def load(
+    name: str | Path,
+    *,
+    cls: type[Model] | str | None = None,
+    dtype=None,
+    param_dtype=None,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+    attention: str = "auto",
+    remat: bool = False,
+    unroll: bool = False,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    ignore_mismatched_sizes: bool = False,
+    key: jax.Array | None = None,
+    **config_changes,
+) -> tuple[Model, dict]:
+    """A model and its parameters from a folder or a Hub id; torch is not needed.
+
+    Reads model.safetensors, pytorch_model.bin (both formats) and flax_model.msgpack, single or sharded.
+
+    Args:
+      name: folder, or Hub id like "openai-community/gpt2".
+      cls: class, class name or auto-class name; None takes the one that the config names. A head that the file lacks
+        is initialised (with `key`) and named in one warning.
+      dtype: compute type; None is float32, "auto" the type of the file.
+      param_dtype: storage type; None is `dtype`.
+      mesh, rules: put every parameter straight onto its shards; peak host memory stays at the largest parameter.
+      attention, remat, unroll: see `Model`.
+      revision, subfolder: of a Hub repository.
+      ignore_mismatched_sizes: initialise parameters whose shape differs, with a warning.
+      config_changes: other values for keys of the config, e.g. num_labels=5.
+
+    Raises:
+      FileNotFoundError: no such folder or repository, or no weights in it.
+      WeightsError: the file does not fit the model; three lists of names.
+      TensorFileError: a damaged or hostile file.
+      ValueError: a config of another family, an unknown key, a mesh that does not fit.
+    """
+    folder = checkpoint_folder(name, revision, subfolder)
+    config = _config(folder, config_changes)
+    entries = open_folder(folder)
+    if (mesh is None) != (rules is None):
+        raise ValueError("mesh and rules go together: give both or neither")
+    compute, stored = _dtypes(dtype, param_dtype, config, entries)
+    choices = {"attention": attention, "remat": remat, "unroll": unroll}
+    model = model_class(cls, config)(config, dtype=compute, param_dtype=stored, **choices)
+
+    shapes = {path: leaf.shape for path, leaf in flatten(abstract(model)).items()}
+    kept = kept_heads(model)
+    found = plan(model.table, entries, shapes, kept)
+    fresh = _report(folder, model, found, ignore_mismatched_sizes)
+    places = flatten(shardings(model, mesh, rules)) if mesh is not None else {}
+    params = {}
+    for path, (rule, layers) in found.sources.items():
+        if path not in fresh:
+            array = assemble(rule, layers, shapes[path], stored, kept)
+            params[path] = _place(array, places.get(path))
+    if fresh:
+        params |= _initialise(model, fresh, jax.random.key(0) if key is None else key, places)
+    return model, unflatten({path: params[path] for path in shapes})
+
+
+def kept_heads(model: Model) -> dict[int, list[int]]:
+    """For each layer with pruned heads, those that are left: the files hold only these."""
+    config = model.config
+    return {
+        layer: [h for h in range(config.num_attention_heads) if h not in gone]
+        for layer, gone in config.pruned_heads.items()
+        if gone
+    }
+
+
+def _config(folder: Path, changes: dict) -> Config:
+    values = read_json(folder / "config.json")
+    config = config_class(values.get("model_type")).from_dict(values)
+    if (folder / "generation_config.json").is_file():
+        # Its values win over the same keys in config.json.
+        config = config.replace(generation={**config.generation, **read_json(folder / "generation_config.json")})
+    return config.replace(**changes) if changes else config
+
+
+def _dtypes(dtype, param_dtype, config: Config, entries) -> tuple[jnp.dtype, jnp.dtype]:
+    if dtype == "auto":
+        dtype = config.torch_dtype or next(e.dtype for e in entries.values() if e.dtype.kind in "fV")
+    compute = jnp.dtype(jnp.float32 if dtype is None else dtype)
+    stored = compute if param_dtype is None else jnp.dtype(param_dtype)
+    for what, kind in (("dtype", compute), ("param_dtype", stored)):
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(f"{what} is a floating type such as 'bfloat16', got {kind}")
+    return compute, stored
+
+
+def _report(folder: Path, model: Model, found: Plan, ignore_mismatched: bool) -> list[str]:
+    """Raises or warns; returns the paths that are to be initialised."""
+    name = type(model).__name__
+    bases = {rule.path for rule in model.table.rules}
+    absent = [path for path in found.missing if model.table.short(path, "/") in bases]
+    mismatched = [] if ignore_mismatched else list(found.mismatched.values())
+    if found.unknown or absent or mismatched:
+        hint = "ignore_mismatched_sizes=True initialises these instead." if mismatched else ""
+        raise WeightsError(f"{folder} ({name})", found.unknown, absent, mismatched, hint)
+    fresh = [*found.missing, *found.mismatched]
+    if fresh:
+        warnings.warn(f"{name}: initialised, because {folder} lacks them: {', '.join(fresh)}; train them", stacklevel=3)
+    if found.unused:
+        warnings.warn(f"{name}: in {folder}, but unused by this class: {', '.join(found.unused)}", stacklevel=3)
+    return fresh
+
+
+def _place(array: np.ndarray, sharding) -> jax.Array:
+    if sharding is None:
+        return jnp.asarray(array)
+    # Each process hands over only what its own devices hold.
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _initialise(model: Model, paths: list[str], key, places) -> dict[str, jax.Array]:
+    def pick(key):
+        flat = flatten(initial(model, key))
+        return {path: flat[path] for path in paths}
+
+    return jax.jit(pick, out_shardings={path: places[path] for path in paths} if places else None)(key)

@@ -1,0 +1,140 @@
+"""Saving in Hugging Face's format, so that torch loads it, without ever leaving a half-written folder."""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from safetensors.numpy import save_file
+
+from jaxmodels.architectures.base import Model
+from jaxmodels.convert import WeightsError, export
+from jaxmodels.hub.load import kept_heads
+from jaxmodels.parameters import abstract, flatten
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int | str = "5GB") -> None:
+    """Writes config.json, generation_config.json and model.safetensors (or shards and their index) into `folder`.
+
+    Everything is written beside its place first and moved there last, so a killed save leaves the earlier files whole.
+    With several processes, all must call this; the first one writes.
+
+    Args:
+      params: tree of the model's shape; each tensor keeps its type.
+      max_shard_size: bytes, or text like "500MB"; a larger model is split.
+
+    Raises:
+      WeightsError: the tree does not fit the model.
+    """
+    flat = flatten(params)
+    _check(model, flat)
+    limit = _bytes(max_shard_size)
+    tensors = export(model.table, ((path, _on_host(array)) for path, array in flat.items()), kept_heads(model))
+    if jax.process_index() != 0:
+        for _ in tensors:  # takes part in gathering the shards
+            pass
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as staging:
+        shards = list(_write_shards(Path(staging), tensors, limit))
+        moves = _name_shards(Path(staging), shards)
+        moves += _write_configs(Path(staging), model, flat)
+        for file in moves:
+            _sync(Path(staging) / file)
+        for file in moves:  # config.json last: what it describes is in place by then
+            os.replace(Path(staging) / file, folder / file)
+    _remove_stale(folder, keep=set(moves))
+
+
+def _check(model: Model, flat: dict) -> None:
+    shapes = flatten(abstract(model))
+    surplus, missing = [p for p in flat if p not in shapes], [p for p in shapes if p not in flat]
+    mismatched = [
+        f"{path}: {np.shape(array)} in the tree, the model has {shapes[path].shape}"
+        for path, array in flat.items()
+        if path in shapes and np.shape(array) != shapes[path].shape
+    ]
+    if surplus or missing or mismatched:
+        raise WeightsError(f"the parameters to save ({type(model).__name__})", surplus, missing, mismatched)
+
+
+def _on_host(array) -> np.ndarray:
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+def _bytes(size: int | str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([KMG]?I?B?)", str(size).strip().upper())
+    if not match or match[2] not in _UNITS or int(match[1]) < 1:
+        raise ValueError(f"max_shard_size is a number of bytes or text like '5GB', got {size!r}")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _write_shards(staging: Path, tensors: Iterable[tuple[str, np.ndarray]], limit: int) -> Iterator[tuple[Path, dict]]:
+    """Files of at most `limit` bytes (or one tensor), and the size of each tensor in them."""
+    shard: dict[str, np.ndarray] = {}
+    count = 0
+
+    def flush():
+        path = staging / f"shard-{count}"
+        save_file(shard, path, metadata={"format": "pt"})
+        return path, {name: tensor.nbytes for name, tensor in shard.items()}
+
+    for name, tensor in tensors:
+        if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > limit:
+            yield flush()
+            shard, count = {}, count + 1
+        shard[name] = np.ascontiguousarray(tensor)
+    yield flush()
+
+
+def _name_shards(staging: Path, shards: list[tuple[Path, dict[str, int]]]) -> list[str]:
+    """Gives the files their final names, now that their number is known, and writes the index."""
+    if len(shards) == 1:
+        shards[0][0].rename(staging / "model.safetensors")
+        return ["model.safetensors"]
+    names, where = [], {}
+    for i, (path, sizes) in enumerate(shards, start=1):
+        names.append(f"model-{i:05}-of-{len(shards):05}.safetensors")
+        path.rename(staging / names[-1])
+        where |= dict.fromkeys(sizes, names[-1])
+    total = sum(size for _, sizes in shards for size in sizes.values())
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    (staging / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    return [*names, "model.safetensors.index.json"]
+
+
+def _write_configs(staging: Path, model: Model, flat: dict) -> list[str]:
+    kind = jnp.result_type(next(iter(flat.values()))).name
+    config = model.config.replace(architectures=(type(model).__name__,), torch_dtype=kind, generation={})
+    names = []
+    if model.config.generation:
+        values = {**model.config.to_dict(), **model.config.generation}
+        text = json.dumps({k: values[k] for k in sorted(model.config.generation)}, indent=2) + "\n"
+        (staging / "generation_config.json").write_text(text)
+        names.append("generation_config.json")
+    (staging / "config.json").write_text(config.to_json())
+    return [*names, "config.json"]
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _remove_stale(folder: Path, keep: set[str]) -> None:
+    """Weights of an earlier save under other names, which a later load might prefer."""
+    for pattern in ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"):
+        for path in folder.glob(pattern):
+            if path.name not in keep:
+                path.unlink()

@@ -1,0 +1,102 @@
+"""Multi-head attention: projections around the one attention function of `pallas_kernels`."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.cache import KeyValue
+from jaxmodels.layers.linear import Initializer, Linear
+from pallas_kernels import Dropout, Mask, attention
+
+_QKV_AXES = ("embed", None, "heads", "head_dim")
+
+
+class Attention(nn.Module):
+    """Self attention, or cross attention over a source; one fused kernel projects what is projected together.
+
+    Attributes:
+      num_heads, head_dim: H and K.
+      cross: queries come from x and keys and values from `source`.
+      dropout: rate on the attention probabilities.
+      implementation: name passed to `pallas_kernels.attention`.
+    """
+
+    num_heads: int
+    head_dim: int
+    kernel_init: Initializer
+    out_init: Initializer
+    cross: bool = False
+    use_bias: bool = True
+    dropout: float = 0.0
+    implementation: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        mask: Mask,
+        scale: float | jax.Array | None = None,
+        bias=None,
+        head_mask: jax.Array | None = None,
+        source: jax.Array | None = None,
+        kept: KeyValue | None = None,
+        start: jax.Array | None = None,
+        output_weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None, KeyValue | None]:
+        """Attends.
+
+        Args:
+          x: [B,T,D].
+          mask: who sees whom.
+          scale: factor on the scores; None means K**-0.5.
+          bias: a bias of `pallas_kernels`, added to the scaled scores.
+          head_mask: [H], multiplies each head's probabilities after dropout (reference: PARITY C6).
+          source: [B,S,D'] encoder states, for cross attention.
+          kept: keys and values from earlier calls. Self attention writes the new ones at `start`; cross attention
+            uses what is there instead of projecting the source again.
+          output_weights: return the probabilities too; only the dense implementation has them.
+
+        Returns:
+          [B,T,D], the probabilities [B,H,T,S] or None, the keys and values to keep or None.
+        """
+        query, keys, kept = self._project(x, source, kept, start)
+        active = self.dropout > 0.0 and self.has_rng("dropout")
+        result = attention(
+            query,
+            keys.key.astype(query.dtype),
+            keys.value.astype(query.dtype),
+            mask=mask,
+            bias=bias,
+            scale=scale,
+            dropout=Dropout(self.dropout, self.make_rng("dropout")) if active else None,
+            implementation=self.implementation,
+            return_weights=output_weights,
+        )
+        out, weights = result if output_weights else (result, None)
+        if head_mask is not None:
+            out = out * head_mask[:, None].astype(out.dtype)
+            weights = None if weights is None else weights * head_mask[:, None, None].astype(weights.dtype)
+        out = self._linear((x.shape[-1],), ("heads", "head_dim", "embed"), self.out_init, "out")(out)
+        return out, weights, kept
+
+    def _project(self, x, source, kept, start):
+        """Queries, the keys and values to attend to, and those to keep (None where nothing is kept)."""
+        shape = (self.num_heads, self.head_dim)
+        if not self.cross:
+            query, key, value = jnp.moveaxis(self._linear((3, *shape), _QKV_AXES, self.kernel_init, "qkv")(x), -3, 0)
+            if kept is None:
+                return query, KeyValue(key, value), None
+            kept = kept.write(key, value, start)
+            return query, kept, kept
+        query = self._linear(shape, ("embed", "heads", "head_dim"), self.kernel_init, "q")(x)
+        if kept is None or self.is_initializing():
+            if source is None:
+                raise ValueError("cross attention needs encoder_hidden_states, or a cache that has seen them")
+            kept = KeyValue(*jnp.moveaxis(self._linear((2, *shape), _QKV_AXES, self.kernel_init, "kv")(source), -3, 0))
+        return query, kept, kept
+
+    def _linear(self, features, axes, init, name):
+        return Linear(features, axes, init, self.use_bias, self.dtype, self.param_dtype, name=name)

@@ -1,0 +1,104 @@
+"""One transformer layer: attention, optional cross attention, feed-forward, each with a norm and a residual."""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.activations import activation
+from jaxmodels.layers.cache import LayerCache
+from jaxmodels.layers.linear import Initializer, Linear, dropout
+from pallas_kernels import Mask
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerOutput:
+    """What a layer yields beside its hidden states; None where it was not asked for."""
+
+    attentions: jax.Array | None = None
+    cross_attentions: jax.Array | None = None
+    cache: LayerCache | None = None
+
+
+class FeedForward(nn.Module):
+    """D -> F -> D with an activation between."""
+
+    features: int
+    activation: str
+    kernel_init: Initializer
+    out_init: Initializer
+    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        common = (self.use_bias, self.dtype, self.param_dtype)
+        h = Linear((self.features,), ("embed", "mlp"), self.kernel_init, *common, name="up")(x)
+        h = activation(self.activation)(h)
+        return Linear((x.shape[-1],), ("mlp", "embed"), self.out_init, *common, name="down")(h)
+
+
+class Layer(nn.Module):
+    """Arranges parts that the architecture passes in; it knows none of them.
+
+    Attributes:
+      attention, cross_attention, feed_forward, norm: called with `name=`, each makes the module of that name.
+        cross_attention None: the architecture has none.
+      pre_norm: the norm comes before each part (GPT-2, T5, RoBERTa-PreLayerNorm) or after its residual (BERT, BART).
+      dropout: rate on what each part adds to the residual stream.
+    """
+
+    attention: Callable[..., nn.Module]
+    feed_forward: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    cross_attention: Callable[..., nn.Module] | None = None
+    pre_norm: bool = True
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        mask: Mask,
+        cross_mask: Mask | None = None,
+        source: jax.Array | None = None,
+        cache: LayerCache | None = None,
+        start: jax.Array | None = None,
+        scale: float | jax.Array | None = None,
+        bias=None,
+        cross_bias=None,
+        head_mask: jax.Array | None = None,
+        cross_head_mask: jax.Array | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[jax.Array, LayerOutput]:
+        """x [B,T,D] -> [B,T,D] and what was captured. Cross attention runs if there is a source, now or in the cache."""
+        past, kept = (cache.past, cache.cross) if cache is not None else (None, None)
+
+        def attend(h):
+            sides = {"mask": mask, "bias": bias, "head_mask": head_mask, "output_weights": output_attentions}
+            return self.attention(name="attention")(h, scale=scale, kept=past, start=start, **sides)
+
+        x, weights, past = self._residual(x, attend, "attention_norm")
+        cross_weights = None
+        if self.cross_attention is not None and (source is not None or kept is not None):
+
+            def attend_source(h):
+                sides = {"mask": cross_mask, "bias": cross_bias, "head_mask": cross_head_mask}
+                sides["output_weights"] = output_attentions
+                return self.cross_attention(name="cross_attention")(h, scale=scale, source=source, kept=kept, **sides)
+
+            x, cross_weights, kept = self._residual(x, attend_source, "cross_attention_norm")
+        x, *_ = self._residual(x, lambda h: (self.feed_forward(name="feed_forward")(h),), "feed_forward_norm")
+        keep = None if cache is None else LayerCache(past, kept)
+        return x, LayerOutput(weights, cross_weights, keep)
+
+    def _residual(self, x, part, norm):
+        norm = self.norm(name=norm)
+        y, *rest = part(norm(x) if self.pre_norm else x)
+        x = x + dropout(self, y, self.dropout)
+        return (x if self.pre_norm else norm(x), *rest)

@@ -1,0 +1,96 @@
+"""Matrix products, norms and embeddings whose parameters carry the logical name of every axis."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Initializer = Callable[..., jax.Array]
+
+
+class Linear(nn.Module):
+    """`y[..., *out] = x[..., *in] @ kernel[*in, *out] + bias[*out]`, over any number of named axes.
+
+    Keeping heads as an axis of the kernel (instead of a flat width that is reshaped afterwards) lets a sharding rule
+    split heads without a word about layouts.
+
+    Attributes:
+      features: sizes of the output axes.
+      axes: logical names of the input axes, then of the output axes.
+      kernel_init: initialiser, called with the kernel's shape.
+      dtype: compute type; param_dtype: storage type.
+    """
+
+    features: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    kernel_init: Initializer
+    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n_in = len(self.axes) - len(self.features)
+        shape = x.shape[x.ndim - n_in :] + self.features
+        kernel = self.param(
+            "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), shape, self.param_dtype
+        )
+        contract = (tuple(range(x.ndim - n_in, x.ndim)), tuple(range(n_in)))
+        y = jax.lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype), (contract, ((), ())))
+        if self.use_bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[n_in:])
+            y = y + self.param("bias", zeros, self.features, self.param_dtype).astype(self.dtype)
+        return y
+
+
+def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm over the model width with float32 statistics and the two-pass variance of the reference."""
+    return nn.LayerNorm(
+        epsilon=epsilon,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        use_fast_variance=False,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
+        name=name,
+    )
+
+
+class Embedding(nn.Module):
+    """A table `[size, D]`: looked up by ids, and, where the head is tied to it, multiplied with hidden states."""
+
+    size: int
+    features: int
+    kernel_init: Initializer
+    axis: str = "vocab"
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        init = nn.with_logical_partitioning(self.kernel_init, (self.axis, "embed"))
+        self.embedding = self.param("embedding", init, (self.size, self.features), self.param_dtype)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """ids [...] -> [..., D]. An id outside the table gives NaN: under jit nothing can be raised."""
+        return jnp.take(self.embedding, ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
+
+    def attend(self, x: jax.Array) -> jax.Array:
+        """Logits [..., size] in float32 of hidden states x [..., D] against every row."""
+        table = self.embedding.astype(self.dtype)
+        dims = (((x.ndim - 1,), (1,)), ((), ()))
+        return jax.lax.dot_general(x.astype(self.dtype), table, dims, preferred_element_type=jnp.float32)
+
+
+def dropout(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:
+    """Inverted dropout, active if and only if the caller gave `rngs={"dropout": key}`."""
+    if rate == 0.0 or not module.has_rng("dropout"):
+        return x
+    keep = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+def scaled_normal(std: float, residual_layers: int | None = None) -> Initializer:
+    """Normal initialiser; projections onto the residual stream divide by sqrt(2 L) (GPT-2 paper, section 2.3)."""
+    return nn.initializers.normal(std if residual_layers is None else std / math.sqrt(2 * residual_layers))

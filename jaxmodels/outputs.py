@@ -1,0 +1,98 @@
+"""Model outputs: frozen pytrees with the documented field names, also readable by key, index and slice."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, dataclass_transform
+
+import jax
+
+from jaxmodels.layers.cache import Cache
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Output:
+    """Base of the outputs. Fields that were not asked for are None; keys, indices and tuples skip them.
+
+    Reference: transformers/utils/generic.py, `ModelOutput`. One difference: layers are stacked, so `hidden_states` is
+    one array [L+1,B,T,D] and `attentions` one array [L,B,H,T,S]; `hidden_states[i]` reads the same.
+    """
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
+
+    def keys(self) -> list[str]:
+        return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self.keys()]
+
+    def to_tuple(self) -> tuple:
+        """The fields that are there, in order."""
+        return tuple(value for _, value in self.items())
+
+    def __getitem__(self, key: str | int | slice):
+        if isinstance(key, str):
+            if key not in self.keys():
+                raise KeyError(f"{type(self).__name__} has no {key!r}; it has {', '.join(self.keys())}")
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys()
+
+
+class BaseModelOutputWithPastAndCrossAttentions(Output):
+    """last_hidden_state [B,T,D]; hidden_states [L+1,B,T,D]; attentions, cross_attentions [L,B,H,T,S]."""
+
+    last_hidden_state: jax.Array | None = None
+    cache: Cache | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
+    cross_attentions: jax.Array | None = None
+
+
+class CausalLMOutputWithCrossAttentions(Output):
+    """loss: float32 scalar; logits [B,T,V] float32."""
+
+    loss: jax.Array | None = None
+    logits: jax.Array | None = None
+    cache: Cache | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
+    cross_attentions: jax.Array | None = None
+
+
+class SequenceClassifierOutputWithPast(Output):
+    """loss: float32 scalar; logits [B,num_labels] float32."""
+
+    loss: jax.Array | None = None
+    logits: jax.Array | None = None
+    cache: Cache | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
+
+
+class TokenClassifierOutput(Output):
+    """loss: float32 scalar; logits [B,T,num_labels] float32."""
+
+    loss: jax.Array | None = None
+    logits: jax.Array | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
+
+
+class QuestionAnsweringModelOutput(Output):
+    """loss: float32 scalar; start_logits, end_logits [B,T] float32."""
+
+    loss: jax.Array | None = None
+    start_logits: jax.Array | None = None
+    end_logits: jax.Array | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None

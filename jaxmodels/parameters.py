@@ -1,0 +1,56 @@
+"""The parameter tree of a model: its shapes, the logical names of its axes, and its first values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax.core import meta
+
+Path = tuple[str, ...]
+
+
+def _boxed(model: nn.Module) -> Any:
+    return jax.eval_shape(lambda key: model.init({"params": key}, **model.dummy_inputs())["params"], jax.random.key(0))
+
+
+def abstract(model: nn.Module) -> dict:
+    """The tree with a `jax.ShapeDtypeStruct` in every place; nothing is computed."""
+    return meta.unbox(_boxed(model))
+
+
+def logical_axes(model: nn.Module) -> dict:
+    """The same tree with the logical names of the axes, e.g. ("layers", "embed", "mlp")."""
+
+    def names(leaf):
+        return leaf.names if isinstance(leaf, meta.Partitioned) else (None,) * leaf.ndim
+
+    return jax.tree.map(names, _boxed(model), is_leaf=lambda x: isinstance(x, meta.Partitioned))
+
+
+def initial(model: nn.Module, key: jax.Array) -> dict:
+    """Fresh parameters by the reference's rules (PARITY C11), unsharded and traceable."""
+    return meta.unbox(model.init({"params": key}, **model.dummy_inputs())["params"])
+
+
+def flatten(tree: Mapping) -> dict[str, Any]:
+    """A nested dict as {"a/b/c": leaf}; tuples count as leaves."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}/{path}": leaf for path, leaf in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict:
+    """The inverse of `flatten`."""
+    tree: dict = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree

@@ -1,0 +1,68 @@
+"""Changes of a model's size after the fact: another vocabulary, fewer heads. Both return a new model and new parameters.
+
+They work by the logical names of the axes, so they hold for every family.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.initialise import init
+from jaxmodels.parameters import flatten, logical_axes, unflatten
+
+
+def resize_token_embeddings(
+    model: nn.Module, params: dict, size: int | None = None, *, pad_to_multiple_of: int | None = None, key: jax.Array
+) -> tuple[nn.Module, dict]:
+    """Grows or shrinks every axis named `vocab` (embeddings, head, head bias); new rows are freshly initialised.
+
+    Args:
+      size: the new vocabulary size; None keeps it (to pad it only).
+      pad_to_multiple_of: round the size up to a multiple, so that the vocabulary can be sharded.
+      key: for the new rows.
+
+    Reference: transformers/modeling_utils.py, `resize_token_embeddings` (PARITY C8).
+    """
+    size = model.config.vocab_size if size is None else size
+    if size < 1 or (pad_to_multiple_of is not None and pad_to_multiple_of < 1):
+        raise ValueError(f"sizes are positive, got size={size}, pad_to_multiple_of={pad_to_multiple_of}")
+    multiple = pad_to_multiple_of or 1
+    size = -(-size // multiple) * multiple
+    model = model.clone(config=model.config.replace(vocab_size=size))
+    old, fresh, axes = flatten(params), flatten(init(model, key)), flatten(logical_axes(model))
+
+    def resized(path):
+        if "vocab" not in axes[path]:
+            return old[path]
+        axis = axes[path].index("vocab")
+        keep = min(size, old[path].shape[axis])
+        index = (slice(None),) * axis + (slice(keep),)
+        return fresh[path].astype(old[path].dtype).at[index].set(old[path][index])
+
+    return model, unflatten({path: resized(path) for path in old})
+
+
+def prune_heads(model: nn.Module, params: dict, heads: Mapping[int, Iterable[int]]) -> tuple[nn.Module, dict]:
+    """Removes self-attention heads, by layer (PARITY C7).
+
+    Layers stay stacked, so the pruned heads keep their place in the tree, as zeros that the forward pass masks; the
+    config remembers them (`pruned_heads`), and a saved folder holds the reference's smaller tensors.
+    """
+    config = model.config
+    pruned = {i: {*config.pruned_heads.get(i, ()), *heads.get(i, ())} for i in {*config.pruned_heads, *heads}}
+    model = model.clone(config=config.replace(pruned_heads={i: tuple(sorted(set_)) for i, set_ in pruned.items()}))
+    axes = flatten(logical_axes(model))
+
+    def without(path, array):
+        names = axes[path]
+        if names[:1] != ("layers",) or "heads" not in names or not re.search(r"(^|/)attention/", path):
+            return array
+        for layer, gone in model.config.pruned_heads.items():
+            index = (layer,) + (slice(None),) * (names.index("heads") - 1) + (jnp.array(gone),)
+            array = array.at[index].set(0)
+        return array
+
+    return model, unflatten({path: without(path, array) for path, array in flatten(params).items()})

@@ -1,0 +1,36 @@
+"""Shared fixtures: eight simulated devices, full-precision matmuls, and the folders of real data."""
+
+import os
+
+# Before jax is imported: sharding tests need several devices.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_default_matmul_precision", "highest")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _folder(name):
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"the folder ../shared/{name} is not here; it holds real data that the project does not ship")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real tokenizer files, corpora and checkpoints."""
+    return _folder("data")
+
+
+@pytest.fixture(scope="session")
+def cases_dir() -> Path:
+    """Ready-made parity cases: checkpoint, inputs, expected outputs."""
+    return _folder("cases")

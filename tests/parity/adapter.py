@@ -1,0 +1,57 @@
+"""Runs one ready-made parity case through the public API: `run(case_dir, case) -> {output name: array}`."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import jaxmodels as jm
+
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def run(case_dir: Path, case: dict) -> dict[str, np.ndarray]:
+    inputs = dict(np.load(case_dir / "inputs.npz"))
+    return RUNNERS[case["kind"]](case_dir, case, inputs)
+
+
+def named(output, prefix: str = "") -> dict[str, np.ndarray]:
+    """Every array of an output by name; what is stacked or a tuple over layers is numbered."""
+    arrays = {}
+    for field, value in output.items():
+        if field in ("hidden_states", "attentions", "cross_attentions"):
+            arrays |= {f"{prefix}{field}.{i}": np.asarray(layer) for i, layer in enumerate(value)}
+        elif field != "cache":
+            arrays[prefix + field] = np.asarray(value)
+    return arrays
+
+
+def forward(case_dir, case, inputs):
+    model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    return named(model.apply({"params": params}, **inputs, **case["call"]))
+
+
+def steps(case_dir, case, inputs):
+    model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    batch, length = inputs["input_ids"].shape
+    cache, start, arrays = model.init_cache(batch, length), 0, {}
+    for i, count in enumerate(case["steps"]):
+        part = {k: v[:, start : start + count] for k, v in inputs.items()}
+        out = model.apply({"params": params}, cache=cache, **part, **case["call"])
+        # The cache has room for all tokens; the reference's attentions end at those seen so far.
+        seen = None if out.attentions is None else out.attentions[..., : start + count]
+        arrays |= named(dataclasses.replace(out, attentions=seen), f"step{i}.")
+        cache, start = out.cache, start + count
+    return arrays
+
+
+def generate(case_dir, case, inputs):
+    model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    result = jm.generate(model, params, **inputs, **case["call"], **case["generate"])
+    return {k: np.asarray(v) for k, v in vars(result).items() if v is not None}
+
+
+RUNNERS = {"forward": forward, "steps": steps, "generate": generate}
+assert inspect.isfunction(run)

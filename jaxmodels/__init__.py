@@ -12,6 +12,7 @@ from jaxmodels.architectures.gpt2 import (
     GPT2Model,
 )
 from jaxmodels.convert import WeightsError
+from jaxmodels.generation import GenerateOutput, generate
 from jaxmodels.hub import load, save
 from jaxmodels.initialise import init
 from jaxmodels.surgery import prune_heads, resize_token_embeddings
@@ -28,8 +29,10 @@ __all__ = [
     "GPT2ForTokenClassification",
     "GPT2LMHeadModel",
     "GPT2Model",
+    "GenerateOutput",
     "TensorFileError",
     "WeightsError",
+    "generate",
     "init",
     "load",
     "prune_heads",

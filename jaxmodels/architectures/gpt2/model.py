@@ -31,8 +31,6 @@ class GPT2PreTrainedModel(Model):
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache of [batch, length, n_head, head_dim] keys and values per layer, in the compute dtype."""
         c = self.config
-        if length > c.n_positions:
-            raise ValueError(f"a cache of {length} slots is longer than the {c.n_positions} positions of this model")
         return Cache.zeros(batch, length, layers=c.n_layer, heads=c.n_head, head_dim=c.head_dim, dtype=self.dtype)
 
     @staticmethod

@@ -1,0 +1,39 @@
+"""The one error that a checkpoint file gives, and the advice it ends with."""
+
+import os
+
+DOWNLOAD_AGAIN = "the file is damaged or incomplete: download it again"
+SAVE_AGAIN = "save the weights again, as safetensors or as a plain state dict: torch.save(model.state_dict(), path)"
+
+
+class TensorFileError(ValueError):
+    """A checkpoint file that is broken, cut short, hostile or of an unsupported kind.
+
+    `path`, `expected`, `found` and `remedy` say the same as the message, piece by piece.
+    """
+
+    def __init__(self, path: str | os.PathLike, expected: str, found: str, remedy: str = DOWNLOAD_AGAIN):
+        super().__init__(path, expected, found, remedy)
+        self.path, self.expected, self.found, self.remedy = (path, expected, found, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, found {self.found}; {self.remedy}"
+
+
+class Malformed(Exception):
+    """What the parsers raise: they see bytes and offsets, and only the caller knows which file they came from."""
+
+    def __init__(self, expected: str, found: str, remedy: str = DOWNLOAD_AGAIN):
+        super().__init__(expected, found, remedy)
+        self.expected, self.found, self.remedy = expected, found, remedy
+
+    def at(self, path: str | os.PathLike) -> TensorFileError:
+        return TensorFileError(path, self.expected, self.found, self.remedy)
+
+
+def brief(value: object) -> str:
+    """A value from the file for an error message: containers by their type only, for they can be huge or cyclic."""
+    if isinstance(value, str | int | float | bytes | None):
+        text = repr(value)
+        return text if len(text) <= 120 else text[:117] + "..."
+    return f"a {type(value).__name__}"

@@ -1,0 +1,108 @@
+"""The safetensors format: an 8-byte little-endian header length, a JSON header, the tensors' bytes back to back.
+
+Parsed here and not by the `safetensors` library, because reading one tensor straight into a given array needs its
+offset in the file, and the library maps the file into memory. Format: https://github.com/huggingface/safetensors
+"""
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from . import flax_names
+from .entry import TensorEntry
+from .errors import SAVE_AGAIN, Malformed, brief
+from .layout import byte_count, checked_sizes
+from .nesting import MAX_TENSORS
+from .reader import BoundedReader, file_size
+
+# 200,000 tensors take about this much. The library allows 100 MB, which as hostile JSON is 2 GB of Python objects.
+MAX_HEADER = 25_000_000
+DTYPES = {
+    name: np.dtype(kind)
+    for name, kind in {
+        "BOOL": np.bool_,
+        "U8": np.uint8,
+        "I8": np.int8,
+        "U16": np.uint16,
+        "I16": np.int16,
+        "U32": np.uint32,
+        "I32": np.int32,
+        "U64": np.uint64,
+        "I64": np.int64,
+        "F16": np.float16,
+        "BF16": ml_dtypes.bfloat16,
+        "F32": np.float32,
+        "F64": np.float64,
+        "C64": np.complex64,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+        "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+    }.items()
+}
+
+
+def read_entries(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of one file, by the names in its header; in one that Flax wrote, by their torch names.
+
+    Raises Malformed.
+    """
+    with open(path, "rb") as file:
+        size = file_size(file)
+        reader = BoundedReader(file, 0, size)
+        length = int.from_bytes(reader.take(8), "little")
+        if length > MAX_HEADER:
+            raise Malformed(f"a header of at most {MAX_HEADER} bytes", f"a header length of {length}")
+        header = parse_json_object(reader.take(length), "the header")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise Malformed("`__metadata__` as a JSON object of strings", brief(metadata))
+    if len(header) > MAX_TENSORS:
+        raise Malformed(f"at most {MAX_TENSORS} tensors", str(len(header)))
+    entries = {name: _entry(name, description, path, 8 + length) for name, description in header.items()}
+    _check_spans(entries, 8 + length, size)
+    return flax_names.to_torch(entries) if metadata.get("format") == "flax" else entries
+
+
+def parse_json_object(data: bytes, what: str) -> dict:
+    """A JSON object without repeated keys, as a dict. Raises Malformed."""
+
+    def distinct(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise Malformed(f"{what} with each key once", "a repeated key", SAVE_AGAIN)
+        return dict(pairs)
+
+    try:
+        parsed = json.loads(data.decode("utf-8"), object_pairs_hook=distinct)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{what} as JSON", f"{len(data)} bytes that are not ({brief(str(error))})") from None
+    if not isinstance(parsed, dict):
+        raise Malformed(f"{what} as a JSON object", brief(parsed))
+    return parsed
+
+
+def _entry(name: str, description: object, path: Path, data_start: int) -> TensorEntry:
+    if not isinstance(description, dict) or description.keys() != {"dtype", "shape", "data_offsets"}:
+        raise Malformed(f"dtype, shape and data_offsets of tensor {brief(name)}", brief(description))
+    dtype = DTYPES.get(description["dtype"]) if isinstance(description["dtype"], str) else None
+    if dtype is None:
+        raise Malformed(f"a dtype of {', '.join(DTYPES)} for {brief(name)}", brief(description["dtype"]), SAVE_AGAIN)
+    shape = checked_sizes(description["shape"], f"the shape of {brief(name)}")
+    offsets = checked_sizes(description["data_offsets"], f"the data_offsets of {brief(name)}")
+    count = byte_count(shape, dtype.itemsize)
+    if len(offsets) != 2 or offsets[1] - offsets[0] != count:
+        raise Malformed(f"{count} bytes for {brief(name)}, {dtype} of shape {shape}", f"data_offsets {offsets}")
+    return TensorEntry(name, shape, dtype, path, ((data_start + offsets[0], count),))
+
+
+def _check_spans(entries: dict[str, TensorEntry], data_start: int, size: int) -> None:
+    # The format allows neither gaps nor overlaps, so that no byte is hidden or shared.
+    position = data_start
+    for entry in sorted(entries.values(), key=lambda entry: (entry.spans, entry.name)):
+        [(offset, count)] = entry.spans
+        if offset != position:
+            raise Malformed(f"the data of {brief(entry.name)} at byte {position}", f"byte {offset}")
+        position += count
+    if position != size:
+        raise Malformed(f"a file of {position} bytes, as its header says", f"{size} bytes")

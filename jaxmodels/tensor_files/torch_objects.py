@@ -1,0 +1,184 @@
+"""What the pickle of a torch file may build: storages, tensors as views into them, and plain containers.
+
+The names and argument lists are torch's: torch/_utils.py (the _rebuild functions) and torch/storage.py.
+"""
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from .errors import SAVE_AGAIN, Malformed, brief
+from .layout import byte_count, checked_sizes, meaningful_strides, reach
+from .unpickler import Constructor, set_item
+
+
+@dataclass(frozen=True)
+class StorageType:
+    """A storage class of torch, known by its element type."""
+
+    name: str
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class Storage:
+    """`nbytes` bytes from byte `start` on of the file's storage record `key`, whose size is `record_nbytes`."""
+
+    key: str
+    dtype: np.dtype
+    start: int
+    nbytes: int
+    record_nbytes: int
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """A tensor as the pickle describes it: `start` bytes into the storage's record; strides in elements."""
+
+    storage: Storage
+    start: int
+    nbytes: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None
+    dtype: np.dtype
+
+
+STORAGE_DTYPES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+    "ComplexFloatStorage": np.complex64,
+    "ComplexDoubleStorage": np.complex128,
+}
+TORCH_DTYPES = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "int64": np.int64,
+    "int32": np.int32,
+    "int16": np.int16,
+    "int8": np.int8,
+    "uint64": np.uint64,
+    "uint32": np.uint32,
+    "uint16": np.uint16,
+    "uint8": np.uint8,
+    "bool": np.bool_,
+    "complex64": np.complex64,
+    "complex128": np.complex128,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+    "float8_e5m2": ml_dtypes.float8_e5m2,
+    "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
+}
+
+
+def storage_of(pid: object) -> Storage:
+    """The storage that a persistent id names: ("storage", class, key, device, elements), and in files without zip a
+    sixth item, None or (key, first element, elements) of a view into it."""
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+        kind = brief(pid[0]) if isinstance(pid, tuple) and pid else brief(pid)
+        raise Malformed("a reference to a storage", kind, SAVE_AGAIN)
+    _, storage_type, key, _, elements = pid[:5]
+    if not isinstance(storage_type, StorageType) or not isinstance(key, str):
+        raise Malformed("a storage class and key", f"{brief(storage_type)} and {brief(key)}", SAVE_AGAIN)
+    itemsize = storage_type.dtype.itemsize
+    record = byte_count(checked_sizes((elements,), "the length of a storage"), itemsize)
+    if len(pid) == 5 or pid[5] is None:
+        return Storage(key, storage_type.dtype, 0, record, record)
+    if not isinstance(pid[5], tuple) or len(pid[5]) != 3:
+        raise Malformed("key, offset and length of a view of a storage", brief(pid[5]))
+    offset, length = checked_sizes(pid[5][1:], "a view of a storage")
+    if offset + length > elements:
+        raise Malformed(f"a view within {elements} elements of storage {brief(key)}", f"{length} from {offset} on")
+    return Storage(key, storage_type.dtype, offset * itemsize, length * itemsize, record)
+
+
+def _view(storage: object, offset: object, size: object, stride: object, dtype: np.dtype | None = None) -> TensorView:
+    if not isinstance(storage, Storage):
+        raise Malformed("a tensor over a storage", f"one over {brief(storage)}", SAVE_AGAIN)
+    dtype = dtype or storage.dtype
+    shape, strides = (checked_sizes(size, "a tensor's shape"), checked_sizes(stride, "a tensor's strides"))
+    (offset,) = checked_sizes((offset,), "a tensor's offset")
+    if len(strides) != len(shape):
+        raise Malformed(f"{len(shape)} strides for shape {shape}", f"{len(strides)}")
+    if byte_count(shape, dtype.itemsize) > storage.nbytes:
+        # Strides of 0 let a few bytes stand for terabytes.
+        raise Malformed(
+            f"a tensor within the {storage.nbytes} bytes of its storage",
+            f"{dtype} of shape {shape}",
+            "if it is an expanded view, save it with .contiguous(); if not, download the file again",
+        )
+    start, nbytes = offset * dtype.itemsize, reach(shape, strides) * dtype.itemsize
+    if nbytes and start + nbytes > storage.nbytes:
+        raise Malformed(
+            f"a tensor within the {storage.nbytes} bytes of its storage",
+            f"shape {shape} with strides {strides} from byte {start} on",
+        )
+    strides = meaningful_strides(shape, strides)
+    return TensorView(storage, storage.start + start if nbytes else 0, nbytes, shape, strides, dtype)
+
+
+def _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=None) -> TensorView:
+    _check_metadata(metadata)
+    return _view(storage, offset, size, stride)
+
+
+def _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> TensorView:
+    _check_metadata(metadata)
+    if not isinstance(dtype, np.dtype):
+        raise Malformed("a torch dtype", brief(dtype))
+    return _view(storage, offset, size, stride, dtype)
+
+
+def _check_metadata(metadata: object) -> None:
+    # torch's lazy conjugation and negation: the stored bytes are not the values.
+    if metadata is not None and (not isinstance(metadata, dict) or any(metadata.values())):
+        raise Malformed("plain tensors", "a lazily conjugated or negated one", "save it after .resolve_conj()")
+
+
+def _rebuild_parameter(data, requires_grad, hooks) -> TensorView:
+    if not isinstance(data, TensorView):
+        raise Malformed("a parameter around a tensor", f"one around {brief(data)}", SAVE_AGAIN)
+    return data
+
+
+def _ordered_dict(pairs: object = ()) -> dict:
+    result: dict = {}
+    for pair in pairs if isinstance(pairs, list | tuple) else (pairs,):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise Malformed("an OrderedDict of key and value pairs", brief(pair))
+        set_item(result, *pair)
+    return result
+
+
+def _size(sizes: object) -> tuple[int, ...]:
+    return checked_sizes(sizes, "a torch.Size")
+
+
+def _constructor(module: str, name: str, build, fewest: int, most: int):
+    return (module, name), Constructor(f"{module}.{name}", build, fewest, most)
+
+
+GLOBALS: dict[tuple[str, str], object] = dict(
+    [
+        _constructor("torch._utils", "_rebuild_tensor", _view, 4, 4),
+        _constructor("torch._utils", "_rebuild_tensor_v2", _rebuild_tensor_v2, 6, 7),
+        _constructor("torch._utils", "_rebuild_tensor_v3", _rebuild_tensor_v3, 7, 8),
+        _constructor("torch._utils", "_rebuild_parameter", _rebuild_parameter, 3, 3),
+        _constructor("collections", "OrderedDict", _ordered_dict, 0, 1),
+        _constructor("torch", "Size", _size, 1, 1),
+    ]
+)
+GLOBALS |= {("torch", name): StorageType(name, np.dtype(dtype)) for name, dtype in STORAGE_DTYPES.items()}
+GLOBALS["torch.storage", "UntypedStorage"] = StorageType("UntypedStorage", np.dtype(np.uint8))
+GLOBALS |= {("torch", name): np.dtype(dtype) for name, dtype in TORCH_DTYPES.items()}

@@ -1,0 +1,234 @@
+"""A pickle machine that can build numbers, strings, containers and what it is handed, and nothing else.
+
+It is written out and does not restrict the standard library's Unpickler, because a `find_class` that refuses is only
+half of what a hostile file needs: that machine still sets attributes on whatever is on its stack (BUILD), hashes nested
+tuples without bound (as dict keys), and allocates for memo numbers and lengths before it has seen the bytes. Opcodes:
+the standard library's pickletools.py. Everything outside torch.save's own vocabulary is refused by name.
+"""
+
+import pickle
+import pickletools
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .errors import DOWNLOAD_AGAIN, SAVE_AGAIN, Malformed, brief
+from .reader import BoundedReader
+
+MAX_PICKLE = 64 * 2**20
+# A tensor takes about 40 opcodes; two million run for two seconds.
+MAX_OPCODES = 2_000_000
+MAX_GLOBAL_NAME = 256
+REFUSED = "such a file can run any code when torch opens it, so it is not opened; " + SAVE_AGAIN
+
+
+@dataclass(frozen=True)
+class Constructor:
+    """Something that a pickle may call (REDUCE): `build` gets between `fewest` and `most` arguments."""
+
+    name: str
+    build: Callable
+    fewest: int
+    most: int
+
+
+def no_persistent_ids(pid: object) -> object:
+    raise Malformed("a pickle without references to storages", brief(pid))
+
+
+class Unpickler:
+    """Runs one pickle.
+
+    reader: where the pickle begins; it stands behind the pickle after `load`.
+    known_globals: (module, name) -> the value that a pickle gets for it. Nothing is imported.
+    storage_of: what a persistent id stands for.
+    """
+
+    def __init__(
+        self,
+        reader: BoundedReader,
+        known_globals: Mapping[tuple[str, str], object],
+        storage_of: Callable[[object], object] = no_persistent_ids,
+    ):
+        self.reader, self.known_globals, self.storage_of = (reader, known_globals, storage_of)
+        self.stack: list = []
+        self.marked: list[list] = []  # the stacks below each open MARK
+        self.memo: dict[int, object] = {}
+        self.steps_left = MAX_OPCODES
+
+    def load(self) -> object:
+        while (opcode := self.reader.take(1)) != pickle.STOP:
+            self.steps_left -= 1
+            if self.steps_left < 0:
+                raise Malformed(f"a pickle of at most {MAX_OPCODES} steps", "more", SAVE_AGAIN)
+            if opcode in _PUSHES:
+                value = _PUSHES[opcode](self)  # before `self.stack` is looked up: TUPLE replaces it
+                self.stack.append(value)
+            elif opcode in _ACTIONS:
+                _ACTIONS[opcode](self)
+            else:
+                _refuse_opcode(opcode)
+        return self.pop()
+
+    def number(self, layout: str) -> int | float:
+        return struct.unpack(layout, self.reader.take(struct.calcsize(layout)))[0]
+
+    def text(self, layout: str) -> str:
+        return _decoded(self.reader.take(self.number(layout)))
+
+    def pop(self) -> object:
+        if not self.stack:
+            raise Malformed("a value on the pickle's stack", "an empty stack")
+        return self.stack.pop()
+
+    def pop_to_mark(self) -> list:
+        if not self.marked:
+            raise Malformed("a MARK in the pickle", "none")
+        items, self.stack = self.stack, self.marked.pop()
+        return items
+
+    def top(self, kind: type, opcode: str) -> object:
+        if not self.stack or type(self.stack[-1]) is not kind:
+            found = _name_of(self.stack[-1]) if self.stack else "an empty stack"
+            raise Malformed(f"{opcode} on a {kind.__name__}", f"{opcode} on {found}", REFUSED)
+        return self.stack[-1]
+
+
+def _refuse_opcode(opcode: bytes) -> None:
+    known = pickletools.code2op.get(opcode.decode("latin-1"))
+    if known is None:
+        raise Malformed("a pickle opcode", f"byte {opcode!r}")
+    raise Malformed("the pickle opcodes that torch.save writes", f"opcode {known.name}", REFUSED)
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Malformed("a UTF-8 string in the pickle", brief(data[:32])) from None
+
+
+def _name_of(value: object) -> str:
+    return value.name if isinstance(value, Constructor) else brief(value)
+
+
+def _memoized(vm: Unpickler, index: int) -> object:
+    if index not in vm.memo:
+        raise Malformed(f"a value under memo number {index}", "none")
+    return vm.memo[index]
+
+
+def _memoize(vm: Unpickler, index: int) -> None:
+    if not vm.stack:
+        raise Malformed("a value to memoize", "an empty stack")
+    vm.memo[index] = vm.stack[-1]
+
+
+def _global(vm: Unpickler, module: str, name: str) -> object:
+    if (module, name) not in vm.known_globals:
+        raise Malformed("tensors and plain containers only", f"a use of {brief(f'{module}.{name}')}", REFUSED)
+    return vm.known_globals[module, name]
+
+
+def _global_by_lines(vm: Unpickler) -> object:
+    module = _decoded(vm.reader.take_line(MAX_GLOBAL_NAME))
+    return _global(vm, module, _decoded(vm.reader.take_line(MAX_GLOBAL_NAME)))
+
+
+def _global_from_stack(vm: Unpickler) -> object:
+    name, module = vm.pop(), vm.pop()
+    if not isinstance(name, str) or not isinstance(module, str):
+        raise Malformed("a module's and a global's name", f"{brief(module)} and {brief(name)}", REFUSED)
+    return _global(vm, module, name)
+
+
+def _tuple(vm: Unpickler, size: int) -> tuple:
+    return tuple(reversed([vm.pop() for _ in range(size)]))
+
+
+def _reduce(vm: Unpickler) -> object:
+    arguments, constructor = vm.pop(), vm.pop()
+    if not isinstance(constructor, Constructor) or type(arguments) is not tuple:
+        raise Malformed("a call that rebuilds a tensor or a container", f"a call of {_name_of(constructor)}", REFUSED)
+    if not constructor.fewest <= len(arguments) <= constructor.most:
+        expected = f"{constructor.fewest} to {constructor.most} arguments for {constructor.name}"
+        raise Malformed(expected, str(len(arguments)), DOWNLOAD_AGAIN)
+    # A call may copy its arguments, and two bytes of pickle are enough to repeat it.
+    vm.steps_left -= sum(len(argument) for argument in arguments if isinstance(argument, list | tuple))
+    return constructor.build(*arguments)
+
+
+def set_item(target: dict, key: object, value: object) -> None:
+    """`target[key] = value` for keys whose hashing cannot be made slow: strings and 64-bit integers."""
+    if not isinstance(key, str) and not (type(key) is int and abs(key) < 2**63):
+        raise Malformed("strings and 64-bit integers as dict keys", brief(key), SAVE_AGAIN)
+    target[key] = value
+
+
+def _set_items(vm: Unpickler, items: list) -> None:
+    target = vm.top(dict, "SETITEMS")
+    if len(items) % 2:
+        raise Malformed("a value for every dict key", f"{len(items)} keys and values")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        set_item(target, key, value)
+
+
+def _append(vm: Unpickler, items: list) -> None:
+    vm.top(list, "APPENDS").extend(items)
+
+
+def _mark(vm: Unpickler) -> None:
+    vm.marked.append(vm.stack)
+    vm.stack = []
+
+
+def _build(vm: Unpickler) -> None:
+    # A state dict is an OrderedDict with the attribute `_metadata` (module versions): nothing that tensors need.
+    vm.pop()
+    vm.top(dict, "BUILD")
+
+
+# Opcodes that push one value.
+_PUSHES: dict[bytes, Callable[[Unpickler], object]] = {
+    pickle.NONE: lambda vm: None,
+    pickle.NEWTRUE: lambda vm: True,
+    pickle.NEWFALSE: lambda vm: False,
+    pickle.BININT: lambda vm: vm.number("<i"),
+    pickle.BININT1: lambda vm: vm.number("<B"),
+    pickle.BININT2: lambda vm: vm.number("<H"),
+    pickle.LONG1: lambda vm: int.from_bytes(vm.reader.take(vm.number("<B")), "little", signed=True),
+    pickle.BINFLOAT: lambda vm: vm.number(">d"),
+    pickle.BINUNICODE: lambda vm: vm.text("<I"),
+    pickle.SHORT_BINUNICODE: lambda vm: vm.text("<B"),
+    pickle.BINUNICODE8: lambda vm: vm.text("<Q"),
+    pickle.BINSTRING: lambda vm: vm.text("<I"),  # strings of Python 2
+    pickle.SHORT_BINSTRING: lambda vm: vm.text("<B"),
+    pickle.EMPTY_DICT: lambda vm: {},
+    pickle.EMPTY_LIST: lambda vm: [],
+    pickle.EMPTY_TUPLE: lambda vm: (),
+    pickle.TUPLE1: lambda vm: _tuple(vm, 1),
+    pickle.TUPLE2: lambda vm: _tuple(vm, 2),
+    pickle.TUPLE3: lambda vm: _tuple(vm, 3),
+    pickle.TUPLE: lambda vm: tuple(vm.pop_to_mark()),
+    pickle.BINGET: lambda vm: _memoized(vm, vm.number("<B")),
+    pickle.LONG_BINGET: lambda vm: _memoized(vm, vm.number("<I")),
+    pickle.GLOBAL: _global_by_lines,
+    pickle.STACK_GLOBAL: _global_from_stack,
+    pickle.REDUCE: _reduce,
+    pickle.BINPERSID: lambda vm: vm.storage_of(vm.pop()),
+}
+
+# Opcodes that change what is there.
+_ACTIONS: dict[bytes, Callable[[Unpickler], None]] = {
+    pickle.PROTO: lambda vm: vm.number("<B"),
+    pickle.FRAME: lambda vm: vm.number("<Q"),
+    pickle.MARK: _mark,
+    pickle.SETITEM: lambda vm: _set_items(vm, list(_tuple(vm, 2))),
+    pickle.SETITEMS: lambda vm: _set_items(vm, vm.pop_to_mark()),
+    pickle.APPEND: lambda vm: _append(vm, [vm.pop()]),
+    pickle.APPENDS: lambda vm: _append(vm, vm.pop_to_mark()),
+    pickle.BINPUT: lambda vm: _memoize(vm, vm.number("<B")),
+    pickle.LONG_BINPUT: lambda vm: _memoize(vm, vm.number("<I")),
+    pickle.MEMOIZE: lambda vm: _memoize(vm, len(vm.memo)),
+    pickle.BUILD: _build,
+}

@@ -17,10 +17,12 @@ from jaxmodels.hub import load, save
 from jaxmodels.initialise import init
 from jaxmodels.surgery import prune_heads, resize_token_embeddings
 from jaxmodels.tensor_files import TensorFileError
+from jaxmodels.tokenization import BatchEncoding, GPT2Tokenizer, load_tokenizer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchEncoding",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2DoubleHeadsModelOutput",
@@ -29,12 +31,14 @@ __all__ = [
     "GPT2ForTokenClassification",
     "GPT2LMHeadModel",
     "GPT2Model",
+    "GPT2Tokenizer",
     "GenerateOutput",
     "TensorFileError",
     "WeightsError",
     "generate",
     "init",
     "load",
+    "load_tokenizer",
     "prune_heads",
     "resize_token_embeddings",
     "save",

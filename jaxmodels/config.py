@@ -14,10 +14,7 @@ from flax.core import FrozenDict
 
 # Old checkpoints keep generation settings in config.json; newer ones in generation_config.json.
 GENERATION_KEYS = frozenset(
-    """max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k
-    top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
-    num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id
-    remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens""".split()
+    ["max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"]
 )
 
 NO_EFFECT = {
@@ -49,10 +46,11 @@ def _freeze(value):
     return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def _thaw(value):
+def thaw(value):
+    """Plain dicts and lists again."""
     if isinstance(value, Mapping):
-        return {k: _thaw(v) for k, v in value.items()}
-    return [_thaw(v) for v in value] if isinstance(value, tuple) else value
+        return {k: thaw(v) for k, v in value.items()}
+    return [thaw(v) for v in value] if isinstance(value, tuple) else value
 
 
 _as_dataclass = dataclasses.dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -103,19 +101,19 @@ class Config:
         _as_dataclass(cls)
 
     def __init__(self, **values):
-        fields = {f.name: f for f in dataclasses.fields(self)}
-        values = self._sorted(values, fields)
-        for name, field in fields.items():
-            object.__setattr__(self, name, _freeze(values.get(name, field.default)))
+        values = self._sorted(values)
+        for name, default in self._fields().items():
+            object.__setattr__(self, name, _freeze(values.get(name, default)))
         self._settle_labels()
         pruned = {int(layer): tuple(sorted(set(heads))) for layer, heads in (self.pruned_heads or {}).items()}
         object.__setattr__(self, "pruned_heads", FrozenDict(pruned))
         self.validate()
 
     @classmethod
-    def _sorted(cls, values: dict, fields) -> dict:
+    def _sorted(cls, values: dict) -> dict:
         """Puts aliases, generation settings and keys without effect in their places; refuses the rest by name."""
         found: dict[str, Any] = {}
+        fields = cls._fields()
         generation, extra = dict(values.pop("generation", {})), dict(values.pop("extra", {}))
         if values.pop("model_type", cls.model_type) != cls.model_type:
             raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, not for this config")
@@ -161,7 +159,8 @@ class Config:
 
     def replace(self, **changes) -> Self:
         """A copy with other values; a new number of labels gets fresh label names."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changes = {self.aliases.get(name, name): value for name, value in changes.items()}
+        values = {name: getattr(self, name) for name in self._fields()}
         if "num_labels" in changes and "id2label" not in changes:
             values |= {"id2label": None, "label2id": None}
         if "id2label" in changes:
@@ -174,25 +173,37 @@ class Config:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """As in config.json: plain lists and dicts, Hugging Face's key names."""
-        values = {f.name: _thaw(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        """As in config.json: plain lists and dicts, Hugging Face's key names.
+
+        Generation settings that only generation_config.json may hold are left out.
+        """
+        values = self._values()
         generation, extra = values.pop("generation"), values.pop("extra")
         del values["num_labels"]  # id2label carries it
-        return {"model_type": self.model_type, **extra, **values, **generation}
+        settings = {key: value for key, value in generation.items() if key in GENERATION_KEYS}
+        return {"model_type": self.model_type, **extra, **settings, **values}
+
+    def _values(self) -> dict[str, Any]:
+        return {name: thaw(getattr(self, name)) for name in self._fields()}
+
+    @classmethod
+    def _fields(cls) -> dict[str, Any]:
+        """Names and defaults."""
+        return {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # mypy: no decorator seen
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def __eq__(self, other):
-        return type(self) is type(other) and self.to_dict() == other.to_dict()
+        return type(self) is type(other) and self._values() == other._values()
 
     def __hash__(self):
-        return hash((type(self), self.to_json()))
+        return hash((type(self), json.dumps(self._values(), sort_keys=True)))
 
     def __repr__(self):
         changed = {
-            f.name: _thaw(getattr(self, f.name))
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != f.default and f.name not in ("id2label", "label2id", "generation", "extra")
+            name: thaw(getattr(self, name))
+            for name, default in self._fields().items()
+            if getattr(self, name) != default and name not in ("id2label", "label2id", "generation", "extra")
         }
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"

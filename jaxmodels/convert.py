@@ -83,8 +83,9 @@ class Rule:
             return
         tensors = [entry.read() for entry in entries]
         tensor = tensors[0] if isinstance(self.names, str) else np.stack(tensors)
-        sizes = dict(zip(right.split(), out.shape, strict=True))
-        out[...] = rearrange(tensor, self.pattern, **sizes) if self.pattern else tensor
+        if self.pattern:
+            tensor = rearrange(tensor, self.pattern, **dict(zip(right.split(), out.shape, strict=True)))
+        out[...] = tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,16 +159,21 @@ def plan(
     entries: Mapping[str, TensorEntry],
     shapes: Mapping[str, tuple[int, ...]],
     kept_heads: Mapping[int, list[int]],
+    tied: bool,
 ) -> Plan:
     """Matches the file's tensors with the parameters; reads no data.
 
     Args:
       entries: by torch name. shapes: of our parameters, by path.
       kept_heads: for each layer with pruned heads, those that are left.
+      tied: the config ties what the table calls tied, so that the file's copy says nothing new.
     """
     by_path = table.by_path()
     found = {table.short(name): entry for name, entry in entries.items()}
-    sources, missing, mismatched, taken = {}, [], {}, set()
+    sources: dict[str, tuple[Rule, list[list[TensorEntry]]]] = {}
+    missing: list[str] = []
+    mismatched: dict[str, str] = {}
+    taken: set[str] = set()
     for path, shape in shapes.items():
         rule = by_path[table.short(path, "/")]
         layers = [[n.replace(LAYER, str(i)) for n in rule.sources] for i in range(shape[0] if rule.per_layer else 1)]
@@ -183,7 +189,7 @@ def plan(
                     mismatched.setdefault(path, f"{name}: {found[name].shape} in the file, the model has {wanted}")
     rest = [name for name in found if name not in taken]
     unknown = [name for name in rest if not table.recognises(name) or _layer_beyond(name, table, taken)]
-    silent = [*table.ignored, *map(re.escape, table.tied)]
+    silent = [*table.ignored, *(map(re.escape, table.tied) if tied else ())]
     unused = [n for n in rest if n not in unknown and not any(re.fullmatch(pattern, n) for pattern in silent)]
     return Plan(sources, missing, mismatched, unused, unknown)
 

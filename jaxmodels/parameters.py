@@ -35,7 +35,7 @@ def initial(model: nn.Module, key: jax.Array) -> dict:
 
 def flatten(tree: Mapping) -> dict[str, Any]:
     """A nested dict as {"a/b/c": leaf}; tuples count as leaves."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
             flat |= {f"{name}/{path}": leaf for path, leaf in flatten(value).items()}

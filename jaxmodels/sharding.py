@@ -11,7 +11,6 @@ from types import MappingProxyType
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels.parameters import abstract, flatten, logical_axes, unflatten
@@ -47,7 +46,7 @@ def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
     sizes = tuple(len(devices) // known if size == -1 else size for size in axes.values())
     if list(axes.values()).count(-1) > 1 or math.prod(sizes) != len(devices):
         raise ValueError(f"a mesh {dict(axes)} does not fit {len(devices)} devices; one size may be -1")
-    return jax.make_mesh(sizes, tuple(axes), axis_types=(AxisType.Auto,) * len(sizes), devices=np.array(devices).flatten())
+    return jax.make_mesh(sizes, tuple(axes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
 
 
 def spec(names: tuple[str | None, ...], rules: Rules) -> PartitionSpec:

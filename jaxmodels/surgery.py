@@ -1,4 +1,4 @@
-"""Changes of a model's size after the fact: another vocabulary, fewer heads. Both return a new model and new parameters.
+"""Changes of a model's size after the fact: another vocabulary, fewer heads. Both return a new model and tree.
 
 They work by the logical names of the axes, so they hold for every family.
 """

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmodels.config import Config
 from jaxmodels.convert import Table
@@ -75,7 +76,8 @@ def check_ids(name: str, ids: jax.Array, size: int, what: str, ranks: tuple[int,
     if ids.size == 0:
         raise ValueError(f"{name} is empty: shape {ids.shape}; give at least one token per row")
     if is_concrete(ids):
-        low, high = int(ids.min()), int(ids.max())
+        values = np.asarray(ids)  # not jnp: inside a jit even a constant's minimum would be traced
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high >= size:
             raise ValueError(f"{name} holds ids from {low} to {high}, but {what} has {size} entries (0 to {size - 1})")
     return ids
@@ -88,3 +90,17 @@ def check_shape(name: str, array: jax.Array, expected: tuple[int | None, ...]) -
     if not fits:
         raise ValueError(f"{name} has shape {array.shape}, expected {expected} (None: any size)")
     return array
+
+
+def as_rows(name: str, ids: jax.Array, batch: int, length: int) -> jax.Array:
+    """ids [...,T] as [B,T], or as [1,T] where one row serves all.
+
+    Raises:
+      ValueError: another length, or another number of rows.
+    """
+    rows = ids.reshape(-1, ids.shape[-1])
+    if rows.shape not in ((batch, length), (1, length)):
+        raise ValueError(
+            f"{name} has one row of {length} for each of the {batch} rows, or one for all; got {ids.shape}"
+        )
+    return rows

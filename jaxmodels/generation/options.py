@@ -56,8 +56,7 @@ NEUTRAL: dict[str, tuple] = {
 
 # Written into generation_config.json by the library, read by nobody here.
 NOTES = frozenset(
-    """_from_model_config transformers_version return_dict_in_generate use_cache cache_implementation cache_config
-    decoder_start_token_id bos_token_id low_memory num_assistant_tokens num_assistant_tokens_schedule""".split()
+    ["_from_model_config", "transformers_version", "return_dict_in_generate", "use_cache", "cache_implementation", "cache_config", "decoder_start_token_id", "bos_token_id", "low_memory", "num_assistant_tokens", "num_assistant_tokens_schedule"]
 )
 
 
@@ -118,7 +117,9 @@ class Options:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
                 raise ValueError(f"{name} is an int of at least {low}, got {value!r}")
         if not self.temperature > 0.0:
-            raise ValueError(f"temperature is above 0, got {self.temperature!r}; for the likeliest token, do_sample=False")
+            raise ValueError(
+                f"temperature is above 0, got {self.temperature!r}; for the likeliest token, do_sample=False"
+            )
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p is in (0, 1], got {self.top_p!r}")
         for name, ids in (("eos_token_id", self.eos_token_id), ("pad_token_id", (self.pad_token_id,))):

@@ -19,8 +19,8 @@ class Sampler:
     """How a token is chosen.
 
     Attributes:
-      key: None for the likeliest token, else the key of all draws.
-      temperature, top_k, top_p: scalars; None where the warper is off.
+      key, temperature: of all draws; None for the likeliest token.
+      top_k, top_p: scalars; None where the warper is off.
       candidates: how many of the likeliest tokens are looked at; None: the whole vocabulary. A bucket at or above
         top_k. Tokens beyond it are out even if they tie with the k-th, where the reference keeps every tie.
     """
@@ -40,7 +40,7 @@ class Sampler:
         limited = 0 < options.top_k < vocabulary
         return cls(
             key=key,
-            temperature=jnp.float32(options.temperature) if options.temperature != 1.0 else None,
+            temperature=jnp.float32(options.temperature),
             top_k=jnp.int32(options.top_k) if limited else None,
             top_p=jnp.float32(options.top_p) if options.top_p < 1.0 else None,
             candidates=min(bucket(options.top_k), vocabulary) if limited else None,
@@ -48,13 +48,12 @@ class Sampler:
 
     def __call__(self, logits: jax.Array, step: jax.Array) -> jax.Array:
         """logits [B,V] float32 of step `step` -> token ids int32 [B]."""
-        if self.key is None:
+        if self.key is None or self.temperature is None:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        if self.temperature is not None:
-            logits = logits / self.temperature
+        logits = logits / self.temperature
         # One key per row and step: what a row draws does not depend on the rows beside it or on padding.
-        keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(self.key, row), step))
-        keys = keys(jnp.arange(logits.shape[0]))
+        rows = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.key, jnp.arange(logits.shape[0]))
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(rows, step)
         if self.top_k is None and self.top_p is None:
             return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
         values, ids = jax.lax.top_k(logits, self.candidates or logits.shape[-1])

@@ -29,7 +29,7 @@ class Stream:
         """False asks the loop to stop."""
         try:
             self.callback(tokens)
-        except BaseException as error:  # noqa: BLE001 - raised again outside the compiled program, also on Ctrl-C
+        except BaseException as error:
             self.error = error
         return self.error is None
 

@@ -4,7 +4,12 @@ import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 # In the order of preference; only the first kind that a repository has is downloaded.
 WEIGHT_KINDS = (
@@ -43,9 +48,13 @@ def _download(name: str, revision: str | None, subfolder: str | None) -> Path:
                 break
         return folder
     except HFValidationError as error:
-        raise FileNotFoundError(f"{name!r} is neither a folder here nor a Hub id like 'openai-community/gpt2'") from error
+        raise FileNotFoundError(
+            f"{name!r} is neither a folder here nor a Hub id like 'openai-community/gpt2'"
+        ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise FileNotFoundError(f"the Hub has no {name!r} at revision {revision or 'main'} (or it is private)") from error
+        raise FileNotFoundError(
+            f"the Hub has no {name!r} at revision {revision or 'main'} (or it is private)"
+        ) from error
     except (LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{name!r} is not a folder here, and the Hub cannot be reached to download it; "

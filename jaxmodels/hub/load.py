@@ -12,6 +12,7 @@ from jaxmodels.architectures import config_class, model_class
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
 from jaxmodels.convert import Plan, WeightsError, assemble, plan
+from jaxmodels.hub.commit import finish_save
 from jaxmodels.hub.folder import checkpoint_folder, read_json
 from jaxmodels.parameters import abstract, flatten, initial, unflatten
 from jaxmodels.sharding import Rules, shardings
@@ -58,6 +59,7 @@ def load(
       ValueError: a config of another family, an unknown key, a mesh that does not fit.
     """
     folder = checkpoint_folder(name, revision, subfolder)
+    finish_save(folder)
     config = _config(folder, config_changes)
     entries = open_folder(folder)
     if (mesh is None) != (rules is None):
@@ -68,7 +70,7 @@ def load(
 
     shapes = {path: leaf.shape for path, leaf in flatten(abstract(model)).items()}
     kept = kept_heads(model)
-    found = plan(model.table, entries, shapes, kept)
+    found = plan(model.table, entries, shapes, kept, tied=config.tie_word_embeddings)
     fresh = _report(folder, model, found, ignore_mismatched_sizes)
     places = flatten(shardings(model, mesh, rules)) if mesh is not None else {}
     params = {}

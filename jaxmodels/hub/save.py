@@ -1,9 +1,7 @@
 """Saving in Hugging Face's format, so that torch loads it, without ever leaving a half-written folder."""
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,9 +12,19 @@ from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
 from jaxmodels.architectures.base import Model
+from jaxmodels.config import thaw
 from jaxmodels.convert import WeightsError, export
+from jaxmodels.hub.commit import staged
 from jaxmodels.hub.load import kept_heads
 from jaxmodels.parameters import abstract, flatten
+
+# What an earlier save into the same folder may have left, and a later load would read.
+_STALE = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+    "generation_config.json",
+)
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -24,7 +32,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
 def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int | str = "5GB") -> None:
     """Writes config.json, generation_config.json and model.safetensors (or shards and their index) into `folder`.
 
-    Everything is written beside its place first and moved there last, so a killed save leaves the earlier files whole.
+    A save that is killed at any moment leaves the earlier checkpoint or the new one, never a mixture (see `commit`).
     With several processes, all must call this; the first one writes.
 
     Args:
@@ -42,17 +50,9 @@ def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int 
         for _ in tensors:  # takes part in gathering the shards
             pass
         return
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as staging:
-        shards = list(_write_shards(Path(staging), tensors, limit))
-        moves = _name_shards(Path(staging), shards)
-        moves += _write_configs(Path(staging), model, flat)
-        for file in moves:
-            _sync(Path(staging) / file)
-        for file in moves:  # config.json last: what it describes is in place by then
-            os.replace(Path(staging) / file, folder / file)
-    _remove_stale(folder, keep=set(moves))
+    with staged(Path(folder), _STALE) as staging:
+        _name_shards(staging, list(_write_shards(staging, tensors, limit)))
+        _write_configs(staging, model, flat)
 
 
 def _check(model: Model, flat: dict) -> None:
@@ -98,43 +98,25 @@ def _write_shards(staging: Path, tensors: Iterable[tuple[str, np.ndarray]], limi
     yield flush()
 
 
-def _name_shards(staging: Path, shards: list[tuple[Path, dict[str, int]]]) -> list[str]:
+def _name_shards(staging: Path, shards: list[tuple[Path, dict[str, int]]]) -> None:
     """Gives the files their final names, now that their number is known, and writes the index."""
     if len(shards) == 1:
         shards[0][0].rename(staging / "model.safetensors")
-        return ["model.safetensors"]
-    names, where = [], {}
+        return
+    where: dict[str, str] = {}
     for i, (path, sizes) in enumerate(shards, start=1):
-        names.append(f"model-{i:05}-of-{len(shards):05}.safetensors")
-        path.rename(staging / names[-1])
-        where |= dict.fromkeys(sizes, names[-1])
+        name = f"model-{i:05}-of-{len(shards):05}.safetensors"
+        path.rename(staging / name)
+        where |= dict.fromkeys(sizes, name)
     total = sum(size for _, sizes in shards for size in sizes.values())
     index = {"metadata": {"total_size": total}, "weight_map": where}
     (staging / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    return [*names, "model.safetensors.index.json"]
 
 
-def _write_configs(staging: Path, model: Model, flat: dict) -> list[str]:
+def _write_configs(staging: Path, model: Model, flat: dict) -> None:
     kind = jnp.result_type(next(iter(flat.values()))).name
+    settings = thaw(model.config.generation)
     config = model.config.replace(architectures=(type(model).__name__,), torch_dtype=kind, generation={})
-    names = []
-    if model.config.generation:
-        values = {**model.config.to_dict(), **model.config.generation}
-        text = json.dumps({k: values[k] for k in sorted(model.config.generation)}, indent=2) + "\n"
-        (staging / "generation_config.json").write_text(text)
-        names.append("generation_config.json")
     (staging / "config.json").write_text(config.to_json())
-    return [*names, "config.json"]
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def _remove_stale(folder: Path, keep: set[str]) -> None:
-    """Weights of an earlier save under other names, which a later load might prefer."""
-    for pattern in ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"):
-        for path in folder.glob(pattern):
-            if path.name not in keep:
-                path.unlink()
+    if settings:
+        (staging / "generation_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -74,6 +74,7 @@ class Embedding(nn.Module):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """ids [...] -> [..., D]. An id outside the table gives NaN: under jit nothing can be raised."""
+        ids = jnp.where(ids < 0, self.size, ids.astype(jnp.int32))  # a negative index would count from the end
         return jnp.take(self.embedding, ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
 
     def attend(self, x: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 IGNORE = -100
@@ -12,9 +13,26 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, ignore_index: int = IGNO
 
     Args:
       logits: [..., V]; labels: int [...].
+
+    Raises:
+      ValueError: labels of another shape, or outside [0, V) (under jit such a label gives NaN).
+      TypeError: labels that are not integers.
     """
-    valid = labels != ignore_index
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), jnp.where(valid, labels, 0))
+    classes = logits.shape[-1]
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels are integers, one of {classes} classes each; got {labels.dtype}")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"one label is needed for each of the logits {logits.shape}; got labels of shape {labels.shape}"
+        )
+    if not isinstance(labels, jax.core.Tracer):
+        values = np.asarray(labels)
+        wrong = values[(values != ignore_index) & ((values < 0) | (values >= classes))]
+        if wrong.size:
+            raise ValueError(f"labels are 0 to {classes - 1}, or {ignore_index} to be ignored; got {wrong[0]}")
+    valid, inside = labels != ignore_index, (labels >= 0) & (labels < classes)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), jnp.where(inside, labels, 0))
+    losses = jnp.where(inside, losses, jnp.nan)
     return jnp.sum(jnp.where(valid, losses, 0.0)) / jnp.sum(valid)
 
 

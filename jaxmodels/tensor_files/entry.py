@@ -10,7 +10,7 @@ from .errors import DOWNLOAD_AGAIN, TensorFileError
 from .layout import meaningful_strides, reach, row_major
 from .reader import file_size
 
-BAND_BYTES = 16 * 2**20
+BAND_BYTES = 2**20  # larger ones are slower: they leave the processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TensorEntry:
         """The tensor's values, read from disk straight into `out`, or into a new array.
 
         Plain file reads and no memory map: mapped pages would count as this process's memory. A stored layout that is
-        not C order goes through bands of 16 MiB. Safe to call from several threads.
+        not C order goes through bands of 1 MiB. Safe to call from several threads.
 
         out: C-contiguous, writable, of this shape and dtype; ValueError otherwise.
         Raises TensorFileError where the file no longer holds what it held when it was opened.
@@ -54,7 +54,7 @@ class TensorEntry:
             if self.strides is None:
                 self._fill(file, 0, _bytes_of(out))
             else:
-                self._read_strided(file, out)
+                self._read_view(file, 0, self.strides, out)
         if self.big_endian:
             unit = self.dtype.itemsize // (2 if self.dtype.kind == "c" else 1)
             out.reshape(-1).view(f"u{unit}").byteswap(inplace=True)
@@ -68,20 +68,25 @@ class TensorEntry:
         shape, strides = self.shape[::-1], (self.strides or row_major(self.shape))[::-1]
         return dataclasses.replace(self, shape=shape, strides=meaningful_strides(shape, strides))
 
-    def _read_strided(self, file: BinaryIO, out: np.ndarray) -> None:
-        # Bands along the slowest stored axis: a transposed matrix never needs a second whole copy in memory.
-        slow = int(np.argmax(self.strides))
+    def _read_view(self, file: BinaryIO, start: int, strides: tuple[int, ...], target: np.ndarray) -> None:
+        """Fills `target` with the view of these strides that begins `start` bytes into the stored elements."""
         itemsize = self.dtype.itemsize
-        step = self.strides[slow] * itemsize
-        shape = self.shape[:slow] + self.shape[slow + 1 :]
-        strides = self.strides[:slow] + self.strides[slow + 1 :]
-        target = np.moveaxis(out, slow, 0)
-        rows = max(1, BAND_BYTES // max(1, step))
-        for start in range(0, len(target), rows):
-            band = target[start : start + rows]
-            stored = np.empty((len(band) - 1) * step + reach(shape, strides) * itemsize, np.uint8)
-            self._fill(file, start * step, memoryview(stored))
-            byte_strides = (step, *(stride * itemsize for stride in strides))
+        slow = int(np.argmax(strides))
+        step, strides = strides[slow] * itemsize, strides[:slow] + strides[slow + 1 :]
+        target = np.moveaxis(target, slow, 0)
+        row_bytes = reach(target.shape[1:], strides) * itemsize
+        if step >= row_bytes > BAND_BYTES:
+            for index, row in enumerate(target):
+                self._read_view(file, start + index * step, strides, row)
+            return
+        # Bands along the slowest stored axis, so that a transposed matrix needs no second whole copy in memory. Rows
+        # that overlap are one band, for band by band the same bytes would be read again and again.
+        rows = len(target) if row_bytes > step else min(len(target), max(1, BAND_BYTES // step))
+        stored = np.empty((rows - 1) * step + row_bytes, np.uint8)
+        byte_strides = (step, *(stride * itemsize for stride in strides))
+        for first in range(0, len(target), rows):
+            band = target[first : first + rows]
+            self._fill(file, start + first * step, memoryview(stored[: (len(band) - 1) * step + row_bytes]))
             band[...] = np.ndarray(band.shape, self.dtype, buffer=stored, strides=byte_strides)
 
     def _fill(self, file: BinaryIO, start: int, target: memoryview) -> None:

@@ -14,7 +14,7 @@ class TensorFileError(ValueError):
 
     def __init__(self, path: str | os.PathLike, expected: str, found: str, remedy: str = DOWNLOAD_AGAIN):
         super().__init__(path, expected, found, remedy)
-        self.path, self.expected, self.found, self.remedy = (path, expected, found, remedy)
+        self.path, self.expected, self.found, self.remedy = path, expected, found, remedy
 
     def __str__(self) -> str:
         return f"{self.path}: expected {self.expected}, found {self.found}; {self.remedy}"

@@ -41,7 +41,8 @@ def _open_shards(index: Path) -> dict[str, TensorEntry]:
         missing = [name for name in names_of if not (index.parent / name).is_file()]
         if missing:
             raise Malformed(
-                f"{len(names_of)} shards beside it", f"no {', '.join(missing[:10])} ({len(missing)} missing)"
+                f"{len(names_of)} shards beside it",
+                f"no {', '.join(map(brief, missing[:10]))} ({len(missing)} missing)",
             )
     except Malformed as error:
         raise error.at(index) from None

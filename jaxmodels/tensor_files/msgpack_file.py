@@ -14,7 +14,7 @@ import numpy as np
 from .entry import TensorEntry
 from .errors import SAVE_AGAIN, Malformed, brief
 from .layout import byte_count, checked_sizes
-from .nesting import MAX_DEPTH, MAX_NODES, flatten
+from .nesting import MAX_NODES, flatten
 from .reader import BoundedReader, file_size
 
 ARRAY_EXTENSION, SCALAR_EXTENSION = 1, 3
@@ -39,6 +39,7 @@ _HEADS = {
     **{0xDE + i: ("map", layout) for i, layout in enumerate((">H", ">I"))},
 }
 MAX_TEXT = 1024
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,13 @@ class _Walk:
         if self.nodes_left < 0:
             raise Malformed(f"at most {MAX_NODES} values", "more", SAVE_AGAIN)
         [first] = self.reader.take(1)
-        if first < 0x80 or first >= 0xE0:
-            return "number", first if first < 0x80 else first - 0x100
-        if first < 0xC0:
-            return (
-                ("map", first & 15)
-                if first < 0x90
-                else ("array", first & 15)
-                if first < 0xA0
-                else ("bytes", first & 31)
-            )
+        if first < 0x80:
+            return "number", first
+        if first < 0xC0:  # the counts of small containers and strings share a byte with the kind
+            kind, bits = ("map", 4) if first < 0x90 else ("array", 4) if first < 0xA0 else ("bytes", 5)
+            return kind, first & ((1 << bits) - 1)
+        if first >= 0xE0:
+            return "number", first - 0x100
         if 0xD4 <= first <= 0xD8:
             return "extension", 1 << (first - 0xD4)
         if first not in _HEADS:
@@ -159,7 +157,7 @@ def _joined(fields: dict[str, object]) -> StoredArray:
     if not pieces or not all(isinstance(piece, StoredArray) and piece.dtype == pieces[0].dtype for piece in pieces):
         raise Malformed("the pieces of an array, of one dtype", brief(fields.get("chunks")))
     spans = tuple(span for piece in pieces for span in piece.spans)
-    expected, found = (byte_count(shape, pieces[0].dtype.itemsize), sum(count for _, count in spans))
+    expected, found = byte_count(shape, pieces[0].dtype.itemsize), sum(count for _, count in spans)
     if expected != found:
         raise Malformed(f"{expected} bytes in the pieces of an array of shape {shape}", f"{found}")
     return StoredArray(shape, pieces[0].dtype, spans)

@@ -6,10 +6,9 @@ from .errors import SAVE_AGAIN, Malformed, brief
 
 # A few hundred bytes of pickle can describe a graph with 2**60 paths, or a cycle; these bounds are far above real
 # checkpoints and keep such a file from taking the machine's time and memory.
-MAX_DEPTH = 64
 MAX_NODES = 1_000_000
 MAX_TENSORS = 200_000
-MAX_NAME = 1024
+MAX_NAME = 1024  # each level adds a character at least, so this bounds the depth, too
 
 
 def flatten(tree: object, leaf_type: type) -> dict[str, object]:
@@ -40,8 +39,6 @@ def _walk(tree: object) -> Iterator[tuple[str, object]]:
             continue
         yield name, node
         if isinstance(node, dict | list | tuple):
-            if len(pending) == MAX_DEPTH:
-                raise Malformed(f"containers nested at most {MAX_DEPTH} deep", "deeper ones", SAVE_AGAIN)
             pending.append(_children(f"{name}.", node))
 
 

@@ -4,12 +4,13 @@ Five pickles (magic number, version, machine, the object, the storages' keys), t
 bytes and the elements: little-endian on every machine.
 """
 
+from collections.abc import Callable
 from typing import BinaryIO
 
 from .errors import SAVE_AGAIN, Malformed, brief
 from .reader import BoundedReader, file_size
 from .torch_objects import GLOBALS, Storage, storage_of
-from .unpickler import MAX_PICKLE, Unpickler
+from .unpickler import MAX_PICKLE, Unpickler, no_persistent_ids
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 PROTOCOL_VERSION = 1001
@@ -20,10 +21,10 @@ def read_legacy(file: BinaryIO) -> tuple[object, dict[str, tuple[int, int]]]:
     size = file_size(file)
     position = 0
 
-    def load_next(**roles) -> object:
+    def load_next(resolve: Callable[[object], object] = no_persistent_ids) -> object:
         nonlocal position
         reader = BoundedReader(file, position, min(size, position + MAX_PICKLE))
-        value = Unpickler(reader, GLOBALS, **roles).load()
+        value = Unpickler(reader, GLOBALS, resolve).load()
         position = reader.position
         return value
 
@@ -39,7 +40,7 @@ def read_legacy(file: BinaryIO) -> tuple[object, dict[str, tuple[int, int]]]:
         found = f"the pickle of {brief(magic)} and {brief(version)}"
         raise Malformed("the magic number and version 1001 of torch.save", found, SAVE_AGAIN)
     load_next()  # the machine's sizes of C types, which the format does not depend on
-    root, keys = load_next(storage_of=remember), load_next()
+    root, keys = load_next(remember), load_next()
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
         raise Malformed("the list of the keys of the storages", brief(keys))
     return root, _records(BoundedReader(file, position, size), [storages[key] for key in keys])

@@ -107,7 +107,7 @@ def _view(storage: object, offset: object, size: object, stride: object, dtype: 
     if not isinstance(storage, Storage):
         raise Malformed("a tensor over a storage", f"one over {brief(storage)}", SAVE_AGAIN)
     dtype = dtype or storage.dtype
-    shape, strides = (checked_sizes(size, "a tensor's shape"), checked_sizes(stride, "a tensor's strides"))
+    shape, strides = checked_sizes(size, "a tensor's shape"), checked_sizes(stride, "a tensor's strides")
     (offset,) = checked_sizes((offset,), "a tensor's offset")
     if len(strides) != len(shape):
         raise Malformed(f"{len(shape)} strides for shape {shape}", f"{len(strides)}")

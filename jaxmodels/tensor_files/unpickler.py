@@ -50,7 +50,7 @@ class Unpickler:
         known_globals: Mapping[tuple[str, str], object],
         storage_of: Callable[[object], object] = no_persistent_ids,
     ):
-        self.reader, self.known_globals, self.storage_of = (reader, known_globals, storage_of)
+        self.reader, self.known_globals, self.storage_of = reader, known_globals, storage_of
         self.stack: list = []
         self.marked: list[list] = []  # the stacks below each open MARK
         self.memo: dict[int, object] = {}

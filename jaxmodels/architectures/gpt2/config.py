@@ -7,6 +7,10 @@ from jaxmodels.config import Config
 from jaxmodels.layers.activations import activation
 
 _SUMMARY_TYPES = ("last", "first", "mean", "cls_index")
+_RATES = (
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout", "summary_last_dropout"),
+    *("classifier_dropout", "hidden_dropout"),
+)
 
 
 class GPT2Config(Config):
@@ -64,8 +68,10 @@ class GPT2Config(Config):
                 raise ValueError(f"GPT2Config: {name} is a positive int, got {getattr(self, name)!r}")
         if self.n_embd % self.n_head:
             raise ValueError(f"GPT2Config: n_head={self.n_head} does not divide n_embd={self.n_embd}")
-        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout", "summary_last_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
+        if self.mlp_dim < 1:
+            raise ValueError(f"GPT2Config: n_inner is a positive int or None (4 * n_embd), got {self.n_inner!r}")
+        for name in _RATES:
+            if not 0.0 <= (getattr(self, name) or 0.0) < 1.0:
                 raise ValueError(f"GPT2Config: {name} is a rate in [0, 1), got {getattr(self, name)!r}")
         activation(self.activation_function)
         if self.summary_activation:

@@ -139,6 +139,8 @@ class GPT2ForSequenceClassification(_WithHead):
 
     def __call__(self, input_ids=None, *, labels=None, inputs_embeds=None, **options):
         out, states = self.run((input_ids,), {"inputs_embeds": inputs_embeds, **options})
+        if states.ndim != 3:
+            raise ValueError(f"{type(self).__name__} reads input_ids [B,T], got {states.shape[:-1]}")
         last = self._last_token(input_ids, *states.shape[:2])
         # Pooling the states before scoring them gives the reference's numbers without T-1 unused scores.
         logits = self.score(jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]).astype(jnp.float32)
@@ -157,7 +159,9 @@ class GPT2ForSequenceClassification(_WithHead):
             raise ValueError("classifying more than one row needs config.pad_token_id, to find each row's last token")
         if pad is None or input_ids is None:
             if input_ids is None and pad is not None:
-                warnings.warn("inputs_embeds do not show which tokens are padding: the last position is read", stacklevel=2)
+                warnings.warn(
+                    "inputs_embeds do not show which tokens are padding: the last position is read", stacklevel=2
+                )
             return jnp.full((batch,), length - 1)
         real = jnp.asarray(input_ids) != pad
         return jnp.argmax(jnp.where(real, jnp.arange(length), 0), axis=-1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.architectures.base import Model, check_ids, check_shape, is_concrete
+from jaxmodels.architectures.base import Model, as_rows, check_ids, check_shape, is_concrete
 from jaxmodels.architectures.gpt2.config import GPT2Config
 from jaxmodels.architectures.gpt2.weights import TABLE
 from jaxmodels.layers.attention import Attention
@@ -153,17 +153,17 @@ class GPT2Model(GPT2PreTrainedModel):
                 raise ValueError(f"inputs_embeds has shape [B,T,{c.n_embd}], got {x.shape}")
             lead, length = x.shape[:-2], x.shape[-2]
             x = x.reshape(-1, length, c.n_embd)
-        x = x + self.wpe(self._positions(position_ids, length, cache))
+        x = x + self.wpe(self._positions(position_ids, x.shape[0], length, cache))
         if token_type_ids is not None:
             types = check_ids("token_type_ids", token_type_ids, c.vocab_size, "the vocabulary", ranks=(1, 2, 3))
-            x = x + self.wte(types.reshape(-1, length))
+            x = x + self.wte(as_rows("token_type_ids", types, x.shape[0], length))
         return dropout(self, x, c.embd_pdrop), lead
 
-    def _positions(self, position_ids, length, cache):
+    def _positions(self, position_ids, batch, length, cache):
         size = self.config.n_positions
         if position_ids is not None:
             ids = check_ids("position_ids", position_ids, size, "the position table", ranks=(1, 2, 3))
-            return ids.reshape(-1, length)
+            return as_rows("position_ids", ids, batch, length)
         start = jnp.zeros((), jnp.int32) if cache is None else cache.length
         last = length + (int(start) if is_concrete(start) else 0)
         if last > size:
@@ -172,7 +172,8 @@ class GPT2Model(GPT2PreTrainedModel):
 
     def _mask(self, attention_mask, cache, batch, length) -> tuple[Mask, Cache | None]:
         if attention_mask is not None:
-            attention_mask = jnp.asarray(attention_mask).reshape(batch, -1)
+            attention_mask = jnp.asarray(attention_mask)
+            attention_mask = attention_mask.reshape(-1, attention_mask.shape[-1])
         if cache is not None:
             cache = cache.reserve(batch, length, attention_mask)
             return Mask(causal=True, key_valid=cache.valid, query_start=cache.length), cache

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.architectures.base import check_ids
 from jaxmodels.architectures.gpt2.config import GPT2Config
 from jaxmodels.layers.activations import activation
 from jaxmodels.layers.linear import Linear, dropout, scaled_normal
@@ -45,7 +46,9 @@ class SequenceSummary(nn.Module):
             return states.mean(axis=1)
         if cls_index is None:
             return states[..., -1, :]
-        cls_index = jnp.asarray(cls_index)
+        length = states.shape[-2]
+        cls_index = check_ids("mc_token_ids", cls_index, length, "each text", ranks=(states.ndim - 2,))
         if cls_index.shape != states.shape[:-2]:
             raise ValueError(f"mc_token_ids has shape {states.shape[:-2]}, got {cls_index.shape}")
+        cls_index = jnp.where(cls_index < 0, length, cls_index)  # outside is NaN under jit; -1 would be the last
         return jnp.take_along_axis(states, cls_index[..., None, None], axis=-2)[..., 0, :]

@@ -1,0 +1,43 @@
+# `make demo` and `make test` set everything up by themselves; they need Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint bench clean
+
+# The stamp is renewed when the dependencies change; the install is editable, so code changes need nothing.
+$(VENV)/stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[experiments]'
+	touch $@
+
+$(VENV)/stamp-test: $(VENV)/stamp
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/stamp-bench: $(VENV)/stamp-test
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	touch $@
+
+# Trains a small GPT-2 on the Python standard library's source, saves, loads, generates. Offline, about 5 minutes.
+demo: $(VENV)/stamp
+	$(BIN)/python experiments/gpt2_lm.py --config=experiments/configs/gpt2_demo.py
+
+test: $(VENV)/stamp-test lint
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' tests
+
+test-slow: $(VENV)/stamp-test
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow tests
+
+lint: $(VENV)/stamp-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/stamp-bench
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

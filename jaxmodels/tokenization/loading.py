@@ -1,0 +1,138 @@
+"""From a folder or a Hub id to a tokenizer."""
+
+import os
+import warnings
+from pathlib import Path
+
+import huggingface_hub
+
+from jaxmodels.tokenization import files
+from jaxmodels.tokenization.base import Tokenizer
+from jaxmodels.tokenization.gpt2 import GPT2Tokenizer
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {cls.__name__: cls for cls in (GPT2Tokenizer,)}
+"""Every family's classes by Hugging Face's names, without "Fast"."""
+
+COMMON_FILES = (files.TOKENIZER, files.CONFIG, files.SPECIAL_MAP, files.ADDED, files.CHAT_TEMPLATE, "config.json")
+
+
+def load_tokenizer(
+    source: str | os.PathLike,
+    cls: type[Tokenizer] | None = None,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **options,
+) -> Tokenizer:
+    """The tokenizer of a folder, or of a model on the Hugging Face Hub.
+
+    source: a folder with tokenizer.json or the family's vocabulary files; or a Hub id such as "openai-community/gpt2",
+      of which only the tokenizer's files are fetched.
+    revision: a branch, tag or commit of a Hub id. subfolder: "question_encoder_tokenizer", say, of a RAG.
+    cls: the class; None takes it from tokenizer_config.json, config.json, or the vocabulary.
+    options: constructor arguments (padding_side="left", pad_token="<|endoftext|>", ...) in place of what the files say.
+
+    Raises FileNotFoundError where there is no such folder or file, or the Hub cannot be reached; ValueError for a
+    tokenizer class that is not here, and for damaged files; TypeError for an unknown option.
+    """
+    folder = _folder(source, revision, subfolder)
+    if cls is None:
+        cls = _class(folder)
+    elif not (isinstance(cls, type) and issubclass(cls, Tokenizer)):
+        raise TypeError(f"cls must be one of {_names()}, got {cls!r}")
+    arguments = files.read_arguments(folder)
+    strange = sorted(arguments.keys() - {*files.ARGUMENTS, *cls.OPTIONS})
+    if strange:
+        warnings.warn(f"{folder / files.CONFIG}: no effect on a {cls.__name__}: {', '.join(strange)}", stacklevel=2)
+    arguments = {key: value for key, value in arguments.items() if key not in strange}
+    return cls(**_vocabulary(folder, cls), **(arguments | options))
+
+
+def _folder(source: str | os.PathLike, revision: str | None, subfolder: str | None) -> Path:
+    if os.path.isdir(source):
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} is for Hub ids, and {source} is a folder")
+        folder = Path(source)
+    else:
+        prefix = f"{subfolder}/" if subfolder else ""
+        patterns = [prefix + name for name in (*COMMON_FILES, *_family_files())]
+        try:
+            folder = Path(huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+        except (OSError, ValueError) as error:
+            # the Hub's and the network's errors are OSErrors; a path that is no folder is an invalid id, a ValueError
+            raise FileNotFoundError(
+                f"there is no folder {str(source)!r}, and as a Hub id it could not be had ({error}); give a folder "
+                "with the tokenizer's files, or a Hub id that can be reached or was downloaded before"
+            ) from error
+    folder = folder / subfolder if subfolder else folder
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    return folder
+
+
+def _class(folder: Path) -> type[Tokenizer]:
+    model_config = files.read_json(folder / "config.json")
+    for config in (files.read_json(folder / files.CONFIG), model_config):
+        name = (config.get("tokenizer_class") or "").removesuffix("Fast")
+        if name in TOKENIZERS:
+            return TOKENIZERS[name]
+        # PreTrainedTokenizer(Fast) names no family
+        if name and name != "PreTrainedTokenizer":
+            raise ValueError(f"{folder} is for a {name}; the tokenizers here are {_names()}")
+    model_type = model_config.get("model_type")
+    for cls in TOKENIZERS.values():
+        if model_type in cls.MODEL_TYPES:
+            return cls
+    if model_type is not None:
+        raise ValueError(f"{folder} is for the model type {model_type!r}; the tokenizers here are {_names()}")
+    tokens = _tokens(folder)
+    for cls in TOKENIZERS.values():
+        if cls.recognises(tokens):
+            return cls
+    raise ValueError(
+        f"nothing in {folder} says which of {_names()} it is for: pass cls=, or write a tokenizer_config.json with the "
+        f"tokenizer_class. It holds {_listing(folder)}"
+    )
+
+
+def _tokens(folder: Path) -> set[str]:
+    """The tokens of whatever vocabulary a folder holds as text."""
+    vocabulary = files.read_json(folder / files.TOKENIZER).get("model", {}).get("vocab", {})
+    tokens = set(vocabulary) if isinstance(vocabulary, dict) else {piece for piece, _ in vocabulary}
+    for name in _family_files("vocab_file"):
+        path = folder / name
+        if path.suffix == ".json":
+            tokens |= files.read_json(path).keys()
+        elif path.suffix == ".txt" and path.is_file():
+            tokens |= set(path.read_text(encoding="utf-8").splitlines())
+    return tokens
+
+
+def _vocabulary(folder: Path, cls: type[Tokenizer]) -> dict[str, Path]:
+    """Constructor argument -> file: tokenizer.json, which holds all, or else the family's own files."""
+    if (folder / files.TOKENIZER).is_file():
+        return {"tokenizer_file": folder / files.TOKENIZER}
+    found = {}
+    for argument, names in cls.VOCABULARY_FILES.items():
+        there = [folder / name for name in names if (folder / name).is_file()]
+        if not there:
+            raise FileNotFoundError(
+                f"{folder} has neither {files.TOKENIZER} nor {' or '.join(names)}, which {cls.__name__} needs; "
+                f"it holds {_listing(folder)}"
+            )
+        found[argument] = there[0]
+    return found
+
+
+def _family_files(argument: str | None = None) -> list[str]:
+    """The names of the families' own files, or of those that go to one constructor argument."""
+    tables = [cls.VOCABULARY_FILES for cls in TOKENIZERS.values()]
+    return sorted({name for table in tables for key in table if argument in (None, key) for name in table[key]})
+
+
+def _listing(folder: Path) -> str:
+    return ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+
+
+def _names() -> str:
+    return ", ".join(TOKENIZERS)

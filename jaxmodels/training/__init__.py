@@ -1,0 +1,21 @@
+"""Training any model of this library: state, one compiled step, evaluation.
+
+Checkpoints are in `jaxmodels.training.checkpoints`, which needs Orbax's imports and is therefore asked for by name.
+"""
+
+from jaxmodels.training.batches import Weight, place
+from jaxmodels.training.state import TrainState, abstract_state, init_state, weight_decay_mask
+from jaxmodels.training.step import Evaluate, Step, make_evaluate, make_step
+
+__all__ = [
+    "Evaluate",
+    "Step",
+    "TrainState",
+    "Weight",
+    "abstract_state",
+    "init_state",
+    "make_evaluate",
+    "make_step",
+    "place",
+    "weight_decay_mask",
+]

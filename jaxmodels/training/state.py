@@ -1,0 +1,84 @@
+"""What training carries from step to step, and where its arrays live."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmodels.parameters import abstract
+from jaxmodels.sharding import Rules, shardings
+
+NOT_DECAYED = ("bias", "scale")
+
+
+class TrainState(struct.PyTreeNode):
+    """Parameters, optimizer state and the number of updates done.
+
+    Attributes:
+      step: int32 scalar.
+      params: the model's parameters, as from `init` or `load`.
+      opt_state: the optax state; what it keeps per parameter is sharded as the parameter is.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def abstract_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, *, mesh: Mesh | None = None, rules: Rules | None = None
+) -> TrainState:
+    """The state's shapes, dtypes and shardings; nothing is computed. A checkpoint is restored into it.
+
+    Raises:
+      ValueError: one of mesh and rules without the other, or a mesh that does not fit the model.
+    """
+    if (mesh is None) != (rules is None):
+        raise ValueError("mesh and rules go together: give both or neither")
+    shapes = abstract(model)
+    if mesh is not None:
+        shapes = jax.tree.map(_placed, shapes, shardings(model, mesh, rules))
+    return _around(optimizer, shapes)
+
+
+def init_state(optimizer: optax.GradientTransformation, params: Any) -> TrainState:
+    """The state before the first step, on the devices where the parameters are.
+
+    The parameters are taken over, not copied: the first training step gives their memory away.
+    """
+    like = _around(optimizer, params)
+    places = jax.tree.map(lambda leaf: leaf.sharding, like)
+    rest = jax.jit(lambda p: (jnp.int32(0), optimizer.init(p)), out_shardings=(places.step, places.opt_state))
+    step, opt_state = rest(params)
+    return TrainState(step, params, opt_state)
+
+
+def weight_decay_mask(params: Any) -> Any:
+    """A tree of bools: True for matrices and embeddings, False for biases and the scales of norms.
+
+    By name and not by rank: stacked layers give a bias [L,D], and attention gives it [L,H,K].
+    """
+    return jax.tree.map_with_path(lambda path, _: path[-1].key not in NOT_DECAYED, params)
+
+
+def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _around(optimizer, params) -> TrainState:
+    """The abstract state around parameters (arrays, or shapes with shardings)."""
+    first = jax.tree.leaves(params)[0].sharding
+    whole = NamedSharding(first.mesh, PartitionSpec()) if isinstance(first, NamedSharding) else first
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda leaf, like: _placed(leaf, like.sharding),
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda leaf: _placed(leaf, whole),
+    )
+    params = jax.tree.map(lambda leaf: _placed(leaf, leaf.sharding), params)
+    return TrainState(_placed(jax.ShapeDtypeStruct((), jnp.int32), whole), params, opt_state)

@@ -1,0 +1,152 @@
+"""The compiled training step and the compiled evaluation."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmodels import sharding
+from jaxmodels.sharding import Rules
+from jaxmodels.training.batches import Batch, Weight, check_rows, split
+from jaxmodels.training.state import TrainState, abstract_state
+
+Metrics = dict[str, jax.Array]
+
+
+class Step:
+    """`step(state, batch, key) -> (state, metrics)`, compiled once per batch shape. Made by `make_step`."""
+
+    def __init__(self, function: Callable, microbatches: int, mesh: Mesh | None, rules: Rules | None):
+        self._function, self._microbatches, self._mesh, self._rules = function, microbatches, mesh, rules
+
+    def __call__(self, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        """One update.
+
+        Args:
+          state: given away; use the returned one.
+          batch: the model's keywords, arrays [B, ...]; with several processes from `place`.
+          key: a `jax.random.key`, the same at every step. Step n draws its dropout from fold_in(key, n), so a
+            restored run draws what the undisturbed one would have drawn.
+
+        Returns:
+          The new state, and {"loss", "grad_norm"}: float32 scalars, before the update.
+
+        Raises:
+          ValueError: the rows do not divide among microbatches and devices.
+        """
+        check_rows(batch, self._microbatches, self._mesh, self._rules)
+        with _on(self._mesh, self._rules):
+            return self._function(state, dict(batch), key)
+
+    def lower(self, state, batch, key) -> jax.stages.Lowered:
+        """The program for arguments of these shapes (`jax.ShapeDtypeStruct`s will do), not yet compiled."""
+        with _on(self._mesh, self._rules):
+            return self._function.lower(state, dict(batch), key)
+
+
+def make_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+    microbatches: int = 1,
+    weight: Weight | None = None,
+) -> Step:
+    """The training step of a model whose output has a `loss`, the mean over some terms (tokens, examples).
+
+    Args:
+      mesh, rules: where the state is (`abstract_state`); rows of the batch are split as the rules say.
+      microbatches: the batch is worked off in this many parts, one after the other, to save memory.
+      weight: number of terms in the mean loss of a (micro)batch. Microbatches count by it, so that the update is that of
+        the whole batch also where the numbers differ (padding, masked language modelling); None: they count alike.
+    """
+    if microbatches < 1:
+        raise ValueError(f"microbatches is at least 1, got {microbatches}")
+
+    def loss(params, batch, key):
+        value = model.apply({"params": params}, **batch, rngs={"dropout": key}).loss
+        terms = jnp.float32(1) if weight is None else weight(batch).astype(jnp.float32)
+        return value * terms, terms
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+
+    def accumulate(params, batch, key):
+        """Sums over microbatches: ((loss, terms), gradients)."""
+        if microbatches == 1:
+            return gradient(params, batch, key)
+
+        def body(total, part):
+            return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+
+        zero = jax.tree.map(jnp.zeros_like, ((jnp.float32(0), jnp.float32(0)), params))
+        return jax.lax.scan(body, zero, (split(batch, microbatches), jax.random.split(key, microbatches)))[0]
+
+    def step(state: TrainState, batch, key):
+        (total, terms), grads = accumulate(state.params, batch, jax.random.fold_in(key, state.step))
+        grads = jax.tree.map(lambda g: g / terms, grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        return new, {"loss": total / terms, "grad_norm": optax.tree.norm(grads)}
+
+    if mesh is None:
+        return Step(jax.jit(step, donate_argnums=0), microbatches, mesh, rules)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh=mesh, rules=rules))
+    whole = NamedSharding(mesh, PartitionSpec())
+    compiled = jax.jit(
+        step,
+        in_shardings=(places, sharding.batch_sharding(mesh, rules), whole),
+        out_shardings=(places, whole),
+        donate_argnums=0,
+    )
+    return Step(compiled, microbatches, mesh, rules)
+
+
+class Evaluate:
+    """`evaluate(params, batches) -> mean loss` over all terms of all batches. Made by `make_evaluate`."""
+
+    def __init__(self, function: Callable, mesh: Mesh | None, rules: Rules | None):
+        self._function, self._mesh, self._rules = function, mesh, rules
+
+    def __call__(self, params: Any, batches: Iterable[Batch]) -> float:
+        """Mean loss, without dropout.
+
+        Raises:
+          ValueError: no batches, or rows that do not divide among the devices.
+        """
+        sums = []
+        for batch in batches:
+            check_rows(batch, 1, self._mesh, self._rules)
+            with _on(self._mesh, self._rules):
+                sums.append(self._function(params, dict(batch)))
+        if not sums:
+            raise ValueError("there are no batches to evaluate on")
+        # Summed in Python's float64: thousands of batches would lose digits in float32.
+        totals, terms = zip(*jax.device_get(sums), strict=True)
+        return sum(map(float, totals)) / sum(map(float, terms))
+
+
+def make_evaluate(
+    model: nn.Module, *, mesh: Mesh | None = None, rules: Rules | None = None, weight: Weight | None = None
+) -> Evaluate:
+    """The evaluation that belongs to `make_step`; the arguments mean the same."""
+
+    def evaluate(params, batch):
+        value = model.apply({"params": params}, **batch).loss
+        terms = jnp.float32(1) if weight is None else weight(batch).astype(jnp.float32)
+        return jnp.where(terms > 0, value, 0.0) * terms, terms
+
+    if mesh is None:
+        return Evaluate(jax.jit(evaluate), mesh, rules)
+    whole = NamedSharding(mesh, PartitionSpec())
+    places = (sharding.shardings(model, mesh, rules), sharding.batch_sharding(mesh, rules))
+    return Evaluate(jax.jit(evaluate, in_shardings=places, out_shardings=whole), mesh, rules)
+
+
+def _on(mesh: Mesh | None, rules: Rules | None) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext() if mesh is None else sharding.use(mesh, rules)

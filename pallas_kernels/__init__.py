@@ -1,0 +1,15 @@
+"""Attention on plain arrays: one door, one float32 reference that defines the meaning, implementations behind it."""
+
+from pallas_kernels.bias import DenseBias, RelativeKeyBias, ToeplitzBias
+from pallas_kernels.door import attention
+from pallas_kernels.dropout import Dropout
+from pallas_kernels.mask import Mask
+
+__all__ = [
+    "DenseBias",
+    "Dropout",
+    "Mask",
+    "RelativeKeyBias",
+    "ToeplitzBias",
+    "attention",
+]

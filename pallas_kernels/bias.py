@@ -1,0 +1,145 @@
+"""Terms added to the attention scores, in the smallest form that holds them.
+
+Each kind has the same four members: `before_scale` (is it added before or after the scores are scaled), `check`,
+`dense` (the meaning, used by the reference) and `block` (the same kind for a block of queries and keys).
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels.mask import query_positions
+
+
+def _skew(x, S):
+    """y[..., t, s] = x[..., t, s - t + T - 1] for x [..., T, T+S-1], by reshapes alone: no gather, and no scatter in
+    the gradient. (The relative shift of Transformer-XL and Music Transformer, arXiv:1809.04281.)"""
+    *lead, T, N = x.shape
+    flat = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 1)]).reshape(*lead, T * (N + 1))
+    return flat[..., T - 1 : T - 1 + T * N].reshape(*lead, T, N)[..., :S]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DenseBias:
+    """values: float, broadcastable to [B, H, T, S]; added to the scaled scores."""
+
+    values: jax.Array
+    before_scale: ClassVar[bool] = False
+
+    def check(self, B, H, T, S, K) -> None:
+        """Raises ValueError where the values do not broadcast to [B, H, T, S]."""
+        shape, full = self.values.shape, (B, H, T, S)
+        if len(shape) > 4 or any(n not in (1, m) for n, m in zip(reversed(shape), reversed(full), strict=False)):
+            raise ValueError(f"DenseBias.values must broadcast to [B, H, T, S] = {list(full)}; got {list(shape)}")
+
+    def dense(self, q, k, query_start) -> jax.Array:
+        """float32 [B or 1, H or 1, T or 1, S or 1]."""
+        return jnp.expand_dims(self.values.astype(jnp.float32), tuple(range(4 - self.values.ndim)))
+
+    def block(self, t0, T, s0, S, queries) -> "DenseBias":
+        """The values for T queries from index t0 and S keys from s0 (offsets may be traced)."""
+        values = self.values
+        for axis, start, size in ((-2, t0, T), (-1, s0, S)):
+            if values.ndim >= -axis and values.shape[axis] > 1:
+                values = jax.lax.dynamic_slice_in_dim(values, start, size, values.ndim + axis)
+        return DenseBias(values)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ToeplitzBias:
+    """bias[b, h, t, s] = diagonals[b, h, s - t + T - 1]: a bias that depends on the distance alone (T5), without its
+    T x S array. Added to the scaled scores.
+
+    diagonals: float [H, T+S-1] or [B, H, T+S-1]. t is the query's index in this call, so the diagonals belong to the
+    call; what each one stands for comes from `relative_positions`, which takes the (traced) start of the queries. One
+    decoded token against a cache of S then needs S values:
+
+        ToeplitzBias(table[:, bucket(ToeplitzBias.relative_positions(T, S, query_start))])
+    """
+
+    diagonals: jax.Array
+    before_scale: ClassVar[bool] = False
+
+    @staticmethod
+    def relative_positions(T: int, S: int, query_start=None) -> jax.Array:
+        """Key position minus query position on each diagonal: int32 [T+S-1], or [B, T+S-1] for a `query_start` [B]."""
+        start = jnp.asarray(0 if query_start is None else query_start, jnp.int32)
+        return jnp.arange(T + S - 1, dtype=jnp.int32) - (T - 1) - start[..., None]
+
+    def check(self, B, H, T, S, K) -> None:
+        """Raises ValueError unless the diagonals are [H, T+S-1] or [B, H, T+S-1]."""
+        if self.diagonals.shape not in ((H, T + S - 1), (B, H, T + S - 1)):
+            raise ValueError(
+                f"ToeplitzBias.diagonals must be [H, T+S-1] = {[H, T + S - 1]} or with B = {B} in front; "
+                f"got {list(self.diagonals.shape)}"
+            )
+
+    def dense(self, q, k, query_start) -> jax.Array:
+        """float32 [B or 1, H, T, S]."""
+        T, S = q.shape[1], k.shape[1]
+        diagonals = self.diagonals.astype(jnp.float32)
+        if diagonals.ndim == 2:
+            diagonals = diagonals[None]
+        return _skew(
+            jnp.broadcast_to(diagonals[:, :, None], (*diagonals.shape[:2], T, T + S - 1)),
+            S,
+        )
+
+    def block(self, t0, T, s0, S, queries) -> "ToeplitzBias":
+        """The diagonals that T queries from index t0 (of `queries` in the call) and S keys from s0 meet."""
+        start = s0 - t0 + queries - T
+        return ToeplitzBias(jax.lax.dynamic_slice_in_dim(self.diagonals, start, T + S - 1, axis=-1))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RelativeKeyBias:
+    """Distance embeddings of Shaw et al. (arXiv:1803.02155) and Huang et al. (arXiv:2009.13658), as in BERT:
+    with E = embedding[p - s + P - 1] for the query at position p and the key at s, q.E is added to the scores before
+    they are scaled, and with `key_term` ("relative_key_query") k.E too.
+
+    embedding: float [2P-1, K]. p counts from the mask's `query_start`.
+    """
+
+    embedding: jax.Array
+    key_term: bool = field(default=False, metadata={"static": True})
+    before_scale: ClassVar[bool] = True
+
+    def check(self, B, H, T, S, K) -> None:
+        """Raises ValueError where the table is not [2P-1, K], or P is less than T or S."""
+        rows = self.embedding.shape[0]
+        if self.embedding.ndim != 2 or self.embedding.shape[1] != K or rows % 2 == 0:
+            raise ValueError(
+                f"RelativeKeyBias.embedding must be [2P-1, K] with K = {K}; got {list(self.embedding.shape)}"
+            )
+        if max(T, S) > (rows + 1) // 2:
+            raise ValueError(
+                f"RelativeKeyBias.embedding holds distances below P = {(rows + 1) // 2} (max_position_embeddings); "
+                f"got {T} queries and {S} keys"
+            )
+
+    def dense(self, q, k, query_start) -> jax.Array:
+        """float32 [B, H, T, S] from q [B, T, H, K] and k [B, S, H, K]."""
+        T, S = q.shape[1], k.shape[1]
+        P = (self.embedding.shape[0] + 1) // 2
+        # One embedding row per diagonal. Out of range only where the mask hides it: a cache beyond the last token.
+        distance = query_positions(1, query_start) - jnp.arange(1 - T, S)
+        E = jnp.take(self.embedding, jnp.clip(distance + P - 1, 0, 2 * P - 2), axis=0).astype(q.dtype)
+        E = jnp.broadcast_to(E, (q.shape[0], *E.shape[1:]))
+        bias = _skew(jnp.einsum("bthk,bjk->bhtj", q, E, preferred_element_type=jnp.float32), S)
+        if self.key_term:
+            # The same shift with the roles of queries and keys exchanged, so the diagonals run the other way.
+            keys = jnp.einsum("bshk,bjk->bhsj", k, E[:, ::-1], preferred_element_type=jnp.float32)
+            bias = bias + _skew(keys, T).swapaxes(-1, -2)
+        return bias
+
+    def block(self, t0, T, s0, S, queries) -> "RelativeKeyBias":
+        """Itself: the block's mask carries the offset between its queries and keys in `query_start`."""
+        return self
+
+
+Bias = DenseBias | ToeplitzBias | RelativeKeyBias

@@ -1,0 +1,98 @@
+"""Which keys a query sees, as a description instead of a [B, 1, T, S] array."""
+
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+
+
+def query_positions(T, query_start):
+    """Positions of T queries among the keys: int32 [1, T], or [B, T] where `query_start` is [B]."""
+    start = jnp.zeros((), jnp.int32) if query_start is None else jnp.asarray(query_start, jnp.int32)
+    return start.reshape(-1, 1) + jnp.arange(T, dtype=jnp.int32)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mask:
+    """A visibility rule, with p = query_start + t the position of query t among the keys:
+
+        visible(b, t, s) = key_valid[b, s] and (not causal or s <= p)
+                           and (p - window[0] <= s <= p + window[1] or key_global[b, s])
+
+    A missing part hides nothing. `key_global` lifts the window only: a causal mask still hides later global keys.
+
+    causal: static bool.
+    window: static (left, right), keys to either side that are still seen, both inclusive.
+    key_valid: bool [B, S], False for padding.
+    key_global: bool [B, S], keys that every query sees whatever the window.
+    query_start: int32 scalar or [B]; with a cache, the number of tokens already in it. None means 0.
+    """
+
+    causal: bool = field(default=False, metadata={"static": True})
+    window: tuple[int, int] | None = field(default=None, metadata={"static": True})
+    key_valid: jax.Array | None = None
+    key_global: jax.Array | None = None
+    query_start: jax.Array | int | None = None
+
+    def __post_init__(self):
+        if self.window is not None and not (
+            isinstance(self.window, tuple)
+            and len(self.window) == 2
+            and all(isinstance(w, int) and w >= 0 for w in self.window)
+        ):
+            raise ValueError(
+                f"Mask.window must be None or a tuple of two ints >= 0, (left, right); got {self.window!r}"
+            )
+
+    @property
+    def hides_nothing(self) -> bool:
+        """Known without looking at values: every query sees every key."""
+        return not self.causal and self.window is None and self.key_valid is None
+
+    def dense(self, B: int, T: int, S: int) -> jax.Array:
+        """The rule written out: bool [B, 1, T, S], or [1, 1, T, S] where no part depends on the example."""
+        return self.at_keys(T, jnp.arange(S, dtype=jnp.int32)[None], self.key_valid, self.key_global)
+
+    def at_keys(self, T, positions, valid, everywhere=None) -> jax.Array:
+        """`dense` for any list of keys: int32 [B or 1, N] positions and their bool [B, N] flags (or None)."""
+        p = query_positions(T, self.query_start)[:, :, None]
+        s = positions[:, None, :]
+        visible = jnp.ones((1, T, positions.shape[1]), bool)
+        if self.window is not None:
+            left, right = self.window
+            visible = (s >= p - left) & (s <= p + right)
+            if everywhere is not None:
+                visible = visible | everywhere[:, None, :]
+        if self.causal:
+            visible = visible & (s <= p)
+        if valid is not None:
+            visible = visible & valid[:, None, :]
+        return visible[:, None]
+
+    def block(self, t0, s0, S: int) -> "Mask":
+        """The same rule for queries from index t0 on and the S keys from s0 on (offsets may be traced)."""
+
+        def keys(flags):
+            return None if flags is None else jax.lax.dynamic_slice_in_dim(flags, s0, S, axis=1)
+
+        start = 0 if self.query_start is None else self.query_start
+        return replace(
+            self,
+            key_valid=keys(self.key_valid),
+            key_global=keys(self.key_global),
+            query_start=start + t0 - s0,
+        )
+
+    def check(self, B: int, S: int) -> None:
+        """Raises ValueError where an array does not fit B examples and S keys."""
+        for name in ("key_valid", "key_global"):
+            flags = getattr(self, name)
+            if flags is not None and (flags.shape != (B, S) or flags.dtype != jnp.bool_):
+                raise ValueError(f"Mask.{name} must be bool [B, S] = [{B}, {S}]; got {flags.dtype} {list(flags.shape)}")
+        if self.query_start is not None:
+            start = jnp.asarray(self.query_start)
+            if start.shape not in ((), (B,)) or not jnp.issubdtype(start.dtype, jnp.integer):
+                raise ValueError(
+                    f"Mask.query_start must be an integer scalar or [B] = [{B}]; got {start.dtype} {list(start.shape)}"
+                )

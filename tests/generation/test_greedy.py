@@ -1,0 +1,174 @@
+"""Greedy decoding gives the reference's ids (PARITY N1, N2, N13, N14, N15, G9)."""
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+import torch
+from parity.reference import pair
+
+import jaxmodels as jm
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    return pair("GPT2LMHeadModel", tmp_path_factory.mktemp("gpt2"), n_positions=96, eos_token_id=5, bos_token_id=1)
+
+
+def reference_ids(gpt2, ids, **options):
+    with torch.no_grad():
+        tensors = {k: torch.from_numpy(v) for k, v in {"input_ids": ids, **options.pop("arrays", {})}.items()}
+        return gpt2.reference.generate(**tensors, do_sample=False, **options).numpy()
+
+
+def prompts(rows, length, seed=0):
+    return np.random.default_rng(seed).integers(6, 67, (rows, length))
+
+
+def left_padded(ids, lengths):
+    mask = np.arange(ids.shape[1]) >= ids.shape[1] - np.array(lengths)[:, None]
+    return np.where(mask, ids, 0), mask.astype(np.int64)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 31, 32, 33, 48])
+def test_ids_of_any_prompt_length(gpt2, length):
+    ids = prompts(2, length, seed=length)
+    result = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=20)
+    np.testing.assert_array_equal(result.sequences, reference_ids(gpt2, ids, max_new_tokens=20, pad_token_id=0))
+
+
+def test_G9_left_padded_batch_counts_positions_from_the_mask(gpt2):
+    ids, mask = left_padded(prompts(4, 12), [12, 7, 1, 3])
+    result = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=24)
+    expected = reference_ids(gpt2, ids, arrays={"attention_mask": mask}, max_new_tokens=24, pad_token_id=0)
+    np.testing.assert_array_equal(result.sequences, expected)
+
+
+def test_padding_is_inferred_from_the_pad_id_as_in_the_reference(gpt2):
+    ids, mask = left_padded(prompts(3, 9), [9, 4, 2])
+    given = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=8).sequences
+    np.testing.assert_array_equal(jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=8).sequences, given)
+
+
+def test_a_row_is_generated_the_same_alone_and_in_a_padded_batch(gpt2):
+    ids, mask = left_padded(prompts(3, 10), [10, 6, 2])
+    batch = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=16, eos_token_id=[])
+    for row, length in enumerate([10, 6, 2]):
+        alone = jm.generate(gpt2.model, gpt2.params, ids[row : row + 1, -length:], max_new_tokens=16, eos_token_id=[])
+        np.testing.assert_array_equal(batch.sequences[row, -16:], alone.sequences[0, -16:])
+
+
+def test_N13_several_eos_ids_end_rows_and_the_rest_is_pad(gpt2):
+    ids = prompts(6, 5, seed=3)
+    free = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=[]).sequences[:, 5:]
+    eos = sorted({int(free[0, 3]), int(free[1, 6])})  # ids that the model does produce
+    options = {"max_new_tokens": 16, "eos_token_id": eos, "pad_token_id": 0}
+    result = np.asarray(jm.generate(gpt2.model, gpt2.params, ids, **options).sequences)
+    np.testing.assert_array_equal(result, reference_ids(gpt2, ids, **options))
+    ended = np.isin(result[0, 5:], eos)
+    assert ended.any() and (result[0, 5 + ended.argmax() + 1 :] == 0).all()
+
+
+def test_N13_all_rows_ended_stops_early(gpt2):
+    ids = prompts(1, 5)
+    free = np.asarray(jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=[]).sequences)[0, 5:]
+    eos = int(free[4])
+    result = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=eos)
+    assert result.sequences.shape[1] == 5 + list(free).index(eos) + 1
+
+
+def test_N13_without_a_pad_id_the_eos_id_fills_with_a_warning(gpt2):
+    model = gpt2.model.clone(config=gpt2.model.config.replace(pad_token_id=None, generation={}))
+    with pytest.warns(UserWarning, match="no pad_token_id"):
+        jm.generate(model, gpt2.params, prompts(2, 4), max_new_tokens=4)
+
+
+def test_N2_max_length_counts_the_prompt_and_max_new_tokens_wins(gpt2):
+    ids = prompts(1, 6)
+    assert jm.generate(gpt2.model, gpt2.params, ids, max_length=13, eos_token_id=[]).sequences.shape == (1, 13)
+    assert jm.generate(gpt2.model, gpt2.params, ids, eos_token_id=[]).sequences.shape == (1, 20)  # the default
+    with pytest.warns(UserWarning, match="max_new_tokens wins"):
+        both = jm.generate(gpt2.model, gpt2.params, ids, max_length=13, max_new_tokens=3, eos_token_id=[])
+    assert both.sequences.shape == (1, 9)
+
+
+def test_N14_call_over_generation_config_over_config(gpt2):
+    config = gpt2.model.config.replace(eos_token_id=7, generation={"max_new_tokens": 5, "eos_token_id": [8, 9]})
+    from jaxmodels.generation.options import Options
+
+    assert Options.merge(config, {}).eos_token_id == (8, 9)
+    assert Options.merge(config, {}).max_new_tokens == 5
+    assert Options.merge(config, {"max_new_tokens": 6, "eos_token_id": 3}).eos_token_id == (3,)
+    assert Options.merge(config.replace(generation={}), {}).eos_token_id == (7,)
+
+
+def test_N14_generation_config_json_is_read(gpt2, tmp_path):
+    jm.save(tmp_path, gpt2.model, gpt2.params)
+    (tmp_path / "generation_config.json").write_text('{"max_new_tokens": 3, "eos_token_id": null}')
+    model, params = jm.load(tmp_path)
+    assert jm.generate(model, params, prompts(1, 4)).sequences.shape == (1, 7)
+
+
+def test_N15_right_padding_is_warned_of(gpt2):
+    ids = prompts(2, 6)
+    mask = np.ones_like(ids)
+    mask[1, 4:] = 0
+    with pytest.warns(UserWarning, match="padded on the right"):
+        jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask[:, ::-1], max_new_tokens=2)
+
+
+def test_up_to_the_last_position_and_not_beyond(gpt2):
+    ids = prompts(1, 80)
+    result = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=[])
+    expected = reference_ids(gpt2, ids, max_new_tokens=16, pad_token_id=0, eos_token_id=None)
+    np.testing.assert_array_equal(result.sequences, expected)
+    with pytest.raises(ValueError, match="80 tokens and 17 new ones are more than the 96 positions"):
+        jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=17)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"ids": np.zeros((1, 0), int)}, ValueError, "at least one token"),
+        ({"ids": np.zeros(4, int)}, ValueError, r"\[B,T\]"),
+        ({"ids": np.zeros((1, 4))}, ValueError, "int array"),
+        ({"ids": np.full((1, 4), 67)}, ValueError, "vocabulary has 67"),
+        ({"ids": np.full((1, 4), -1)}, ValueError, "vocabulary has 67"),
+        ({"attention_mask": np.zeros((1, 4), int)}, ValueError, "row 0 of the prompts holds padding only"),
+        ({"attention_mask": np.ones((1, 5), int)}, ValueError, "shape of input_ids"),
+        ({"max_new_token": 5}, ValueError, "no option 'max_new_token'; did you mean 'max_new_tokens'"),
+        ({"max_new_tokens": 0}, ValueError, "max_new_tokens"),
+        ({"max_length": 4}, ValueError, "nothing is left to generate"),
+        ({"temperature": 0.0}, ValueError, "temperature"),
+        ({"top_p": 1.5}, ValueError, "top_p"),
+        ({"top_k": -1}, ValueError, "top_k"),
+        ({"eos_token_id": 99}, ValueError, "eos_token_id"),
+        ({"do_sample": True}, ValueError, "needs key"),
+        ({"num_beams": 4}, NotImplementedError, "num_beams=4"),
+        ({"repetition_penalty": 1.2}, NotImplementedError, "repetition_penalty=1.2"),
+    ],
+)
+def test_bad_input_is_refused_by_name_before_anything_compiles(gpt2, arguments, error, message):
+    arguments = {"ids": prompts(1, 4), **arguments}
+    with pytest.raises(error, match=message):
+        jm.generate(gpt2.model, gpt2.params, arguments.pop("ids"), **arguments)
+
+
+def test_neutral_values_of_later_options_are_accepted(gpt2):
+    ids = prompts(1, 4)
+    plain = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=4).sequences
+    neutral = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=4, num_beams=1, repetition_penalty=1.0)
+    np.testing.assert_array_equal(plain, neutral.sequences)
+
+
+def test_sharded_parameters_give_the_same_ids(gpt2):
+    mesh = jm.sharding.make_mesh({"data": 4, "model": 2})
+    model, params = jm.load(gpt2.folder, mesh=mesh, rules=jm.sharding.FSDP_TP)
+    ids = prompts(2, 9)
+    plain = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=12).sequences
+    np.testing.assert_array_equal(jm.generate(model, params, ids, max_new_tokens=12).sequences, plain)
+    assert len(jax.devices()) == 8

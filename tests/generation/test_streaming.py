@@ -1,0 +1,44 @@
+"""Tokens reach the callback while the compiled loop runs."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmodels as jm
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    config = jm.GPT2Config(
+        vocab_size=61, n_positions=128, n_embd=16, n_layer=2, n_head=2, eos_token_id=3, pad_token_id=0
+    )
+    model = jm.GPT2LMHeadModel(config)
+    return model, jm.init(model, jax.random.key(0))
+
+
+IDS = np.random.default_rng(0).integers(4, 61, (3, 7))
+
+
+def test_the_callback_sees_every_column_in_order(gpt2):
+    columns = []
+    result = jm.generate(*gpt2, IDS, max_new_tokens=12, streamer=columns.append)
+    assert all(isinstance(column, np.ndarray) and column.shape == (3,) for column in columns)
+    np.testing.assert_array_equal(np.stack(columns, axis=1), result.sequences[:, 7:])
+    np.testing.assert_array_equal(jm.generate(*gpt2, IDS, max_new_tokens=12).sequences, result.sequences)
+
+
+def test_what_the_callback_raises_ends_the_loop_and_comes_out(gpt2):
+    seen = []
+
+    def callback(tokens):
+        seen.append(tokens)
+        if len(seen) == 3:
+            raise KeyboardInterrupt("enough")
+
+    with pytest.raises(KeyboardInterrupt, match="enough"):
+        jm.generate(*gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=callback)
+    assert len(seen) == 3
+    # Nothing is left over from the broken call.
+    columns = []
+    jm.generate(*gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=columns.append)
+    assert len(columns) == 30

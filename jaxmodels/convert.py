@@ -70,7 +70,7 @@ class Rule:
     def fill(self, out: np.ndarray, entries: Iterable[TensorEntry], kept: list[int] | None = None) -> None:
         """Reads one layer into `out`; where file and tree agree in order and type, without a copy in between."""
         if kept is not None:
-            some = np.empty_like(out[self._heads(kept)])
+            some = np.empty(out[self._heads(kept)].shape, out.dtype)  # in C order, so that it is filled in place
             self.fill(some, entries)
             out[...] = 0
             out[self._heads(kept)] = some

@@ -51,6 +51,4 @@ def check_rows(batch: Batch, microbatches: int, mesh: Mesh | None, rules: Rules 
 
 def split(batch: Batch, microbatches: int) -> dict[str, jax.Array]:
     """[B, ...] as [microbatches, B / microbatches, ...]. Rows are dealt out in turn, so no row changes its device."""
-    return {
-        name: array.reshape(-1, microbatches, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()
-    }
+    return {name: array.reshape(-1, microbatches, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()}

@@ -12,8 +12,8 @@ from jaxmodels.training.state import TrainState
 class Checkpoints:
     """The checkpoints of one run, one folder per step; a context manager that waits for the last one on leaving.
 
-    A checkpoint gets its name only when it is complete, and an older one is deleted only after that: a run killed in the
-    middle of a save finds the one before it.
+    A checkpoint gets its name only when it is complete, and an older one is deleted only after that: a run killed in
+    the middle of a save finds the one before it.
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2):

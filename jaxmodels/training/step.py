@@ -63,8 +63,8 @@ def make_step(
     Args:
       mesh, rules: where the state is (`abstract_state`); rows of the batch are split as the rules say.
       microbatches: the batch is worked off in this many parts, one after the other, to save memory.
-      weight: number of terms in the mean loss of a (micro)batch. Microbatches count by it, so that the update is that of
-        the whole batch also where the numbers differ (padding, masked language modelling); None: they count alike.
+      weight: number of terms in the mean loss of a (micro)batch. Microbatches count by it, so that the update is that
+        of the whole batch also where the numbers differ (padding, masked language modelling); None: they count alike.
     """
     if microbatches < 1:
         raise ValueError(f"microbatches is at least 1, got {microbatches}")

@@ -1,0 +1,86 @@
+"""Thousands of damaged files of every format: each one loads or gives a TensorFileError, soon, and nothing else."""
+
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+from tensor_file_samples import sample_files
+
+from jaxmodels.tensor_files import TensorFileError, open_tensors
+
+SAMPLES = sample_files()
+COUNT = 400
+
+
+def damaged(data: bytes, dice: random.Random) -> bytes:
+    """`data` cut short, with bits flipped, bytes overwritten, or a part of it moved, removed or repeated."""
+    begin, length = dice.randrange(len(data)), dice.choice((1, 2, 4, 8, dice.randrange(1, 200)))
+    other = dice.randrange(len(data))
+    kind = dice.choice(("cut", "flip", "fill", "copy", "insert", "remove"))
+    changed = bytearray(data)
+    if kind == "cut":
+        return data[:begin]
+    if kind == "flip":
+        for _ in range(dice.randint(1, 4)):
+            changed[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    elif kind == "fill":
+        changed[begin : begin + length] = bytes([dice.choice((0, 0x7F, 0x80, 0xFF))]) * length
+    elif kind == "copy":
+        changed[begin : begin + length] = data[other : other + length]
+    elif kind == "insert":
+        changed[begin:begin] = data[other : other + length]
+    else:
+        del changed[begin : begin + length]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_damaged_files_load_or_are_refused(tmp_path, name):
+    path = tmp_path / name
+    refused = 0
+    for seed in range(COUNT):
+        path.write_bytes(damaged(SAMPLES[name], random.Random(f"{name} {seed}")))
+        start = time.process_time()
+        try:
+            for tensor in open_tensors(path).values():
+                assert tensor.read().shape == tensor.shape
+        except TensorFileError as error:
+            refused += 1
+            assert error.path == path
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error
+        assert time.process_time() - start < 1, f"seed {seed}"
+    assert COUNT // 4 < refused < COUNT  # the damage reaches the directories, and not only them
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_cut_is_refused(tmp_path, name):
+    data, path = SAMPLES[name], tmp_path / name
+    for length in range(0, len(data), max(1, len(data) // 150)):
+        path.write_bytes(data[:length])
+        with pytest.raises(TensorFileError):
+            open_tensors(path)
+
+
+PROGRAM = """
+import pathlib, resource, sys
+from jaxmodels.tensor_files import TensorFileError, open_tensors
+[size] = [int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize")]
+limit = size + 100 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    try:
+        [tensor.read() for tensor in open_tensors(path).values()]
+    except TensorFileError:
+        pass
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc for the memory in use")
+def test_damaged_files_within_100_MB(tmp_path):
+    for name, data in SAMPLES.items():
+        for seed in range(20):
+            (tmp_path / f"{seed}-{name}").write_bytes(damaged(data, random.Random(f"{name} memory {seed}")))
+    subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], check=True, timeout=60)

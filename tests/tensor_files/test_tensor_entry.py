@@ -1,0 +1,169 @@
+"""Reading one tensor: into a given array, from several threads, within bounded memory."""
+
+import pickle
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+from tensor_file_samples import sample_files
+
+from jaxmodels.tensor_files import TensorEntry, TensorFileError, entry, open_tensors
+
+
+@pytest.fixture
+def values(tmp_path):
+    array = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    (tmp_path / "values").write_bytes(array.tobytes())
+    return array
+
+
+@pytest.fixture
+def stored(values, tmp_path):
+    return TensorEntry("values", (64, 32), np.dtype(np.float32), tmp_path / "values", ((0, values.nbytes),))
+
+
+def test_reads_into_the_given_array(stored, values):
+    stack = np.zeros((3, 64, 32), np.float32)
+    assert stored.read(out=stack[1]) is not None
+    np.testing.assert_array_equal(stack, [np.zeros_like(values), values, np.zeros_like(values)])
+    stored.transposed().read(out=stack[2].reshape(32, 64))
+    np.testing.assert_array_equal(stack[2].reshape(32, 64), values.T)
+
+
+VIEWS = {  # shape and strides over 2048 elements
+    "transposed": ((32, 64), (1, 32)),
+    "permuted": ((4, 8, 2, 32), (64, 256, 32, 1)),
+    "outer axis inside": ((64, 2, 16), (16, 1024, 1)),
+    "column": ((64,), (32,)),
+    "sparse": ((4, 5, 3), (512, 7, 70)),
+    "windows": ((30, 40), (1, 1)),
+    "crossed": ((20, 20), (50, 50)),
+    "repeated": ((2, 100), (0, 3)),
+}
+
+
+@pytest.mark.parametrize("band_bytes", [8, 200, 1000, 2**20])
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_are_read_in_bands_and_no_byte_twice(stored, values, monkeypatch, view, band_bytes):
+    shape, strides = VIEWS[view]
+    requested, fill = [], TensorEntry._fill
+    monkeypatch.setattr(
+        TensorEntry, "_fill", lambda *arguments: (requested.append(len(arguments[3])), fill(*arguments))
+    )
+    monkeypatch.setattr(entry, "BAND_BYTES", band_bytes)
+    tensor = TensorEntry("view", shape, stored.dtype, stored.path, stored.spans, strides)
+    expected = np.lib.stride_tricks.as_strided(values, shape, [4 * stride for stride in strides])
+    np.testing.assert_array_equal(tensor.read(), expected)
+    assert sum(requested) <= values.nbytes
+    if view not in ("windows", "crossed", "repeated"):  # overlapping rows are one band
+        assert max(requested) <= band_bytes
+
+
+@pytest.mark.parametrize("lengths", [(8192,), (1, 8191), (100, 0, 3001, 5091), (4096, 4096)])
+def test_pieces_are_joined_across_elements(stored, values, tmp_path, lengths, monkeypatch):
+    monkeypatch.setattr(entry, "BAND_BYTES", 300)  # so that bands begin in every piece
+    data, spans, scattered = values.tobytes(), [], b"??"
+    for length in lengths:
+        spans.append((len(scattered), length))
+        scattered, data = scattered + data[:length] + b"!!!", data[length:]
+    (tmp_path / "values").write_bytes(scattered)
+    in_pieces = TensorEntry("values", (64, 32), stored.dtype, stored.path, tuple(spans))
+    np.testing.assert_array_equal(in_pieces.read(), values)
+    np.testing.assert_array_equal(in_pieces.transposed().read(), values.T)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((32, 64), np.float32),
+        np.zeros((64, 32), np.float64),
+        np.zeros((64, 32), ">f4"),
+        np.zeros((32, 64), np.float32).T,
+        np.frombuffer(bytes(64 * 32 * 4), np.float32).reshape(64, 32),
+    ],
+    ids=["shape", "dtype", "byte order", "layout", "read-only"],
+)
+def test_unfit_arrays_are_refused(stored, out):
+    with pytest.raises(
+        ValueError, match=r"values: `out` must be a writable C-contiguous float32 array of shape \(64, 32\)"
+    ):
+        stored.read(out=out)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (0, 5), (5, 0), (1, 1)])
+def test_transposed_vectors_and_empty_matrices(tmp_path, shape):
+    array = np.arange(float(np.prod(shape))).reshape(shape)
+    (tmp_path / "x").write_bytes(array.tobytes())
+    transposed = TensorEntry("x", shape, array.dtype, tmp_path / "x", ((0, array.nbytes),)).transposed()
+    assert transposed.strides is None
+    np.testing.assert_array_equal(transposed.read(), array.T)
+    np.testing.assert_array_equal(transposed.transposed().read(), array)
+
+
+def test_threads_share_entries(tmp_path):
+    arrays = {str(i): np.full((50, 40), i, ml_dtypes.bfloat16 if i % 2 else np.float32) for i in range(20)}
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file({name: array.view(np.uint8) for name, array in arrays.items()}, path)
+    entries = open_tensors(path)
+    with ThreadPoolExecutor(8) as pool:
+        reads = [(name, pool.submit(entries[name].read)) for _ in range(10) for name in arrays]
+        assert all(read.result().tobytes() == arrays[name].tobytes() for name, read in reads)
+
+
+def test_entries_and_errors_can_be_sent_to_other_processes(stored):
+    assert pickle.loads(pickle.dumps(stored)) == stored
+    error = TensorFileError("x.bin", "this", "that")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.remedy) == (str(error), error.remedy)
+    assert str(error).startswith("x.bin: expected this, found that; ")
+
+
+def test_a_file_that_shrank_since_it_was_opened(stored, tmp_path):
+    (tmp_path / "values").write_bytes(bytes(100))
+    for tensor in (stored, stored.transposed()):
+        with pytest.raises(
+            TensorFileError, match="8192 bytes at byte 0 for tensor 'values', found 100, in a file .* 100 bytes now"
+        ):
+            tensor.read()
+
+
+def test_reading_maps_no_file_and_copies_nothing(tmp_path):
+    """Peak memory is the arrays that the caller holds, plus one band for a transposed matrix."""
+    array = np.ones((3000, 2000), np.float32)
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file({"one": array, "two": array}, path)
+    out = np.empty_like(array)
+    tracemalloc.start()
+    try:
+        entries = open_tensors(path)
+        for tensor in entries.values():
+            tensor.read(out=out)
+        straight = tracemalloc.get_traced_memory()[1]
+        entries["one"].transposed().read(out=out.reshape(2000, 3000))
+        banded = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert straight < 1e6
+    assert banded < entry.BAND_BYTES + 1e6 < array.nbytes
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or str(path) not in maps.read_text()
+
+
+def test_opening_reads_no_tensor_data(tmp_path, monkeypatch):
+    """A file whose data lies beyond a hole opens by its directory alone: little is read and little is held."""
+    for name, data in sample_files().items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        entries = open_tensors(path)
+        lowest = min(offset for tensor in entries.values() for offset, _ in tensor.spans)
+        spoiled = bytearray(data)
+        for tensor in entries.values():
+            for offset, count in tensor.spans:
+                spoiled[offset : offset + count] = b"\xff" * count
+        path.write_bytes(spoiled)
+        assert lowest > 0
+        assert open_tensors(path) == entries, name

@@ -1,0 +1,49 @@
+"""GPT-2's real vocabulary, in this library and in the reference's two implementations."""
+
+import pytest
+import transformers
+
+import jaxmodels.tokenization as jt
+
+
+@pytest.fixture(scope="session")
+def gpt2_files(data_dir):
+    folder = data_dir / "tokenizers" / "gpt2"
+    return {"vocab_file": str(folder / "encoder.json"), "merges_file": str(folder / "vocab.bpe")}
+
+
+@pytest.fixture(scope="session")
+def fast(data_dir):
+    """The reference's fast tokenizer, with a pad token."""
+    path = str(data_dir / "tokenizers" / "gpt2" / "tokenizer.json")
+    return transformers.GPT2TokenizerFast(tokenizer_file=path, pad_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="session")
+def slow(gpt2_files):
+    """The reference's slow tokenizer, with a pad token."""
+    return transformers.GPT2Tokenizer(**gpt2_files, pad_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="session")
+def shared_tokenizer(data_dir):
+    """This library's, with a pad token; for tests that change nothing on it."""
+    return jt.load_tokenizer(data_dir / "tokenizers" / "gpt2", pad_token="<|endoftext|>")
+
+
+@pytest.fixture
+def tiny_folder(data_dir):
+    """A folder with a GPT-2 tokenizer of 21 tokens and its configs."""
+    return data_dir / "checkpoints" / "tiny_gpt2"
+
+
+@pytest.fixture
+def small_folder(cases_dir):
+    """A folder with a GPT-2 tokenizer of all bytes and 65 merges, quick to load, and its configs."""
+    return cases_dir / "gpt2_tokenizer" / "tokenizer"
+
+
+@pytest.fixture
+def small(small_folder):
+    """Its tokenizer, without a pad token, for tests that change it."""
+    return jt.load_tokenizer(small_folder)

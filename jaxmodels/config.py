@@ -14,7 +14,33 @@ from flax.core import FrozenDict
 
 # Old checkpoints keep generation settings in config.json; newer ones in generation_config.json.
 GENERATION_KEYS = frozenset(
-    ["max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"]
+    [
+        "max_length",
+        "min_length",
+        "do_sample",
+        "early_stopping",
+        "num_beams",
+        "num_beam_groups",
+        "diversity_penalty",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+        "repetition_penalty",
+        "length_penalty",
+        "no_repeat_ngram_size",
+        "encoder_no_repeat_ngram_size",
+        "bad_words_ids",
+        "num_return_sequences",
+        "output_scores",
+        "return_dict_in_generate",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "remove_invalid_values",
+        "exponential_decay_length_penalty",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+    ]
 )
 
 NO_EFFECT = {
@@ -115,8 +141,8 @@ class Config:
         found: dict[str, Any] = {}
         fields = cls._fields()
         generation, extra = dict(values.pop("generation", {})), dict(values.pop("extra", {}))
-        if values.pop("model_type", cls.model_type) != cls.model_type:
-            raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, not for this config")
+        if (family := values.pop("model_type", cls.model_type)) != cls.model_type:
+            raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, not for {family!r}")
         for key, value in values.items():
             name = cls.aliases.get(key, "torch_dtype" if key == "dtype" else key)
             if name in fields:

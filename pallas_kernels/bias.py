@@ -35,7 +35,7 @@ class DenseBias:
         if len(shape) > 4 or any(n not in (1, m) for n, m in zip(reversed(shape), reversed(full), strict=False)):
             raise ValueError(f"DenseBias.values must broadcast to [B, H, T, S] = {list(full)}; got {list(shape)}")
 
-    def dense(self, q, k, query_start) -> jax.Array:
+    def dense(self, q, k, start) -> jax.Array:
         """float32 [B or 1, H or 1, T or 1, S or 1]."""
         return jnp.expand_dims(self.values.astype(jnp.float32), tuple(range(4 - self.values.ndim)))
 
@@ -78,7 +78,7 @@ class ToeplitzBias:
                 f"got {list(self.diagonals.shape)}"
             )
 
-    def dense(self, q, k, query_start) -> jax.Array:
+    def dense(self, q, k, start) -> jax.Array:
         """float32 [B or 1, H, T, S]."""
         T, S = q.shape[1], k.shape[1]
         diagonals = self.diagonals.astype(jnp.float32)
@@ -122,12 +122,12 @@ class RelativeKeyBias:
                 f"got {T} queries and {S} keys"
             )
 
-    def dense(self, q, k, query_start) -> jax.Array:
+    def dense(self, q, k, start) -> jax.Array:
         """float32 [B, H, T, S] from q [B, T, H, K] and k [B, S, H, K]."""
         T, S = q.shape[1], k.shape[1]
         P = (self.embedding.shape[0] + 1) // 2
         # One embedding row per diagonal. Out of range only where the mask hides it: a cache beyond the last token.
-        distance = query_positions(1, query_start) - jnp.arange(1 - T, S)
+        distance = query_positions(1, start) - jnp.arange(1 - T, S)
         E = jnp.take(self.embedding, jnp.clip(distance + P - 1, 0, 2 * P - 2), axis=0).astype(q.dtype)
         E = jnp.broadcast_to(E, (q.shape[0], *E.shape[1:]))
         bias = _skew(jnp.einsum("bthk,bjk->bhtj", q, E, preferred_element_type=jnp.float32), S)

@@ -58,14 +58,10 @@ def attend(q, k, v, *, mask, bias, scale, seed, rate):
 
 def _reach(mask, block, S):
     """How many consecutive keys hold all that a block of queries sees (static)."""
-    if mask.window is None or jnp.ndim(_start(mask)) > 0:
+    if mask.window is None or jnp.ndim(mask.start) > 0:
         return S
     left, right = mask.window
     return min(S, left + block + (0 if mask.causal else right))
-
-
-def _start(mask):
-    return 0 if mask.query_start is None else mask.query_start
 
 
 def _gather_globals(k, v, mask):
@@ -98,7 +94,7 @@ def _blocks(q, k, v, columns, *, mask, bias, scale, seed, rate, block, reach):
     def rows(q, t0, in_sight):
         keys, values, extra, added = shared
         size = min(reach, in_sight)
-        s0 = jnp.clip(_start(mask) + t0 - mask.window[0], 0, in_sight - size) if size < in_sight else 0
+        s0 = jnp.clip(mask.start + t0 - mask.window[0], 0, in_sight - size) if size < in_sight else 0
         keys, values = (jax.lax.dynamic_slice_in_dim(x, s0, size, axis=1) for x in (keys, values))
         part = mask.block(t0, s0, size)
         visible = part.dense(B, q.shape[1], size)
@@ -108,12 +104,12 @@ def _blocks(q, k, v, columns, *, mask, bias, scale, seed, rate, block, reach):
                 jnp.concatenate([keys, extra.k], axis=1),
                 jnp.concatenate([values, extra.v], axis=1),
             )
-            unbounded = Mask(causal=mask.causal, query_start=_start(mask) + t0)
+            unbounded = Mask(causal=mask.causal, query_start=mask.start + t0)
             visible = _join(visible, unbounded.at_keys(q.shape[1], extra.positions, extra.valid))
             positions = jnp.concatenate([jnp.broadcast_to(positions, (B, size)), extra.positions], axis=1)
         keys, values = keys.astype(k.dtype), values.astype(v.dtype)
         added = None if added is None else added.block(t0, q.shape[1], s0, size, T)
-        weights = softmax(scores(q, keys, added, scale, part.query_start), visible)
+        weights = softmax(scores(q, keys, added, scale, part.start), visible)
         if seed is not None:
             weights = drop(weights, seed, rate, t0 + jnp.arange(q.shape[1]), positions)
         return weighted_sum(weights, values, q.dtype)

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 
 
-def query_positions(T, query_start):
-    """Positions of T queries among the keys: int32 [1, T], or [B, T] where `query_start` is [B]."""
-    start = jnp.zeros((), jnp.int32) if query_start is None else jnp.asarray(query_start, jnp.int32)
-    return start.reshape(-1, 1) + jnp.arange(T, dtype=jnp.int32)
+def query_positions(T, start):
+    """Positions of T queries among the keys: int32 [1, T], or [B, T] where `start` is [B]."""
+    return jnp.asarray(start, jnp.int32).reshape(-1, 1) + jnp.arange(T, dtype=jnp.int32)
 
 
 @jax.tree_util.register_dataclass
@@ -46,6 +45,11 @@ class Mask:
             )
 
     @property
+    def start(self):
+        """Position of the first query among the keys: int scalar or [B]."""
+        return 0 if self.query_start is None else self.query_start
+
+    @property
     def hides_nothing(self) -> bool:
         """Known without looking at values: every query sees every key."""
         return not self.causal and self.window is None and self.key_valid is None
@@ -56,7 +60,7 @@ class Mask:
 
     def at_keys(self, T, positions, valid, everywhere=None) -> jax.Array:
         """`dense` for any list of keys: int32 [B or 1, N] positions and their bool [B, N] flags (or None)."""
-        p = query_positions(T, self.query_start)[:, :, None]
+        p = query_positions(T, self.start)[:, :, None]
         s = positions[:, None, :]
         visible = jnp.ones((1, T, positions.shape[1]), bool)
         if self.window is not None:
@@ -76,12 +80,11 @@ class Mask:
         def keys(flags):
             return None if flags is None else jax.lax.dynamic_slice_in_dim(flags, s0, S, axis=1)
 
-        start = 0 if self.query_start is None else self.query_start
         return replace(
             self,
             key_valid=keys(self.key_valid),
             key_global=keys(self.key_global),
-            query_start=start + t0 - s0,
+            query_start=self.start + t0 - s0,
         )
 
     def check(self, B: int, S: int) -> None:

@@ -9,12 +9,12 @@ from pallas_kernels.dropout import drop
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
-def scores(q, k, bias, scale, query_start):
+def scores(q, k, bias, scale, start):
     """float32 [B, H, T, S]: scaled products with the bias."""
     products = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=jnp.float32)
     if bias is None:
         return products * scale
-    added = bias.dense(q, k, query_start)
+    added = bias.dense(q, k, start)
     return (products + added) * scale if bias.before_scale else products * scale + added
 
 
@@ -45,7 +45,7 @@ def attend(q, k, v, *, mask, bias, scale, seed, rate):
     """Output [B, T, H, Kv] in q.dtype, and float32 weights [B, H, T, S] after dropout (seed: uint32 [2], or None)."""
     (B, T), S = q.shape[:2], k.shape[1]
     visible = None if mask.hides_nothing else mask.dense(B, T, S)
-    weights = softmax(scores(q, k, bias, scale, mask.query_start), visible)
+    weights = softmax(scores(q, k, bias, scale, mask.start), visible)
     if seed is not None:
         weights = drop(weights, seed, rate, jnp.arange(T), jnp.arange(S))
     return weighted_sum(weights, v, q.dtype), weights

@@ -56,7 +56,19 @@ NEUTRAL: dict[str, tuple] = {
 
 # Written into generation_config.json by the library, read by nobody here.
 NOTES = frozenset(
-    ["_from_model_config", "transformers_version", "return_dict_in_generate", "use_cache", "cache_implementation", "cache_config", "decoder_start_token_id", "bos_token_id", "low_memory", "num_assistant_tokens", "num_assistant_tokens_schedule"]
+    [
+        "_from_model_config",
+        "transformers_version",
+        "return_dict_in_generate",
+        "use_cache",
+        "cache_implementation",
+        "cache_config",
+        "decoder_start_token_id",
+        "bos_token_id",
+        "low_memory",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+    ]
 )
 
 

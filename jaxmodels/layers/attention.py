@@ -62,12 +62,12 @@ class Attention(nn.Module):
         Returns:
           [B,T,D], the probabilities [B,H,T,S] or None, the keys and values to keep or None.
         """
-        query, keys, kept = self._project(x, source, kept, start)
+        query, key, value, kept = self._project(x, source, kept, start)
         active = self.dropout > 0.0 and self.has_rng("dropout")
         result = attention(
             query,
-            keys.key.astype(query.dtype),
-            keys.value.astype(query.dtype),
+            key,
+            value,
             mask=mask,
             bias=bias,
             scale=scale,
@@ -83,20 +83,22 @@ class Attention(nn.Module):
         return out, weights, kept
 
     def _project(self, x, source, kept, start):
-        """Queries, the keys and values to attend to, and those to keep (None where nothing is kept)."""
+        """Queries, the keys and values to attend to, and what to keep of them (None: nothing)."""
         shape = (self.num_heads, self.head_dim)
         if not self.cross:
             query, key, value = jnp.moveaxis(self._linear((3, *shape), _QKV_AXES, self.kernel_init, "qkv")(x), -3, 0)
             if kept is None:
-                return query, KeyValue(key, value), None
+                return query, key, value, None
             kept = kept.write(key, value, start)
-            return query, kept, kept
+            return query, *kept.read(query.dtype), kept
         query = self._linear(shape, ("embed", "heads", "head_dim"), self.kernel_init, "q")(x)
         if kept is None or self.is_initializing():
             if source is None:
                 raise ValueError("cross attention needs encoder_hidden_states, or a cache that has seen them")
-            kept = KeyValue(*jnp.moveaxis(self._linear((2, *shape), _QKV_AXES, self.kernel_init, "kv")(source), -3, 0))
-        return query, kept, kept
+            kept = KeyValue.of(
+                *jnp.moveaxis(self._linear((2, *shape), _QKV_AXES, self.kernel_init, "kv")(source), -3, 0)
+            )
+        return query, *kept.read(query.dtype), kept
 
     def _linear(self, features, axes, init, name):
         return Linear(features, axes, init, self.use_bias, self.dtype, self.param_dtype, name=name)

@@ -1,6 +1,7 @@
 """The key-value cache: a value that goes into `apply` and comes out again.
 
-The layout [B,S,H,K] is chosen here and nowhere else: one new token is one contiguous row of H*K numbers per example.
+The layout [B,H,S,K] is chosen here and nowhere else. In a CPU decode loop [B,S,H,K] was copied at every token: 1.3x
+slower at B=1, S=160, 2x at S=1024 and 3.5x at B=8, S=512 (12 layers, 2 cores).
 """
 
 import dataclasses
@@ -13,21 +14,34 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyValue:
-    """Keys and values of one attention: both [B,S,H,K]."""
+    """Keys and values of one attention: both stored as [B,H,S,K]."""
 
     key: jax.Array
     value: jax.Array
 
     @classmethod
     def zeros(cls, batch: int, length: int, heads: int, head_dim: int, dtype) -> Self:
-        shape = (batch, length, heads, head_dim)
+        shape = (batch, heads, length, head_dim)
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+    @classmethod
+    def of(cls, key: jax.Array, value: jax.Array) -> Self:
+        """From projections [B,S,H,K]."""
+        return cls(key.swapaxes(1, 2), value.swapaxes(1, 2))
+
+    @property
+    def length(self) -> int:
+        return self.key.shape[2]
+
+    def read(self, dtype) -> tuple[jax.Array, jax.Array]:
+        """Keys and values as the attention function takes them, [B,S,H,K]; the swap folds into its products."""
+        return self.key.swapaxes(1, 2).astype(dtype), self.value.swapaxes(1, 2).astype(dtype)
 
     def write(self, key: jax.Array, value: jax.Array, start: jax.Array) -> Self:
         """Puts [B,T,H,K] at slots start..start+T-1: a write the size of the new tokens, not of the cache."""
 
         def put(old, new):
-            return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=1)
+            return jax.lax.dynamic_update_slice_in_dim(old, new.swapaxes(1, 2).astype(old.dtype), start, axis=2)
 
         return type(self)(put(self.key, key), put(self.value, value))
 

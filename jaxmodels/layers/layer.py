@@ -76,7 +76,7 @@ class Layer(nn.Module):
         cross_head_mask: jax.Array | None = None,
         output_attentions: bool = False,
     ) -> tuple[jax.Array, LayerOutput]:
-        """x [B,T,D] -> [B,T,D] and what was captured. Cross attention runs if there is a source, now or in the cache."""
+        """x [B,T,D] -> [B,T,D] and what was captured; attends to a source if there is one, here or in the cache."""
         past, kept = (cache.past, cache.cross) if cache is not None else (None, None)
 
         def attend(h):

@@ -29,7 +29,7 @@ class GPT2PreTrainedModel(Model):
     table = TABLE
 
     def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache of [batch, length, n_head, head_dim] keys and values per layer, in the compute dtype."""
+        """An empty cache of [batch, n_head, length, head_dim] keys and values per layer, in the compute dtype."""
         c = self.config
         return Cache.zeros(batch, length, layers=c.n_layer, heads=c.n_head, head_dim=c.head_dim, dtype=self.dtype)
 
@@ -195,7 +195,7 @@ class GPT2Model(GPT2PreTrainedModel):
             return None, {}  # as in the reference: without encoder states the cross attention is skipped
         if states is not None:
             states = check_shape("encoder_hidden_states", states, (x.shape[0], None, c.n_embd)).astype(self.dtype)
-        length = states.shape[1] if states is not None else cache.layers[0].cross.key.shape[1]
+        length = states.shape[1] if states is not None else cache.layers[0].cross.length
         return states, cross_visibility(mask, x.shape[0], x.shape[1], length)
 
     def _head_mask(self, head_mask, pruned=None):

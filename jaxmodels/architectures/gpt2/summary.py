@@ -1,4 +1,4 @@
-"""One vector per sequence, by the config's `summary_*` (reference: modeling_utils.py, `SequenceSummary`; PARITY G14)."""
+"""One vector per sequence, by the config's `summary_*` (reference: modeling_utils.py, `SequenceSummary`)."""
 
 from typing import Any
 

@@ -1,0 +1,151 @@
+"""What the attention tests share: an independent numpy implementation, and the awkward cases."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pallas_kernels import DenseBias, Dropout, Mask, RelativeKeyBias, ToeplitzBias
+from pallas_kernels.dropout import keep
+
+H, K, KV = 3, 8, 5
+
+# These programs are tiny: nearly all their time is LLVM's, and level 0 halves it.
+fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def start_of(mask, b):
+    """Position of the first query of example b."""
+    return 0 if mask.query_start is None else int(np.ravel(mask.query_start)[b if np.ndim(mask.query_start) else 0])
+
+
+def sees(mask, b, t, s):
+    """The visibility rule, one query and one key at a time."""
+    p = start_of(mask, b) + t
+    if mask.key_valid is not None and not mask.key_valid[b, s]:
+        return False
+    if mask.causal and s > p:
+        return False
+    if mask.window is None or (mask.key_global is not None and mask.key_global[b, s]):
+        return True
+    return -mask.window[0] <= s - p <= mask.window[1]
+
+
+def bias_of(bias, q, k, start, b, h, t, s):
+    """(added before scaling, added after scaling)."""
+    T = q.shape[1]
+    if isinstance(bias, DenseBias):
+        return 0.0, np.broadcast_to(bias.values, (q.shape[0], H, T, k.shape[1]))[b, h, t, s]
+    if isinstance(bias, ToeplitzBias):
+        return 0.0, np.broadcast_to(bias.diagonals, (q.shape[0], *bias.diagonals.shape[-2:]))[b, h, s - t + T - 1]
+    if isinstance(bias, RelativeKeyBias):
+        row = np.asarray(bias.embedding)[start + t - s + (len(bias.embedding) - 1) // 2]
+        return q[b, t, h] @ row + (k[b, s, h] @ row if bias.key_term else 0.0), 0.0
+    return 0.0, 0.0
+
+
+def attention_by_loops(q, k, v, mask, bias, scale, dropout):
+    """(output, weights) in float64, one pair of query and key at a time."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    (B, T, heads, _), S = q.shape, k.shape[1]
+    kept, rate = np.ones((B, heads, T, S), bool), 0.0
+    if dropout is not None:
+        b, h, t, s = np.meshgrid(*map(np.arange, kept.shape), indexing="ij")
+        kept, rate = np.asarray(keep(dropout.seed(), b, h, t, s, dropout.rate)), dropout.rate
+    weights = np.zeros((B, heads, T, S))
+    for b, h, t in np.ndindex(B, heads, T):
+        seen = [s for s in range(S) if sees(mask, b, t, s)]
+        if not seen:
+            continue
+        scores = []
+        for s in seen:
+            before, after = bias_of(bias, q, k, start_of(mask, b), b, h, t, s)
+            scores.append((q[b, t, h] @ k[b, s, h] + before) * scale + after)
+        exponentials = np.exp(np.array(scores) - max(scores))
+        weights[b, h, t, seen] = exponentials / exponentials.sum()
+    weights = weights * kept / (1 - rate)
+    return np.einsum("bhts,bshk->bthk", weights, v), weights
+
+
+@dataclass(frozen=True)
+class Case:
+    """Shapes and options; arrays come from a generator seeded by the case itself."""
+
+    T: int
+    S: int
+    B: int = 2
+    causal: bool = False
+    window: tuple[int, int] | None = None
+    valid: str | None = None  # "some", or "none" for a first example without any valid key
+    globals: float = 0.0  # share of global keys
+    start: int | tuple[int, ...] | None = None
+    bias: str | None = None
+    rate: float = 0.0
+    scale: float = K**-0.5
+
+    def __str__(self):
+        given = [
+            f"{n}={getattr(self, n)}" for n, f in self.__dataclass_fields__.items() if getattr(self, n) != f.default
+        ]
+        return ",".join(given).replace(" ", "")
+
+    def build(self):
+        """q, k, v, mask, bias, dropout."""
+        rng = np.random.default_rng(self.T * 1009 + self.S)
+        B, T, S = self.B, self.T, self.S
+
+        def normal(*shape):
+            return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+        q, k, v = normal(B, T, H, K), normal(B, S, H, K), normal(B, S, H, KV)
+        valid, everywhere = rng.random((B, S)) < 0.6, rng.random((B, S)) < self.globals
+        valid[0] &= self.valid != "none"
+        mask = Mask(
+            causal=self.causal,
+            window=self.window,
+            key_valid=jnp.asarray(valid) if self.valid else None,
+            key_global=jnp.asarray(everywhere) if self.globals else None,
+            query_start=None if self.start is None else jnp.asarray(self.start, jnp.int32),
+        )
+        P = max(T, S) + 2
+        bias = {
+            None: lambda: None,
+            "dense": lambda: DenseBias(normal(B, H, T, S)),
+            "dense over keys": lambda: DenseBias(normal(B, 1, 1, S)),
+            "dense rank 2": lambda: DenseBias(normal(T, 1)),
+            "toeplitz": lambda: ToeplitzBias(normal(H, T + S - 1)),
+            "toeplitz per example": lambda: ToeplitzBias(normal(B, H, T + S - 1)),
+            "relative_key": lambda: RelativeKeyBias(normal(2 * P - 1, K)),
+            "relative_key_query": lambda: RelativeKeyBias(normal(2 * P - 1, K), key_term=True),
+        }[self.bias]()
+        return q, k, v, mask, bias, Dropout(self.rate, jax.random.key(7)) if self.rate else None
+
+
+# Blocks of 4 queries in the tests that patch the block size: lengths fall on, below and beside a block's edge.
+CASES = [
+    Case(1, 1),
+    Case(8, 8, causal=True, rate=0.3),
+    Case(7, 13, valid="some"),
+    Case(13, 7, valid="none", rate=0.5),
+    Case(9, 5, causal=True, valid="none", bias="dense over keys"),
+    Case(1, 17, causal=True, start=11, bias="toeplitz per example"),
+    Case(1, 17, causal=True, start=(3, 16), valid="some"),
+    Case(6, 17, causal=True, start=11, bias="relative_key"),
+    Case(6, 17, start=(0, 9), causal=True, bias="relative_key_query", rate=0.2),
+    Case(19, 19, bias="relative_key_query", scale=1.0),
+    Case(19, 11, bias="dense", scale=1.0),
+    Case(8, 19, bias="dense rank 2", causal=True),
+    Case(21, 21, window=(0, 0)),
+    Case(21, 21, window=(2, 3), valid="some"),
+    Case(30, 30, window=(3, 3), causal=True, rate=0.3),
+    Case(20, 20, window=(3, 1), bias="toeplitz", rate=0.2),
+    Case(30, 30, window=(3, 1), bias="relative_key_query"),
+    Case(6, 30, window=(2, 2), start=13),
+    Case(6, 30, window=(2, 2), start=(13, 27), causal=True),
+    Case(6, 12, window=(2, 2), start=40),
+    Case(28, 28, window=(2, 2), globals=0.03, valid="some", rate=0.3),
+    Case(28, 28, window=(2, 50), globals=0.03, causal=True, valid="none"),
+    Case(20, 20, window=(2, 2), globals=0.05, bias="toeplitz"),
+]

@@ -1,0 +1,111 @@
+"""The blocked path is compared with the dense one: outputs, every gradient, and what it costs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import Case, fast_jit
+
+from pallas_kernels import Dropout, Mask, attention, blocked
+
+
+def both(case):
+    """(output, gradients) of the two paths, by q, k, v, the bias and the scale."""
+    q, k, v, mask, bias, dropout = case.build()
+    cotangent = jax.random.normal(jax.random.key(1), (*q.shape[:3], v.shape[-1]))
+
+    def run(implementation):
+        def output(q, k, v, bias, scale):
+            return attention(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout, implementation=implementation)
+
+        out, pullback = jax.vjp(output, q, k, v, bias, jnp.float32(case.scale))
+        return out, pullback(cotangent)
+
+    return fast_jit(lambda: (run("xla"), run("xla_blocked")))()
+
+
+def assert_same(case, atol=2e-5):
+    expected, got = both(case)
+    paths = jax.tree_util.tree_leaves_with_path(expected)
+    for (path, a), b in zip(paths, jax.tree.leaves(got), strict=True):
+        scale = max(1.0, float(jnp.abs(a).max()))
+        assert np.isfinite(b).all()
+        np.testing.assert_allclose(b, a, atol=atol * scale, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(13, 7, valid="none", rate=0.5),
+        Case(18, 18, causal=True, bias="toeplitz"),
+        Case(6, 17, causal=True, start=(0, 9), bias="relative_key_query", rate=0.2),
+        Case(8, 11, bias="dense", scale=1.0),
+        Case(8, 30, window=(2, 2), start=13, causal=True, bias="dense over keys"),
+        Case(30, 30, window=(3, 1), bias="relative_key_query", valid="some"),
+        Case(28, 28, window=(2, 2), globals=0.03, valid="none", rate=0.3),
+        Case(28, 28, window=(2, 2), globals=0.5, causal=True),
+    ],
+    ids=str,
+)
+def test_outputs_and_gradients_are_those_of_the_dense_path(case, small_blocks):
+    assert_same(case)
+
+
+def test_real_block_sizes():
+    assert_same(Case(300, 400, B=1, window=(16, 16), globals=0.02, rate=0.1))
+
+
+@pytest.mark.parametrize(("share", "few"), [(0.03, True), (0.5, False)])
+def test_global_cases_take_both_sides_of_the_runtime_branch(share, few, small_blocks):
+    count = int(Case(28, 28, globals=share).build()[3].key_global.sum(axis=1).max())
+    assert count >= 1
+    assert (count <= blocked.GLOBALS) == few
+
+
+def test_gradients_of_bfloat16_keys_are_summed_in_float32():
+    """One cotangent of 1 and many of 2**-9: a bfloat16 sum over blocks would lose the small ones."""
+    T = 128 * 64
+    q, k, v = (
+        jnp.zeros((1, T, 1, 8), jnp.bfloat16),
+        jnp.zeros((1, 1, 1, 8), jnp.bfloat16),
+        jnp.ones((1, 1, 1, 8), jnp.bfloat16),
+    )
+    cotangent = jnp.full((1, T, 1, 8), 2.0**-9 / 128, jnp.bfloat16).at[:, -128:].set(1 / 128)
+
+    def loss(v):
+        out = attention(q, k, v, implementation="xla_blocked")
+        return jnp.sum((out * cotangent).astype(jnp.float32))
+
+    np.testing.assert_allclose(np.float32(jax.jit(jax.grad(loss))(v)), 1 + 63 * 2.0**-9, rtol=2**-8)
+
+
+def compiled(T, mask, gradient, dropout=None):
+    q = jax.ShapeDtypeStruct((1, T, 12, 64), jnp.float32)
+
+    def loss(q, k, v):
+        return attention(q, k, v, mask=mask, dropout=dropout, implementation="xla_blocked").sum()
+
+    return fast_jit(jax.grad(loss, (0, 1, 2)) if gradient else loss).lower(q, q, q).compile()
+
+
+@pytest.mark.parametrize(
+    ("mask", "gradient", "share"),
+    [(Mask(causal=True), False, 1 / 8), (Mask(causal=True), True, 1 / 3), (Mask(window=(256, 256)), True, 1 / 16)],
+    ids=["causal", "causal gradient", "window gradient"],
+)
+def test_memory_at_4096_is_far_below_the_scores(mask, gradient, share):
+    """All temporaries, gradients and layout copies included, against one [B, H, T, S] array of float32."""
+    T = 4096
+    memory = compiled(T, mask, gradient, Dropout(0.1, jax.random.key(0))).memory_analysis().temp_size_in_bytes
+    scores = 12 * T * T * 4
+    assert memory < scores * share, f"{memory / 2**20:.0f} MB against {scores / 2**20:.0f} MB of scores"
+
+
+def test_window_costs_grow_with_the_length_and_not_with_its_square():
+    """XLA counts the body of a loop once: the cost of a block must not depend on the number of keys."""
+
+    def flops(T, mask):
+        return compiled(T, mask, gradient=False).cost_analysis()["flops"]
+
+    assert flops(4096, Mask(window=(128, 128))) < 1.3 * flops(2048, Mask(window=(128, 128)))
+    assert flops(4096, Mask()) > 1.8 * flops(2048, Mask())

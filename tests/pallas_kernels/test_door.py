@@ -1,0 +1,156 @@
+"""The door: what it accepts and refuses, what it picks, and that it lives under jit, vmap, scan and sharding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import Case, fast_jit
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from pallas_kernels import DenseBias, Dropout, Mask, RelativeKeyBias, ToeplitzBias, attention, blocked, reference
+
+q = np.zeros((2, 3, 4, 8), np.float32)
+k = v = np.zeros((2, 5, 4, 8), np.float32)
+flags = np.ones((2, 5), bool)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((q[0], k, v), {}, ValueError, "q must have rank 4"),
+        ((q.astype(int), k, v), {}, TypeError, "q must be floating; got int64"),
+        ((q, k[:1], v), {}, ValueError, r"k must be \[B, S, H, K\]"),
+        ((q, k[:, :, :2], v[:, :, :2]), {}, ValueError, "heads cannot be grouped"),
+        ((q, k[..., :4], v), {}, ValueError, r"k must be \[B, S, H, K\]"),
+        ((q, k, v[:, :4]), {}, ValueError, r"v must be \[B, S, H, Kv\]"),
+        ((q, k, v), {"mask": Mask(key_valid=flags[:, :3])}, ValueError, r"key_valid must be bool \[B, S\] = \[2, 5\]"),
+        ((q, k, v), {"mask": Mask(key_valid=flags * 1)}, ValueError, "key_valid must be bool .* got int64"),
+        ((q, k, v), {"mask": Mask(key_global=flags[0])}, ValueError, "key_global must be bool"),
+        ((q, k, v), {"mask": Mask(query_start=jnp.zeros(3, int))}, ValueError, "query_start must be an integer scalar"),
+        ((q, k, v), {"mask": Mask(query_start=1.0)}, ValueError, "query_start must be an integer scalar"),
+        ((q, k, v), {"mask": flags}, TypeError, "mask must be .*Mask"),
+        ((q, k, v), {"bias": q}, TypeError, "bias must be .*DenseBias"),
+        ((q, k, v), {"dropout": 0.1}, TypeError, "dropout must be .*Dropout"),
+        ((q, k, v), {"bias": DenseBias(np.zeros((3, 1, 3, 5)))}, ValueError, r"must broadcast to \[B, H, T, S\]"),
+        (
+            (q, k, v),
+            {"bias": ToeplitzBias(np.zeros((4, 8)))},
+            ValueError,
+            r"diagonals must be \[H, T\+S-1\] = \[4, 7\]",
+        ),
+        ((q, k, v), {"bias": RelativeKeyBias(np.zeros((9, 4)))}, ValueError, r"must be \[2P-1, K\] with K = 8"),
+        ((q, k, v), {"bias": RelativeKeyBias(np.zeros((7, 8)))}, ValueError, "distances below P = 4 .* 5 keys"),
+        (
+            (q, k, v),
+            {"implementation": "flash"},
+            ValueError,
+            "must be one of auto, xla, xla_blocked, pallas; got 'flash'",
+        ),
+        ((q, k, v), {"implementation": "pallas"}, NotImplementedError, "no Pallas kernels yet"),
+        ((q, k, v), {"implementation": "pallas", "return_weights": True}, ValueError, "return_weights needs"),
+        ((q, k, v), {"implementation": "xla_blocked", "return_weights": True}, ValueError, "use implementation='xla'"),
+    ],
+)
+def test_bad_input_is_refused_by_name(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        attention(*arguments, **options)
+
+
+@pytest.mark.parametrize("window", [(1,), [1, 2], (-1, 2), (1.0, 2), 3])
+def test_bad_windows_are_refused(window):
+    with pytest.raises(ValueError, match=r"window must be None or a tuple of two ints >= 0"):
+        Mask(window=window)
+
+
+@pytest.mark.parametrize(
+    ("T", "S", "options", "taken"),
+    [
+        (64, 64, {}, "dense"),
+        (512, 512, {}, "blocked"),
+        (1, 1_000_000, {}, "dense"),
+        (512, 512, {"return_weights": True}, "dense"),
+        (512, 512, {"implementation": "xla"}, "dense"),
+        (8, 8, {"implementation": "xla_blocked"}, "blocked"),
+    ],
+)
+def test_auto_picks_by_size_and_a_name_is_obeyed(T, S, options, taken, monkeypatch):
+    calls = []
+
+    def record(module, name, result):
+        monkeypatch.setattr(module, "attend", lambda q, k, v, **_: calls.append(name) or result(q))
+
+    record(reference, "dense", lambda q: (q, q))
+    record(blocked, "blocked", lambda q: q)
+    x = jax.ShapeDtypeStruct((1, T, 1, 8), jnp.float32), *[jax.ShapeDtypeStruct((1, S, 1, 8), jnp.float32)] * 2
+    jax.eval_shape(lambda q, k, v: attention(q, k, v, **options), *x)
+    assert calls == [taken]
+
+
+def test_a_missing_scale_is_that_of_the_paper():
+    q, k, v, *_ = Case(4, 5).build()
+    np.testing.assert_array_equal(attention(q, k, v), attention(q, k, v, scale=8**-0.5))
+
+
+def test_scale_per_layer_inside_a_scan():
+    q, k, v, *_ = Case(4, 5).build()
+    _, outputs = jax.lax.scan(lambda _, s: (None, attention(q, k, v, scale=s)), None, jnp.array([0.1, 2.0]))
+    for out, scale in zip(outputs, (0.1, 2.0), strict=True):
+        np.testing.assert_allclose(out, attention(q, k, v, scale=scale), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
+def test_half_precision_keeps_scores_and_softmax_in_float32(dtype, implementation, small_blocks):
+    q, k, v, mask, bias, _ = Case(30, 30, window=(3, 3), bias="toeplitz").build()
+    q, k, v = (x.astype(dtype) for x in (q, k + 30, v))
+    out = attention(q, k, v, mask=mask, bias=bias, implementation=implementation)
+    exact = attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask=mask, bias=bias, implementation="xla")
+    assert out.dtype == dtype
+    # Only the probabilities and the result are rounded; bfloat16 scores with a common part of 100 would be off by 0.25.
+    error = np.linalg.norm(out.astype(jnp.float32) - exact) / np.linalg.norm(exact)
+    assert error < float(jnp.finfo(dtype).eps)
+
+
+def test_weights_come_in_the_dtype_of_the_queries():
+    x = jnp.ones((1, 3, 2, 4), jnp.bfloat16)
+    out, weights = attention(x, x, x, return_weights=True)
+    assert out.dtype == weights.dtype == jnp.bfloat16
+    assert weights.shape == (1, 2, 3, 3)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
+def test_vmap_over_arrays_and_masks(implementation, small_blocks):
+    q, k, v, mask, bias, _ = Case(10, 10, window=(1, 1), globals=0.05, valid="some").build()
+    axes = Mask(window=mask.window, key_valid=0, key_global=0)
+    stack = jax.tree.map(lambda x: jnp.stack([x, x[:, ::-1]]), (q, k, v, mask))
+
+    def one(q, k, v, mask):
+        return attention(q, k, v, mask=mask, bias=bias, implementation=implementation)
+
+    out = fast_jit(jax.vmap(one, in_axes=(0, 0, 0, axes)))(*stack)
+    for i in range(2):
+        expected = attention(
+            *jax.tree.map(lambda x, i=i: x[i], stack[:3]), mask=jax.tree.map(lambda x, i=i: x[i], stack[3])
+        )
+        np.testing.assert_allclose(out[i], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
+def test_sharded_batch_and_heads_give_the_same_numbers(implementation, small_blocks):
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.normal(size=(8, 10, 2, 8)), jnp.float32) for _ in range(3))
+    mask = Mask(causal=True, key_valid=jnp.asarray(rng.random((8, 10)) < 0.7))
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    heads = NamedSharding(mesh, PartitionSpec("data", None, "model"))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+
+    def loss(q, k, v, mask):
+        out = attention(q, k, v, mask=mask, dropout=Dropout(0.2, jax.random.key(1)), implementation=implementation)
+        return jnp.sum(out**2), out
+
+    call = fast_jit(jax.grad(loss, (0, 1, 2), has_aux=True))
+    expected = call(q, k, v, mask)
+    sharded = call(*jax.device_put((q, k, v), heads), jax.device_put(mask, rows))
+    assert sharded[1].sharding.is_equivalent_to(heads, 4)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(sharded), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

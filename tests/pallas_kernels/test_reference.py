@@ -1,0 +1,102 @@
+"""The dense path is the definition: it is compared with loops over single pairs of query and key."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import CASES, Case, attention_by_loops, fast_jit, sees
+from jax.test_util import check_grads
+
+from pallas_kernels import Mask, ToeplitzBias, attention
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_both_paths_are_the_loops(case, small_blocks):
+    q, k, v, mask, bias, dropout = case.build()
+
+    @fast_jit
+    def call(q, k, v):
+        options = {"mask": mask, "bias": bias, "scale": case.scale, "dropout": dropout}
+        blocked = attention(q, k, v, implementation="xla_blocked", **options)
+        return *attention(q, k, v, return_weights=True, **options), blocked
+
+    out, weights, blocked = call(q, k, v)
+    expected, expected_weights = attention_by_loops(q, k, v, mask, bias, case.scale, dropout)
+    np.testing.assert_allclose(weights, expected_weights, atol=2e-6)
+    np.testing.assert_allclose(out, expected, atol=5e-6)
+    np.testing.assert_allclose(blocked, expected, atol=5e-6)
+    np.testing.assert_array_equal(np.asarray(weights)[expected_weights == 0], 0)
+
+
+def test_gradients_of_the_dense_path_are_finite_differences():
+    case = Case(4, 5, B=1, valid="some", bias="dense", rate=0.3)
+    q, k, v, mask, bias, dropout = case.build()
+
+    def output(q, k, v, bias, scale):
+        return attention(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout, implementation="xla")
+
+    check_grads(jax.jit(output), (q, k, v, bias, jnp.float32(0.3)), order=1, modes=["rev"], atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.T < 20], ids=str)
+def test_dense_mask_is_the_rule(case):
+    mask = case.build()[3]
+    dense = np.broadcast_to(mask.dense(case.B, case.T, case.S), (case.B, 1, case.T, case.S))
+    for b, t, s in np.ndindex(case.B, case.T, case.S):
+        assert dense[b, 0, t, s] == sees(mask, b, t, s)
+
+
+def test_mask_does_not_depend_on_the_example_without_a_reason():
+    assert Mask(causal=True, window=(3, 3), query_start=2).dense(4, 5, 6).shape == (1, 1, 5, 6)
+
+
+def test_query_that_sees_nothing_gives_zero_and_zero_gradients():
+    q, k, v, mask, _, _ = Case(6, 5, valid="none").build()
+
+    @fast_jit
+    @partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
+    def gradients_and_output(q, k, v):
+        out = attention(q, k, v, mask=mask, implementation="xla")
+        return jnp.sum(out[:1] ** 2 + out[:1]), out
+
+    gradients, out = gradients_and_output(q, k, v)
+    np.testing.assert_array_equal(out[0], 0)
+    assert np.abs(out[1]).max() > 0
+    for g in gradients:
+        np.testing.assert_array_equal(g, 0)
+
+
+def test_toeplitz_diagonals_of_a_decoded_token_are_a_row_of_the_whole():
+    table = jax.random.normal(jax.random.key(0), (3, 64))
+
+    def diagonals(T, S, start):
+        return ToeplitzBias(table[:, ToeplitzBias.relative_positions(T, S, start) % 64])
+
+    @partial(fast_jit, static_argnums=(0, 1))
+    def dense(T, S, start):
+        q, k = jnp.zeros((1, T, 3, 8)), jnp.zeros((1, S, 3, 8))
+        return diagonals(T, S, start).dense(q, k, start)
+
+    whole = dense(12, 12, 0)
+    np.testing.assert_array_equal(dense(1, 12, jnp.int32(9)), whole[:, :, 9:10])
+    np.testing.assert_array_equal(dense(4, 12, 5), whole[:, :, 5:9])
+
+
+def test_toeplitz_relative_positions_per_example():
+    positions = ToeplitzBias.relative_positions(2, 3, jnp.array([0, 5]))
+    np.testing.assert_array_equal(positions, [[-1, 0, 1, 2], [-6, -5, -4, -3]])
+
+
+@pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
+def test_no_gradient_flows_from_a_position_to_its_future(implementation):
+    q, k, v, *_ = Case(9, 9, B=1, causal=True).build()
+
+    def output(k, v):
+        return attention(q, k, v, mask=Mask(causal=True), implementation=implementation)
+
+    for jacobian in fast_jit(jax.jacrev(output, (0, 1)))(k, v):
+        strength = np.abs(jacobian).max(axis=(0, 2, 3, 4, 6, 7))  # [query, key]
+        assert (np.triu(strength, 1) == 0).all()
+        assert (np.diag(strength)[1:] > 0).all()

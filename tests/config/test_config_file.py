@@ -1,0 +1,194 @@
+"""config.json and the Config object, both ways and against transformers' own (PARITY C1)."""
+
+import copy
+import json
+import pickle
+
+import pytest
+import transformers
+
+import jaxmodels as jm
+
+# Every key of GPT2Config().to_dict() in transformers 4.37.2 (4.57.6 is asked itself, below).
+KEYS_4_37 = """
+    _name_or_path activation_function add_cross_attention architectures attn_pdrop bad_words_ids
+    begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+    diversity_penalty do_sample early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label
+    initializer_range is_decoder is_encoder_decoder label2id layer_norm_epsilon length_penalty max_length min_length
+    model_type n_embd n_head n_inner n_layer n_positions no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix problem_type
+    pruned_heads remove_invalid_values reorder_and_upcast_attn repetition_penalty resid_pdrop return_dict
+    return_dict_in_generate scale_attn_by_inverse_layer_idx scale_attn_weights sep_token_id summary_activation
+    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params
+    temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype
+    torchscript transformers_version typical_p use_bfloat16 use_cache vocab_size
+"""
+
+CHANGED = {
+    "vocab_size": 99,
+    "n_positions": 33,
+    "n_embd": 24,
+    "n_layer": 3,
+    "n_head": 2,
+    "n_inner": 48,
+    "activation_function": "relu",
+    "resid_pdrop": 0.2,
+    "embd_pdrop": 0.3,
+    "attn_pdrop": 0.4,
+    "layer_norm_epsilon": 1e-3,
+    "initializer_range": 0.1,
+    "summary_type": "mean",
+    "summary_use_proj": False,
+    "summary_activation": "tanh",
+    "summary_proj_to_labels": False,
+    "summary_first_dropout": 0.5,
+    "scale_attn_weights": False,
+    "scale_attn_by_inverse_layer_idx": True,
+    "reorder_and_upcast_attn": True,
+    "bos_token_id": 7,
+    "eos_token_id": 8,
+    "pad_token_id": 9,
+    "add_cross_attention": True,
+    "tie_word_embeddings": False,
+    "output_attentions": True,
+    "output_hidden_states": True,
+    "return_dict": False,
+    "problem_type": "regression",
+    "num_labels": 4,
+    "pruned_heads": {1: [0]},
+    "chunk_size_feed_forward": 2,
+}
+
+
+def test_C1_every_value_of_a_transformers_config_arrives_and_returns(tmp_path):
+    transformers.GPT2Config(**CHANGED).save_pretrained(tmp_path)
+    config = jm.GPT2Config.from_dict(json.loads((tmp_path / "config.json").read_text()))
+    values = config.to_dict()
+    for name, value in CHANGED.items():
+        if name == "num_labels":
+            assert len(values["id2label"]) == config.num_labels == 4
+        else:
+            assert values[name] == value, name
+    (tmp_path / "config.json").write_text(config.to_json())
+    returned = transformers.GPT2Config.from_pretrained(tmp_path)
+    for name in CHANGED:
+        assert getattr(returned, name) == getattr(transformers.GPT2Config(**CHANGED), name), name
+
+
+def test_C1_defaults_are_those_of_transformers():
+    ours, theirs = jm.GPT2Config(), transformers.GPT2Config()
+    fields = set(ours.to_dict()) & set(theirs.to_dict()) - {"label2id", "id2label", "architectures"}
+    assert {"vocab_size", "summary_first_dropout", "eos_token_id", "tie_word_embeddings"} <= fields
+    for name in fields:
+        assert ours.to_dict()[name] == theirs.to_dict()[name], name
+    assert ours.id2label == theirs.id2label and ours.label2id == theirs.label2id
+
+
+def test_C1_every_key_that_transformers_4_57_writes_is_accepted():
+    values = json.loads(transformers.GPT2Config().to_json_string(use_diff=False))
+    config = jm.GPT2Config.from_dict(values)
+    assert jm.GPT2Config.from_dict(config.to_dict()) == config
+
+
+def test_C1_every_key_that_transformers_4_37_wrote_is_accepted():
+    keys = KEYS_4_37.split()
+    values = dict.fromkeys(keys) | transformers.GPT2Config().to_dict()
+    config = jm.GPT2Config.from_dict({key: values[key] for key in keys})
+    for key in keys:
+        assert key in config.to_dict(), key  # nothing is lost on the way back
+
+
+def test_C1_keys_of_the_hubs_gpt2_are_accepted():
+    """The file of openai-community/gpt2, which predates most of the names."""
+    values = {
+        **{"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1},
+        **{"bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02},
+        **{"layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12},
+        **{"n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": None},
+        **{"summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index"},
+        **{"summary_use_proj": True, "vocab_size": 50257},
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+    }
+    config = jm.GPT2Config.from_dict(values)
+    assert config.replace(architectures=None) == jm.GPT2Config(
+        n_ctx=1024, task_specific_params=values["task_specific_params"]
+    )
+    assert config.to_dict()["task_specific_params"] == values["task_specific_params"]
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("hidden_size", "n_embd"),
+        ("max_position_embeddings", "n_positions"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+    ],
+)
+def test_C1_other_names_are_accepted_and_readable(alias, name):
+    config = jm.GPT2Config(**{alias: 24})
+    assert getattr(config, alias) == getattr(config, name) == 24
+    assert config.replace(**{alias: 48}) == jm.GPT2Config(**{name: 48})
+    assert alias not in config.to_dict()
+    assert getattr(transformers.GPT2Config(**{alias: 24}), name) == 24
+
+
+def test_C1_two_names_of_one_fact_that_disagree_are_refused():
+    with pytest.raises(ValueError, match="'n_embd'"):
+        jm.GPT2Config(n_embd=48, hidden_size=24)
+    assert jm.GPT2Config(n_embd=24, hidden_size=24).n_embd == 24
+
+
+def test_C1_unknown_key_is_refused_with_the_nearest_known_one():
+    with pytest.raises(ValueError, match="no key 'n_layers'; did you mean 'n_layer'"):
+        jm.GPT2Config(n_layers=3)
+    with pytest.raises(ValueError, match="no key 'rotary_dim'"):
+        jm.GPT2Config.from_dict({"model_type": "gpt2", "rotary_dim": 64})
+
+
+def test_C1_generation_settings_of_old_files_are_kept_apart():
+    config = jm.GPT2Config(max_length=50, do_sample=True)
+    assert config.generation == {"max_length": 50, "do_sample": True}
+    assert config.to_dict()["max_length"] == 50
+
+
+def test_C1_config_of_another_family_is_refused():
+    with pytest.raises(ValueError, match="bert"):
+        jm.GPT2Config.from_dict({"model_type": "bert"})
+
+
+def test_config_is_a_value():
+    config = jm.GPT2Config(n_layer=3, pruned_heads={0: [1]}, task_specific_params={"a": [1]})
+    same = jm.GPT2Config(n_layer=3, pruned_heads={"0": [1]}, task_specific_params={"a": [1]})
+    assert config == same and hash(config) == hash(same) and config != config.replace(n_layer=4)
+    assert copy.deepcopy(config) == config == pickle.loads(pickle.dumps(config))
+    with pytest.raises(AttributeError):
+        config.n_layer = 4
+    with pytest.raises(AttributeError, match="nonsense"):
+        config.nonsense  # noqa: B018
+
+
+def test_generation_settings_make_another_config():
+    """The config is static under jit: two settings must not share a compilation."""
+    assert jm.GPT2Config(temperature=0.5) != jm.GPT2Config(temperature=0.7)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_embd": 30, "n_head": 4}, "n_head=4 does not divide n_embd=30"),
+        ({"n_layer": 0}, "n_layer is a positive int, got 0"),
+        ({"vocab_size": -1}, "vocab_size is a positive int"),
+        ({"n_positions": 2.5}, "n_positions is a positive int"),
+        ({"resid_pdrop": 1.5}, "resid_pdrop is a rate"),
+        ({"classifier_dropout": -0.1}, "classifier_dropout is a rate"),
+        ({"n_inner": 0}, "n_inner"),
+        ({"activation_function": "gelu_never"}, "no activation 'gelu_never'"),
+        ({"summary_activation": "gelu_never"}, "no activation 'gelu_never'"),
+        ({"pruned_heads": {0: [12]}}, "pruned_heads names layer 0"),
+    ],
+)
+def test_facts_that_make_no_sense_are_refused_by_name(values, message):
+    with pytest.raises(ValueError, match=message):
+        jm.GPT2Config(**values)

@@ -1,0 +1,58 @@
+"""Generation settings beside a checkpoint: generation_config.json, and old config.json files (REFERENCE_NOTES 7)."""
+
+import json
+
+from parity.tiny import tiny
+
+import jaxmodels as jm
+
+SETTINGS = {
+    "_from_model_config": True,
+    "eos_token_id": [2, 3],
+    "max_new_tokens": 5,
+    "transformers_version": "4.57.6",
+    "watermarking_config": {"greenlist_ratio": 0.25},
+}
+
+
+def _folder(path, settings=None):
+    jm.save(path, *tiny(max_length=40, eos_token_id=1))
+    if settings is not None:
+        (path / "generation_config.json").write_text(json.dumps(settings))
+    return path
+
+
+def test_settings_of_their_own_file_win_over_the_config(tmp_path):
+    config = jm.load(_folder(tmp_path, {**SETTINGS, "max_length": 30}))[0].config
+    assert config.generation["max_length"] == 30 and config.generation["eos_token_id"] == (2, 3)
+    assert config.eos_token_id == 1  # the model's own fact stays
+
+
+def test_settings_of_an_old_config_are_read_where_there_is_no_file(tmp_path):
+    folder = _folder(tmp_path)
+    (folder / "generation_config.json").unlink()
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "max_length": 40}))
+    assert jm.load(folder)[0].config.generation == {"max_length": 40}
+
+
+def test_loaded_config_returns_from_its_dict(tmp_path):
+    config = jm.load(_folder(tmp_path, SETTINGS))[0].config
+    again = jm.GPT2Config.from_dict(config.to_dict())
+    assert again.replace(generation=config.generation) == config
+    assert again.eos_token_id == 1
+
+
+def test_settings_are_saved_in_their_own_file_and_load_again(tmp_path):
+    model, params = jm.load(_folder(tmp_path / "first", SETTINGS))
+    jm.save(tmp_path / "second", model, params)
+    assert json.loads((tmp_path / "second" / "generation_config.json").read_text()) == SETTINGS
+    assert "max_new_tokens" not in json.loads((tmp_path / "second" / "config.json").read_text())
+    assert jm.load(tmp_path / "second")[0].config.generation == model.config.generation
+
+
+def test_settings_of_an_earlier_model_do_not_survive_in_the_folder(tmp_path):
+    folder = _folder(tmp_path, SETTINGS)
+    jm.save(folder, *tiny())
+    assert not (folder / "generation_config.json").exists()
+    assert jm.load(folder)[0].config.generation == {}

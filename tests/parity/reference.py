@@ -1,0 +1,152 @@
+"""A PyTorch model of the reference with random weights, and the same weights loaded here.
+
+`pair(name, folder)` makes both; `agree` and `agree_in_training` run both on the same inputs and compare every output,
+and every gradient. Eager attention, because the reference's fused attention silently ignores several options.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+
+import jaxmodels as jm
+from jaxmodels.parameters import flatten
+
+TINY = {"vocab_size": 67, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0}
+TOLERANCE = 2e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """The same model twice, and the folder that both can be loaded from."""
+
+    reference: transformers.PreTrainedModel
+    model: jm.GPT2Model
+    params: dict
+    folder: Path
+
+
+def torch_model(name: str, seed: int = 0, **config) -> transformers.PreTrainedModel:
+    """A model of the reference in evaluation mode; weights, biases and norms are all random."""
+    values = transformers.GPT2Config(**{**TINY, "attn_implementation": "eager", **config})
+    torch.manual_seed(seed)
+    model = getattr(transformers, name)(values).eval()
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            parameter.normal_(0.0, 0.15)
+            if "ln_" in parameter_name and parameter_name.endswith("weight"):
+                parameter += 1.0
+    return model
+
+
+def pair(name: str, folder: Path, seed: int = 0, load: dict | None = None, **config) -> Pair:
+    """Makes, saves and loads a model; `load` are further keywords of `jm.load`."""
+    reference = torch_model(name, seed, **config)
+    reference.save_pretrained(folder)
+    model, params = jm.load(folder, cls=getattr(jm, name), **(load or {}))
+    return Pair(reference, model, params, folder)
+
+
+def as_torch(value):
+    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+
+
+def _split(inputs: dict) -> tuple[dict, dict]:
+    arrays = {k: v for k, v in inputs.items() if isinstance(v, np.ndarray)}
+    return arrays, {k: v for k, v in inputs.items() if k not in arrays}
+
+
+def ours(pair: Pair, **inputs) -> jm.GPT2DoubleHeadsModelOutput:
+    """Our output; arrays are traced, everything else is static."""
+    arrays, static = _split(inputs)
+    return jax.jit(lambda params, arrays: pair.model.apply({"params": params}, **arrays, **static))(pair.params, arrays)
+
+
+def theirs(pair: Pair, **inputs):
+    """The reference's output, without a cache unless `use_cache` says so."""
+    if "QuestionAnswering" not in type(pair.reference).__name__:  # its forward does not know the word
+        inputs = {"use_cache": False, **inputs}
+    return pair.reference(**{k: as_torch(v) for k, v in inputs.items()})
+
+
+def close(got, expected, name: str = "", where: np.ndarray | None = None, tolerance: float = TOLERANCE) -> None:
+    """Equal within `tolerance`, relative to the largest entry; `where` restricts the leading axes."""
+    got = np.asarray(got, np.float64)
+    expected = expected.detach().double().numpy() if isinstance(expected, torch.Tensor) else np.asarray(expected)
+    assert got.shape == expected.shape, f"{name}: shape {got.shape}, expected {expected.shape}"
+    if where is not None:
+        got, expected = got[where], expected[where]
+    assert np.isfinite(got).all(), f"{name}: not finite"
+    error, scale = np.abs(got - expected).max(initial=0.0), max(1.0, np.abs(expected).max(initial=0.0))
+    assert error <= tolerance * scale, f"{name}: error {error:.2g} > {tolerance:g} * {scale:.3g}"
+
+
+def agree(pair: Pair, *, only: np.ndarray | None = None, **inputs) -> None:
+    """Every tensor of the reference's output is there, named the same, with the same numbers.
+
+    only: bool [B,T], the positions to compare, for inputs with padding whose own states mean nothing.
+    """
+    compare(ours(pair, **inputs), theirs(pair, **inputs), only)
+
+
+def compare(got, expected, only: np.ndarray | None = None) -> None:
+    assert list(got.keys()) == list(expected.keys())
+    for name, value in expected.items():
+        layers = value if isinstance(value, tuple) else [value]
+        stacked = got[name] if isinstance(value, tuple) else [got[name]]
+        assert len(stacked) == len(layers), f"{name}: {len(stacked)} layers, expected {len(layers)}"
+        for i, (mine, reference) in enumerate(zip(stacked, layers, strict=True)):
+            if only is not None and "attentions" in name:  # [B,H,T,S]: the queries are the third axis
+                mine, reference = np.moveaxis(np.asarray(mine), 1, 2), reference.transpose(1, 2)
+            per_token = only is not None and reference.ndim >= 2 and reference.shape[:2] == only.shape
+            close(mine, reference, f"{name}[{i}]", where=only if per_token else None)
+
+
+def agree_in_training(pair: Pair, losses: tuple[str, ...] = ("loss",), **inputs) -> None:
+    """Losses, logits, and the gradient of the summed losses with respect to every parameter."""
+    arrays, static = _split(inputs)
+
+    def total(params, arrays):
+        out = pair.model.apply({"params": params}, **arrays, **static)
+        return sum(out[name] for name in losses), out
+
+    (_, got), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(pair.params, arrays)
+    pair.reference.zero_grad()
+    expected = theirs(pair, **inputs)
+    sum(expected[name] for name in losses).backward()
+    compare(got, expected)
+    trees_agree(gradients, reference_gradients(pair))
+
+
+def reference_gradients(pair: Pair) -> dict:
+    """The reference's gradients in our tree: written like weights and loaded by the same table."""
+    folder = pair.folder / "gradients"
+    folder.mkdir(exist_ok=True)
+    tensors = {
+        name: (torch.zeros_like(p) if p.grad is None else p.grad).contiguous()
+        for name, p in pair.reference.named_parameters()
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text((pair.folder / "config.json").read_text())
+    return jm.load(folder, cls=type(pair.model))[1]
+
+
+def trees_agree(got: dict, expected: dict, tolerance: float = TOLERANCE) -> None:
+    got, expected = flatten(got), flatten(expected)
+    assert got.keys() == expected.keys()
+    assert any(np.asarray(leaf).any() for leaf in expected.values()), "nothing to compare: all zero"
+    for path, leaf in expected.items():
+        close(got[path], leaf, path, tolerance=tolerance)
+
+
+def ids(shape: tuple[int, ...], seed: int = 0, low: int = 1, high: int = TINY["vocab_size"]) -> np.ndarray:
+    """Random ids; the pad id 0 is left out."""
+    return np.random.default_rng(seed).integers(low, high, shape)
+
+
+def numbers(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

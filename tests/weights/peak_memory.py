@@ -1,0 +1,30 @@
+"""Run as a program: loads a large checkpoint and prints the peak of the memory it took over the baseline, in bytes."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+import jaxmodels as jm
+
+
+def status(key: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key + ":"))
+    return int(line.split()[1]) * 1024
+
+
+def main(small: str, large: str, options: dict) -> None:
+    jm.load(small, **options)  # what importing and tracing take is the baseline
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    baseline = status("VmRSS")
+    _, params = jm.load(large, **options)
+    jax.block_until_ready(params)
+    leaves = jax.tree.leaves(params)
+    largest = max(4 * leaf.size for leaf in leaves)  # as the file has it, in float32
+    total = sum(leaf.nbytes for leaf in leaves)
+    print(json.dumps({"over": status("VmHWM") - baseline, "parameters": total, "largest": largest}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

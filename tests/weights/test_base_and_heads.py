@@ -1,0 +1,105 @@
+"""A base checkpoint into a class with a head, and back: what is missing is initialised, and said once (PARITY C16)."""
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+import torch
+from parity.reference import pair, torch_model
+from parity.tiny import tiny
+
+import jaxmodels as jm
+from jaxmodels.parameters import flatten
+
+HEADS = {
+    "GPT2ForSequenceClassification": {"score/kernel"},
+    "GPT2ForTokenClassification": {"classifier/kernel", "classifier/bias"},
+    "GPT2ForQuestionAnswering": {"qa_outputs/kernel", "qa_outputs/bias"},
+    "GPT2DoubleHeadsModel": {"multiple_choice_head/summary/kernel", "multiple_choice_head/summary/bias"},
+}
+
+
+def loaded(folder, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, params = jm.load(folder, **options)
+    return model, params, [str(warning.message) for warning in caught]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return pair("GPT2Model", tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_C16_head_that_a_base_checkpoint_lacks_is_initialised_and_named_in_one_warning(name, base):
+    _, params, messages = loaded(base.folder, cls=name)
+    assert len(messages) == 1 and "initialised" in messages[0] and name in messages[0]
+    flat = flatten(params)
+    assert {path for path in flat if not path.startswith("transformer/")} == HEADS[name]
+    assert all(path in messages[0] for path in HEADS[name]) and "transformer/" not in messages[0]
+    for path, leaf in flatten(base.params).items():
+        np.testing.assert_array_equal(flat[f"transformer/{path}"], leaf, err_msg=path)
+    for path in HEADS[name]:
+        assert np.isfinite(flat[path]).all() and np.any(flat[path]) != path.endswith("bias"), path
+
+
+def test_C16_language_head_is_tied_so_a_base_checkpoint_lacks_nothing(base):
+    assert loaded(base.folder, cls="GPT2LMHeadModel")[2] == []
+
+
+def test_C16_untied_language_head_is_initialised(base):
+    _, params, messages = loaded(base.folder, cls="GPT2LMHeadModel", tie_word_embeddings=False)
+    assert len(messages) == 1 and "lm_head/kernel" in messages[0]
+    assert params["lm_head"]["kernel"].shape == (32, 67)
+
+
+def test_key_decides_the_fresh_head(base):
+    one, same, other = (
+        loaded(base.folder, cls="GPT2ForSequenceClassification", key=jax.random.key(seed))[1]["score"]["kernel"]
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_C16_base_from_a_language_model_is_whole_and_silent(tmp_path):
+    model, params = tiny("GPT2LMHeadModel")
+    jm.save(tmp_path, model, params)
+    base, taken, messages = loaded(tmp_path, cls="GPT2Model")
+    assert isinstance(base, jm.GPT2Model) and messages == []
+    assert jax.tree.all(jax.tree.map(np.array_equal, taken, params["transformer"]))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_C16_head_that_the_base_does_not_use_is_named_in_one_warning(name, tmp_path):
+    model, params = tiny(name)
+    jm.save(tmp_path, model, params)
+    _, taken, messages = loaded(tmp_path, cls="GPT2Model")
+    assert len(messages) == 1 and "unused" in messages[0]
+    assert {path.split("/")[0] for path in HEADS[name]} <= {word.split(".")[0] for word in messages[0].split()}
+    assert jax.tree.all(jax.tree.map(np.array_equal, taken, params["transformer"]))
+
+
+def test_C16_untied_language_head_is_not_dropped_in_silence(tmp_path):
+    jm.save(tmp_path, *tiny("GPT2LMHeadModel", tie_word_embeddings=False))
+    messages = loaded(tmp_path, cls="GPT2Model")[2]
+    assert len(messages) == 1 and "lm_head.weight" in messages[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_C16_names_with_and_without_the_prefix_and_causal_buffers(prefix, tmp_path):
+    """The Hub's gpt2 has bare names and the causal masks of old releases as buffers."""
+    reference = torch_model("GPT2LMHeadModel")
+    tensors = {prefix + name: tensor for name, tensor in reference.transformer.state_dict().items()}
+    for layer in range(2):
+        tensors[f"{prefix}h.{layer}.attn.bias"] = torch.ones(1, 1, 24, 24)
+        tensors[f"{prefix}h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+    reference.config.save_pretrained(tmp_path)
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    for name in ("GPT2Model", "GPT2LMHeadModel"):
+        _, params, messages = loaded(tmp_path, cls=name)
+        assert messages == []
+        table = params.get("transformer", params)["wte"]["embedding"]
+        np.testing.assert_array_equal(table, reference.transformer.wte.weight.detach().numpy())

@@ -1,0 +1,43 @@
+"""A save that dies leaves the old checkpoint or the new one, whole (PARITY C16)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+SCENARIOS = ["whole", "same-number-of-shards", "other-vocabulary", "shards-over-whole", "whole-over-shards"]
+
+
+def killed_saves(folder, scenario, random_kills):
+    result = subprocess.run(
+        [sys.executable, TESTS / "weights" / "killed_saves.py", folder / "model", scenario, str(random_kills)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def check(report):
+    moments = report["by_moment"]
+    assert len(moments) > 10, "too few operations were seen: does the audit hook still catch them?"
+    assert {*moments, *report["at_random"]} <= {"old", "new"}, report
+    # Old up to one moment, new from it on.
+    assert moments == sorted(moments, reverse=True) and moments[0] == "old" and moments[-1] == "new"
+    assert report["leftovers"] == []
+
+
+def test_C16_save_killed_at_every_operation_between_two_sharded_models(tmp_path):
+    check(killed_saves(tmp_path, "same-number-of-shards", 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_C16_save_killed_at_every_operation_and_at_many_random_times(scenario, tmp_path):
+    check(killed_saves(tmp_path, scenario, 40))

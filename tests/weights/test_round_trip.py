@@ -1,0 +1,177 @@
+"""What is saved comes back, bit for bit (PARITY C16)."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parity.tiny import tiny
+
+import jaxmodels as jm
+from jaxmodels.parameters import flatten
+
+CLASSES = (
+    "GPT2Model",
+    "GPT2LMHeadModel",
+    "GPT2DoubleHeadsModel",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2ForQuestionAnswering",
+)
+VARIANTS = {
+    "plain": {},
+    "cross": {"add_cross_attention": True},
+    "untied": {"tie_word_embeddings": False},
+    "one-layer": {"n_layer": 1},
+    "summary": {"summary_proj_to_labels": False},
+    "labels": {"num_labels": 5},
+}
+
+
+def same_bits(got: dict, expected: dict) -> None:
+    got, expected = flatten(got), flatten(expected)
+    assert got.keys() == expected.keys()
+    for path, leaf in expected.items():
+        assert got[path].dtype == leaf.dtype, path
+        words = f"uint{8 * leaf.dtype.itemsize}"
+        np.testing.assert_array_equal(np.asarray(got[path]).view(words), np.asarray(leaf).view(words), err_msg=path)
+
+
+def cast(params: dict, dtype) -> dict:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_C16_every_class_returns_as_itself(name, tmp_path):
+    model, params = tiny(name)
+    jm.save(tmp_path, model, params)
+    loaded, again = jm.load(tmp_path)
+    assert type(loaded) is type(model)
+    assert loaded.config.replace(architectures=None, torch_dtype=None) == model.config
+    same_bits(again, params)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_C16_every_variant_returns(variant, tmp_path):
+    model, params = tiny("GPT2DoubleHeadsModel", **VARIANTS[variant])
+    jm.save(tmp_path, model, params)
+    same_bits(jm.load(tmp_path)[1], params)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_C16_bits_survive_with_every_special_value(dtype, tmp_path):
+    model, params = tiny()
+    params = cast(params, dtype)
+    special = jnp.array([0.0, -0.0, jnp.inf, -jnp.inf, jnp.nan, jnp.finfo(dtype).tiny / 2, jnp.finfo(dtype).max], dtype)
+    params["transformer"]["wte"]["embedding"] = params["transformer"]["wte"]["embedding"].at[3, :7].set(special)
+    jm.save(tmp_path, model, params)
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == dtype
+    model, again = jm.load(tmp_path, dtype="auto")
+    assert model.dtype == model.param_dtype == dtype
+    same_bits(again, params)
+
+
+def test_C16_types_of_computing_and_of_storage_are_chosen_when_loading(tmp_path):
+    model, params = tiny()
+    jm.save(tmp_path, model, cast(params, "bfloat16"))
+    model, loaded = jm.load(tmp_path)  # float32 whatever the file holds
+    assert model.dtype == model.param_dtype == jnp.float32
+    same_bits(loaded, cast(cast(params, "bfloat16"), "float32"))
+    model, loaded = jm.load(tmp_path, dtype="bfloat16", param_dtype="float32")
+    assert (model.dtype, model.param_dtype) == (jnp.bfloat16, jnp.float32)
+    same_bits(loaded, cast(cast(params, "bfloat16"), "float32"))
+    model, loaded = jm.load(tmp_path, dtype="float16")
+    same_bits(loaded, cast(cast(params, "bfloat16"), "float16"))
+
+
+def test_mixed_types_in_one_tree_are_kept(tmp_path):
+    model, params = tiny()
+    params = cast(params, "bfloat16")
+    params["transformer"]["ln_f"] = cast(params["transformer"]["ln_f"], "float32")
+    jm.save(tmp_path, model, params)
+    _, again = jm.load(tmp_path)
+    same_bits(again, cast(params, "float32"))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+def test_a_type_that_is_not_floating_is_refused(dtype, tmp_path):
+    jm.save(tmp_path, *tiny())
+    with pytest.raises(ValueError, match="floating type"):
+        jm.load(tmp_path, dtype=dtype)
+
+
+def test_numpy_parameters_can_be_saved_too(tmp_path):
+    model, params = tiny()
+    jm.save(tmp_path, model, jax.tree.map(np.asarray, params))
+    same_bits(jm.load(tmp_path)[1], params)
+
+
+def test_config_changes_apply_on_loading(tmp_path):
+    jm.save(tmp_path, *tiny())
+    config = jm.load(tmp_path, output_attentions=True, resid_pdrop=0.3)[0].config
+    assert config.output_attentions and config.resid_pdrop == 0.3
+    with pytest.raises(ValueError, match="no key 'resid_drop'; did you mean 'resid_pdrop'"):
+        jm.load(tmp_path, resid_drop=0.3)
+
+
+def test_choices_of_the_run_are_passed_on(tmp_path):
+    jm.save(tmp_path, *tiny())
+    model, _ = jm.load(tmp_path, attention="xla", remat=True, unroll=True)
+    assert (model.attention, model.remat, model.unroll) == ("xla", True, True)
+
+
+@pytest.mark.parametrize(("change", "message"), [("surplus", "nothing takes"), ("missing", "nothing fills"), ("shape", "shape")])
+def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_written(change, message, tmp_path):
+    model, params = tiny()
+    base = params["transformer"]
+    if change == "surplus":
+        base["nonsense"] = jnp.zeros(3)
+    elif change == "missing":
+        del base["ln_f"]["bias"]
+    else:
+        base["wpe"]["embedding"] = jnp.zeros((23, 32))
+    with pytest.raises(jm.WeightsError, match=message) as caught:
+        jm.save(tmp_path / "new", model, params)
+    assert {"surplus": "nonsense", "missing": "ln_f/bias", "shape": "wpe/embedding"}[change] in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("error", ["no folder", "no config", "no weights", "not json", "no model type"])
+def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
+    folder = tmp_path / "model"
+    if error == "no folder":
+        with pytest.raises(FileNotFoundError, match="neither a folder here nor a Hub id"):
+            jm.load(folder)
+        return
+    jm.save(folder, *tiny())
+    config = folder / "config.json"
+    if error == "no config":
+        config.unlink()
+        with pytest.raises(FileNotFoundError, match=r"no config.json; it holds: model.safetensors"):
+            jm.load(folder)
+    elif error == "no weights":
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(FileNotFoundError, match="no weights in"):
+            jm.load(folder)
+    elif error == "not json":
+        config.write_text(config.read_text()[:-20])
+        with pytest.raises(ValueError, match="is not JSON"):
+            jm.load(folder)
+    else:
+        config.write_text(json.dumps({"model_type": "bloom"}))
+        with pytest.raises(ValueError, match="'bloom' is none of the families here: .*gpt2"):
+            jm.load(folder)
+
+
+def test_a_hub_id_that_cannot_be_reached_says_so():
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is not a folder here, and the Hub cannot be reached"):
+        jm.load("nobody/nothing")
+
+
+def test_a_subfolder_can_be_loaded_and_a_revision_is_for_the_hub(tmp_path):
+    model, params = tiny()
+    jm.save(tmp_path / "inner", model, params)
+    same_bits(jm.load(tmp_path, subfolder="inner")[1], params)
+    with pytest.raises(ValueError, match="revision"):
+        jm.load(tmp_path / "inner", revision="main")

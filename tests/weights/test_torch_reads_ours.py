@@ -1,0 +1,108 @@
+"""A folder that we saved loads in PyTorch without a missing or unexpected name (PARITY C16)."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from parity.reference import close, ids
+from parity.tiny import tiny
+
+import jaxmodels as jm
+
+CLASSES = (
+    "GPT2Model",
+    "GPT2LMHeadModel",
+    "GPT2DoubleHeadsModel",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2ForQuestionAnswering",
+)
+
+
+def in_torch(name, folder, **options):
+    model, report = getattr(transformers, name).from_pretrained(
+        folder, attn_implementation="eager", output_loading_info=True, **options
+    )
+    assert not any(report.values()), report
+    return model.eval()
+
+
+def agree(model, params, reference):
+    first = jax.jit(lambda p: model.apply({"params": p}, ids((2, 5)))[0])(params)
+    close(first, reference(torch.tensor(ids((2, 5))))[0].detach())
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["whole", "sharded"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_C16_every_class_loads_in_torch(name, shards, tmp_path):
+    model, params = tiny(name, num_labels=3)
+    jm.save(tmp_path, model, params, **({"max_shard_size": "20KB"} if shards else {}))
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == shards
+    reference = in_torch(name, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [name]
+    agree(model, params, reference)
+
+
+@pytest.mark.parametrize("options", [{"add_cross_attention": True}, {"tie_word_embeddings": False}, {"n_inner": 20}], ids=str)
+def test_C16_variants_load_in_torch(options, tmp_path):
+    model, params = tiny(**options)
+    jm.save(tmp_path, model, params)
+    agree(model, params, in_torch("GPT2LMHeadModel", tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_C16_half_precision_arrives_with_the_same_bits(dtype, tmp_path):
+    model, params = tiny()
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    jm.save(tmp_path, model, params)
+    table = in_torch("GPT2LMHeadModel", tmp_path, dtype="auto").transformer.wte.weight
+    assert table.dtype == getattr(torch, dtype)
+    ours = np.asarray(params["transformer"]["wte"]["embedding"]).view("int16")
+    np.testing.assert_array_equal(table.detach().view(torch.int16).numpy(), ours)
+
+
+def test_C16_shards_keep_to_their_size_and_the_index_is_true(tmp_path):
+    model, params = tiny()
+    jm.save(tmp_path, model, params, max_shard_size="20KB")
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    files = sorted({*index["weight_map"].values()})
+    assert files == [f"model-{i:05}-of-{len(files):05}.safetensors" for i in range(1, len(files) + 1)] and len(files) > 3
+    assert files == sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    total = 0
+    for file in files:
+        with transformers.modeling_utils.safe_open(tmp_path / file, "pt") as tensors:
+            sizes = [tensors.get_tensor(name).nbytes for name in tensors.keys()]
+            assert {index["weight_map"][name] for name in tensors.keys()} == {file}
+        assert sum(sizes) <= 20_000
+        total += sum(sizes)
+    assert index["metadata"]["total_size"] == total == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+def test_C16_a_tensor_larger_than_a_shard_gets_a_file_of_its_own(tmp_path):
+    model, params = tiny()
+    jm.save(tmp_path, model, params, max_shard_size=1)
+    assert len(list(tmp_path.glob("*.safetensors"))) == len(in_torch("GPT2LMHeadModel", tmp_path).state_dict()) - 1
+    assert jax.tree.all(jax.tree.map(np.array_equal, jm.load(tmp_path)[1], params))
+
+
+@pytest.mark.parametrize("size", ["5 bananas", "0", "-3MB", "", "MB"])
+def test_a_shard_size_that_is_none_is_refused(size, tmp_path):
+    with pytest.raises(ValueError, match="max_shard_size"):
+        jm.save(tmp_path, *tiny(), max_shard_size=size)
+
+
+def test_a_later_single_file_replaces_shards_and_the_other_way_round(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "model-notes.safetensors.txt").write_text("mine too")
+    for seed, options in enumerate([{"max_shard_size": "20KB"}, {}, {"max_shard_size": "40KB"}, {"max_shard_size": "20KB"}, {}]):
+        model, params = tiny(seed=seed)
+        jm.save(tmp_path, model, params, **options)
+        assert jax.tree.all(jax.tree.map(np.array_equal, jm.load(tmp_path)[1], params))
+        held = {path.name for path in tmp_path.iterdir()}
+        indexed = "model.safetensors.index.json" in held
+        assert indexed == bool(options) and ("model.safetensors" in held) != indexed
+        assert len({name.split("-of-")[1] for name in held if "-of-" in name}) == indexed
+    assert held == {"README.md", "model-notes.safetensors.txt", "config.json", "model.safetensors"}

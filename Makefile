@@ -23,7 +23,7 @@ $(VENV)/stamp-bench: $(VENV)/stamp-test
 
 # Trains a small GPT-2 on the Python standard library's source, saves, loads, generates. Offline, about 5 minutes.
 demo: $(VENV)/stamp
-	$(BIN)/python experiments/gpt2_lm.py --config=experiments/configs/gpt2_demo.py
+	$(BIN)/python -m experiments.gpt2_lm --config=experiments/configs/gpt2_demo.py
 
 test: $(VENV)/stamp-test lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' tests

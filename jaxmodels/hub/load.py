@@ -77,7 +77,8 @@ def load(
     for path, (rule, layers) in found.sources.items():
         if path not in fresh:
             array = assemble(rule, layers, shapes[path], stored, kept)
-            params[path] = _place(array, places.get(path))
+            # Waits, so that the next host array is not made beside this one.
+            params[path] = _place(array, places.get(path)).block_until_ready()
     if fresh:
         params |= _initialise(model, fresh, jax.random.key(0) if key is None else key, places)
     return model, unflatten({path: params[path] for path in shapes})
@@ -132,7 +133,7 @@ def _report(folder: Path, model: Model, found: Plan, ignore_mismatched: bool) ->
 
 def _place(array: np.ndarray, sharding) -> jax.Array:
     if sharding is None:
-        return jnp.asarray(array)
+        return jax.device_put(array)  # jnp.asarray would copy twice
     # Each process hands over only what its own devices hold.
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 

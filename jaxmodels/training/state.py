@@ -71,14 +71,17 @@ def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:
 
 def _around(optimizer, params) -> TrainState:
     """The abstract state around parameters (arrays, or shapes with shardings)."""
-    first = jax.tree.leaves(params)[0].sharding
+    leaves = jax.tree.leaves_with_path(params)
+    first = leaves[0][1].sharding
     whole = NamedSharding(first.mesh, PartitionSpec()) if isinstance(first, NamedSharding) else first
-    opt_state = optax.tree_map_params(
-        optimizer,
-        lambda leaf, like: _placed(leaf, like.sharding),
-        jax.eval_shape(optimizer.init, params),
-        params,
-        transform_non_params=lambda leaf: _placed(leaf, whole),
-    )
+    like = dict(leaves)
+
+    def place(path, leaf):
+        # What an optimizer keeps for a parameter has the parameter's path at the end of its own, whatever wraps it
+        # (chains, masks, partitions), and its shape, unless it is factored.
+        owner = next((like[path[i:]] for i in range(len(path)) if path[i:] in like), None)
+        return _placed(leaf, whole if owner is None or owner.shape != leaf.shape else owner.sharding)
+
+    opt_state = jax.tree.map_with_path(place, jax.eval_shape(optimizer.init, params))
     params = jax.tree.map(lambda leaf: _placed(leaf, leaf.sharding), params)
     return TrainState(_placed(jax.ShapeDtypeStruct((), jnp.int32), whole), params, opt_state)

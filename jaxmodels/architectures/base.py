@@ -1,5 +1,6 @@
 """What every model has: its config, the choices of the run, and the checks on what is passed in."""
 
+import warnings
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -104,3 +105,13 @@ def as_rows(name: str, ids: jax.Array, batch: int, length: int) -> jax.Array:
             f"{name} has one row of {length} for each of the {batch} rows, or one for all; got {ids.shape}"
         )
     return rows
+
+
+def warn_of_unmasked_padding(ids: jax.Array, pad: int | None) -> None:
+    """Says so where a text begins or ends with the pad id and no mask was given (PARITY C13)."""
+    if pad is not None and is_concrete(ids) and (np.asarray(ids)[..., [0, -1]] == pad).any():
+        warnings.warn(
+            f"input_ids begin or end with the pad id {pad}, but there is no attention_mask: padding is read like text. "
+            f"If {pad} is a token of the text too, pass a mask of ones",
+            stacklevel=2,
+        )

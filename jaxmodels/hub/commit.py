@@ -45,18 +45,20 @@ def staged(folder: Path, stale: tuple[str, ...]) -> Iterator[Path]:
 def finish_save(folder: Path) -> None:
     """Moves a complete staged save into place, if one is there. Can be interrupted and repeated."""
     ready = folder / _READY
-    if not (ready / _ORDER).is_file():
+    try:
+        order = json.loads((ready / _ORDER).read_text())
+    except FileNotFoundError:
         return
-    order = json.loads((ready / _ORDER).read_text())
     for name in order["files"]:
-        if (ready / name).exists():
+        # Gone: moved by an earlier try, or by another process that loads the same folder now.
+        with contextlib.suppress(FileNotFoundError):
             os.replace(ready / name, folder / name)
     for pattern in order["stale"]:
         for path in folder.glob(pattern):
             if path.name not in order["files"]:
-                path.unlink()
+                path.unlink(missing_ok=True)
     _sync(folder)
-    shutil.rmtree(ready)
+    shutil.rmtree(ready, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -54,6 +54,8 @@ def init_state(optimizer: optax.GradientTransformation, params: Any) -> TrainSta
     places = jax.tree.map(lambda leaf: leaf.sharding, like)
     rest = jax.jit(lambda p: (jnp.int32(0), optimizer.init(p)), out_shardings=(places.step, places.opt_state))
     step, opt_state = rest(params)
+    # Bound to their devices, as the results of a step are: a first step with loose ones would compile for itself alone.
+    params = jax.device_put(params, places.params)
     return TrainState(step, params, opt_state)
 
 

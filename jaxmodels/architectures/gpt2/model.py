@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.architectures.base import Model, as_rows, check_ids, check_shape, is_concrete
+from jaxmodels.architectures.base import Model, as_rows, check_ids, check_shape, is_concrete, warn_of_unmasked_padding
 from jaxmodels.architectures.gpt2.config import GPT2Config
 from jaxmodels.architectures.gpt2.weights import TABLE
 from jaxmodels.layers.attention import Attention
@@ -86,6 +86,8 @@ class GPT2Model(GPT2PreTrainedModel):
         c = self.config
         x, lead = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, cache)
         batch, length, _ = x.shape
+        if attention_mask is None and input_ids is not None:
+            warn_of_unmasked_padding(input_ids, c.pad_token_id)
         mask, cache = self._mask(attention_mask, cache, batch, length)
         source, cross = self._source(x, encoder_hidden_states, encoder_attention_mask, cache)
         attentions = c.output_attentions if output_attentions is None else output_attentions

@@ -1,0 +1,97 @@
+"""`python -m benchmarks [--case NAME...] [--peers NAME...] [--rounds N] [--quick]`: see the package's docstring."""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks import records
+from benchmarks.cases import CASES, GPT2_SMALL, TINY, Case, Scale, weights
+from benchmarks.coordinator import measure
+from benchmarks.lane import Lane, Participant
+from benchmarks.peers import MODULES
+from benchmarks.table import remarks, table
+
+RECORDS = Path("runs/bench")
+
+
+def main() -> int:
+    """Runs the cases; 1 if ours failed in one of them, or gave another output than the reference."""
+    arguments = _parser().parse_args()
+    scale = TINY if arguments.quick else GPT2_SMALL
+    around = {**records.circumstances(), "scale": dataclasses.asdict(scale)}
+    print(_heading(around))
+    if arguments.quick:
+        print("A tiny model: these figures mean nothing.")
+    bad = []
+    with tempfile.TemporaryDirectory(prefix="jaxmodels-benchmarks-") as temporary:
+        folder = Path(temporary)
+        _write_weights(scale, folder)
+        for name in arguments.case:
+            case = CASES[name](scale, folder)
+            case = dataclasses.replace(case, participants=_chosen(case, arguments.peers))
+            if not case.participants:
+                continue
+            rows = measure(case, arguments.rounds or case.rounds, partial(_report, name))
+            records.append(RECORDS, name, rows, around)
+            print(f"\n**{name}: {case.title}**\n", table(case, rows), "", *remarks(case, rows), sep="\n", flush=True)
+            if any(row.peer == "ours" and not row.agrees for row in rows):
+                bad.append(name)
+    if bad:
+        print(f"\nours failed, or its output differs, in: {', '.join(bad)}")
+    return 1 if bad else 0
+
+
+def _chosen(case: Case, peers: list[str]) -> tuple[Participant, ...]:
+    return tuple(participant for participant in case.participants if participant.peer in peers)
+
+
+def _write_weights(scale: Scale, folder: Path) -> None:
+    lane = Lane(weights(scale, folder / "weights"))
+    try:
+        lane.call()
+    finally:
+        lane.close()
+
+
+def _heading(around: dict) -> str:
+    machine = around["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in around["versions"].items() if version)
+    load = machine["load_average"][0]
+    lines = [
+        f"{around['time']}, commit {around['commit']}: {machine['cores']} cores of {machine['processor']}, "
+        f"{machine['memory_gib']} GiB, {machine['system']}, load average {load}",
+        versions,
+    ]
+    if load > machine["cores"] / 2:
+        lines.append(
+            "Other work is running: repeat this on a quiet machine. PyTorch and CTranslate2 wait for each other's "
+            "threads at OpenMP barriers, so a busy machine slows them far more than XLA and flatters ours."
+        )
+    return "\n".join(lines)
+
+
+def _report(case: str, line: str) -> None:
+    print(f"{case}: {line}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    def positive(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"a number of rounds is at least 1, got {text!r}")
+        return int(text)
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our speed and memory beside the peers'.")
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=", ".join(CASES))
+    parser.add_argument(
+        "--peers", nargs="+", choices=MODULES, default=list(MODULES), metavar="NAME", help=", ".join(MODULES)
+    )
+    parser.add_argument("--rounds", type=positive, help="timed calls of everyone; default: what the case says")
+    parser.add_argument("--quick", action="store_true", help="a tiny model: tries everything out, measures nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The former Hugging Face Flax models (in Transformers up to 4.57)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from transformers import FlaxGPT2LMHeadModel
+
+from benchmarks.peers import Job, total
+
+
+def decode(folder: str, ids: list[list[int]], new: int) -> Job:
+    model, params = _load(folder)
+    prompt = jnp.array(ids, jnp.int32)
+
+    # Its `generate` alone traces the model anew in every call, which takes seconds; users wrap it in jit.
+    @jax.jit
+    def generate(params, prompt):
+        # It does not accept None; this id is outside the vocabulary, so that no row ends early.
+        eos = model.config.vocab_size
+        options = {"max_length": prompt.shape[1] + new, "do_sample": False, "eos_token_id": eos, "pad_token_id": 0}
+        return model.generate(prompt, params=params, **options).sequences
+
+    return Job(lambda: generate(params, prompt).block_until_ready())
+
+
+def prefill(folder: str, ids: list[list[int]]) -> Job:
+    model, params = _load(folder)
+    prompt = jnp.array(ids, jnp.int32)
+    # It has no way to leave out the logits of the other positions.
+    forward = jax.jit(lambda params, prompt: model(prompt, params=params).logits[:, -1])
+    return Job(lambda: forward(params, prompt).block_until_ready())
+
+
+def train(folder: str, ids: list[list[int]]) -> Job:
+    model, params = _load(folder)
+    batch = jnp.array(ids, jnp.int32)
+    optimizer = optax.adamw(1e-4, weight_decay=0.01)
+
+    def loss(params, batch):
+        logits = model(batch, params=params).logits[:, :-1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]).mean()
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, batch):
+        value, gradients = jax.value_and_grad(loss)(params, batch)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    state = jax.jit(optimizer.init)(params)
+
+    def run():
+        nonlocal params, state
+        params, state, value = jax.block_until_ready(step(params, state, batch))
+        return value
+
+    return Job(run)
+
+
+def load(folder: str) -> Job:
+    jax.devices()  # starts the backend, as an import would
+
+    def run():
+        model = FlaxGPT2LMHeadModel.from_pretrained(folder)
+        return total(np.asarray(leaf) for leaf in jax.tree.leaves(model.params))
+
+    return Job(run)
+
+
+def _load(folder: str) -> tuple[FlaxGPT2LMHeadModel, dict]:
+    model = FlaxGPT2LMHeadModel.from_pretrained(folder)
+    return model, jax.tree.map(jnp.asarray, model.params)

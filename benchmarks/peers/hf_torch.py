@@ -1,0 +1,60 @@
+"""Hugging Face Transformers on PyTorch, with its scaled_dot_product_attention."""
+
+import os
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from benchmarks.peers import Job, total
+
+
+def decode(folder: str, ids: list[list[int]], new: int) -> Job:
+    model, prompt = _model(folder), torch.tensor(ids)
+
+    @torch.inference_mode()
+    def run():
+        return model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=new,
+            do_sample=False,
+        )
+
+    return Job(run)
+
+
+def prefill(folder: str, ids: list[list[int]]) -> Job:
+    model, prompt = _model(folder), torch.tensor(ids)
+
+    @torch.inference_mode()
+    def run():
+        return model(prompt, use_cache=False, logits_to_keep=1).logits
+
+    return Job(run)
+
+
+def train(folder: str, ids: list[list[int]]) -> Job:
+    model, batch = _model(folder).train(), torch.tensor(ids)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
+
+    def run():
+        loss = model(batch, labels=batch, use_cache=False).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Job(run)
+
+
+def load(folder: str) -> Job:
+    def run():
+        model = GPT2LMHeadModel.from_pretrained(folder)
+        return total(parameter.detach().numpy() for parameter in model.parameters())
+
+    return Job(run)
+
+
+def _model(folder: str) -> GPT2LMHeadModel:
+    torch.set_num_threads(os.cpu_count())
+    return GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa").eval()

@@ -1,0 +1,80 @@
+"""jaxmodels."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxmodels as jm
+from benchmarks.peers import Job, total
+from jaxmodels.training import abstract_state, init_state, make_step
+
+
+def decode(folder: str, ids: list[list[int]], new: int) -> Job:
+    model, params = jm.load(folder)
+    prompt = np.array(ids, np.int32)
+    return Job(lambda: jm.generate(model, params, prompt, max_new_tokens=new).sequences.block_until_ready())
+
+
+def prefill(folder: str, ids: list[list[int]]) -> Job:
+    model, params = jm.load(folder)
+    prompt = jnp.array(ids, jnp.int32)
+    forward = jax.jit(partial(model.apply, logits_to_keep=1))
+    return Job(lambda: forward({"params": params}, prompt).logits.block_until_ready())
+
+
+def train(folder: str, ids: list[list[int]]) -> Job:
+    model, params = jm.load(folder)
+    batch = {"input_ids": jnp.array(ids, jnp.int32), "labels": jnp.array(ids, jnp.int32)}
+    optimizer = _optimizer()
+    step, key = make_step(model, optimizer), jax.random.key(0)
+    state = init_state(optimizer, params)
+
+    def run():
+        nonlocal state
+        state, metrics = step(state, batch, key)
+        return jax.block_until_ready((state, metrics))[1]["loss"]
+
+    return Job(run)
+
+
+def load(folder: str) -> Job:
+    jax.devices()  # starts the backend, as an import would
+
+    def run():
+        _, params = jm.load(folder)
+        return total(np.asarray(leaf) for leaf in jax.tree.leaves(params))
+
+    return Job(run)
+
+
+def compile_step(folder: str, config: dict, ids: list[list[int]], unroll: bool) -> Job:
+    """Traces, lowers and compiles a training step without any parameters; `folder` is not read."""
+    model = jm.GPT2LMHeadModel(jm.GPT2Config(**config), unroll=unroll)
+    batch = dict.fromkeys(("input_ids", "labels"), jax.ShapeDtypeStruct(np.shape(ids), jnp.int32))
+    optimizer = _optimizer()
+    state, key = abstract_state(model, optimizer), jax.random.key(0)
+
+    def run():
+        lowered = make_step(model, optimizer).lower(state, batch, key)
+        lowered.compile()
+        return lowered
+
+    return Job(run, values=lambda lowered: [], facts=lambda lowered: {"program KiB": len(lowered.as_text()) / 1024})
+
+
+def write_weights(folder: str, config: dict) -> Job:
+    """Random weights in Hugging Face's format, which every peer then loads."""
+    model = jm.GPT2LMHeadModel(jm.GPT2Config(**config))
+
+    def run():
+        jm.save(folder, model, jm.init(model, jax.random.key(0)))
+        return []
+
+    return Job(run)
+
+
+def _optimizer() -> optax.GradientTransformation:
+    return optax.adamw(1e-4, weight_decay=0.01)

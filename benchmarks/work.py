@@ -1,0 +1,47 @@
+"""What a call costs at least, from the shapes of GPT-2: the numerators of the shares.
+
+D width, L layers, V vocabulary, T tokens in a row.
+"""
+
+from collections.abc import Mapping
+
+
+def decode_gigabytes(model: Mapping[str, float], new: int) -> float:
+    """GB read: every float32 weight but the position table, once for every new token. The cache is left out."""
+    return new * 4 * (_layer_weights(model) + model["vocab_size"] * model["n_embd"]) / 1e9
+
+
+def file_gigabytes(model: Mapping[str, float]) -> float:
+    """GB of all parameters in float32."""
+    return 4 * (_layer_weights(model) + sum(embedding_sizes(model))) / 1e9
+
+
+def prefill_gigaflops(model: Mapping[str, float], batch: int, length: int) -> float:
+    """GFLOP of the matrix products, attention in full (not its causal half), the head at the last position only."""
+    return batch * (_body_flops(model, length) + _head_flops(model)) / 1e9
+
+
+def train_gigaflops(model: Mapping[str, float], batch: int, length: int) -> float:
+    """GFLOP of forward and backward (twice the forward), the head at every position."""
+    return 3 * batch * (_body_flops(model, length) + length * _head_flops(model)) / 1e9
+
+
+def embedding_sizes(model: Mapping[str, float]) -> tuple[float, float]:
+    """Numbers of elements of the word table (the largest tensor) and the position table."""
+    return model["vocab_size"] * model["n_embd"], model["n_positions"] * model["n_embd"]
+
+
+def _layer_weights(model) -> float:
+    """All layers and the final norm: kernels of 12 D^2, their biases of 9 D and two norms of 2 D each a layer."""
+    d = model["n_embd"]
+    return model["n_layer"] * (12 * d * d + 13 * d) + 2 * d
+
+
+def _body_flops(model, length: int) -> float:
+    """One row: kernels at 2 a weight and token, and scores and values of the attention at 2 T^2 D each."""
+    d = model["n_embd"]
+    return model["n_layer"] * (24 * d * d * length + 4 * length * length * d)
+
+
+def _head_flops(model) -> float:
+    return 2 * model["vocab_size"] * model["n_embd"]

@@ -1,0 +1,45 @@
+"""`python -m benchmarks` as a whole, on a tiny model. No time is asserted: the machine may be busy."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_quick_run_compares_ours_with_torch(tmp_path):
+    arguments = ["--quick", "--rounds", "1", "--case", "decode_b1", "--peers", "ours", "hf-torch-sdpa"]
+    run = bench(tmp_path, *arguments)
+    assert run.returncode == 0, run.stderr
+    lines = {line.split()[1]: line for line in run.stdout.splitlines() if line.startswith("| ")}
+    assert "vs hf-torch-sdpa" in lines["participant"] and "share of limit" in lines["participant"]
+    assert re.search(r"\| \d+\.\d\dx +\| \d+\.\d\dx +\|", lines["ours"])
+    # The same weights, and the same greedy text from both.
+    assert "equal to hf-torch-sdpa" in lines["ours"] and "reference" in lines["hf-torch-sdpa"]
+
+    (line,) = (tmp_path / "runs/bench/decode_b1.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert record["versions"]["jax"] and record["machine"]["cores"] == os.cpu_count()
+    assert record["scale"]["model"]["n_layer"] == 2
+    assert sorted(row["label"] for row in record["rows"]) == ["hf-torch-sdpa", "ours"]
+    assert all(len(row["seconds"]) == 1 and row["share"] > 0 for row in record["rows"])
+
+
+def test_unknown_names_are_refused(tmp_path):
+    for arguments, message in (
+        (["--case", "decode_b2"], "invalid choice: 'decode_b2'"),
+        (["--peers", "tensorflow"], "invalid choice: 'tensorflow'"),
+        (["--rounds", "0"], "at least 1, got '0'"),
+    ):
+        run = bench(tmp_path, *arguments)
+        assert run.returncode == 2 and message in run.stderr
+    assert not list(tmp_path.iterdir())

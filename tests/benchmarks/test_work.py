@@ -1,0 +1,45 @@
+"""The costs that shares are computed from, against the shapes of the model itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmodels as jm
+from benchmarks import work
+from benchmarks.cases import GPT2_SMALL
+from jaxmodels.parameters import abstract, flatten
+
+WIDE = {"vocab_size": 1000, "n_positions": 64, "n_embd": 128, "n_layer": 2, "n_head": 2}
+
+
+def test_sizes_are_those_of_the_parameters():
+    sizes = {p: np.prod(leaf.shape) for p, leaf in flatten(abstract(_model(GPT2_SMALL.model))).items()}
+    words, positions = sizes["transformer/wte/embedding"], sizes["transformer/wpe/embedding"]
+    assert work.embedding_sizes(GPT2_SMALL.model) == (words, positions)
+    # The limit on memory while loading counts in largest tensors; stacked layers are larger in larger models.
+    assert max(sizes.values()) == words
+    assert work.file_gigabytes(GPT2_SMALL.model) == pytest.approx(4 * sum(sizes.values()) / 1e9)
+    assert work.decode_gigabytes(GPT2_SMALL.model, 3) == pytest.approx(3 * 4 * (sum(sizes.values()) - positions) / 1e9)
+
+
+def test_prefill_counts_the_matrix_products():
+    ids = jax.ShapeDtypeStruct((2, 64), jnp.int32)
+    counted = _flops(lambda params, ids: _model(WIDE).apply({"params": params}, ids, logits_to_keep=1).logits, ids)
+    assert work.prefill_gigaflops(WIDE, 2, 64) == pytest.approx(counted / 1e9, rel=0.03)
+
+
+def test_train_counts_forward_and_backward():
+    ids = jax.ShapeDtypeStruct((2, 64), jnp.int32)
+    loss = jax.grad(lambda params, ids: _model(WIDE).apply({"params": params}, ids, labels=ids).loss)
+    assert work.train_gigaflops(WIDE, 2, 64) == pytest.approx(_flops(loss, ids) / 1e9, rel=0.03)
+
+
+def _model(sizes):
+    # XLA counts the body of a loop once, hence unrolled.
+    return jm.GPT2LMHeadModel(jm.GPT2Config(**sizes), unroll=True)
+
+
+def _flops(function, ids) -> float:
+    """XLA's count, which holds the elementwise work too."""
+    return jax.jit(function).lower(abstract(_model(WIDE)), ids).cost_analysis()["flops"]

@@ -35,11 +35,11 @@ def forward(case_dir, case, inputs):
 
 def steps(case_dir, case, inputs):
     model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    step = jax.jit(lambda params, cache, part: model.apply({"params": params}, cache=cache, **part, **case["call"]))
     batch, length = inputs["input_ids"].shape
     cache, start, arrays = model.init_cache(batch, length), 0, {}
     for i, count in enumerate(case["steps"]):
-        part = {k: v[:, start : start + count] for k, v in inputs.items()}
-        out = model.apply({"params": params}, cache=cache, **part, **case["call"])
+        out = step(params, cache, {k: v[:, start : start + count] for k, v in inputs.items()})
         # The cache has room for all tokens; the reference's attentions end at those seen so far.
         seen = None if out.attentions is None else out.attentions[..., : start + count]
         arrays |= named(dataclasses.replace(out, attentions=seen), f"step{i}.")

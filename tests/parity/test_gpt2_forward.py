@@ -1,5 +1,7 @@
 """GPT-2's outputs against the reference: all six classes, all arguments of the call."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +94,17 @@ def test_C13_both_or_none_of_ids_and_embeddings_is_an_error(base, given):
     inputs = {"input_ids": ids((1, 4)), "inputs_embeds": numbers((1, 4, 32))} if given == "both" else {}
     with pytest.raises(ValueError, match="input_ids or inputs_embeds"):
         base.model.apply({"params": base.params}, **inputs)
+
+
+@pytest.mark.parametrize("tokens", [[[5, 6, 0]], [[0, 5, 6]]], ids=["right", "left"])
+def test_C13_padding_without_a_mask_is_warned_of(base, tokens):
+    apply = lambda tokens, **mask: base.model.apply({"params": base.params}, np.array(tokens), **mask)  # noqa: E731
+    with pytest.warns(UserWarning, match="pad id 0, but there is no attention_mask"):
+        apply(tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        apply(tokens, attention_mask=np.ones((1, 3), int))
+        apply([[5, 0, 6]])
 
 
 def test_G7_cross_attention_without_a_mask(crossed):

@@ -27,8 +27,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option(option, tmp_path):
-    """The name of the option names its row."""
+def test_G3_G4_G5_G6_C5_C9_option(option, tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, **OPTIONS[option])
     agree(both, input_ids=ids((2, 6)), attention_mask=np.array([[1] * 6, [1] * 4 + [0] * 2]), **EVERYTHING)
 

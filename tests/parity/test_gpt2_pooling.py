@@ -1,7 +1,7 @@
 """Which token sequence classification reads (PARITY G15).
 
-4.57 takes the rightmost token that is not the pad id; 4.37 took the one before the first pad. They agree on right
-padding; here the newer rule holds, which also serves left padding and pads inside the text.
+4.57 takes the rightmost token that is not the pad id; 4.37 took the one before the first pad (and the last, where the
+first token is a pad). They differ for pads inside the text and at both ends; here the newer rule holds.
 """
 
 import warnings

@@ -34,14 +34,19 @@ def test_partitions_follow_the_rules():
     assert places["transformer/h/layers/attention/qkv/kernel"].spec == PartitionSpec(None, "data", None, "model", None)
     assert places["transformer/h/layers/feed_forward/down/kernel"].spec == PartitionSpec(None, "model", "data")
     assert places["transformer/wte/embedding"].spec == PartitionSpec(None, "data")
-    assert all(place.spec == PartitionSpec(*[None] * len(place.spec)) for place in flatten(shardings(tiny()[0], mesh, DP)).values())
+    assert all(
+        place.spec == PartitionSpec(*[None] * len(place.spec))
+        for place in flatten(shardings(tiny()[0], mesh, DP)).values()
+    )
     assert batch_sharding(mesh, FSDP_TP).spec == PartitionSpec("data")
 
 
 def test_an_axis_may_be_split_over_two_mesh_axes():
     mesh = make_mesh({"data": 4, "model": 2})
     rules = {**FSDP, "embed": ("data", "model")}
-    assert flatten(shardings(tiny()[0], mesh, rules))["transformer/wpe/embedding"].spec == PartitionSpec(None, ("data", "model"))
+    assert flatten(shardings(tiny()[0], mesh, rules))["transformer/wpe/embedding"].spec == PartitionSpec(
+        None, ("data", "model")
+    )
 
 
 def test_a_missing_rule_is_an_error_and_never_a_silent_copy():
@@ -81,7 +86,9 @@ def test_mesh_sizes():
     assert make_mesh({"data": 2}, devices=jax.devices()[:2]).size == 2
 
 
-@pytest.mark.parametrize("axes", [{"data": 3}, {"data": 16}, {"data": -1, "model": -1}, {"data": -1, "model": 3}], ids=str)
+@pytest.mark.parametrize(
+    "axes", [{"data": 3}, {"data": 16}, {"data": -1, "model": -1}, {"data": -1, "model": 3}], ids=str
+)
 def test_a_mesh_that_does_not_fit_the_devices_is_an_error(axes):
     with pytest.raises(ValueError, match="does not fit 8 devices"):
         make_mesh(axes)

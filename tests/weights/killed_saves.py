@@ -29,10 +29,10 @@ EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtr
 # What lies in the folder, and what is saved over it: (config, keywords of save).
 SCENARIOS = {
     "whole": (({}, {}), ({}, {})),
-    "same-number-of-shards": (({}, {"max_shard_size": "40KB"}), ({}, {"max_shard_size": "40KB"})),
+    "same-number-of-shards": (({}, {"max_shard_size": "70KB"}), ({}, {"max_shard_size": "70KB"})),
     "other-vocabulary": (({}, {}), ({"vocab_size": 50}, {})),
-    "shards-over-whole": (({}, {}), ({"max_length": 9}, {"max_shard_size": "40KB"})),
-    "whole-over-shards": (({"max_length": 9}, {"max_shard_size": "40KB"}), ({}, {})),
+    "shards-over-whole": (({}, {}), ({"max_length": 9}, {"max_shard_size": "70KB"})),
+    "whole-over-shards": (({"max_length": 9}, {"max_shard_size": "70KB"}), ({}, {})),
 }
 
 

@@ -25,7 +25,9 @@ def folders(tmp_path_factory):
     small, large = tmp_path_factory.mktemp("small"), tmp_path_factory.mktemp("large")
     jm.save(small, *tiny())
     model = jm.GPT2LMHeadModel(jm.GPT2Config(**LARGE))
-    jm.save(large, model, jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract(model)), max_shard_size="50MB")
+    jm.save(
+        large, model, jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract(model)), max_shard_size="50MB"
+    )
     return small, large
 
 

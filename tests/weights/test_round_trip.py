@@ -121,7 +121,9 @@ def test_choices_of_the_run_are_passed_on(tmp_path):
     assert (model.attention, model.remat, model.unroll) == ("xla", True, True)
 
 
-@pytest.mark.parametrize(("change", "message"), [("surplus", "nothing takes"), ("missing", "nothing fills"), ("shape", "shape")])
+@pytest.mark.parametrize(
+    ("change", "message"), [("surplus", "nothing takes"), ("missing", "nothing fills"), ("shape", "shape")]
+)
 def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_written(change, message, tmp_path):
     model, params = tiny()
     base = params["transformer"]

@@ -1,0 +1,30 @@
+"""GPT-2 XL (1.56 billion parameters) on a TPU pod slice (a multiple of 64 chips), at the batch size of GPT-2's paper.
+
+Run the same command on every host of the slice, with the data and --workdir on a file system that all of them mount:
+    python -m experiments.gpt2_lm --config=experiments/configs/gpt2_xl_pod.py --workdir=... --config.data.path=...
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import gpt2_demo
+
+
+def get_config() -> ConfigDict:
+    config = gpt2_demo.get_config()
+    config.data.update({"kind": "jsonl", "held_out": 0.0005})
+    config.tokenizer.path = "openai-community/gpt2"
+    config.model.update({"n_positions": 1024, "n_embd": 1600, "n_layer": 48, "n_head": 25})
+
+    # Parameters and moments are float32 and split over all chips; what is computed with them is bfloat16.
+    config.dtype = "bfloat16"
+    config.remat = True
+    # 1600 divides by 64 and not by 256: four copies of the model, each over 64 chips, the batch over all.
+    changes = ConfigDict({"batch": ("data", "fsdp"), "embed": "fsdp"})
+    config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1, "fsdp": 64}), "table": "FSDP", "changes": changes})
+    config.distributed = True
+
+    config.batch_size = 512
+    config.steps = 100_000
+    config.optimizer.update({"name": "adamw", "learning_rate": 2e-4, "warmup": 2000, "final": 2e-5})
+    config.log_every, config.save_every, config.eval_every, config.eval_windows = 50, 1000, 1000, 2048
+    return config

@@ -1,0 +1,59 @@
+"""The optimizers of the experiment: AdamW, or Muon for the matrices inside the layers and AdamW for the rest."""
+
+import jax
+import optax
+from ml_collections import FrozenConfigDict
+from optax.contrib import MuonDimensionNumbers, muon
+
+from jaxmodels.training import weight_decay_mask
+
+# Input and output axes of a layer's kernels; the others (layers, and the three of qkv) count separate matrices.
+_MATRICES = {
+    "qkv": MuonDimensionNumbers(reduction_axis=1, output_axis=(3, 4)),  # [L, D, 3, H, K]
+    "out": MuonDimensionNumbers(reduction_axis=(1, 2), output_axis=3),  # [L, H, K, D]
+    "up": MuonDimensionNumbers(reduction_axis=1, output_axis=2),  # [L, D, F]
+    "down": MuonDimensionNumbers(reduction_axis=1, output_axis=2),  # [L, F, D]
+}
+
+
+def make_optimizer(config: FrozenConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer and its learning rate as a function of the step, with GPT's warmup and cosine.
+
+    "adamw" is Loshchilov and Hutter (2019). "muon" is Jordan (2024, "Muon: An optimizer for hidden layers"): it
+    orthogonalises the updates of the layers' matrices, at `matrix_rate` times the other parameters' learning rate.
+
+    Raises:
+      ValueError: another name.
+    """
+    c = config.optimizer
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=c.learning_rate / (c.warmup + 1),
+        peak_value=c.learning_rate,
+        warmup_steps=c.warmup,
+        decay_steps=config.steps,
+        end_value=c.final,
+    )
+    if c.name == "adamw":
+        update = optax.adamw(schedule, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay, mask=weight_decay_mask)
+    elif c.name == "muon":
+        update = muon(
+            lambda step: c.matrix_rate * schedule(step),
+            weight_decay=c.weight_decay,
+            adam_b1=c.b1,
+            adam_b2=c.b2,
+            adam_learning_rate=schedule,
+            muon_weight_dimension_numbers=matrices,
+        )
+    else:
+        raise ValueError(f"optimizer.name is adamw or muon, got {c.name!r}")
+    return optax.chain(optax.clip_by_global_norm(c.clip), update), schedule
+
+
+def matrices(params: dict) -> dict:
+    """A tree like the parameters: how Muon reads each kernel of the layers, None elsewhere."""
+
+    def numbers(path, _):
+        names = [entry.key for entry in path]
+        return _MATRICES[names[-2]] if "layers" in names and names[-1] == "kernel" else None
+
+    return jax.tree.map_with_path(numbers, params)

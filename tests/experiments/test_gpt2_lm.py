@@ -1,0 +1,194 @@
+"""The main job whole, on a tiny config: killed at random moments it ends as if undisturbed."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+from ml_collections import ConfigDict
+
+import jaxmodels as jm
+from experiments.configs import gpt2_demo, gpt2_smoke, gpt2_xl_pod
+from experiments.metrics import read
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    for name in ("heapq", "bisect", "queue", "sched", "cmd", "copy", "shlex", "stat"):
+        source = Path(sys.modules.get(name, __import__(name)).__file__)
+        (folder / source.name).write_bytes(source.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(texts, tmp_path_factory):
+    """start(workdir, *flags) -> a running experiment with its output in a pipe."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    config = [
+        "--config=experiments/configs/gpt2_smoke.py",
+        f"--config.data.path={texts}",
+        f"--config.steps={STEPS}",
+        "--config.save_every=4",
+        "--config.eval_every=10",
+    ]
+
+    def start(workdir, *flags):
+        command = [sys.executable, "-m", "experiments.gpt2_lm", *config, f"--workdir={workdir}", *flags]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+
+    return start
+
+
+def finish(process) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    return folder, finish(start(folder))
+
+
+def curve(folder) -> list[dict]:
+    """The rows of the log without what depends on the clock."""
+    rows = read(folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
+
+
+def kill_when(process, condition) -> bool:
+    """Kills the process at the moment the condition holds; False if it ended before."""
+    while process.poll() is None:
+        if condition():
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def test_killed_at_random_moments_it_ends_as_undisturbed(start, undisturbed, tmp_path):
+    folder, rng = tmp_path / "killed", random.Random(0)
+    log, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+
+    def rows():
+        return log.read_bytes().count(b"\n") if log.exists() else 0
+
+    first, second = rng.randrange(8, 16), rng.randrange(18, 30)
+    moments = [
+        lambda: (folder / "data.draft").exists(),
+        lambda: rows() >= first,
+        # While a checkpoint is being written, under the name Orbax gives it until it is whole.
+        lambda: rows() >= second and any(checkpoints.glob("*tmp*")),
+    ]
+    kills = [kill_when(start(folder), moment) for moment in moments]
+    output = finish(start(folder))
+    assert sum(kills) >= 2, "the run was over before it could be killed"
+    assert "going on from the checkpoint of step" in output
+    assert curve(folder) == curve(undisturbed[0])
+    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, undisturbed[0]))
+    assert ours == theirs, "the weights are the undisturbed run's, too"
+
+
+def test_the_log_has_every_step_once(undisturbed):
+    rows = curve(undisturbed[0])
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows if "validation_loss" in row] == [10, 20, 30, 40]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1, "it learns"
+    rates = [row["learning_rate"] for row in rows if "loss" in row]
+    assert np.argmax(rates) == 4 and rates[0] > 0 and rates[-1] < rates[4] / 10
+
+
+def test_what_a_run_leaves_and_says(undisturbed):
+    folder, output = undisturbed
+    result = json.loads((folder / "result.json").read_text())
+    bits = result["bits_per_byte"]
+    assert set(bits) == {"this model", "bigram model", "gzip -9", "xz -9e"}
+    assert all(f"{name}" in output and f"{value:.3f}" in output for name, value in bits.items())
+    assert result["logits_after_reload"] == 0.0 and "equal, bit for bit" in output
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert any((folder / "tensorboard").iterdir())
+    assert "tokens/s" in output and "8 tokens" in output
+
+
+def test_validation_is_the_loss_of_the_saved_model(undisturbed):
+    """Recomputed from the saved folder and the held-out text, without the experiment's code."""
+    folder, _ = undisturbed
+    result = json.loads((folder / "result.json").read_text())
+    model, params = jm.load(folder / "model")
+    tokens = np.fromfile(folder / "data" / "validation.bin", np.uint16).astype(np.int32)
+    whole = (len(tokens) - 1) // 31
+    windows = [np.stack([tokens[31 * i : 31 * i + 32] for i in range(whole)]), tokens[None, 31 * whole :]]
+    total = 0.0
+    for ids in windows:
+        if ids.shape[1] > 1:
+            total += float(model.apply({"params": params}, ids, labels=ids).loss) * ids[:, 1:].size
+    size = (folder / "data" / "validation.txt").stat().st_size
+    assert total / np.log(2) / size == pytest.approx(result["bits_per_byte"]["this model"], rel=1e-4)
+    assert total / (len(tokens) - 1) == pytest.approx(result["validation_loss"], rel=1e-4)
+
+
+def table(output) -> str:
+    return output.split("bits per byte of the held-out")[1].split("---")[0]
+
+
+def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
+    folder, before = undisturbed
+    log = (folder / "metrics.jsonl").stat().st_mtime_ns
+    output = finish(start(folder))
+    assert "this run is complete" in output and "--fresh" in output
+    assert table(output) == table(before)
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == log
+
+
+def test_another_config_in_the_same_folder_is_refused(start, undisturbed):
+    process = start(undisturbed[0], "--config.batch_size=2")
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "holds a run of another config: batch_size was 4 and is 2" in output
+
+
+@pytest.mark.parametrize("module", [gpt2_demo, gpt2_smoke, gpt2_xl_pod])
+def test_configs_have_the_same_keys(module):
+    def keys(tree, prefix=""):
+        for name, value in tree.items():
+            yield prefix + name
+            if isinstance(value, ConfigDict) and name not in ("changes", "mesh"):
+                yield from keys(value, f"{prefix}{name}.")
+
+    assert set(keys(module.get_config())) == set(keys(gpt2_demo.get_config()))
+
+
+def test_the_pod_config_fits_gpt2_xl_on_256_chips():
+    config = gpt2_xl_pod.get_config()
+    model = jm.GPT2LMHeadModel(jm.GPT2Config(**config.model))
+    mesh = AbstractMesh((4, 64), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    rules = {**getattr(jm.sharding, config.sharding.table), **config.sharding.changes}
+    places = jm.sharding.shardings(model, mesh, rules)
+    shapes = jm.parameters.abstract(model)
+    sizes = jax.tree.map(lambda s, p: (np.prod(s.shape), np.prod(p.shard_shape(s.shape))), shapes, places)
+    whole, shard = (
+        sum(pair[i] for pair in jax.tree.leaves(sizes, is_leaf=lambda x: isinstance(x, tuple))) for i in (0, 1)
+    )
+    assert whole == 1_557_611_200
+    assert shard < whole / 60
+    assert config.batch_size % 256 == 0

@@ -1,0 +1,97 @@
+"""The metrics log and the run's folder: what a killed run leaves, and what the next one makes of it."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
+from tensorboardX.proto.event_pb2 import Event
+
+from experiments.metrics import MetricsLog, read
+from experiments.workdir import open_workdir
+
+
+def write(folder, resume_at, steps):
+    log = MetricsLog(folder, resume_at)
+    for step in steps:
+        log.write({"step": step, "loss": step / 8})
+    log.close()
+
+
+def test_rows_after_the_checkpoint_are_forgotten(tmp_path):
+    write(tmp_path, 0, range(1, 8))
+    write(tmp_path, 5, range(6, 10))
+    assert read(tmp_path / "metrics.jsonl") == [{"step": n, "loss": n / 8} for n in range(1, 10)]
+
+
+def test_a_line_cut_off_by_a_kill_is_no_row(tmp_path):
+    write(tmp_path, 0, range(1, 4))
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')
+    assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    write(tmp_path, 3, [4])
+    assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_losses_are_kept_bit_for_bit(tmp_path):
+    loss = 0.1 + 0.2
+    log = MetricsLog(tmp_path)
+    log.write({"step": 1, "loss": loss})
+    log.close()
+    assert read(tmp_path / "metrics.jsonl")[0]["loss"] == loss
+
+
+def test_tensorboard_gets_the_same_rows_and_is_told_to_forget(tmp_path):
+    write(tmp_path, 0, range(1, 4))
+    write(tmp_path, 2, [3])
+    events = [event for file in sorted((tmp_path / "tensorboard").iterdir()) for event in events_of(file)]
+    scalars = [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value]
+    assert scalars == [(n, "loss", n / 8) for n in (1, 2, 3, 3)]
+    assert [e.step for e in events if e.HasField("session_log")] == [1, 3]
+
+
+def events_of(file):
+    """The records of a TFRecord file: length (8 bytes), checksum (4), content, checksum (4)."""
+    content, at, events = file.read_bytes(), 0, []
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 8], "little")
+        events.append(Event.FromString(content[at + 12 : at + 12 + size]))
+        at += 16 + size
+    return events
+
+
+@pytest.fixture
+def config():
+    return ConfigDict({"steps": 10, "optimizer": {"rate": 0.1}, "sample": {"prompts": ("a", "b")}, "log_every": 5})
+
+
+def test_a_folder_belongs_to_one_config(tmp_path, config):
+    folder = tmp_path / "run"
+    open_workdir(folder, FrozenConfigDict(config), fresh=False)
+    open_workdir(folder, FrozenConfigDict(config), fresh=False)
+    config.optimizer.rate = 0.2
+    with pytest.raises(ValueError, match=r"another config: optimizer\.rate was 0\.1 and is 0\.2\. Use .*--fresh"):
+        open_workdir(folder, FrozenConfigDict(config), fresh=False)
+
+
+def test_what_does_not_change_the_run_may_change(tmp_path, config):
+    open_workdir(tmp_path / "run", FrozenConfigDict(config), fresh=False)
+    config.sample.prompts, config.log_every = ("c",), 1
+    open_workdir(tmp_path / "run", FrozenConfigDict(config), fresh=False)
+
+
+def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path, config):
+    folder = tmp_path / "run"
+    open_workdir(folder, FrozenConfigDict(config), fresh=False)
+    (folder / "checkpoint").write_text("old")
+    config.steps = 20
+    open_workdir(folder, FrozenConfigDict(config), fresh=True)
+    assert not (folder / "checkpoint").exists()
+    assert json.loads((folder / "config.json").read_text())["steps"] == 20
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "me.jpg").write_text("precious")
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match="is not empty and holds no run"):
+            open_workdir(photos, FrozenConfigDict(config), fresh=fresh)
+    assert (photos / "me.jpg").exists()

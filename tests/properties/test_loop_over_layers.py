@@ -1,0 +1,69 @@
+"""Scanned, unrolled, rematerialised: the same numbers (PARITY C10), in a program that does not grow with depth."""
+
+import jax
+import numpy as np
+import pytest
+from parity.reference import ids
+from parity.tiny import tiny
+
+
+def loss(model, **options):
+    return lambda params: model.apply({"params": params}, ids((2, 6)), labels=ids((2, 6)), **options).loss
+
+
+def gradients(model, params):
+    return jax.jit(jax.value_and_grad(loss(model)))(params)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    model, params = tiny(scale_attn_by_inverse_layer_idx=True)
+    return model, params, gradients(model, params)
+
+
+@pytest.mark.parametrize("choices", [{"unroll": True}, {"remat": True}, {"unroll": True, "remat": True}], ids=str)
+def test_C10_loss_and_gradients_are_the_same(choices, plain):
+    model, params, expected = plain
+    got = gradients(model.clone(**choices), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
+
+
+def test_unrolled_captures_are_the_same(plain):
+    model, params, _ = plain
+    options = {"output_hidden_states": True, "output_attentions": True}
+    scanned, looped = (
+        jax.jit(lambda m=m: m.apply({"params": params}, ids((2, 6)), **options))()
+        for m in (model, model.clone(unroll=True))
+    )
+    assert scanned.keys() == looped.keys()
+    for name, value in scanned.items():
+        np.testing.assert_allclose(value, looped[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def lowered(n_layer, **choices) -> str:
+    model, params = tiny(n_layer=n_layer, choices=choices)
+    return jax.jit(jax.grad(loss(model))).lower(params).as_text()
+
+
+@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
+def test_scanned_program_does_not_grow_with_the_layers(remat):
+    few, many = (len(lowered(n, remat=remat)) for n in (2, 16))
+    assert many < 1.02 * few  # "16x" is a character longer than "2x"
+    assert len(lowered(16, unroll=True)) > 3 * many
+
+
+def test_C10_rematerialised_program_computes_the_forward_pass_twice():
+    """The activation of the feed-forward is recomputed: its tanh stands in the backward pass too."""
+    kept, remat = (lowered(2, remat=choice).count("stablehlo.tanh") for choice in (False, True))
+    assert remat > kept
+
+
+def test_C10_rematerialising_does_not_disturb_decoding(plain):
+    model, params, _ = plain
+
+    def step(chosen):
+        return jax.jit(lambda: chosen.apply({"params": params}, ids((2, 3)), cache=chosen.init_cache(2, 4)))()
+
+    expected, got = step(model), step(model.clone(remat=True))
+    np.testing.assert_allclose(got.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    assert int(got.cache.length) == 3

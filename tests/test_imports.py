@@ -1,0 +1,148 @@
+"""Imports point down only (DESIGN section 1), and the library never needs torch."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Who may import whom among the parts of the library; a part may always import itself.
+BELOW = {
+    "pallas_kernels": set(),
+    "tensor_files": set(),
+    "config": set(),
+    "parameters": set(),
+    "tokenization": {"config"},
+    "layers": {"pallas_kernels"},
+    "outputs": {"layers"},
+    "convert": {"tensor_files"},
+    "sharding": {"parameters"},
+    "initialise": {"parameters", "sharding"},
+    "surgery": {"initialise", "parameters"},
+    "architectures": {"config", "convert", "layers", "outputs", "pallas_kernels"},
+    "generation": {"config", "layers", "parameters", "sharding"},
+    "training": {"layers", "parameters", "sharding"},
+    "hub": {"architectures", "config", "convert", "parameters", "sharding", "tensor_files"},
+    "estimate": {"parameters", "sharding", "training"},
+}
+# The public face and the command line may import every part.
+FACES = {"__init__", "__main__"}
+# Which family may import which other one.
+FAMILIES = {"rag": {"bart", "dpr", "t5"}, "led": {"bart"}}
+# pallas_kernels takes arrays, not modules; torch belongs to tests and benchmarks.
+FOREIGN = {"pallas_kernels": {"flax", "jaxmodels", "optax"}}
+NOWHERE = {"torch", "transformers", "tensorflow"}
+
+
+def modules(*folders) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imports(source: str, folder: tuple[str, ...]) -> set[str]:
+    """Full names of all that a file in `folder` imports, wherever in it the statement stands."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            above = folder[: len(folder) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part_of(name: str) -> str:
+    """The part of the library that a full name belongs to; "" for all else."""
+    head, *rest = name.split(".")
+    if head == "pallas_kernels":
+        return head
+    return (rest or ["__init__"])[0] if head == "jaxmodels" else ""
+
+
+def family_of(name: str) -> str:
+    words = name.split(".")
+    return words[2] if words[:2] == ["jaxmodels", "architectures"] and len(words) > 2 else ""
+
+
+def wrong_arrows(module: str, names: set[str]) -> list[str]:
+    """What a module of that full name may not import."""
+    part, family, wrong = part_of(module), family_of(module), []
+    for name in sorted(names):
+        target, other = part_of(name), family_of(name)
+        top = name.split(".")[0]
+        upward = target and target != part and part not in FACES and target not in BELOW[part]
+        sideways = is_family(family) and is_family(other) and other not in {family, *FAMILIES.get(family, ())}
+        # What all families share must not depend on one of them; the list of families names them all.
+        shared = family == "base" and is_family(other)
+        if upward or sideways or shared or top in NOWHERE | {"experiments"} | FOREIGN.get(part, set()):
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def is_family(name: str) -> bool:
+    return (ROOT / "jaxmodels" / "architectures" / name).is_dir() if name else False
+
+
+def test_every_part_of_the_library_has_its_place():
+    inside = {
+        path.stem for path in (ROOT / "jaxmodels").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert inside - FACES <= set(BELOW), "say in BELOW what the new part may import"
+
+
+def test_imports_point_down_only():
+    wrong = []
+    for path in modules("jaxmodels", "pallas_kernels"):
+        where = path.relative_to(ROOT).with_suffix("").parts
+        wrong += wrong_arrows(".".join(where).removesuffix(".__init__"), imports(path.read_text(), where[:-1]))
+    assert wrong == []
+
+
+def test_the_table_has_no_cycle():
+    order = list(BELOW)
+    for part, below in BELOW.items():
+        assert all(order.index(lower) < order.index(part) for lower in below), part
+
+
+def test_nobody_imports_experiments_and_they_need_no_torch():
+    for path in modules("experiments"):
+        assert not {name.split(".")[0] for name in imports(path.read_text(), ())} & NOWHERE, path
+    for path in modules("benchmarks"):
+        assert not any(name.split(".")[0] == "experiments" for name in imports(path.read_text(), ())), path
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("jaxmodels.layers.attention", "jaxmodels.architectures.gpt2.GPT2Config"),
+        ("jaxmodels.convert", "jaxmodels.architectures.base.Model"),
+        ("jaxmodels.generation.loop", "jaxmodels.hub.load"),
+        ("jaxmodels.sharding", "jaxmodels.architectures"),
+        ("jaxmodels.parameters", "jaxmodels.architectures.base"),
+        ("jaxmodels.architectures.base", "jaxmodels.architectures.gpt2"),
+        ("jaxmodels.hub.save", "jaxmodels"),
+        ("jaxmodels.training.step", "experiments.corpus"),
+        ("jaxmodels.config", "torch.nn"),
+        ("pallas_kernels.door", "flax.linen"),
+        ("pallas_kernels.door", "jaxmodels.config"),
+        ("jaxmodels.__main__", "transformers"),
+    ],
+)
+def test_wrong_arrows_are_seen(module, name):
+    assert wrong_arrows(module, {name}) == [f"{module} imports {name}"]
+
+
+def test_relative_and_local_imports_are_seen():
+    source = "from . import a\nfrom ..b import c\ndef f():\n    import torch\n    from x.y import z as w"
+    assert imports(source, ("p", "q")) == {"p.q.a", "p.b.c", "torch", "x.y.z"}
+
+
+def test_importing_the_library_loads_neither_torch_nor_transformers():
+    code = "import sys, jaxmodels; print(*sorted({'torch', 'transformers', 'tensorflow'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""

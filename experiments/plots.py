@@ -24,16 +24,23 @@ def loss_curve(path: Path, train: tuple, validation: tuple, baselines: dict[str,
     steps, bits = map(np.asarray, train)
     axes.plot(steps, bits, color=TRAIN, linewidth=0.6, alpha=0.6)
     axes.plot(steps, _smooth(bits), color=TRAIN, linewidth=2, label="training (running mean)")
-    axes.plot(*validation, color=VALIDATION, linewidth=2, marker="o", markersize=4, label="validation")
+    axes.plot(
+        *validation,
+        color=VALIDATION,
+        linewidth=2,
+        marker="o",
+        markersize=4,
+        label="validation, on a part of the held-out text",
+    )
     axes.set_xlim(0, steps.max() * 1.02)
-    low = min([*validation[1], *baselines.values(), bits.min()])
+    low = min([*validation[1], *baselines.values(), np.percentile(bits, 1)])
     high = max([*baselines.values(), np.percentile(bits, 97), validation[1][0]])
     axes.set_ylim(low - 0.08 * (high - low), high + 0.05 * (high - low))
     for name, value in baselines.items():
         axes.axhline(value, color=MUTED, linewidth=1, linestyle="--")
         axes.annotate(
-            f"{name} {value:.2f}", (1, value), xycoords=("axes fraction", "data"), xytext=(-4, 3),
-            textcoords="offset points", ha="right", color=MUTED, fontsize=9,
+            f"{name} {value:.2f}", (0, value), xycoords=("axes fraction", "data"), xytext=(4, 3),
+            textcoords="offset points", color=MUTED, fontsize=9,
         )  # fmt: skip
     axes.set_title(title, loc="left", color=INK)
     axes.set_xlabel("step")

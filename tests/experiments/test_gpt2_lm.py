@@ -33,8 +33,8 @@ def texts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(texts, tmp_path_factory):
-    """start(workdir, *flags) -> a running experiment with its output in a pipe."""
-    environment = os.environ | {
+    """start(workdir, *flags, **environment) -> a running experiment with its output in a pipe."""
+    variables = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
@@ -48,10 +48,10 @@ def start(texts, tmp_path_factory):
         "--config.eval_every=10",
     ]
 
-    def start(workdir, *flags):
+    def start(workdir, *flags, **environment):
         command = [sys.executable, "-m", "experiments.gpt2_lm", *config, f"--workdir={workdir}", *flags]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+        return subprocess.Popen(command, cwd=ROOT, env=variables | environment, text=True, **pipes)
 
     return start
 
@@ -158,6 +158,25 @@ def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
     assert "this run is complete" in output and "--fresh" in output
     assert table(output) == table(before)
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == log
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_two_devices(start, tmp_path):
+    """The processes find each other as on a cluster; dropout off, because which row draws which mask would differ."""
+    off = "--config.model.resid_pdrop=0.0"
+    finish(start(tmp_path / "one", off, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
+    cluster = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
+    both = [
+        start(
+            *(tmp_path / "two", off, "--config.distributed=True"),
+            **cluster | {"SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    outputs = [finish(process) for process in both]
+    for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-3)
+    assert "bits per byte" in outputs[0] and "bits per byte" not in outputs[1], "only the first process reports"
 
 
 def test_another_config_in_the_same_folder_is_refused(start, undisturbed):

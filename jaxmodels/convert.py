@@ -18,6 +18,8 @@ from einops import rearrange
 from jaxmodels.tensor_files import TensorEntry
 
 LAYER = "{i}"
+# Of XLA's CPU buffers, in bytes.
+ALIGNMENT = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,9 +210,17 @@ def _layer_beyond(name: str, table: Table, taken: set[str]) -> bool:
     return False
 
 
+def aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """Like `np.empty`, at an address that a CPU device takes over as it is: no second copy of the model."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
 def assemble(rule: Rule, layers: list[list[TensorEntry]], shape, dtype, kept_heads: Mapping[int, list[int]]):
     """The whole parameter as one host array of `shape` and `dtype`."""
-    out = np.empty(shape, dtype)
+    out = aligned_empty(shape, dtype)
     for i, entries in enumerate(layers):
         rule.fill(out[i] if rule.per_layer else out, entries, kept_heads.get(i) if rule.per_layer else None)
     return out

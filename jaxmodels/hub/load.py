@@ -133,7 +133,7 @@ def _report(folder: Path, model: Model, found: Plan, ignore_mismatched: bool) ->
 
 def _place(array: np.ndarray, sharding) -> jax.Array:
     if sharding is None:
-        return jax.device_put(array)  # jnp.asarray would copy twice
+        return jax.device_put(array)  # on a CPU this is the same memory; jnp.asarray would copy
     # Each process hands over only what its own devices hold.
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 

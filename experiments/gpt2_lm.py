@@ -3,8 +3,9 @@
 What:      a small GPT-2 on the Python standard library's own source (30 MB), whole modules held out
 Command:   make demo, which is: python -m experiments.gpt2_lm --config=experiments/configs/gpt2_demo.py
 Hardware:  two cores of a Zen 4 processor, float32, in part shared with other work
-Time:      5 min 20 s quiet for the most part; 6 min 30 s with the cores shared (6,000 to 6,800 tokens/s undisturbed)
-Score:     1.583 bits per byte of held-out text; bigram 1.801, gzip -9 1.635, xz -9e 1.414 (Python 3.11's library)
+Time:      5:20 to 6:30 in four runs, all with other work on the cores; never timed on a quiet machine
+Score:     1.583 bits per byte of held-out text; bigram 1.801, gzip -9 1.635, xz -9e 1.414 (Python 3.11's library);
+           the optimizer's settings were tuned on this same held-out text
 
 Other text: --config.data.kind=text (or jsonl) --config.data.path=FOLDER. GPT-2 XL on a TPU pod: configs/gpt2_xl_pod.py.
 

@@ -1,7 +1,7 @@
 """The key-value cache: a value that goes into `apply` and comes out again.
 
-The layout [B,H,S,K] is chosen here and nowhere else. In a CPU decode loop [B,S,H,K] was copied at every token: 1.3x
-slower at B=1, S=160, 2x at S=1024 and 3.5x at B=8, S=512 (12 layers, 2 cores).
+The layout [B,H,S,K] is chosen here and nowhere else. In a CPU decode loop [B,S,H,K] was copied at every token: 3.5x to
+5x slower at B=8, S=512; at B=1 two measurements disagree (1.0x and 2x at S=1024). Two shared cores.
 """
 
 import dataclasses

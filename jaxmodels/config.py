@@ -89,6 +89,7 @@ class Config:
 
     Class attributes of a subclass:
       model_type: as in config.json.
+      relatives: model types of other families whose config.json it reads too.
       aliases: other names of its fields (the reference's `attribute_map`), accepted and readable.
       no_effect: further keys that are accepted and kept, but change nothing, with the reason.
 
@@ -97,6 +98,7 @@ class Config:
     """
 
     model_type: ClassVar[str]
+    relatives: ClassVar[tuple[str, ...]] = ()
     aliases: ClassVar[Mapping[str, str]] = {}
     no_effect: ClassVar[Mapping[str, str]] = {}
 
@@ -141,7 +143,7 @@ class Config:
         found: dict[str, Any] = {}
         fields = cls._fields()
         generation, extra = dict(values.pop("generation", {})), dict(values.pop("extra", {}))
-        if (family := values.pop("model_type", cls.model_type)) != cls.model_type:
+        if (family := values.pop("model_type", cls.model_type)) not in (cls.model_type, *cls.relatives):
             raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, not for {family!r}")
         for key, value in values.items():
             name = cls.aliases.get(key, "torch_dtype" if key == "dtype" else key)

@@ -95,22 +95,35 @@ class Table:
     """The rules of one family.
 
     Attributes:
-      base: name of the base model inside the models with a head, in our tree and in torch's names.
+      base: name of the base model inside the models with a head, in torch's names and, with "/", in our tree.
+      other_bases: names that it has in files of other classes, which are read as well.
       rules: the base model's, without that prefix.
-      heads: those of all the family's heads.
+      heads: those of all the family's heads, and of parts that are often added to a base checkpoint.
       ignored: regular expressions of names that carry no weights, with the reason.
+      foreign: the same of weights that no class here takes; loading says that they are unused.
       tied: names that repeat another parameter where the config ties them, and whose.
+      old_names: regular expressions of parts of names that files once had -> today's.
     """
 
     base: str
     rules: tuple[Rule, ...]
     heads: tuple[Rule, ...] = ()
+    other_bases: tuple[str, ...] = ()
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    foreign: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    old_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def short(self, name: str, separator: str = ".") -> str:
-        """The name without the base model's prefix: files of base models have none, files of heads do."""
-        return name.removeprefix(self.base + separator)
+    def short(self, name: str) -> str:
+        """A torch name as the rules have it: without the base model's prefix, which files of base models lack."""
+        for old, new in self.old_names.items():
+            name = re.sub(old, new, name)
+        prefix = next((base for base in (self.base, *self.other_bases) if name.startswith(f"{base}.")), None)
+        return name if prefix is None else name.removeprefix(f"{prefix}.")
+
+    def short_path(self, path: str) -> str:
+        """The same of a path of ours."""
+        return path.removeprefix(self.base.replace(".", "/") + "/")
 
     def by_path(self) -> dict[str, Rule]:
         return {rule.path: rule for rule in self.rules + self.heads}
@@ -119,7 +132,9 @@ class Table:
         """Some class of the family, or none on purpose, takes this (short) name."""
         sources = [source for rule in self.rules + self.heads for source in rule.sources]
         patterns = [re.escape(source).replace(re.escape(LAYER), r"\d+") for source in sources]
-        return name in self.tied or any(re.fullmatch(pattern, name) for pattern in (*patterns, *self.ignored))
+        return name in self.tied or any(
+            re.fullmatch(pattern, name) for pattern in (*patterns, *self.ignored, *self.foreign)
+        )
 
 
 class WeightsError(ValueError):
@@ -177,7 +192,7 @@ def plan(
     mismatched: dict[str, str] = {}
     taken: set[str] = set()
     for path, shape in shapes.items():
-        rule = by_path[table.short(path, "/")]
+        rule = by_path[table.short_path(path)]
         layers = [[n.replace(LAYER, str(i)) for n in rule.sources] for i in range(shape[0] if rule.per_layer else 1)]
         taken.update(name for names in layers for name in names)
         if any(name not in found for names in layers for name in names):
@@ -232,7 +247,7 @@ def export(
     """(path, host array) of a whole tree -> (torch name, array), one parameter at a time."""
     by_path = table.by_path()
     for path, array in arrays:
-        short = table.short(path, "/")
+        short = table.short_path(path)
         prefix = f"{table.base}." if short != path else ""
         rule = by_path[short]
         for i in range(array.shape[0] if rule.per_layer else 1):

@@ -58,6 +58,17 @@ class BaseModelOutputWithPastAndCrossAttentions(Output):
     cross_attentions: jax.Array | None = None
 
 
+class BaseModelOutputWithPoolingAndCrossAttentions(Output):
+    """last_hidden_state [B,T,D]; pooler_output [B,D]; hidden_states [L+1,B,T,D]; (cross_)attentions [L,B,H,T,S]."""
+
+    last_hidden_state: jax.Array | None = None
+    pooler_output: jax.Array | None = None
+    cache: Cache | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
+    cross_attentions: jax.Array | None = None
+
+
 class CausalLMOutputWithCrossAttentions(Output):
     """loss: float32 scalar; logits [B,T,V] float32."""
 
@@ -67,6 +78,33 @@ class CausalLMOutputWithCrossAttentions(Output):
     hidden_states: jax.Array | None = None
     attentions: jax.Array | None = None
     cross_attentions: jax.Array | None = None
+
+
+class MaskedLMOutput(Output):
+    """loss: float32 scalar; logits [B,T,V] float32."""
+
+    loss: jax.Array | None = None
+    logits: jax.Array | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
+
+
+class SequenceClassifierOutput(Output):
+    """loss: float32 scalar; logits [B,num_labels] float32."""
+
+    loss: jax.Array | None = None
+    logits: jax.Array | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
+
+
+class MultipleChoiceModelOutput(Output):
+    """loss: float32 scalar; logits [B,choices] float32; hidden_states and attentions have B*choices rows."""
+
+    loss: jax.Array | None = None
+    logits: jax.Array | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
 
 
 class SequenceClassifierOutputWithPast(Output):

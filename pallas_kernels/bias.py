@@ -102,7 +102,9 @@ class RelativeKeyBias:
     with E = embedding[p - s + P - 1] for the query at position p and the key at s, q.E is added to the scores before
     they are scaled, and with `key_term` ("relative_key_query") k.E too.
 
-    embedding: float [2P-1, K]. p counts from the mask's `query_start`.
+    embedding: float [2P-1, K]. p counts from the mask's `query_start`. A key P or more away takes the outermost row: a
+      padded prompt or a cache may be longer than P, as long as the tokens that see each other are not. Who calls this
+      without padding checks the length.
     """
 
     embedding: jax.Array
@@ -110,28 +112,25 @@ class RelativeKeyBias:
     before_scale: ClassVar[bool] = True
 
     def check(self, B, H, T, S, K) -> None:
-        """Raises ValueError where the table is not [2P-1, K], or P is less than T or S."""
+        """Raises ValueError where the table is not [2P-1, K]."""
         rows = self.embedding.shape[0]
         if self.embedding.ndim != 2 or self.embedding.shape[1] != K or rows % 2 == 0:
             raise ValueError(
                 f"RelativeKeyBias.embedding must be [2P-1, K] with K = {K}; got {list(self.embedding.shape)}"
-            )
-        if max(T, S) > (rows + 1) // 2:
-            raise ValueError(
-                f"RelativeKeyBias.embedding holds distances below P = {(rows + 1) // 2} (max_position_embeddings); "
-                f"got {T} queries and {S} keys"
             )
 
     def dense(self, q, k, start) -> jax.Array:
         """float32 [B, H, T, S] from q [B, T, H, K] and k [B, S, H, K]."""
         T, S = q.shape[1], k.shape[1]
         P = (self.embedding.shape[0] + 1) // 2
-        # One embedding row per diagonal. Out of range only where the mask hides it: a cache beyond the last token.
+        # One embedding row per diagonal.
         distance = query_positions(1, start) - jnp.arange(1 - T, S)
         E = jnp.take(self.embedding, jnp.clip(distance + P - 1, 0, 2 * P - 2), axis=0).astype(q.dtype)
         E = jnp.broadcast_to(E, (q.shape[0], *E.shape[1:]))
         bias = _skew(jnp.einsum("bthk,bjk->bhtj", q, E, preferred_element_type=jnp.float32), S)
-        if self.key_term:
+        if self.key_term and T == 1:  # one decoded token: the general form would make S x S products for S
+            bias = bias + jnp.einsum("bshk,bsk->bhs", k, E, preferred_element_type=jnp.float32)[:, :, None]
+        elif self.key_term:
             # The same shift with the roles of queries and keys exchanged, so the diagonals run the other way.
             keys = jnp.einsum("bshk,bjk->bhsj", k, E[:, ::-1], preferred_element_type=jnp.float32)
             bias = bias + _skew(keys, T).swapaxes(-1, -2)

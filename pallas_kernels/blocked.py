@@ -33,10 +33,10 @@ class _Globals(NamedTuple):
     valid: jax.Array
 
 
-def attend(q, k, v, *, mask, bias, scale, seed, rate):
+def attend(q, k, v, *, mask, biases, scale, seed, rate):
     """`reference.attend` without its weights: never forms [B, H, T, S]."""
     block = min(BLOCK, q.shape[1])
-    options = {"bias": bias, "scale": scale, "seed": seed, "rate": rate, "block": block}
+    options = {"biases": biases, "scale": scale, "seed": seed, "rate": rate, "block": block}
     reach = _reach(mask, block, k.shape[1])
     if mask.window is None or mask.key_global is None or reach == k.shape[1]:
         return _blocks(q, k, v, None, mask=mask, reach=reach, **options)
@@ -50,7 +50,7 @@ def attend(q, k, v, *, mask, bias, scale, seed, rate):
         windowed = replace(mask, key_valid=local, key_global=None)
         return _blocks(q, k, v, _gather_globals(k, v, mask), mask=windowed, reach=reach, **options)
 
-    if bias is not None or reach + GLOBALS >= k.shape[1]:
+    if biases or reach + GLOBALS >= k.shape[1]:
         return everywhere(q, k, v)
     few = mask.key_global.sum(axis=1).max() <= GLOBALS
     return jax.lax.cond(few, columns, everywhere, q, k, v)
@@ -84,11 +84,11 @@ def _sections(T, S, block, mask):
     return [(t0, t1, min(S, t1) if shrinks else S) for t0, t1 in pairwise(ends)]
 
 
-def _blocks(q, k, v, columns, *, mask, bias, scale, seed, rate, block, reach):
+def _blocks(q, k, v, columns, *, mask, biases, scale, seed, rate, block, reach):
     """Runs the blocks of queries one after the other, each over `reach` keys and the global columns, if any."""
     (B, T), S = q.shape[:2], k.shape[1]
     # The loop sums the gradients of what all blocks share in its own dtype: make that float32 for bfloat16 calls too.
-    shared = jax.tree.map(_widen, (k, v, columns, bias))
+    shared = jax.tree.map(_widen, (k, v, columns, biases))
 
     @partial(jax.checkpoint, static_argnums=2)
     def rows(q, t0, in_sight):
@@ -108,7 +108,7 @@ def _blocks(q, k, v, columns, *, mask, bias, scale, seed, rate, block, reach):
             visible = _join(visible, unbounded.at_keys(q.shape[1], extra.positions, extra.valid))
             positions = jnp.concatenate([jnp.broadcast_to(positions, (B, size)), extra.positions], axis=1)
         keys, values = keys.astype(k.dtype), values.astype(v.dtype)
-        added = None if added is None else added.block(t0, q.shape[1], s0, size, T)
+        added = tuple(bias.block(t0, q.shape[1], s0, size, T) for bias in added)
         weights = softmax(scores(q, keys, added, scale, part.start), visible)
         if seed is not None:
             weights = drop(weights, seed, rate, t0 + jnp.arange(q.shape[1]), positions)

@@ -27,7 +27,7 @@ def attention(
     v,
     *,
     mask: Mask = Mask(),  # noqa: B008 - frozen, holds no array
-    bias: Bias | None = None,
+    bias: Bias | tuple[Bias, ...] | None = None,
     scale=None,
     dropout: Dropout | None = None,
     implementation: str = "auto",
@@ -39,6 +39,7 @@ def attention(
     are float32 whatever the dtype; probabilities are cast to v.dtype for the second product. A query that sees no key
     gives zero, with zero gradients. With `return_weights`, (output, weights): [B, H, T, S] in q.dtype, after dropout.
 
+    bias: one, or several in a tuple; they add up.
     scale: None for K**-0.5, a float, or a traced scalar.
     dropout: None, or a `Dropout`; the mask is the same in every implementation.
     implementation: "xla" holds all [B, H, T, S] scores, "xla_blocked" a block of queries at a time, in the gradient
@@ -47,11 +48,12 @@ def attention(
     Raises ValueError for shapes or options that do not fit, TypeError for dtypes that are not floating, and
     NotImplementedError for "pallas", which has no kernels yet.
     """
-    _check(q, k, v, mask, bias, dropout)
+    biases = bias if isinstance(bias, tuple) else () if bias is None else (bias,)
+    _check(q, k, v, mask, biases, dropout)
     chosen = _choose(implementation, T=q.shape[1], S=k.shape[1], return_weights=return_weights)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     seed, rate = (None, 0.0) if dropout is None or dropout.rate == 0 else (dropout.seed(), dropout.rate)
-    arguments = {"mask": mask, "bias": bias, "scale": scale, "seed": seed, "rate": rate}
+    arguments = {"mask": mask, "biases": biases, "scale": scale, "seed": seed, "rate": rate}
     if chosen == "xla_blocked":
         return blocked.attend(q, k, v, **arguments)
     out, weights = reference.attend(q, k, v, **arguments)
@@ -73,8 +75,9 @@ def _choose(implementation, *, T, S, return_weights):
     return implementation
 
 
-def _check(q, k, v, mask, bias, dropout):
-    for name, value, kinds in (("mask", mask, Mask), ("bias", bias, Bias | None), ("dropout", dropout, Dropout | None)):
+def _check(q, k, v, mask, biases, dropout):
+    given = [("mask", mask, Mask), ("dropout", dropout, Dropout | None), *(("bias", bias, Bias) for bias in biases)]
+    for name, value, kinds in given:
         if not isinstance(value, kinds):
             raise TypeError(f"{name} must be {kinds}; got {type(value)}")
     for name, x in (("q", q), ("k", k), ("v", v)):
@@ -90,5 +93,5 @@ def _check(q, k, v, mask, bias, dropout):
     if v.shape[:3] != (B, S, H):
         raise ValueError(f"v must be [B, S, H, Kv] with k's B, S, H = {B}, {S}, {H}; got {list(v.shape)}")
     mask.check(B, S)
-    if bias is not None:
+    for bias in biases:
         bias.check(B, H, T, S, K)

@@ -9,13 +9,17 @@ from pallas_kernels.dropout import drop
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
-def scores(q, k, bias, scale, start):
-    """float32 [B, H, T, S]: scaled products with the bias."""
-    products = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=jnp.float32)
-    if bias is None:
-        return products * scale
-    added = bias.dense(q, k, start)
-    return (products + added) * scale if bias.before_scale else products * scale + added
+def scores(q, k, biases, scale, start):
+    """float32 [B, H, T, S]: scaled products with the biases."""
+    result = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=jnp.float32)
+    for bias in biases:
+        if bias.before_scale:
+            result = result + bias.dense(q, k, start)
+    result = result * scale
+    for bias in biases:
+        if not bias.before_scale:
+            result = result + bias.dense(q, k, start)
+    return result
 
 
 def softmax(scores, visible):
@@ -41,11 +45,11 @@ def weighted_sum(weights, v, dtype):
     ).astype(dtype)
 
 
-def attend(q, k, v, *, mask, bias, scale, seed, rate):
+def attend(q, k, v, *, mask, biases, scale, seed, rate):
     """Output [B, T, H, Kv] in q.dtype, and float32 weights [B, H, T, S] after dropout (seed: uint32 [2], or None)."""
     (B, T), S = q.shape[:2], k.shape[1]
     visible = None if mask.hides_nothing else mask.dense(B, T, S)
-    weights = softmax(scores(q, k, bias, scale, mask.start), visible)
+    weights = softmax(scores(q, k, biases, scale, mask.start), visible)
     if seed is not None:
         weights = drop(weights, seed, rate, jnp.arange(T), jnp.arange(S))
     return weighted_sum(weights, v, q.dtype), weights

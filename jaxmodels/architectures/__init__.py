@@ -1,10 +1,10 @@
 """The families, and which class a checkpoint or an auto-class name means (PARITY C17)."""
 
-from jaxmodels.architectures import gpt2
+from jaxmodels.architectures import dpr, gpt2, roberta_prelayernorm
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
 
-FAMILIES = (gpt2,)
+FAMILIES = (gpt2, dpr, roberta_prelayernorm)
 
 MODELS: dict[str, type[Model]] = {
     name: value
@@ -14,22 +14,59 @@ MODELS: dict[str, type[Model]] = {
 }
 CONFIGS: dict[str, type[Config]] = {model.config_class.model_type: model.config_class for model in MODELS.values()}
 
+_ROBERTA = "roberta-prelayernorm"
 AUTO: dict[str, dict[str, type[Model]]] = {
-    "AutoModel": {"gpt2": gpt2.GPT2Model},
-    "AutoModelForCausalLM": {"gpt2": gpt2.GPT2LMHeadModel},
-    "AutoModelForPreTraining": {"gpt2": gpt2.GPT2LMHeadModel},
-    "AutoModelForQuestionAnswering": {"gpt2": gpt2.GPT2ForQuestionAnswering},
-    "AutoModelForSequenceClassification": {"gpt2": gpt2.GPT2ForSequenceClassification},
-    "AutoModelForTokenClassification": {"gpt2": gpt2.GPT2ForTokenClassification},
-    "AutoModelWithLMHead": {"gpt2": gpt2.GPT2LMHeadModel},
+    "AutoModel": {
+        "gpt2": gpt2.GPT2Model,
+        "dpr": dpr.DPRQuestionEncoder,
+        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormModel,
+    },
+    "AutoModelForCausalLM": {
+        "gpt2": gpt2.GPT2LMHeadModel,
+        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForCausalLM,
+    },
+    "AutoModelForMaskedLM": {_ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM},
+    "AutoModelForMultipleChoice": {_ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMultipleChoice},
+    "AutoModelForPreTraining": {
+        "gpt2": gpt2.GPT2LMHeadModel,
+        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
+    },
+    "AutoModelForQuestionAnswering": {
+        "gpt2": gpt2.GPT2ForQuestionAnswering,
+        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForQuestionAnswering,
+    },
+    "AutoModelForSequenceClassification": {
+        "gpt2": gpt2.GPT2ForSequenceClassification,
+        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForSequenceClassification,
+    },
+    "AutoModelForTokenClassification": {
+        "gpt2": gpt2.GPT2ForTokenClassification,
+        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForTokenClassification,
+    },
+    "AutoModelWithLMHead": {
+        "gpt2": gpt2.GPT2LMHeadModel,
+        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
+    },
 }
 
 
-def config_class(model_type: str | None) -> type[Config]:
-    """The config of that model_type; ValueError lists the families there are."""
-    if model_type not in CONFIGS:
-        raise ValueError(f"model_type {model_type!r} is none of the families here: {', '.join(sorted(CONFIGS))}")
-    return CONFIGS[model_type]
+def config_class(model_type: str | None, choice: type[Model] | str | None = None) -> type[Config]:
+    """The config of that model_type.
+
+    Args:
+      choice: the class to load, which may read the checkpoints of a relative (DPR's encoders read BERT's).
+
+    Raises:
+      ValueError: another family; the message lists those that are here.
+    """
+    if model_type in CONFIGS:
+        return CONFIGS[model_type]
+    chosen = MODELS.get(choice) if isinstance(choice, str) else choice
+    if chosen is not None and model_type in chosen.config_class.relatives:
+        return chosen.config_class
+    readers = sorted(name for name, model in MODELS.items() if model_type in model.config_class.relatives)
+    hint = f"; its weights load into {', '.join(readers)}: pass cls=" if readers else ""
+    raise ValueError(f"model_type {model_type!r} is none of the families here: {', '.join(sorted(CONFIGS))}{hint}")
 
 
 def model_class(choice: type[Model] | str | None, config: Config) -> type[Model]:

@@ -58,9 +58,9 @@ def generate(
     batch, length = ids.shape
     new = settings.new_tokens(length)
     longest = int(mask.sum(axis=1).max())
-    if longest + new > config.max_position_embeddings:
+    if longest + new > model.max_tokens:
         raise ValueError(
-            f"a prompt of {longest} tokens and {new} new ones are more than the {config.max_position_embeddings} "
+            f"a prompt of {longest} tokens and {new} new ones are more than the {model.max_tokens} "
             f"positions of this model; cut the prompt or lower max_new_tokens"
         )
     pad = settings.fill_id()

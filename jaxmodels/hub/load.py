@@ -1,5 +1,6 @@
 """Loading: tensors stream from the file, are rearranged, and land on their shards one parameter at a time."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def load(
       attention, remat, unroll: see `Model`.
       revision, subfolder: of a Hub repository.
       ignore_mismatched_sizes: initialise parameters whose shape differs, with a warning.
-      config_changes: other values for keys of the config, e.g. num_labels=5.
+      config_changes: other values for keys of the config, e.g. num_labels=5; or attributes of the class itself, e.g.
+        add_pooling_layer=False.
 
     Raises:
       FileNotFoundError: no such folder or repository, or no weights in it.
@@ -60,12 +62,12 @@ def load(
     """
     folder = checkpoint_folder(name, revision, subfolder)
     finish_save(folder)
-    config = _config(folder, config_changes)
+    config, choices = _config(folder, cls, config_changes)
     entries = open_folder(folder)
     if (mesh is None) != (rules is None):
         raise ValueError("mesh and rules go together: give both or neither")
     compute, stored = _dtypes(dtype, param_dtype, config, entries)
-    choices = {"attention": attention, "remat": remat, "unroll": unroll}
+    choices |= {"attention": attention, "remat": remat, "unroll": unroll}
     model = model_class(cls, config)(config, dtype=compute, param_dtype=stored, **choices)
 
     shapes = {path: leaf.shape for path, leaf in flatten(abstract(model)).items()}
@@ -94,13 +96,17 @@ def kept_heads(model: Model) -> dict[int, list[int]]:
     }
 
 
-def _config(folder: Path, changes: dict) -> Config:
+def _config(folder: Path, cls: type[Model] | str | None, changes: dict) -> tuple[Config, dict]:
+    """The config with the changes, and those of them that are attributes of the class."""
     values = read_json(folder / "config.json")
-    config = config_class(values.get("model_type")).from_dict(values)
+    config = config_class(values.get("model_type"), cls).from_dict(values)
     if (folder / "generation_config.json").is_file():
         # Its values win over the same keys in config.json.
         config = config.replace(generation={**config.generation, **read_json(folder / "generation_config.json")})
-    return config.replace(**changes) if changes else config
+    common = {field.name for field in dataclasses.fields(Model)}
+    own = {field.name for field in dataclasses.fields(model_class(cls, config))} - common
+    choices = {name: changes.pop(name) for name in own & changes.keys()}
+    return config.replace(**changes) if changes else config, choices
 
 
 def _dtypes(dtype, param_dtype, config: Config, entries) -> tuple[jnp.dtype, jnp.dtype]:
@@ -118,7 +124,7 @@ def _report(folder: Path, model: Model, found: Plan, ignore_mismatched: bool) ->
     """Raises or warns; returns the paths that are to be initialised."""
     name = type(model).__name__
     bases = {rule.path for rule in model.table.rules}
-    absent = [path for path in found.missing if model.table.short(path, "/") in bases]
+    absent = [path for path in found.missing if model.table.short_path(path) in bases]
     mismatched = [] if ignore_mismatched else list(found.mismatched.values())
     if found.unknown or absent or mismatched:
         hint = "ignore_mismatched_sizes=True initialises these instead." if mismatched else ""

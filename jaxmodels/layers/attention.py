@@ -1,5 +1,7 @@
 """Multi-head attention: projections around the one attention function of `pallas_kernels`."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ class Attention(nn.Module):
       num_heads, head_dim: H and K.
       cross: queries come from x and keys and values from `source`.
       dropout: rate on the attention probabilities.
+      relative: called with `name=`, makes a module whose call gives a bias of its own, with parameters.
       implementation: name passed to `pallas_kernels.attention`.
     """
 
@@ -28,6 +31,7 @@ class Attention(nn.Module):
     cross: bool = False
     use_bias: bool = True
     dropout: float = 0.0
+    relative: Callable[..., nn.Module] | None = None
     implementation: str = "auto"
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
@@ -52,7 +56,7 @@ class Attention(nn.Module):
           x: [B,T,D].
           mask: who sees whom.
           scale: factor on the scores; None means K**-0.5.
-          bias: a bias of `pallas_kernels`, added to the scaled scores.
+          bias: None, a bias of `pallas_kernels`, or a tuple of them.
           head_mask: [H], multiplies each head's probabilities after dropout (reference: PARITY C6).
           source: [B,S,D'] encoder states, for cross attention.
           kept: keys and values from earlier calls. Self attention writes the new ones at `start`; cross attention
@@ -63,6 +67,8 @@ class Attention(nn.Module):
           [B,T,D], the probabilities [B,H,T,S] or None, the keys and values to keep or None.
         """
         query, key, value, kept = self._project(x, source, kept, start)
+        if self.relative is not None:
+            bias = (*_as_tuple(bias), self.relative(name="relative")())
         active = self.dropout > 0.0 and self.has_rng("dropout")
         result = attention(
             query,
@@ -102,3 +108,7 @@ class Attention(nn.Module):
 
     def _linear(self, features, axes, init, name):
         return Linear(features, axes, init, self.use_bias, self.dtype, self.param_dtype, name=name)
+
+
+def _as_tuple(bias) -> tuple:
+    return bias if isinstance(bias, tuple) else () if bias is None else (bias,)

@@ -24,22 +24,30 @@ class LayerOutput:
 
 
 class FeedForward(nn.Module):
-    """D -> F -> D with an activation between."""
+    """D -> F -> D with an activation between.
+
+    chunk: tokens that go through at a time, 0 for all: the [B,T,F] between is then never whole (PARITY C5).
+    """
 
     features: int
     activation: str
     kernel_init: Initializer
     out_init: Initializer
     use_bias: bool = True
+    chunk: int = 0
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         common = (self.use_bias, self.dtype, self.param_dtype)
-        h = Linear((self.features,), ("embed", "mlp"), self.kernel_init, *common, name="up")(x)
-        h = activation(self.activation)(h)
-        return Linear((x.shape[-1],), ("mlp", "embed"), self.out_init, *common, name="down")(h)
+        up = Linear((self.features,), ("embed", "mlp"), self.kernel_init, *common, name="up")
+        down = Linear((x.shape[-1],), ("mlp", "embed"), self.out_init, *common, name="down")
+        length, chunk = x.shape[1], self.chunk
+        if chunk and length % chunk:
+            raise ValueError(f"chunk_size_feed_forward={chunk} does not divide the {length} tokens; pad them, or 0")
+        parts = jnp.split(x, length // chunk, axis=1) if chunk else [x]
+        return jnp.concatenate([down(activation(self.activation)(up(part))) for part in parts], axis=1)
 
 
 class Layer(nn.Module):

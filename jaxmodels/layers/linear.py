@@ -59,7 +59,12 @@ def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name:
 
 
 class Embedding(nn.Module):
-    """A table `[size, D]`: looked up by ids, and, where the head is tied to it, multiplied with hidden states."""
+    """A table `[size, D]`: looked up by ids, and, where the head is tied to it, multiplied with hidden states.
+
+    Attributes:
+      axis: logical name of the table's first axis.
+      padding: an id whose row starts as zeros and is not trained by looking it up (torch's `padding_idx`).
+    """
 
     size: int
     features: int
@@ -67,21 +72,30 @@ class Embedding(nn.Module):
     axis: str = "vocab"
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    padding: int | None = None
 
     def setup(self):
-        init = nn.with_logical_partitioning(self.kernel_init, (self.axis, "embed"))
+        init = self.kernel_init if self.padding is None else _without_row(self.kernel_init, self.padding)
+        init = nn.with_logical_partitioning(init, (self.axis, "embed"))
         self.embedding = self.param("embedding", init, (self.size, self.features), self.param_dtype)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """ids [...] -> [..., D]. An id outside the table gives NaN: under jit nothing can be raised."""
         ids = jnp.where(ids < 0, self.size, ids.astype(jnp.int32))  # a negative index would count from the end
-        return jnp.take(self.embedding, ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
+        rows = jnp.take(self.embedding, ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
+        if self.padding is None:
+            return rows
+        return jnp.where((ids == self.padding)[..., None], jax.lax.stop_gradient(rows), rows)
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Logits [..., size] in float32 of hidden states x [..., D] against every row."""
         table = self.embedding.astype(self.dtype)
         dims = (((x.ndim - 1,), (1,)), ((), ()))
         return jax.lax.dot_general(x.astype(self.dtype), table, dims, preferred_element_type=jnp.float32)
+
+
+def _without_row(init: Initializer, row: int) -> Initializer:
+    return lambda key, shape, dtype: init(key, shape, dtype).at[row].set(0)
 
 
 def dropout(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:

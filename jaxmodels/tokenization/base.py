@@ -114,6 +114,8 @@ class Tokenizer(SpecialTokens, Decoding):
         if options.is_split_into_words:
             self._check_words()
         encodings = self._run(rows, options)
+        if options.max_length is None:
+            self._check_length(max(map(len, encodings), default=0), remedy="truncation=True")
         sample = range(len(encodings))
         if options.return_overflowing_tokens:
             sample = [i for i, row in enumerate(encodings) for _ in range(1 + len(row.overflowing))]
@@ -154,7 +156,7 @@ class Tokenizer(SpecialTokens, Decoding):
             "pad_id": self.pad_token_id,
             "pad_token": self.pad_token,
         }
-        encodings = self._engine.encode(
+        return self._engine.encode(
             rows,
             words=options.is_split_into_words,
             add_special_tokens=options.add_special_tokens,
@@ -162,28 +164,29 @@ class Tokenizer(SpecialTokens, Decoding):
             truncation=truncation,
             padding=padding,
         )
-        longest = max(map(len, encodings), default=0)
-        if limits.max_length is None and longest > self.model_max_length:
+
+    def _check_length(self, longest: int, remedy: str):
+        if longest > self.model_max_length:
             self.warn_once(
                 "too long",
-                f"a text has {longest} tokens and the model takes {self.model_max_length}: pass truncation=True, "
+                f"a text has {longest} tokens and the model takes {self.model_max_length}: pass {remedy}, "
                 "or the model will read past its position table",
             )
-        return encodings
 
     def _check_words(self):
         """For a family that cannot encode texts split into words as it is set up."""
 
     def encode(self, text, text_pair=None, **options) -> list[int]:
         """The ids of one text or pair as a list, or as an array [1, T] with return_tensors."""
-        ids = self(text, text_pair, **options)["input_ids"]
+        # not a family's own call, which may take other texts
+        ids = Tokenizer.__call__(self, text, text_pair, **options)["input_ids"]
         if options.get("return_tensors"):
             return ids
         return [row.tolist() for row in ids] if isinstance(ids, list) else ids.tolist()
 
     def tokenize(self, text, pair=None, add_special_tokens: bool = False, **options) -> list[str]:
         """The tokens of one text or pair as strings."""
-        return self(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
+        return Tokenizer.__call__(self, text, pair, add_special_tokens=add_special_tokens, **options).tokens()
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a call puts around a text, or around a pair."""

@@ -54,7 +54,8 @@ class GPT2Tokenizer(ByteLevelTokenizer):
 
     @classmethod
     def recognises(cls, tokens: AbstractSet[str]) -> bool:
-        return "<|endoftext|>" in tokens
+        # RoBERTa's vocabulary holds GPT-2's
+        return "<|endoftext|>" in tokens and "<s>" not in tokens
 
     @property
     def add_bos_token(self) -> bool:

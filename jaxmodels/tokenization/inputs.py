@@ -9,7 +9,7 @@ def as_batch(text, pair, is_split_into_words: bool) -> tuple[list, bool]:
     A text is a str, or a list of str where `is_split_into_words`. A batch is a list, tuple or numpy array of texts; of
     pairs, too, where `pair` is None and the texts are not split into words.
     """
-    text, pair = _plain(text), _plain(pair)
+    text, pair = plain(text), plain(pair)
     if is_split_into_words:
         batched = isinstance(text, list) and bool(text) and isinstance(text[0], (list, tuple, np.ndarray))
     else:
@@ -45,7 +45,7 @@ def check_unicode(rows: list):
                 ) from None
 
 
-def _plain(value):
+def plain(value):
     """Tuples and arrays as lists."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
@@ -72,7 +72,7 @@ def _text_or_pair(text, i: int):
 
 
 def _words(words, i: int) -> list[str]:
-    words = _plain(words)
+    words = plain(words)
     if isinstance(words, list) and all(isinstance(word, str) for word in words):
         return words
     raise TypeError(f"text {i} must be a list of str, as is_split_into_words=True says, got {type(words).__name__}")

@@ -8,10 +8,15 @@ import huggingface_hub
 
 from jaxmodels.tokenization import files
 from jaxmodels.tokenization.base import Tokenizer
+from jaxmodels.tokenization.bert import BertTokenizer
+from jaxmodels.tokenization.dpr import DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer, DPRReaderTokenizer
 from jaxmodels.tokenization.gpt2 import GPT2Tokenizer
+from jaxmodels.tokenization.roberta import RobertaTokenizer
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {cls.__name__: cls for cls in (GPT2Tokenizer,)}
-"""Every family's classes by Hugging Face's names, without "Fast"."""
+FAMILIES = (GPT2Tokenizer, RobertaTokenizer, BertTokenizer)
+FAMILIES += (DPRQuestionEncoderTokenizer, DPRContextEncoderTokenizer, DPRReaderTokenizer)
+TOKENIZERS: dict[str, type[Tokenizer]] = {cls.__name__: cls for cls in FAMILIES}
+"""Every family's classes by Hugging Face's names, without "Fast"; where a folder leaves a choice, the first one."""
 
 COMMON_FILES = (files.TOKENIZER, files.CONFIG, files.SPECIAL_MAP, files.ADDED, files.CHAT_TEMPLATE, "config.json")
 
@@ -80,9 +85,11 @@ def _class(folder: Path) -> type[Tokenizer]:
         if name and name != "PreTrainedTokenizer":
             raise ValueError(f"{folder} is for a {name}; the tokenizers here are {_names()}")
     model_type = model_config.get("model_type")
-    for cls in TOKENIZERS.values():
-        if model_type in cls.MODEL_TYPES:
-            return cls
+    of_type = [cls for cls in TOKENIZERS.values() if model_type in cls.MODEL_TYPES]
+    if of_type:
+        # DPR's models have a tokenizer each
+        named = [f"{model}Tokenizer" for model in model_config.get("architectures") or ()]
+        return next((cls for cls in of_type if cls.__name__ in named), of_type[0])
     if model_type is not None:
         raise ValueError(f"{folder} is for the model type {model_type!r}; the tokenizers here are {_names()}")
     tokens = _tokens(folder)

@@ -36,6 +36,8 @@ def sees(mask, b, t, s):
 def bias_of(bias, q, k, start, b, h, t, s):
     """(added before scaling, added after scaling)."""
     T = q.shape[1]
+    if isinstance(bias, tuple):
+        return tuple(map(sum, zip(*(bias_of(each, q, k, start, b, h, t, s) for each in bias), strict=True)))
     if isinstance(bias, DenseBias):
         return 0.0, np.broadcast_to(bias.values, (q.shape[0], H, T, k.shape[1]))[b, h, t, s]
     if isinstance(bias, ToeplitzBias):
@@ -118,6 +120,11 @@ class Case:
             "toeplitz": lambda: ToeplitzBias(normal(H, T + S - 1)),
             "toeplitz per example": lambda: ToeplitzBias(normal(B, H, T + S - 1)),
             "relative_key": lambda: RelativeKeyBias(normal(2 * P - 1, K)),
+            "relative_key + toeplitz + dense": lambda: (
+                RelativeKeyBias(normal(2 * P - 1, K)),
+                ToeplitzBias(normal(H, T + S - 1)),
+                DenseBias(normal(B, 1, T, S)),
+            ),
             "relative_key_query": lambda: RelativeKeyBias(normal(2 * P - 1, K), key_term=True),
         }[self.bias]()
         return q, k, v, mask, bias, Dropout(self.rate, jax.random.key(7)) if self.rate else None
@@ -136,6 +143,8 @@ CASES = [
     Case(6, 17, start=(0, 9), causal=True, bias="relative_key_query", rate=0.2),
     Case(19, 19, bias="relative_key_query", scale=1.0),
     Case(19, 11, bias="dense", scale=1.0),
+    Case(1, 17, start=11, causal=True, bias="relative_key_query"),
+    Case(14, 14, bias="relative_key + toeplitz + dense", scale=0.7),
     Case(8, 19, bias="dense rank 2", causal=True),
     Case(21, 21, window=(0, 0)),
     Case(21, 21, window=(2, 3), valid="some"),

@@ -39,7 +39,7 @@ flags = np.ones((2, 5), bool)
             r"diagonals must be \[H, T\+S-1\] = \[4, 7\]",
         ),
         ((q, k, v), {"bias": RelativeKeyBias(np.zeros((9, 4)))}, ValueError, r"must be \[2P-1, K\] with K = 8"),
-        ((q, k, v), {"bias": RelativeKeyBias(np.zeros((7, 8)))}, ValueError, "distances below P = 4 .* 5 keys"),
+        ((q, k, v), {"bias": (DenseBias(np.zeros((3, 4))), None)}, TypeError, "bias must be"),
         (
             (q, k, v),
             {"implementation": "flash"},

@@ -5,18 +5,21 @@ and every gradient. Eager attention, because the reference's fused attention sil
 """
 
 import dataclasses
+import inspect
 from pathlib import Path
 
 import jax
 import numpy as np
 import torch
 import transformers
+from parity.tiny import TINY, sizes
 from safetensors.torch import save_file
 
 import jaxmodels as jm
+from jaxmodels.architectures.base import Model
+from jaxmodels.outputs import Output
 from jaxmodels.parameters import flatten
 
-TINY = {"vocab_size": 67, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0}
 TOLERANCE = 2e-5
 
 
@@ -25,21 +28,23 @@ class Pair:
     """The same model twice, and the folder that both can be loaded from."""
 
     reference: transformers.PreTrainedModel
-    model: jm.GPT2Model
+    model: Model
     params: dict
     folder: Path
 
 
 def torch_model(name: str, seed: int = 0, **config) -> transformers.PreTrainedModel:
     """A model of the reference in evaluation mode; weights, biases and norms are all random."""
-    values = transformers.GPT2Config(**{**TINY, "attn_implementation": "eager", **config})
+    cls = getattr(transformers, name)
+    values = cls.config_class(**{**sizes(name), "attn_implementation": "eager", **config})
     torch.manual_seed(seed)
-    model = getattr(transformers, name)(values).eval()
+    model = cls(values).eval()
     with torch.no_grad():
-        for parameter_name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             parameter.normal_(0.0, 0.15)
-            if "ln_" in parameter_name and parameter_name.endswith("weight"):
-                parameter += 1.0
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.weight += 1.0
     return model
 
 
@@ -60,7 +65,7 @@ def _split(inputs: dict) -> tuple[dict, dict]:
     return arrays, {k: v for k, v in inputs.items() if k not in arrays}
 
 
-def ours(pair: Pair, **inputs) -> jm.GPT2DoubleHeadsModelOutput:
+def ours(pair: Pair, **inputs) -> Output:
     """Our output; arrays are traced, everything else is static."""
     arrays, static = _split(inputs)
     return jax.jit(lambda params, arrays: pair.model.apply({"params": params}, **arrays, **static))(pair.params, arrays)
@@ -68,7 +73,7 @@ def ours(pair: Pair, **inputs) -> jm.GPT2DoubleHeadsModelOutput:
 
 def theirs(pair: Pair, **inputs):
     """The reference's output, without a cache unless `use_cache` says so."""
-    if "QuestionAnswering" not in type(pair.reference).__name__:  # its forward does not know the word
+    if "use_cache" in inspect.signature(pair.reference.forward).parameters:
         inputs = {"use_cache": False, **inputs}
     return pair.reference(**{k: as_torch(v) for k, v in inputs.items()})
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.reference import TINY, Pair, agree, agree_in_training, close, compare, ids, numbers, ours, pair, theirs
-from parity.tiny import tiny
+from parity.reference import Pair, agree, agree_in_training, close, compare, ids, numbers, ours, pair, theirs
+from parity.tiny import TINY, tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten

@@ -7,11 +7,34 @@ import jaxmodels as jm
 from jaxmodels.parameters import abstract
 
 TINY = {"vocab_size": 67, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0}
+_BERT = {"vocab_size": 67, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+# By the first letters of a class name: small values for the config of its family.
+SIZES = {
+    "GPT2": TINY,
+    "DPR": {**_BERT, "max_position_embeddings": 24, "type_vocab_size": 3},
+    # Positions are counted from pad_token_id + 1 = 2.
+    "Roberta": {**_BERT, "max_position_embeddings": 26, "type_vocab_size": 3},
+}
+
+
+_ROBERTA_HEADS = ("CausalLM", "MaskedLM", "MultipleChoice", "QuestionAnswering", "SequenceClassification")
+CLASSES = (
+    *("GPT2Model", "GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2ForSequenceClassification"),
+    *("GPT2ForTokenClassification", "GPT2ForQuestionAnswering"),
+    *("DPRContextEncoder", "DPRQuestionEncoder", "DPRReader", "RobertaPreLayerNormModel"),
+    *(f"RobertaPreLayerNormFor{head}" for head in (*_ROBERTA_HEADS, "TokenClassification")),
+)
+
+
+def sizes(name: str) -> dict:
+    """Values of a tiny config for a class of that name."""
+    return next(values for prefix, values in SIZES.items() if name.startswith(prefix))
 
 
 def tiny(name: str = "GPT2LMHeadModel", *, seed: int = 0, choices: dict | None = None, **config) -> tuple:
     """(model, params). The parameters are plain random numbers: compiling the initialisation would take seconds."""
-    model = getattr(jm, name)(jm.GPT2Config(**{**TINY, **config}), **(choices or {}))
+    cls = getattr(jm, name)
+    model = cls(cls.config_class(**{**sizes(name), **config}), **(choices or {}))
     return model, random_params(model, seed)
 
 

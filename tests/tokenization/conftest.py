@@ -1,4 +1,4 @@
-"""GPT-2's real vocabulary, in this library and in the reference's two implementations."""
+"""Real vocabularies, in this library and in the reference's two implementations."""
 
 import pytest
 import transformers
@@ -47,3 +47,21 @@ def small_folder(cases_dir):
 def small(small_folder):
     """Its tokenizer, without a pad token, for tests that change it."""
     return jt.load_tokenizer(small_folder)
+
+
+@pytest.fixture(scope="session")
+def bert_vocabulary(data_dir):
+    """The vocab.txt of bert-base-uncased."""
+    return str(data_dir / "tokenizers" / "bert-base-uncased" / "vocab.txt")
+
+
+@pytest.fixture(scope="session")
+def roberta_files(data_dir):
+    folder = data_dir / "tokenizers" / "roberta-base"
+    return {"vocab_file": str(folder / "vocab.json"), "merges_file": str(folder / "merges.txt")}
+
+
+@pytest.fixture(scope="session")
+def small_bert_folder(cases_dir):
+    """A folder with a BERT vocabulary of 95 tokens, quick to load, and its configs."""
+    return cases_dir / "dpr_question_tokenizer" / "tokenizer"

@@ -103,3 +103,48 @@ def test_C16_names_with_and_without_the_prefix_and_causal_buffers(prefix, tmp_pa
         assert messages == []
         table = params.get("transformer", params)["wte"]["embedding"]
         np.testing.assert_array_equal(table, reference.transformer.wte.weight.detach().numpy())
+
+
+ROBERTA_HEADS = {
+    "MaskedLM": {
+        "lm_head/dense/kernel",
+        "lm_head/dense/bias",
+        "lm_head/norm/scale",
+        "lm_head/norm/bias",
+        "lm_head/bias",
+    },
+    "TokenClassification": {"classifier/kernel", "classifier/bias"},
+    "MultipleChoice": {"classifier/kernel", "classifier/bias"},
+    "QuestionAnswering": {"qa_outputs/kernel", "qa_outputs/bias"},
+    "SequenceClassification": {
+        f"classifier/{part}/{leaf}" for part in ("dense", "out_proj") for leaf in ("kernel", "bias")
+    },
+}
+
+
+@pytest.mark.parametrize("head", ROBERTA_HEADS)
+def test_C16_roberta_heads_on_a_base_checkpoint(head, tmp_path):
+    name = f"RobertaPreLayerNormFor{head}"
+    model, params = tiny("RobertaPreLayerNormModel")
+    jm.save(tmp_path, model, params)
+    _, taken, messages = loaded(tmp_path, cls=name)
+    fresh = {path for path in flatten(taken) if not path.startswith("roberta_prelayernorm/")}
+    assert fresh == ROBERTA_HEADS[head]
+    assert "initialised" in messages[0] and name in messages[0] and all(path in messages[0] for path in fresh)
+    # Multiple choice reads the pooled state; to the other heads the base model's pooler is of no use, and they say so.
+    assert [("pooler" in message and "unused" in message) for message in messages[1:]] == [True] * (
+        head != "MultipleChoice"
+    )
+    for path, leaf in flatten(params).items():
+        if head == "MultipleChoice" or not path.startswith("pooler"):
+            np.testing.assert_array_equal(flatten(taken)[f"roberta_prelayernorm/{path}"], leaf, err_msg=path)
+
+
+def test_C16_cross_attention_added_to_an_encoder_is_initialised_and_named(tmp_path):
+    """How an encoder checkpoint becomes the decoder of a sequence-to-sequence model."""
+    jm.save(tmp_path, *tiny("RobertaPreLayerNormForMaskedLM"))
+    options = {"is_decoder": True, "add_cross_attention": True}
+    _, params, messages = loaded(tmp_path, cls="RobertaPreLayerNormForCausalLM", **options)
+    assert len(messages) == 1 and "cross_attention/q/kernel" in messages[0] and "cross_attention_norm" in messages[0]
+    layers = params["roberta_prelayernorm"]["encoder"]["layers"]
+    assert np.isfinite(layers["cross_attention"]["kv"]["kernel"]).all()

@@ -6,19 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.tiny import tiny
+from parity.tiny import CLASSES, tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten
 
-CLASSES = (
-    "GPT2Model",
-    "GPT2LMHeadModel",
-    "GPT2DoubleHeadsModel",
-    "GPT2ForSequenceClassification",
-    "GPT2ForTokenClassification",
-    "GPT2ForQuestionAnswering",
-)
 VARIANTS = {
     "plain": {},
     "cross": {"add_cross_attention": True},
@@ -50,6 +42,21 @@ def test_C16_every_class_returns_as_itself(name, tmp_path):
     assert type(loaded) is type(model)
     assert loaded.config.replace(architectures=None, torch_dtype=None) == model.config
     same_bits(again, params)
+
+
+ROBERTA_VARIANTS = {
+    "cross": {"is_decoder": True, "add_cross_attention": True},
+    "untied": {"tie_word_embeddings": False},
+    "relative": {"position_embedding_type": "relative_key"},
+    "one-layer": {"num_hidden_layers": 1},
+}
+
+
+@pytest.mark.parametrize("variant", ROBERTA_VARIANTS)
+def test_C16_every_variant_of_roberta_returns(variant, tmp_path):
+    model, params = tiny("RobertaPreLayerNormForMaskedLM", **ROBERTA_VARIANTS[variant])
+    jm.save(tmp_path, model, params)
+    same_bits(jm.load(tmp_path)[1], params)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -8,19 +8,10 @@ import pytest
 import torch
 import transformers
 from parity.reference import close, ids
-from parity.tiny import tiny
+from parity.tiny import CLASSES, tiny
 from safetensors.numpy import load_file
 
 import jaxmodels as jm
-
-CLASSES = (
-    "GPT2Model",
-    "GPT2LMHeadModel",
-    "GPT2DoubleHeadsModel",
-    "GPT2ForSequenceClassification",
-    "GPT2ForTokenClassification",
-    "GPT2ForQuestionAnswering",
-)
 
 
 def in_torch(name, folder, **options):
@@ -32,14 +23,15 @@ def in_torch(name, folder, **options):
 
 
 def agree(model, params, reference):
-    first = jax.jit(lambda p: model.apply({"params": p}, ids((2, 5)))[0])(params)
-    close(first, reference(torch.tensor(ids((2, 5))))[0].detach())
+    rows = ids((2, 3, 5) if "MultipleChoice" in type(model).__name__ else (2, 5), low=2)
+    first = jax.jit(lambda p: model.apply({"params": p}, rows)[0])(params)
+    close(first, reference(torch.tensor(rows))[0].detach())
 
 
 @pytest.mark.parametrize("shards", [False, True], ids=["whole", "sharded"])
 @pytest.mark.parametrize("name", CLASSES)
 def test_C16_every_class_loads_in_torch(name, shards, tmp_path):
-    model, params = tiny(name, num_labels=3)
+    model, params = tiny(name, num_labels=2)
     jm.save(tmp_path, model, params, **({"max_shard_size": "20KB"} if shards else {}))
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == shards
     reference = in_torch(name, tmp_path)
@@ -54,6 +46,22 @@ def test_C16_variants_load_in_torch(options, tmp_path):
     model, params = tiny(**options)
     jm.save(tmp_path, model, params)
     agree(model, params, in_torch("GPT2LMHeadModel", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"is_decoder": True, "add_cross_attention": True},
+        {"tie_word_embeddings": False},
+        {"position_embedding_type": "relative_key_query"},
+    ],
+    ids=str,
+)
+def test_C16_variants_of_roberta_load_in_torch(options, tmp_path):
+    name = "RobertaPreLayerNormForCausalLM" if "is_decoder" in options else "RobertaPreLayerNormForMaskedLM"
+    model, params = tiny(name, **options)
+    jm.save(tmp_path, model, params)
+    agree(model, params, in_torch(name, tmp_path))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

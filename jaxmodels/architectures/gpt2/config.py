@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+from jaxmodels.architectures.checks import check_heads, check_positive, check_rates
 from jaxmodels.config import Config
 from jaxmodels.layers.activations import activation
 
@@ -63,16 +64,11 @@ class GPT2Config(Config):
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
     def validate(self):
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"GPT2Config: {name} is a positive int, got {getattr(self, name)!r}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"GPT2Config: n_head={self.n_head} does not divide n_embd={self.n_embd}")
+        check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        check_heads(self)
+        check_rates(self, *_RATES)
         if self.mlp_dim < 1:
             raise ValueError(f"GPT2Config: n_inner is a positive int or None (4 * n_embd), got {self.n_inner!r}")
-        for name in _RATES:
-            if not 0.0 <= (getattr(self, name) or 0.0) < 1.0:
-                raise ValueError(f"GPT2Config: {name} is a rate in [0, 1), got {getattr(self, name)!r}")
         activation(self.activation_function)
         if self.summary_activation:
             activation(self.summary_activation)
@@ -80,11 +76,3 @@ class GPT2Config(Config):
             raise NotImplementedError("GPT2Config: summary_type='attn' is not implemented in the reference either")
         if self.summary_type not in _SUMMARY_TYPES:
             raise ValueError(f"GPT2Config: summary_type is one of {_SUMMARY_TYPES}, not {self.summary_type!r}")
-        for layer, heads in self.pruned_heads.items():
-            if not 0 <= layer < self.n_layer or any(not 0 <= h < self.n_head for h in heads):
-                raise ValueError(
-                    f"GPT2Config: pruned_heads names layer {layer}, heads {list(heads)}; "
-                    f"there are {self.n_layer} layers of {self.n_head} heads"
-                )
-            if len(heads) == self.n_head:
-                raise ValueError(f"GPT2Config: pruned_heads leaves no head in layer {layer}")

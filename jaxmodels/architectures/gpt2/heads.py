@@ -5,10 +5,10 @@ import warnings
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.architectures.base import check_shape
 from jaxmodels.architectures.gpt2.config import GPT2Config
 from jaxmodels.architectures.gpt2.model import GPT2Model, GPT2PreTrainedModel
 from jaxmodels.architectures.gpt2.summary import SequenceSummary
+from jaxmodels.architectures.inputs import check_shape, refuse_cache
 from jaxmodels.layers.linear import Linear, dropout, scaled_normal
 from jaxmodels.layers.losses import classification_loss, cross_entropy, next_token_loss, span_loss
 from jaxmodels.outputs import (
@@ -47,10 +47,6 @@ class _WithHead(GPT2PreTrainedModel):
         out = self.transformer(*args, **{**options, "return_dict": True})
         return out, out.last_hidden_state
 
-    def finish(self, out: Output, options: dict) -> Output | tuple:
-        asked = options.get("return_dict")
-        return out if (self.config.return_dict if asked is None else asked) else out.to_tuple()
-
     def linear(self, features: int, use_bias: bool, config: GPT2Config | None = None) -> Linear:
         """A classifier over hidden states; its few outputs are never sharded."""
         std = (config or self.config).initializer_range
@@ -87,7 +83,9 @@ class GPT2LMHeadModel(_WithLanguageHead):
             labels = check_shape("labels", labels, out.last_hidden_state.shape[:-1])
             loss = next_token_loss(logits, labels[..., -logits_to_keep:])
         sides = {name: getattr(out, name) for name in ("cache", "hidden_states", "attentions", "cross_attentions")}
-        return self.finish(CausalLMOutputWithCrossAttentions(loss=loss, logits=logits, **sides), options)
+        return self.answer(
+            CausalLMOutputWithCrossAttentions(loss=loss, logits=logits, **sides), options.get("return_dict")
+        )
 
 
 class GPT2DoubleHeadsModel(_WithLanguageHead):
@@ -123,7 +121,7 @@ class GPT2DoubleHeadsModel(_WithLanguageHead):
             hidden_states=out.hidden_states,
             attentions=out.attentions,
         )
-        return self.finish(result, options)
+        return self.answer(result, options.get("return_dict"))
 
 
 class GPT2ForSequenceClassification(_WithHead):
@@ -150,7 +148,7 @@ class GPT2ForSequenceClassification(_WithHead):
         result = SequenceClassifierOutputWithPast(
             loss=loss, logits=logits, cache=out.cache, hidden_states=out.hidden_states, attentions=out.attentions
         )
-        return self.finish(result, options)
+        return self.answer(result, options.get("return_dict"))
 
     def _last_token(self, input_ids, batch: int, length: int) -> jax.Array:
         """[B]: the rightmost token that is not the pad id, whatever the attention mask says (PARITY G15)."""
@@ -183,7 +181,7 @@ class GPT2ForTokenClassification(_WithHead):
         result = TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=out.hidden_states, attentions=out.attentions
         )
-        return self.finish(result, options)
+        return self.answer(result, options.get("return_dict"))
 
 
 class GPT2ForQuestionAnswering(_WithHead):
@@ -202,10 +200,4 @@ class GPT2ForQuestionAnswering(_WithHead):
         result = QuestionAnsweringModelOutput(
             loss=loss, start_logits=start, end_logits=end, hidden_states=out.hidden_states, attentions=out.attentions
         )
-        return self.finish(result, options)
-
-
-def refuse_cache(options: dict) -> None:
-    """These heads read whole texts; their output has no field for a cache, and dropping one would be silent."""
-    if options.get("cache") is not None:
-        raise ValueError("this head reads the whole text at once and takes no cache")
+        return self.answer(result, options.get("return_dict"))

@@ -7,19 +7,26 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxmodels.architectures.base import Model, as_rows, check_ids, check_shape, is_concrete, warn_of_unmasked_padding
+from jaxmodels.architectures.base import Model
 from jaxmodels.architectures.gpt2.config import GPT2Config
 from jaxmodels.architectures.gpt2.weights import TABLE
+from jaxmodels.architectures.inputs import (
+    as_rows,
+    check_ids,
+    encoder_source,
+    is_concrete,
+    warn_of_unmasked_padding,
+    words,
+)
+from jaxmodels.architectures.pruning import head_keywords, without_pruned
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.layer import FeedForward, Layer
 from jaxmodels.layers.linear import Embedding, dropout, layer_norm, scaled_normal
-from jaxmodels.layers.masks import cross_visibility
+from jaxmodels.layers.masks import self_visibility
 from jaxmodels.layers.stack import Stack
 from jaxmodels.outputs import BaseModelOutputWithPastAndCrossAttentions
-from pallas_kernels import Mask
 
 
 class GPT2PreTrainedModel(Model):
@@ -32,6 +39,11 @@ class GPT2PreTrainedModel(Model):
         """An empty cache of [batch, n_head, length, head_dim] keys and values per layer, in the compute dtype."""
         c = self.config
         return Cache.zeros(batch, length, layers=c.n_layer, heads=c.n_head, head_dim=c.head_dim, dtype=self.dtype)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, in tokens."""
+        return self.config.n_positions
 
     @staticmethod
     def count_to_position(count: jax.Array) -> jax.Array:
@@ -88,14 +100,15 @@ class GPT2Model(GPT2PreTrainedModel):
         batch, length, _ = x.shape
         if attention_mask is None and input_ids is not None:
             warn_of_unmasked_padding(input_ids, c.pad_token_id)
-        mask, cache = self._mask(attention_mask, cache, batch, length)
-        source, cross = self._source(x, encoder_hidden_states, encoder_attention_mask, cache)
-        attentions = c.output_attentions if output_attentions is None else output_attentions
-        hidden = c.output_hidden_states if output_hidden_states is None else output_hidden_states
-
-        heads = self._head_mask(head_mask)
-        shared = {"mask": mask, "source": source, "output_attentions": attentions, **cross}
-        per_layer = {} if heads is None else {"head_mask": heads, "cross_head_mask": self._head_mask(head_mask, ())}
+        if attention_mask is not None:  # [B,choices,T] as rows, like the ids
+            attention_mask = jnp.asarray(attention_mask).reshape(-1, jnp.shape(attention_mask)[-1])
+        visible, cache = self_visibility(attention_mask, cache, batch, length, causal=True)
+        source, cross = encoder_source(
+            c, x, encoder_hidden_states, encoder_attention_mask, cache, initializing=self.is_initializing()
+        )
+        attentions, hidden = self.asked(output_attentions, output_hidden_states)
+        shared = {"source": source, "output_attentions": attentions, **visible, **cross}
+        per_layer = head_keywords(c, head_mask)
         scale = c.head_dim**-0.5 if c.scale_attn_weights else 1.0
         if c.scale_attn_by_inverse_layer_idx:
             per_layer["scale"] = scale / jnp.arange(1, c.n_layer + 1, dtype=jnp.float32)
@@ -110,10 +123,10 @@ class GPT2Model(GPT2PreTrainedModel):
             last_hidden_state=x.reshape(*lead, *x.shape[1:]),
             cache=out.cache,
             hidden_states=states,
-            attentions=self._without_pruned(out.attentions),
+            attentions=without_pruned(c, out.attentions),
             cross_attentions=out.cross_attentions,
         )
-        return result if (c.return_dict if return_dict is None else return_dict) else result.to_tuple()
+        return self.answer(result, return_dict)
 
     def _layer(self) -> Layer:
         c = self.config
@@ -143,18 +156,8 @@ class GPT2Model(GPT2PreTrainedModel):
     def _embed(self, input_ids, inputs_embeds, token_type_ids, position_ids, cache):
         """Sum of the embeddings [B,T,D], and the leading shape that the caller gave."""
         c = self.config
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds, one of the two")
-        if input_ids is not None:
-            ids = check_ids("input_ids", input_ids, c.vocab_size, "the vocabulary", ranks=(2, 3))
-            lead, length = ids.shape[:-1], ids.shape[-1]
-            x = self.wte(ids.reshape(-1, length))
-        else:
-            x = jnp.asarray(inputs_embeds, self.dtype)
-            if x.ndim not in (3, 4) or x.shape[-1] != c.n_embd or x.size == 0:
-                raise ValueError(f"inputs_embeds has shape [B,T,{c.n_embd}], got {x.shape}")
-            lead, length = x.shape[:-2], x.shape[-2]
-            x = x.reshape(-1, length, c.n_embd)
+        x, lead = words(self.wte, c, input_ids, inputs_embeds, ranks=(2, 3))
+        x, length = x.astype(self.dtype), x.shape[1]
         x = x + self.wpe(self._positions(position_ids, x.shape[0], length, cache))
         if token_type_ids is not None:
             types = check_ids("token_type_ids", token_type_ids, c.vocab_size, "the vocabulary", ranks=(1, 2, 3))
@@ -171,55 +174,3 @@ class GPT2Model(GPT2PreTrainedModel):
         if last > size:
             raise ValueError(f"{last} tokens are more than the {size} positions of this model (n_positions); cut them")
         return start + jnp.arange(length)[None]
-
-    def _mask(self, attention_mask, cache, batch, length) -> tuple[Mask, Cache | None]:
-        if attention_mask is not None:
-            attention_mask = jnp.asarray(attention_mask)
-            attention_mask = attention_mask.reshape(-1, attention_mask.shape[-1])
-        if cache is not None:
-            cache = cache.reserve(batch, length, attention_mask)
-            return Mask(causal=True, key_valid=cache.valid, query_start=cache.length), cache
-        if attention_mask is not None:
-            attention_mask = check_shape("attention_mask", attention_mask, (batch, length)).astype(bool)
-        return Mask(causal=True, key_valid=attention_mask), None
-
-    def _source(self, x, states, mask, cache):
-        """Encoder states and what the cross attention may see of them."""
-        c = self.config
-        if not c.add_cross_attention:
-            if states is not None or mask is not None:
-                raise ValueError("encoder_hidden_states needs a config with add_cross_attention=True")
-            return None, {}
-        if states is None and self.is_initializing():
-            states = jnp.zeros((x.shape[0], 1, c.n_embd), self.dtype)
-        kept = cache is not None and cache.layers[0].cross is not None
-        if states is None and not kept:
-            return None, {}  # as in the reference: without encoder states the cross attention is skipped
-        if states is not None:
-            states = check_shape("encoder_hidden_states", states, (x.shape[0], None, c.n_embd)).astype(self.dtype)
-        length = states.shape[1] if states is not None else cache.layers[0].cross.length
-        return states, cross_visibility(mask, x.shape[0], x.shape[1], length)
-
-    def _head_mask(self, head_mask, pruned=None):
-        """[L,H] from [H] or [L,H]; pruned heads are masked, so that they stay out of the gradient too."""
-        c = self.config
-        pruned = c.pruned_heads.items() if pruned is None else pruned
-        if head_mask is None and not c.pruned_heads:
-            return None
-        keep = np.ones((c.n_layer, c.n_head), np.float32)
-        for layer, heads in pruned:
-            keep[layer, list(heads)] = 0.0
-        if head_mask is None:
-            return jnp.asarray(keep)
-        head_mask = jnp.asarray(head_mask)
-        if head_mask.shape not in ((c.n_head,), (c.n_layer, c.n_head)):
-            raise ValueError(f"head_mask has shape {(c.n_head,)} or {(c.n_layer, c.n_head)}, got {head_mask.shape}")
-        return head_mask * keep
-
-    def _without_pruned(self, attentions):
-        """The reference's attentions hold only the heads that are left: a tuple, where layers differ in number."""
-        c = self.config
-        if attentions is None or not c.pruned_heads:
-            return attentions
-        kept = [[h for h in range(c.n_head) if h not in c.pruned_heads.get(i, ())] for i in range(c.n_layer)]
-        return tuple(a[:, np.array(heads)] for a, heads in zip(attentions, kept, strict=True))

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.architectures.base import check_ids
 from jaxmodels.architectures.gpt2.config import GPT2Config
+from jaxmodels.architectures.inputs import check_ids
 from jaxmodels.layers.activations import activation
 from jaxmodels.layers.linear import Linear, dropout, scaled_normal
 

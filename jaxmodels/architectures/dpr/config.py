@@ -1,0 +1,35 @@
+"""DPR's facts (reference: transformers/models/dpr/configuration_dpr.py)."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from jaxmodels.architectures.bert_like import BertLikeConfig
+
+
+class DPRConfig(BertLikeConfig):
+    """Configuration of DPR's encoders and reader; names and defaults are Hugging Face's, the defaults are BERT-base's.
+
+    A BERT checkpoint's config.json is read too: DPR training starts from one.
+    """
+
+    model_type: ClassVar[str] = "dpr"
+    relatives: ClassVar[tuple[str, ...]] = ("bert",)
+    no_effect: ClassVar[Mapping[str, str]] = {
+        "classifier_dropout": "of BERT's classification heads, which DPR has not",
+        "directionality": "a note in the config of some BERT checkpoints",
+        **{
+            f"pooler_{name}": "of BERT's pooler, which DPR has not"
+            for name in ("fc_size", "num_attention_heads", "num_fc_layers", "size_per_head", "type")
+        },
+    }
+
+    pad_token_id: int | None = 0
+    projection_dim: int = 0
+
+    def validate(self):
+        super().validate()
+        if not isinstance(self.projection_dim, int) or self.projection_dim < 0:
+            raise ValueError(f"DPRConfig: projection_dim is 0 (none) or a width, got {self.projection_dim!r}")
+        for name in ("is_decoder", "add_cross_attention"):
+            if getattr(self, name):
+                raise ValueError(f"DPRConfig: {name}=True, but DPR's models are encoders")

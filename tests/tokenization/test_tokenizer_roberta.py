@@ -1,0 +1,128 @@
+"""Section 8, RoBERTa: ids, pairs and offsets equal the reference's, slow and fast, on the real vocabulary."""
+
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+import transformers
+from hard_texts import HARD_TEXTS
+
+import jaxmodels.tokenization as jt
+
+ROBERTA_TEXTS = [
+    "<s> a</s>b<pad><unk> x",
+    "a <mask> b<mask>c  <mask>\n<mask>",
+    "Paris is the <mask> of France.",
+    "<|endoftext|> <MASK> <mask",
+]
+PAIRS = [("a b", "c d"), ("", "c"), ("a", ""), ("", ""), ("a <mask>", " <mask> b")]
+
+
+@pytest.fixture(scope="module")
+def roberta(data_dir):
+    return jt.load_tokenizer(data_dir / "tokenizers" / "roberta-base")
+
+
+@pytest.fixture(scope="module")
+def slow_roberta(roberta_files):
+    return transformers.RobertaTokenizer(**roberta_files)
+
+
+@pytest.fixture(scope="module")
+def fast_roberta(roberta_files):
+    return transformers.RobertaTokenizerFast(**roberta_files)
+
+
+def test_section_8_roberta_ids_equal_both_references(roberta, slow_roberta, fast_roberta):
+    assert type(roberta) is jt.RobertaTokenizer
+    assert roberta.encode("Hello world") == [0, 31414, 232, 2]
+    for text in (*HARD_TEXTS, *ROBERTA_TEXTS):
+        ids = roberta.encode(text)
+        assert ids == fast_roberta.encode(text), ascii(text)
+        assert ids == slow_roberta.encode(text), ascii(text)
+        assert roberta.tokenize(text) == fast_roberta.tokenize(text)
+        for skip in (False, True):
+            assert roberta.decode(ids, skip, False) == fast_roberta.decode(ids, skip, False)
+
+
+def test_section_8_roberta_real_text_equals_both_references(roberta, slow_roberta, fast_roberta, data_dir):
+    articles = json.loads((data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
+    texts = [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
+    ids = [row.tolist() for row in roberta(texts)["input_ids"]]
+    assert ids == fast_roberta(texts)["input_ids"]
+    assert all(ids[i] == slow_roberta.encode(texts[i]) for i in range(0, len(texts), 20))
+
+
+def test_section_8_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
+    tokenizer = jt.RobertaTokenizer(**roberta_files)
+    texts = [*HARD_TEXTS, *ROBERTA_TEXTS]
+    for name in ("input_ids", "offset_mapping"):
+        got, expected = (tok(texts, return_offsets_mapping=True)[name] for tok in (tokenizer, roberta))
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert tokenizer.special_tokens_map == roberta.special_tokens_map
+    assert len(tokenizer) == len(roberta) == 50265
+
+
+@pytest.mark.parametrize(("text", "pair"), PAIRS)
+def test_section_8_roberta_pairs(roberta, slow_roberta, fast_roberta, text, pair):
+    options = {"return_special_tokens_mask": True, "return_token_type_ids": True}
+    got = roberta(text, pair, **options)
+    for reference in (slow_roberta, fast_roberta):
+        # alone, an empty second text counts as none for the fast one; in a batch it does not
+        expected = reference([text], [pair], **options)
+        for name in ("input_ids", "token_type_ids", "attention_mask", "special_tokens_mask"):
+            assert got[name].tolist() == expected[name][0], name
+    assert set(roberta(text, pair)) == {"input_ids", "attention_mask"}
+    for is_pair in (False, True):
+        assert roberta.num_special_tokens_to_add(is_pair) == slow_roberta.num_special_tokens_to_add(is_pair)
+
+
+@pytest.mark.parametrize("trim_offsets", [True, False])
+@pytest.mark.parametrize("add_prefix_space", [True, False])
+@pytest.mark.parametrize("source", ["vocabulary", "tokenizer.json"])
+def test_section_8_roberta_offsets_and_prefix_space(data_dir, roberta_files, source, trim_offsets, add_prefix_space):
+    options = {"trim_offsets": trim_offsets, "add_prefix_space": add_prefix_space}
+    folder = data_dir / "tokenizers" / "roberta-base"
+    from_json = source == "tokenizer.json"
+    arguments = {"tokenizer_file": str(folder / source)} if from_json else roberta_files
+    tokenizer = jt.RobertaTokenizer(**arguments, **options)
+    reference = transformers.RobertaTokenizerFast(**arguments, **options)
+    assert (tokenizer.trim_offsets, tokenizer.add_prefix_space) == (trim_offsets, add_prefix_space)
+    for text in ("a b", " a  b\n c", "é 🙂 x", "a <mask> b", ""):
+        got = tokenizer(text, return_offsets_mapping=True)
+        expected = reference(text, return_offsets_mapping=True)
+        assert got["input_ids"].tolist() == expected["input_ids"]
+        assert got["offset_mapping"].tolist() == [list(span) for span in expected["offset_mapping"]]
+
+
+def test_section_8_roberta_mask_token_takes_the_space_before_it(roberta, roberta_files):
+    assert roberta.encode("a  <mask> b") == [0, 102, 50264, 741, 2]
+    plain = tokenizers.AddedToken("<mask>", lstrip=False, special=True, normalized=False)
+    tokenizer = jt.RobertaTokenizer(**roberta_files, mask_token=plain)
+    reference = transformers.RobertaTokenizerFast(**roberta_files, mask_token=plain)
+    assert tokenizer.tokenize("a  <mask> b") == reference.tokenize("a  <mask> b") == ["a", "Ġ", "Ġ", "<mask>", "Ġb"]
+
+
+def test_section_8_roberta_other_special_tokens(roberta_files):
+    options = {"cls_token": "<cls>", "sep_token": "<sep>", "mask_token": "[mask]"}
+    tokenizer = jt.RobertaTokenizer(**roberta_files, **options)
+    reference = transformers.RobertaTokenizer(**roberta_files, **options)
+    assert tokenizer.get_added_vocab() == reference.get_added_vocab()
+    assert tokenizer.encode("a [mask]", "b") == reference.encode("a [mask]", "b")
+    tokenizer.sep_token = "</s>"
+    assert tokenizer.encode("a") == [tokenizer.cls_token_id, 102, 2]
+    with pytest.raises(ValueError, match="needs a cls_token and a sep_token"):
+        jt.RobertaTokenizer(**roberta_files, cls_token=None)
+
+
+def test_section_8_roberta_words(roberta, roberta_files):
+    with pytest.raises(ValueError, match="add_prefix_space=True"):
+        roberta(["a", "b"], is_split_into_words=True)
+    tokenizer = jt.RobertaTokenizer(**roberta_files, add_prefix_space=True)
+    reference = transformers.RobertaTokenizerFast(**roberta_files, add_prefix_space=True)
+    words = [["Empire", "State", "Building"], ["don't", "🙂", ""]]
+    got, expected = (tok(words, is_split_into_words=True) for tok in (tokenizer, reference))
+    assert [row.tolist() for row in got["input_ids"]] == expected["input_ids"]
+    assert [got.word_ids(i) for i in range(2)] == [expected.word_ids(i) for i in range(2)]

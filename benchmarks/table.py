@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.cases import Case
+from benchmarks.case import Case
 from benchmarks.coordinator import Row
 
 LIMITS = {"bandwidth": ("memory bandwidth", "GB/s"), "gemm": ("float32 matrix product", "GFLOP/s")}

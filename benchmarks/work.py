@@ -1,4 +1,4 @@
-"""What a call costs at least, from the shapes of GPT-2: the numerators of the shares.
+"""What a call costs at least, from the shapes of the models: the numerators of the shares.
 
 D width, L layers, V vocabulary, T tokens in a row.
 """
@@ -24,6 +24,18 @@ def prefill_gigaflops(model: Mapping[str, float], batch: int, length: int) -> fl
 def train_gigaflops(model: Mapping[str, float], batch: int, length: int) -> float:
     """GFLOP of forward and backward (twice the forward), the head at every position."""
     return 3 * batch * (_body_flops(model, length) + length * _head_flops(model)) / 1e9
+
+
+def encoder_gigaflops(encoder: Mapping[str, float], length: int) -> float:
+    """GFLOP of one text of that length through BERT's layers; padding is not counted."""
+    d, f = encoder["hidden_size"], encoder["intermediate_size"]
+    return encoder["num_hidden_layers"] * (length * (8 * d * d + 4 * d * f) + 4 * length * length * d) / 1e9
+
+
+def masked_gigaflops(encoder: Mapping[str, float], length: int) -> float:
+    """GFLOP of one text through the layers and the language head at every position."""
+    d = encoder["hidden_size"]
+    return encoder_gigaflops(encoder, length) + length * (2 * d * d + 2 * d * encoder["vocab_size"]) / 1e9
 
 
 def embedding_sizes(model: Mapping[str, float]) -> tuple[float, float]:

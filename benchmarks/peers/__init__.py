@@ -5,6 +5,8 @@ A function sets up (loads, converts) and returns a `Job`; what it does is not ti
 decode(folder, ids, new): greedy continuation of every row of `ids` by `new` tokens; values: the sequences [B,T+new].
 prefill(folder, ids): logits of the last position; values [B,V].
 train(folder, ids): one step of next-token loss and AdamW(1e-4, weight_decay=0.01); value: the loss before the update.
+encode(folder, texts, rows): a vector for every text of `texts` (ids), `rows` at a time; values: the vectors in order.
+masked_lm(folder, ids): logits of every position; values: some of them.
 load(folder): parameters from the file, and the sum over all of them, so that pages that were only mapped are read too.
 """
 
@@ -19,6 +21,7 @@ MODULES = {
     "hf-torch-sdpa": "benchmarks.peers.hf_torch",
     "hf-flax": "benchmarks.peers.hf_flax",
     "ctranslate2-f32": "benchmarks.peers.ctranslate2_f32",
+    "onnxruntime": "benchmarks.peers.onnx_runtime",
 }
 
 
@@ -45,3 +48,33 @@ class Job:
 def total(arrays: Iterable[np.ndarray]) -> float:
     """The sum over every tensor, by numpy for every peer: views of the parameters, nothing is copied or compiled."""
     return float(sum(array.sum(dtype=np.float32) for array in arrays))
+
+
+# What a peer's batch of texts is: their places, and ids and mask [rows,T].
+TextBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def as_they_come(texts: list[list[int]], rows: int) -> list[TextBatch]:
+    """Batches in the order given, each padded to its longest text: what one writes without further thought."""
+    places = np.arange(len(texts))
+    return [padded(texts, part) for part in np.split(places, range(rows, len(texts), rows))]
+
+
+def padded(texts: list[list[int]], places: np.ndarray, width: int = 0) -> TextBatch:
+    """Those texts as one batch, padded with 0 to the longest or to `width`."""
+    width = max(width, *(len(texts[place]) for place in places))
+    ids = np.zeros((len(places), width), np.int64)
+    for row, place in enumerate(places):
+        ids[row, : len(texts[place])] = texts[place]
+    return places, ids, (ids != 0).astype(np.int64)
+
+
+def in_order(results: Iterable[tuple[np.ndarray, Any]]) -> list[float]:
+    """The vectors of all batches, text by text."""
+    places, vectors = zip(*results, strict=True)
+    return as_values(np.concatenate([np.asarray(part) for part in vectors])[np.argsort(np.concatenate(places))])
+
+
+def some_logits(logits: Any) -> list[float]:
+    """Logits [B,T,V] at every 64th position of every 97th word: all of them would be gigabytes of text."""
+    return as_values(np.asarray(logits)[:, ::64, ::97])

@@ -1,14 +1,18 @@
 """The former Hugging Face Flax models (in Transformers up to 4.57)."""
 
+import json
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from transformers import FlaxGPT2LMHeadModel
+from safetensors.numpy import load_file, save_file
+from transformers import FlaxBertModel, FlaxGPT2LMHeadModel, FlaxRobertaPreLayerNormForMaskedLM
 
-from benchmarks.peers import Job, total
+from benchmarks.peers import Job, as_they_come, in_order, some_logits, total
 
 
 def decode(folder: str, ids: list[list[int]], new: int) -> Job:
@@ -57,6 +61,40 @@ def train(folder: str, ids: list[list[int]]) -> Job:
         return value
 
     return Job(run)
+
+
+def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
+    """It has no DPR: BERT's first state."""
+    with tempfile.TemporaryDirectory() as bert:
+        _write_bert(Path(folder), Path(bert))
+        model = FlaxBertModel.from_pretrained(bert, add_pooling_layer=False)
+    params, batches = jax.tree.map(jnp.asarray, model.params), as_they_come(texts, rows)
+
+    @jax.jit
+    def forward(params, ids, mask):
+        return model(ids, attention_mask=mask, params=params).last_hidden_state[:, 0]
+
+    def run():
+        return [(places, forward(params, ids, mask)) for places, ids, mask in batches]
+
+    return Job(lambda: jax.block_until_ready(run()), values=in_order)
+
+
+def masked_lm(folder: str, ids: list[list[int]]) -> Job:
+    model = FlaxRobertaPreLayerNormForMaskedLM.from_pretrained(folder)
+    params, batch = jax.tree.map(jnp.asarray, model.params), jnp.array(ids, jnp.int32)
+    forward = jax.jit(lambda params, batch: model(batch, params=params).logits)
+    return Job(lambda: forward(params, batch).block_until_ready(), values=some_logits)
+
+
+def _write_bert(dpr: Path, bert: Path) -> None:
+    """The encoder inside a DPR folder, as a BERT folder."""
+    tensors = load_file(dpr / "model.safetensors")
+    renamed = {name.removeprefix("ctx_encoder.bert_model."): tensor for name, tensor in tensors.items()}
+    save_file(renamed, bert / "model.safetensors", metadata={"format": "pt"})
+    (bert / "config.json").write_text(
+        json.dumps({**json.loads((dpr / "config.json").read_text()), "model_type": "bert"})
+    )
 
 
 def load(folder: str) -> Job:

@@ -3,9 +3,9 @@
 import os
 
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import DPRContextEncoder, GPT2LMHeadModel, RobertaPreLayerNormForMaskedLM
 
-from benchmarks.peers import Job, total
+from benchmarks.peers import Job, as_they_come, in_order, some_logits, total
 
 
 def decode(folder: str, ids: list[list[int]], new: int) -> Job:
@@ -47,6 +47,32 @@ def train(folder: str, ids: list[list[int]]) -> Job:
     return Job(run)
 
 
+def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
+    model = _threads(DPRContextEncoder.from_pretrained(folder, attn_implementation="sdpa"))
+    batches = as_they_come(texts, rows)
+
+    @torch.inference_mode()
+    def run():
+        found = []
+        for places, ids, mask in batches:
+            out = model(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+            found.append((places, out.pooler_output))
+        return found
+
+    return Job(run, values=in_order)
+
+
+def masked_lm(folder: str, ids: list[list[int]]) -> Job:
+    """It has no fused attention for this family."""
+    model, batch = _threads(RobertaPreLayerNormForMaskedLM.from_pretrained(folder)), torch.tensor(ids)
+
+    @torch.inference_mode()
+    def run():
+        return model(batch).logits
+
+    return Job(run, values=some_logits)
+
+
 def load(folder: str) -> Job:
     def run():
         model = GPT2LMHeadModel.from_pretrained(folder)
@@ -56,5 +82,10 @@ def load(folder: str) -> Job:
 
 
 def _model(folder: str) -> GPT2LMHeadModel:
+    return _threads(GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa"))
+
+
+def _threads(model: torch.nn.Module) -> torch.nn.Module:
+    """The model in evaluation mode, on all cores."""
     torch.set_num_threads(os.cpu_count())
-    return GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa").eval()
+    return model.eval()

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 
 import jaxmodels as jm
-from benchmarks.peers import Job, total
+from benchmarks.peers import Job, in_order, padded, some_logits, total
+from jaxmodels.parameters import abstract
 from jaxmodels.training import abstract_state, init_state, make_step
 
 
@@ -65,9 +66,43 @@ def compile_step(folder: str, config: dict, ids: list[list[int]], unroll: bool) 
     return Job(run, values=lambda lowered: [], facts=lambda lowered: {"program KiB": len(lowered.as_text()) / 1024})
 
 
-def write_weights(folder: str, config: dict) -> Job:
+def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
+    model, params = jm.load(folder)
+    plan = jm.length_batches([len(text) for text in texts], rows)
+    batches = [padded(texts, places, width) for places, width in plan]
+    forward = jax.jit(lambda params, ids, mask: model.apply({"params": params}, ids, attention_mask=mask).pooler_output)
+
+    def run():
+        # All batches are on their way before the first is waited for.
+        return [(places, forward(params, ids, mask)) for places, ids, mask in batches]
+
+    return Job(lambda: jax.block_until_ready(run()), values=in_order)
+
+
+def masked_lm(folder: str, ids: list[list[int]]) -> Job:
+    model, params = jm.load(folder)
+    batch = jnp.array(ids, jnp.int32)
+    forward = jax.jit(lambda params, batch: model.apply({"params": params}, batch).logits)
+    return Job(lambda: forward(params, batch).block_until_ready(), values=some_logits)
+
+
+def memory(folder: str, cls: str, config: dict, ids: list[list[int]], attention: str) -> Job:
+    """Compiles a forward pass without any parameters, for the memory it takes beside them; `folder` is not read."""
+    cls = getattr(jm, cls)
+    model = cls(cls.config_class(**config), attention=attention)
+    batch = jax.ShapeDtypeStruct(np.shape(ids), jnp.int32)
+    forward = jax.jit(lambda params, ids: model.apply({"params": params}, ids)[0])
+
+    def run():
+        return forward.lower(abstract(model), batch).compile().memory_analysis()
+
+    return Job(run, values=lambda _: [], facts=lambda found: {"temporary MiB": found.temp_size_in_bytes / 2**20})
+
+
+def write_weights(folder: str, cls: str, config: dict) -> Job:
     """Random weights in Hugging Face's format, which every peer then loads."""
-    model = jm.GPT2LMHeadModel(jm.GPT2Config(**config))
+    cls = getattr(jm, cls)
+    model = cls(cls.config_class(**config))
 
     def run():
         jm.save(folder, model, jm.init(model, jax.random.key(0)))

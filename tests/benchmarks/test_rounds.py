@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cases import Case, Rate
+from benchmarks.case import Case, Rate
 from benchmarks.coordinator import measure, take_rounds
 from benchmarks.lane import ROOT, Lane, NoReply, Participant
 

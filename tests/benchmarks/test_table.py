@@ -1,6 +1,6 @@
 """The tables, from made-up figures."""
 
-from benchmarks.cases import Case, Rate
+from benchmarks.case import Case, Rate
 from benchmarks.coordinator import Row
 from benchmarks.lane import Participant
 from benchmarks.table import remarks, table

@@ -7,20 +7,20 @@ import pytest
 
 import jaxmodels as jm
 from benchmarks import work
-from benchmarks.cases import GPT2_SMALL
+from benchmarks.scales import BASE
 from jaxmodels.parameters import abstract, flatten
 
 WIDE = {"vocab_size": 1000, "n_positions": 64, "n_embd": 128, "n_layer": 2, "n_head": 2}
 
 
 def test_sizes_are_those_of_the_parameters():
-    sizes = {p: np.prod(leaf.shape) for p, leaf in flatten(abstract(_model(GPT2_SMALL.model))).items()}
+    sizes = {p: np.prod(leaf.shape) for p, leaf in flatten(abstract(_model(BASE.model))).items()}
     words, positions = sizes["transformer/wte/embedding"], sizes["transformer/wpe/embedding"]
-    assert work.embedding_sizes(GPT2_SMALL.model) == (words, positions)
+    assert work.embedding_sizes(BASE.model) == (words, positions)
     # The limit on memory while loading counts in largest tensors; stacked layers are larger in larger models.
     assert max(sizes.values()) == words
-    assert work.file_gigabytes(GPT2_SMALL.model) == pytest.approx(4 * sum(sizes.values()) / 1e9)
-    assert work.decode_gigabytes(GPT2_SMALL.model, 3) == pytest.approx(3 * 4 * (sum(sizes.values()) - positions) / 1e9)
+    assert work.file_gigabytes(BASE.model) == pytest.approx(4 * sum(sizes.values()) / 1e9)
+    assert work.decode_gigabytes(BASE.model, 3) == pytest.approx(3 * 4 * (sum(sizes.values()) - positions) / 1e9)
 
 
 def test_prefill_counts_the_matrix_products():
@@ -43,3 +43,15 @@ def _model(sizes):
 def _flops(function, ids) -> float:
     """XLA's count, which holds the elementwise work too."""
     return jax.jit(function).lower(abstract(_model(WIDE)), ids).cost_analysis()["flops"]
+
+
+ENCODER = {**BASE.encoder, "vocab_size": 1000, "hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 256}
+
+
+def test_encoders_count_their_matrix_products():
+    sizes = {**ENCODER, "num_attention_heads": 2, "hidden_act": "relu"}  # erf would be a fifth of so small a model
+    model = jm.RobertaPreLayerNormForMaskedLM(jm.RobertaPreLayerNormConfig(**sizes), unroll=True)
+    ids = jax.ShapeDtypeStruct((2, 64), jnp.int32)
+    counted = jax.jit(lambda params, ids: model.apply({"params": params}, ids).logits).lower(abstract(model), ids)
+    expected = counted.cost_analysis()["flops"] / 1e9
+    assert 2 * work.masked_gigaflops(sizes, 64) == pytest.approx(expected, rel=0.05)

@@ -1,0 +1,6 @@
+"""All cases by name."""
+
+from benchmarks import encoder_cases, gpt2_cases
+from benchmarks.case import CaseMaker
+
+CASES: dict[str, CaseMaker] = {**gpt2_cases.CASES, **encoder_cases.CASES}

@@ -1,0 +1,93 @@
+"""The sizes of the cases: real ones, and tiny ones that try everything out."""
+
+import dataclasses
+from collections.abc import Mapping
+
+# Lengths in WordPiece tokens, with [CLS] and [SEP], of every 16th paragraph of SQuAD 1.1's dev set in the order of the
+# file, cut at 256: 128 of 2067.
+# fmt: off
+PARAGRAPHS = (
+    159, 99, 145, 138, 161, 169, 256, 164, 64, 68, 93, 39, 37, 67, 101, 84, 102, 192, 114, 89, 216, 150, 193, 250,
+    192, 68, 85, 190, 94, 79, 63, 145, 164, 110, 169, 115, 140, 139, 256, 135, 133, 127, 133, 110, 172, 120, 100,
+    256, 163, 256, 104, 256, 256, 112, 101, 192, 114, 163, 89, 143, 159, 169, 251, 184, 171, 117, 217, 256, 126,
+    164, 203, 256, 113, 200, 102, 250, 175, 139, 108, 164, 105, 175, 139, 185, 195, 131, 256, 172, 133, 171, 115,
+    179, 186, 156, 185, 175, 130, 168, 146, 129, 121, 115, 164, 132, 145, 145, 204, 124, 201, 210, 147, 117, 142,
+    146, 177, 204, 152, 213, 188, 256, 243, 139, 129, 256, 129, 216, 136, 113,
+)
+# fmt: on
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Sizes of all cases.
+
+    Attributes:
+      model: GPT-2 config keys. With its own initializer_range of 0.02 a random model only echoes the last token.
+      encoder: BERT config keys, for DPR and RoBERTa-PreLayerNorm.
+      depths: numbers of layers; passages, masked: rows and tokens; the rest lengths in tokens.
+      paragraphs: lengths of real texts.
+    """
+
+    model: Mapping[str, float]
+    encoder: Mapping[str, float]
+    prompt: int
+    new: int
+    prefill: int
+    train: int
+    depths: tuple[int, ...]
+    passages: tuple[int, int]
+    masked: tuple[int, int]
+    paragraphs: tuple[int, ...]
+    bandwidth_mib: int
+    gemm_size: int
+
+
+BASE = Scale(
+    model={
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": 768,
+        "n_layer": 12,
+        "n_head": 12,
+        "initializer_range": 0.05,
+    },
+    encoder={
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 514,
+    },
+    prompt=32,
+    new=128,
+    prefill=512,
+    train=512,
+    depths=(12, 24, 48),
+    passages=(32, 256),
+    masked=(8, 512),
+    paragraphs=PARAGRAPHS,
+    bandwidth_mib=512,
+    gemm_size=2048,
+)
+TINY = Scale(
+    model={"vocab_size": 512, "n_positions": 64, "n_embd": 128, "n_layer": 2, "n_head": 2, "initializer_range": 0.15},
+    encoder={
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "max_position_embeddings": 258,
+    },
+    prompt=8,
+    new=8,
+    prefill=32,
+    train=32,
+    depths=(1, 2, 4),
+    passages=(2, 16),
+    masked=(2, 16),
+    paragraphs=(7, 30, 12, 9, 25, 18, 40, 8),
+    bandwidth_mib=8,
+    gemm_size=128,
+)

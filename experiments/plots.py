@@ -1,4 +1,4 @@
-"""The loss curve as a picture."""
+"""Curves over training as pictures."""
 
 import os
 from pathlib import Path
@@ -12,30 +12,62 @@ import numpy as np
 INK, MUTED, TRAIN, VALIDATION = "#222222", "#777777", "#9ecae1", "#08519c"
 
 
-def loss_curve(path: Path, train: tuple, validation: tuple, baselines: dict[str, float], title: str) -> None:
-    """Draws bits per byte over steps.
+def loss_curve(
+    path: Path,
+    train: tuple,
+    validation: tuple,
+    *,
+    title: str,
+    unit: str,
+    held_out: str = "validation, on a part of the held-out text",
+    baselines: dict[str, float] | None = None,
+) -> None:
+    """Draws a loss over steps.
 
     Args:
-      train, validation: (steps, bits per byte), sequences of the same length. The training curve is noisy, a batch per
-        point; its running mean is drawn over it.
-      baselines: name -> bits per byte, as horizontal lines.
+      train, validation: (steps, losses), sequences of the same length. The training curve is noisy, a batch per point;
+        its running mean is drawn over it.
+      unit: what the losses are, for the axis. held_out: what the validation curve is, for the legend.
+      baselines: name -> loss of others, as horizontal lines.
     """
+    baselines = baselines or {}
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     steps, bits = map(np.asarray, train)
     axes.plot(steps, bits, color=TRAIN, linewidth=0.6, alpha=0.6)
-    axes.plot(steps, _smooth(bits), color=TRAIN, linewidth=2, label="training (running mean)")
+    axes.plot(steps, smooth(bits), color=TRAIN, linewidth=2, label="training (running mean)")
     axes.plot(
         *validation,
         color=VALIDATION,
         linewidth=2,
         marker="o",
         markersize=4,
-        label="validation, on a part of the held-out text",
+        label=held_out,
     )
     axes.set_xlim(0, steps.max() * 1.02)
     low = min([*validation[1], *baselines.values(), np.percentile(bits, 1)])
     high = max([*baselines.values(), np.percentile(bits, 97), validation[1][0]])
     axes.set_ylim(low - 0.08 * (high - low), high + 0.05 * (high - low))
+    axes.set_ylabel(f"{unit} (lower is better)")
+    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.98))
+    _finish(path, figure, axes, title, baselines)
+
+
+def score_curve(path: Path, scores: tuple, *, title: str, unit: str, baselines: dict[str, float]) -> None:
+    """Draws a score between 0 and 1 over steps.
+
+    Args:
+      scores: (steps, scores), sequences of the same length.
+      unit, baselines: as in `loss_curve`.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    axes.plot(*scores, color=VALIDATION, linewidth=2, marker="o", markersize=4)
+    axes.set_xlim(0, max(scores[0]) * 1.02)
+    axes.set_ylim(0, min(1.2 * max([*scores[1], *baselines.values(), 0.05]), 1))
+    axes.set_ylabel(f"{unit} (higher is better)")
+    _finish(path, figure, axes, title, baselines)
+
+
+def _finish(path: Path, figure, axes, title: str, baselines: dict[str, float]) -> None:
     for name, value in baselines.items():
         axes.axhline(value, color=MUTED, linewidth=1, linestyle="--")
         axes.annotate(
@@ -44,16 +76,14 @@ def loss_curve(path: Path, train: tuple, validation: tuple, baselines: dict[str,
         )  # fmt: skip
     axes.set_title(title, loc="left", color=INK)
     axes.set_xlabel("step")
-    axes.set_ylabel("bits per byte (lower is better)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.98))
     draft = path.with_name(f".{path.name}")
     figure.savefig(draft, dpi=130, format="png")
     plt.close(figure)
     os.replace(draft, path)
 
 
-def _smooth(values: np.ndarray, width: int = 25) -> np.ndarray:
+def smooth(values: np.ndarray, width: int = 25) -> np.ndarray:
     """Mean over the last `width` values, or over as many as there are."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)

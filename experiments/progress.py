@@ -1,4 +1,4 @@
-"""What a training run says while it runs: a bar with loss, tokens per second and time left, and the metrics log."""
+"""What a training run says while it runs: a bar with loss, speed and time left, and the metrics log."""
 
 import math
 import sys
@@ -19,15 +19,16 @@ class Progress:
     """
 
     def __init__(
-        self, log: MetricsLog | None, schedule: optax.Schedule, *, start: int, steps: int, tokens_per_step: int
+        self, log: MetricsLog | None, schedule: optax.Schedule, *, start: int, steps: int, work: tuple[int, str]
     ):
         """Starts the bar at step `start`.
 
         Args:
           log: where the rows go; None in all processes but the first, and these draw no bar either.
           schedule: the learning rate, for the log.
+          work: what a step does, e.g. (4096, "tokens").
         """
-        self._log, self._schedule, self._tokens = log, schedule, tokens_per_step
+        self._log, self._schedule, (self._amount, self._unit) = log, schedule, work
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._since = time.perf_counter()
         # In a file or a pipe a bar is one line after another: fewer of them.
@@ -63,20 +64,21 @@ class Progress:
                     f"the loss of step {step} is {row['loss']}; lower optimizer.learning_rate and use --fresh"
                 )
         now = time.perf_counter()
-        speed = len(steps) * self._tokens / (now - self._since)
+        speed = len(steps) * self._amount / (now - self._since)
         self._since, self._pending = now, []
         if self._log is not None:
             rates = self._schedule(np.asarray(steps) - 1)
             for step, row, rate in zip(steps, metrics, rates, strict=True):
-                self._log.write({"step": step, **row, "learning_rate": rate, "tokens_per_second": speed})
-        self._bar.set_postfix_str(f"loss {metrics[-1]['loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
+                self._log.write({"step": step, **row, "learning_rate": rate, f"{self._unit}_per_second": speed})
+        self._bar.set_postfix_str(f"loss {metrics[-1]['loss']:.3f}, {speed:,.0f} {self._unit}/s", refresh=False)
         self._bar.update(len(steps))
 
-    def add_validation(self, step: int, loss: float, bits: float) -> None:
+    def add_validation(self, step: int, values: dict[str, float]) -> None:
         """Writes the row of an evaluation; its time does not count as training time."""
         if self._log is not None:
-            self._log.write({"step": step, "validation_loss": loss, "validation_bits_per_byte": bits})
-            self._bar.write(f"step {step}: validation loss {loss:.3f}, {bits:.3f} bits per byte")
+            self._log.write({"step": step, **values})
+            listed = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
+            self._bar.write(f"step {step}: {listed}")
         self._since = time.perf_counter()
 
     def sync(self) -> None:

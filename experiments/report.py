@@ -30,11 +30,16 @@ def introduce(data: Data, model: nn.Module, config: FrozenConfigDict) -> None:
     """Data, model and devices."""
     for name, split in (("training text", data.train), ("held-out text", data.validation)):
         say(f"{name}: {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {len(split.tokens):,} tokens")
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(model)))
+    introduce_model(model)
     seen = config.steps * config.batch_size * config.model.n_positions
     epochs = seen / len(data.train.tokens)
-    say(f"model: {count / 1e6:.2f} million parameters on {jax.device_count()} x {jax.devices()[0].device_kind}")
     say(f"training: {config.steps:,} steps over {seen / 1e6:.2f} million tokens, {epochs:.2f} epochs")
+
+
+def introduce_model(model: nn.Module) -> None:
+    """Size and devices."""
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(model)))
+    say(f"model: {count / 1e6:.2f} million parameters on {jax.device_count()} x {jax.devices()[0].device_kind}")
 
 
 def show(result: Mapping, folder: Path) -> None:
@@ -62,8 +67,9 @@ def plot(folder: Path, result: Mapping, train: Split) -> None:
         folder / "loss.png",
         curve("loss", lambda loss: baselines.bits_per_byte(loss, len(train.tokens), train.bytes)),
         curve("validation_bits_per_byte", float),
-        others,
-        f"GPT-2, {result['steps']:,} steps: {result['bits_per_byte'][OURS]:.3f} bits per byte of held-out text",
+        title=f"GPT-2, {result['steps']:,} steps: {result['bits_per_byte'][OURS]:.3f} bits per byte of held-out text",
+        unit="bits per byte",
+        baselines=others,
     )
 
 

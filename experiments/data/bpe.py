@@ -1,8 +1,9 @@
-"""A byte-level BPE trained on the corpus, in the files that GPT-2's tokenizer reads."""
+"""A byte-level BPE trained on the corpus, in the files that GPT-2's or RoBERTa's tokenizer reads."""
 
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -13,39 +14,56 @@ import jaxmodels as jm
 END = "<|endoftext|>"
 
 
-def train(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """Learns the merges (Radford et al. 2019, section 2.2). The end-of-text token gets id 0.
+class Family(NamedTuple):
+    """A tokenizer's class, and its special tokens in the order of their ids."""
+
+    cls: type
+    special: tuple[str, ...]
+
+
+GPT2 = Family(jm.GPT2Tokenizer, (END,))
+ROBERTA = Family(jm.RobertaTokenizer, ("<s>", "<pad>", "</s>", "<unk>", "<mask>"))
+
+
+def train(texts: Iterable[str], vocab_size: int, family: Family = GPT2) -> tokenizers.Tokenizer:
+    """Learns the merges (Radford et al. 2019, section 2.2). The special tokens get the first ids.
 
     Raises:
-      ValueError: a vocabulary without room for the 256 bytes and the end-of-text token.
+      ValueError: a vocabulary without room for the 256 bytes and the special tokens.
     """
-    if vocab_size < 257:
-        raise ValueError(f"tokenizer.vocab_size is at least 257 (the bytes and {END}), got {vocab_size}")
+    least = 256 + len(family.special)
+    if vocab_size < least:
+        raise ValueError(
+            f"tokenizer.vocab_size is at least {least} (the bytes and {' '.join(family.special)}), got {vocab_size}"
+        )
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     # Sorted: the library's set of bytes has another order in every process, and with it would every id.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=list(family.special),
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
-def save(tokenizer: tokenizers.Tokenizer, folder: Path, model_max_length: int) -> None:
+def save(tokenizer: tokenizers.Tokenizer, folder: Path, model_max_length: int, family: Family = GPT2) -> None:
     """Writes what `jm.load_tokenizer(folder)` reads, all of it or nothing."""
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     tokenizer.model.save(str(draft))
-    gpt2 = jm.GPT2Tokenizer(
+    ours = family.cls(
         vocab_file=draft / "vocab.json",
         merges_file=draft / "merges.txt",
         model_max_length=model_max_length,
         clean_up_tokenization_spaces=False,  # undoes English spacing, and would break code
     )
-    gpt2.save_pretrained(draft)
+    ours.save_pretrained(draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 
@@ -54,10 +72,10 @@ def is_saved(folder: Path) -> bool:
     return folder.is_dir()
 
 
-def token_bytes(tokenizer: jm.GPT2Tokenizer) -> np.ndarray:
-    """Length in bytes of every token's text, int32 [V]; the end-of-text token stands for none."""
-    lengths = np.zeros(len(tokenizer), np.int32)
+def token_bytes(tokenizer: jm.GPT2Tokenizer | jm.RobertaTokenizer) -> np.ndarray:
+    """Length in bytes of every token's text, int32 [V]; special tokens stand for none."""
+    lengths, special = np.zeros(len(tokenizer), np.int32), set(tokenizer.all_special_tokens)
     for token, index in tokenizer.get_vocab().items():
         # In a byte-level vocabulary each character of a token stands for one byte.
-        lengths[index] = 0 if token == END else len(token)
+        lengths[index] = 0 if token in special else len(token)
     return lengths

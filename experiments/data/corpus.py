@@ -1,4 +1,4 @@
-"""Texts to train on, each with the group that is held out together: the standard library, a folder, JSON lines."""
+"""Texts to train on, each with the group that is held out together: source code, English, a folder, JSON lines."""
 
 import hashlib
 import json
@@ -6,6 +6,8 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from experiments.data import english
 
 
 class Document(NamedTuple):
@@ -19,8 +21,9 @@ def read(kind: str, path: str = "", field: str = "text") -> Iterator[Document]:
     """The documents of a corpus, in an order that depends on nothing but their names.
 
     Args:
-      kind: "stdlib": this Python's standard library. "text": every UTF-8 file in the folder `path`, each a group.
-        "jsonl": every line of every .jsonl file in the folder `path`, or of the one file, each a group.
+      kind: "stdlib": this Python's standard library. "english": what `experiments.data.english` finds in the folder
+        `path`. "text": every UTF-8 file in the folder `path`, each a group. "jsonl": every line of every .jsonl file
+        in the folder `path`, or of the one file, each a group.
       field: the key of a JSON line's text.
 
     Raises:
@@ -68,6 +71,10 @@ def _texts(root: Path, _field: str) -> Iterator[Document]:
         yield from _document(str(file.relative_to(root)), file)
 
 
+def _english(root: Path, _field: str) -> Iterator[Document]:
+    return (Document(*entry) for entry in english.read(root))
+
+
 def _json_lines(root: Path, field: str) -> Iterator[Document]:
     for file in [root] if root.is_file() else _files(root, "*.jsonl"):
         with open(file, encoding="utf-8") as lines:
@@ -103,4 +110,4 @@ def _document(group: str, file: Path) -> Iterator[Document]:
 # Other people's packages, and generated tables of characters.
 _NOT_READ = ("site-packages", "dist-packages", "encodings")
 
-_READERS = {"stdlib": _stdlib, "text": _texts, "jsonl": _json_lines}
+_READERS = {"stdlib": _stdlib, "english": _english, "text": _texts, "jsonl": _json_lines}

@@ -12,6 +12,8 @@ import jaxmodels as jm
 from experiments.data.bpe import token_bytes
 from experiments.data.corpus import Document, held_out
 
+Tokenizer = jm.GPT2Tokenizer | jm.RobertaTokenizer
+
 SPLITS = ("train", "validation")
 _AT_ONCE = 4_000_000  # characters that are encoded together
 
@@ -21,7 +23,7 @@ class Split:
     """One side of the corpus.
 
     Attributes:
-      tokens: [n], each document behind an end-of-text token; mapped, not read.
+      tokens: [n], each document behind an end-of-text token (eos_token); mapped, not read.
       bytes: length of the documents' text in UTF-8, without the end-of-text tokens.
       documents: how many.
     """
@@ -31,7 +33,7 @@ class Split:
     documents: int
 
 
-def pack(documents: Iterable[Document], tokenizer: jm.GPT2Tokenizer, folder: Path, fraction: float) -> None:
+def pack(documents: Iterable[Document], tokenizer: Tokenizer, folder: Path, fraction: float) -> None:
     """Writes train.bin and validation.bin (ids in the smallest unsigned type), the validation text and their counts.
 
     Args:
@@ -102,7 +104,9 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _encode(tokenizer: jm.GPT2Tokenizer, batch: list[Document]) -> Iterator[np.ndarray]:
+def _encode(tokenizer: Tokenizer, batch: list[Document]) -> Iterator[np.ndarray]:
     """Ids of each document behind an end-of-text token, int32 [T]."""
-    rows = tokenizer([document.text for document in batch], return_attention_mask=False)["input_ids"]
+    rows = tokenizer([document.text for document in batch], add_special_tokens=False, return_attention_mask=False)[
+        "input_ids"
+    ]
     return (np.concatenate([[tokenizer.eos_token_id], row]).astype(np.int32) for row in rows)

@@ -15,19 +15,24 @@ from experiments.data import bpe, corpus, packing
 class Data:
     """tokenizer: as it is saved with the model; text: the held-out documents, as a compressor reads them."""
 
-    tokenizer: jm.GPT2Tokenizer
+    tokenizer: packing.Tokenizer
     train: packing.Split
     validation: packing.Split
     text: bytes
 
 
-def prepare(config: FrozenConfigDict, folder: Path) -> Data:
-    """The data of this config, from the folder where they are there already. The first process makes them for all."""
+def prepare(config: FrozenConfigDict, folder: Path, length: int, family: bpe.Family = bpe.GPT2) -> Data:
+    """The data of this config, from the folder where they are there already. The first process makes them for all.
+
+    Args:
+      length: tokens that the model takes, which the tokenizer is to know.
+      family: of the tokenizer, where one is trained.
+    """
     ready = config.tokenizer.path or folder / "tokenizer"
     if jax.process_index() == 0:
         if not config.tokenizer.path and not bpe.is_saved(ready):
             texts = (document.text for document in corpus.read(**_source(config)))
-            bpe.save(bpe.train(texts, config.tokenizer.vocab_size), ready, config.model.n_positions)
+            bpe.save(bpe.train(texts, config.tokenizer.vocab_size, family), ready, length, family)
         if not packing.is_packed(folder / "data"):
             # What looks like the end-of-text token in a document is text, and no document is too long.
             encoder = jm.load_tokenizer(ready, split_special_tokens=True, model_max_length=None)

@@ -4,6 +4,7 @@ Checkpoints are in `jaxmodels.training.checkpoints`, which needs Orbax's imports
 """
 
 from jaxmodels.training.batches import Weight, place
+from jaxmodels.training.contrastive import contrastive_loss, in_batch_loss, in_chunks, make_contrastive_step
 from jaxmodels.training.state import TrainState, abstract_state, init_state, weight_decay_mask
 from jaxmodels.training.step import Evaluate, Step, make_evaluate, make_step
 
@@ -13,7 +14,11 @@ __all__ = [
     "TrainState",
     "Weight",
     "abstract_state",
+    "contrastive_loss",
+    "in_batch_loss",
+    "in_chunks",
     "init_state",
+    "make_contrastive_step",
     "make_evaluate",
     "make_step",
     "place",

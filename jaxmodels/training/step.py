@@ -16,6 +16,7 @@ from jaxmodels.training.batches import Batch, Weight, check_rows, split
 from jaxmodels.training.state import TrainState, abstract_state
 
 Metrics = dict[str, jax.Array]
+Gradient = Callable[[Any, Batch, jax.Array], tuple[Metrics, Any]]
 
 
 class Step:
@@ -34,7 +35,7 @@ class Step:
             restored run draws what the undisturbed one would have drawn.
 
         Returns:
-          The new state, and {"loss", "grad_norm"}: float32 scalars, before the update.
+          The new state, and {"loss", "grad_norm", ...}: float32 scalars, before the update.
 
         Raises:
           ValueError: the rows do not divide among microbatches and devices.
@@ -87,12 +88,34 @@ def make_step(
         zero = jax.tree.map(jnp.zeros_like, ((jnp.float32(0), jnp.float32(0)), params))
         return jax.lax.scan(body, zero, (split(batch, microbatches), jax.random.split(key, microbatches)))[0]
 
+    def mean(params, batch, key):
+        (total, terms), grads = accumulate(params, batch, key)
+        return {"loss": total / terms}, jax.tree.map(lambda g: g / terms, grads)
+
+    return compile_step(mean, model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches)
+
+
+def compile_step(
+    gradient: Gradient,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    mesh: Mesh | None,
+    rules: Rules | None,
+    microbatches: int,
+) -> Step:
+    """The step around any function of the gradient; `make_step` says what the other arguments mean.
+
+    Args:
+      gradient: (params, batch, key) -> (metrics with the "loss", gradients), for the whole batch.
+      model: whose parameters these are.
+    """
+
     def step(state: TrainState, batch, key):
-        (total, terms), grads = accumulate(state.params, batch, jax.random.fold_in(key, state.step))
-        grads = jax.tree.map(lambda g: g / terms, grads)
+        metrics, grads = gradient(state.params, batch, jax.random.fold_in(key, state.step))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-        return new, {"loss": total / terms, "grad_norm": optax.tree.norm(grads)}
+        return new, {**metrics, "grad_norm": optax.tree.norm(grads)}
 
     if mesh is None:
         return Step(jax.jit(step, donate_argnums=0), microbatches, mesh, rules)

@@ -77,7 +77,7 @@ def test_a_wrong_json_line_is_named(tmp_path, line, message):
 
 
 def test_wrong_sources_are_refused_in_words(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.kind is one of stdlib, text, jsonl; got 'csv'"):
+    with pytest.raises(ValueError, match=r"data\.kind is one of stdlib, english, text, jsonl; got 'csv'"):
         list(read("csv"))
     with pytest.raises(FileNotFoundError, match="nothing at data.path='/no/such/place'"):
         list(read("text", "/no/such/place"))

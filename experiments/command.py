@@ -1,0 +1,48 @@
+"""The command line that the experiments share: --config, --workdir, --fresh."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from jax.experimental import multihost_utils
+from ml_collections import FrozenConfigDict, config_flags
+
+from experiments.workdir import open_workdir
+
+
+def start(
+    run: Callable[[FrozenConfigDict, Path], dict],
+    show: Callable[[dict, FrozenConfigDict, Path], None],
+    default: str,
+) -> None:
+    """Runs an experiment in its folder, and shows the result.
+
+    Args:
+      run: (config, folder) -> result, everything that is not done yet.
+      show: (result, config, folder), called in the first process.
+      default: config file where --config names none.
+    """
+    file = config_flags.DEFINE_config_file("config", default, "what is trained, and how")
+    workdir = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/ and the name of the config file")
+    fresh = flags.DEFINE_bool("fresh", False, "delete what an earlier run left in the folder, and start over")
+
+    def main(_):
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax says a dozen lines per checkpoint at INFO
+        config = FrozenConfigDict(file.value)
+        if config.distributed:
+            jax.distributed.initialize()
+        name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+        folder = Path(workdir.value or Path("runs") / name)
+        if jax.process_index() == 0:
+            open_workdir(folder, config, fresh.value)
+        multihost_utils.sync_global_devices("workdir")
+        try:
+            result = run(config, folder)
+        except KeyboardInterrupt:
+            raise SystemExit("\nstopped; the same command goes on from the last checkpoint") from None
+        if jax.process_index() == 0:
+            show(result, config, folder)
+
+    app.run(main)

@@ -1,0 +1,11 @@
+"""RoBERTa-PreLayerNorm pretrained on English text, 40% of it masked, as Wettig et al. (2022) found better."""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import roberta_mlm_15
+
+
+def get_config() -> ConfigDict:
+    config = roberta_mlm_15.get_config()
+    config.masking.rate = 0.4
+    return config

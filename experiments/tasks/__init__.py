@@ -1,0 +1,1 @@
+"""What RoBERTa-PreLayerNorm is trained to do: masked words, labels of words, labels of texts."""

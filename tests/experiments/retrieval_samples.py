@@ -1,0 +1,65 @@
+"""Small collections in the formats that the retrieval experiment reads."""
+
+import json
+from pathlib import Path
+
+PLACES = ("Aldria", "Borvia", "Cestan", "Dorland", "Elmark", "Fennia", "Gorstan", "Hallia", "Istria", "Jorvik")
+TOPICS = {
+    "river": "The longest river of {} is the {}, which freezes in January and floods the fields in April.",
+    "capital": "The capital of {} is {}, a town of weavers on a hill, built around an old market square.",
+    "dish": "People in {} eat {} in the evening, a stew of beans with smoked fish and sour bread.",
+}
+
+
+def squad(articles: int = len(PLACES)) -> dict:
+    """SQuAD 1.1: an article per place with three paragraphs, each with two questions."""
+    data = []
+    for place in PLACES[:articles]:
+        paragraphs = []
+        for topic, text in TOPICS.items():
+            answer = f"{place[:3]}{topic[:2]}on".title()
+            asked = (f"Which {topic} does {place} have?", f"What is the name of the {topic} in {place}?")
+            qas = [
+                {"id": f"{place}-{topic}-{n}", "question": q, "answers": [{"text": answer, "answer_start": 0}]}
+                for n, q in enumerate(asked)
+            ]
+            paragraphs.append({"context": text.format(place, answer), "qas": qas})
+        data.append({"title": f"{place}_(country)", "paragraphs": paragraphs})
+    return {"version": "1.1", "data": data}
+
+
+def dpr() -> list[dict]:
+    """DPR's JSON: the first question has hard negatives, the second only negatives, the third no positive."""
+
+    def context(text, **more):
+        return {"title": text.title(), "text": f"About {text}.", "score": 1.0, **more}
+
+    return [
+        {
+            "question": "who sings",
+            "answers": ["Ann", "Bo"],
+            "positive_ctxs": [context("ann"), context("bo")],
+            "negative_ctxs": [context("cy")],
+            "hard_negative_ctxs": [context("dee"), context("bo"), context("dee")],
+        },
+        {
+            "question": "who dances",
+            "answers": ["Cy"],
+            "positive_ctxs": [{"text": "About cy.", "title": None}],
+            "negative_ctxs": [context("ann")],
+            "hard_negative_ctxs": [],
+        },
+        {
+            "question": "who sleeps",
+            "answers": [],
+            "positive_ctxs": [],
+            "negative_ctxs": [context("eve")],
+            "hard_negative_ctxs": [],
+        },
+    ]
+
+
+def write(folder: Path, content) -> Path:
+    file = folder / "sample.json"
+    file.write_text(json.dumps(content))
+    return file

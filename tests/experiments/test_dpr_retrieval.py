@@ -1,0 +1,208 @@
+"""The retrieval experiment whole, on a tiny config: killed at random moments it ends as if undisturbed."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import retrieval_samples as samples
+from ml_collections import ConfigDict
+
+import jaxmodels as jm
+from experiments.configs import dpr_smoke, dpr_squad_minilm, dpr_squad_scratch
+from experiments.data import pairs, squad
+from experiments.data.corpus import held_out
+from experiments.metrics import read
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return samples.write(tmp_path_factory.mktemp("squad"), samples.squad())
+
+
+@pytest.fixture(scope="module")
+def start(file, tmp_path_factory):
+    """start(workdir, *flags, **environment) -> a running experiment with its output in a pipe."""
+    variables = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    config = [
+        "--config=experiments/configs/dpr_smoke.py",
+        f"--config.data.path={file}",
+        f"--config.steps={STEPS}",
+        "--config.eval_every=8",
+    ]
+
+    def start(workdir, *flags, **environment):
+        command = [sys.executable, "-m", "experiments.dpr_retrieval", *config, f"--workdir={workdir}", *flags]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=ROOT, env=variables | environment, text=True, **pipes)
+
+    return start
+
+
+def finish(process) -> str:
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    return folder, finish(start(folder))
+
+
+def curve(folder) -> list[dict]:
+    """The rows of the log without what depends on the clock."""
+    rows = read(folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name != "questions_per_second"} for row in rows]
+
+
+def kill_when(process, condition) -> bool:
+    """Kills the process at the moment the condition holds; False if it ended before."""
+    while process.poll() is None:
+        if condition():
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def test_killed_at_random_moments_it_ends_as_undisturbed(start, undisturbed, tmp_path):
+    folder, rng = tmp_path / "killed", random.Random(0)
+    log, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+
+    def rows():
+        return log.read_bytes().count(b"\n") if log.exists() else 0
+
+    first = rng.randrange(5, 12)
+    moments = [
+        lambda: (folder / "tokenizer.draft").exists() or (folder / "tokenizer").exists(),
+        # While a checkpoint is being written, under the name Orbax gives it until it is whole.
+        lambda: rows() >= first and any(checkpoints.glob("*tmp*")),
+    ]
+    kills = [kill_when(start(folder), moment) for moment in moments]
+    output = finish(start(folder))
+    assert all(kills), "the run was over before it could be killed"
+    assert "going on from the checkpoint of step" in output
+    assert curve(folder) == curve(undisturbed[0])
+    assert (folder / "baselines.json").read_bytes() == (undisturbed[0] / "baselines.json").read_bytes()
+    for name in ("context_encoder", "question_encoder"):
+        ours, theirs = ((f / name / "model.safetensors").read_bytes() for f in (folder, undisturbed[0]))
+        assert ours == theirs, "the weights are the undisturbed run's, too"
+
+
+def test_the_log_has_every_step_once_and_the_model_learns(undisturbed):
+    rows = curve(undisturbed[0])
+    training = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in training] == list(range(1, STEPS + 1))
+    assert set(training[0]) == {"step", "loss", "in_batch_accuracy", "grad_norm", "learning_rate"}
+    assert [row["step"] for row in rows if "gold_top_1" in row] == [8, 16, 24]
+    assert np.mean([row["loss"] for row in training[-5:]]) < np.mean([row["loss"] for row in training[:5]]) - 0.1
+
+
+def test_what_a_run_leaves_and_says(undisturbed):
+    folder, output = undisturbed
+    result = json.loads((folder / "result.json").read_text())
+    tables = result["accuracy"]
+    assert list(tables) == ["BM25", "before training", "this model"]
+    for name, table in tables.items():
+        assert set(table) == {"gold", "answer"}
+        for shares in table.values():
+            assert [*shares] == ["1", "5", "20", "100"] and sorted(shares.values()) == list(shares.values())
+            assert f"{name:16}" + "".join(f"{share:9.1%}" for share in shares.values()) in output
+    assert tables["BM25"]["gold"]["5"] == 1.0
+    last = [row for row in read(folder / "metrics.jsonl") if "gold_top_1" in row][-1]
+    assert {k: last[f"gold_top_{k}"] for k in tables["this model"]["gold"]} == tables["this model"]["gold"]
+    assert result["vectors_after_reload"] == 0.0 and "equal, bit for bit" in output
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert any((folder / "tensorboard").iterdir()) and "questions/s" in output
+
+
+def test_accuracy_is_that_of_the_saved_models(undisturbed, file):
+    """Recomputed from the saved folders and the file: every question against every passage, in full length."""
+    folder, _ = undisturbed
+    result = json.loads((folder / "result.json").read_text())
+    found = squad.read(file)
+    test = [question for question in found.questions if held_out(question.group, 0.3)]
+    assert result["questions"] == len(test) > 0
+    (context, c), (question, q) = (jm.load(folder / f"{name}_encoder") for name in ("context", "question"))
+    assert isinstance(context, jm.DPRContextEncoder) and isinstance(question, jm.DPRQuestionEncoder)
+    tokenizers = [jm.load_tokenizer(folder / f"{name}_encoder") for name in ("context", "question")]
+    expected = [jm.DPRContextEncoderTokenizer, jm.DPRQuestionEncoderTokenizer]
+    assert [type(tokenizer) for tokenizer in tokenizers] == expected
+    passages = pairs.tokenize_passages(tokenizers[0], found.passages, 40)
+    queries = pairs.tokenize_questions(tokenizers[1], test, 16)
+    ours = context.apply({"params": c}, passages.input_ids, token_type_ids=passages.token_type_ids).pooler_output
+    asked = question.apply({"params": q}, queries.input_ids).pooler_output
+    order = np.argsort(-np.asarray(asked) @ np.asarray(ours).T, axis=1)
+    for k, share in result["accuracy"]["this model"]["gold"].items():
+        hits = [q.positives[0] in row[: int(k)] for q, row in zip(test, order.tolist(), strict=True)]
+        assert np.mean(hits) == pytest.approx(share, abs=1.01 / len(test)), "one question may be a near tie"
+
+
+def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
+    folder, before = undisturbed
+    log = (folder / "metrics.jsonl").stat().st_mtime_ns
+    output = finish(start(folder))
+    assert "this run is complete" in output
+    assert output.split("top-k accuracy", 1)[1] == before.split("top-k accuracy", 1)[1]
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dpr", "text"])
+def test_the_other_kinds_of_data_train_too(start, data_dir, tmp_path, kind):
+    source = data_dir / "qa/dpr/sample.json" if kind == "dpr" else tmp_path / "texts"
+    if kind == "text":
+        source.mkdir()
+        for article in samples.squad()["data"]:
+            text = " ".join(paragraph["context"] for paragraph in article["paragraphs"])
+            (source / f"{article['title']}.txt").write_text(text * 3)
+    flags = [f"--config.data.kind={kind}", f"--config.data.path={source}", "--config.shared=True", "--config.steps=4"]
+    output = finish(start(tmp_path / "run", *flags, "--config.data.held_out=0.4"))
+    assert "vectors equal, bit for bit" in output
+    assert ("answer in it" in output) == (kind == "dpr"), "bare text has no answers"
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_two_devices(start, tmp_path):
+    """The processes find each other as on a cluster; dropout off, because which row draws which mask would differ."""
+    off = [f"--config.model.{name}=0.0" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
+    finish(start(tmp_path / "one", *off, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
+    cluster = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
+    both = [
+        start(
+            *(tmp_path / "two", *off, "--config.distributed=True"),
+            **cluster | {"SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    outputs = [finish(process) for process in both]
+    for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-2, abs=0.11)
+    assert "top-k accuracy" in outputs[0] and "top-k accuracy" not in outputs[1], "only the first process reports"
+
+
+@pytest.mark.parametrize("module", [dpr_smoke, dpr_squad_minilm, dpr_squad_scratch])
+def test_configs_have_the_same_keys(module):
+    def keys(tree, prefix=""):
+        for name, value in tree.items():
+            yield prefix + name
+            if isinstance(value, ConfigDict) and name not in ("changes", "mesh", "model"):
+                yield from keys(value, f"{prefix}{name}.")
+
+    assert set(keys(module.get_config())) == set(keys(dpr_squad_scratch.get_config()))

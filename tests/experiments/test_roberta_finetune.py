@@ -1,0 +1,243 @@
+"""RoBERTa-PreLayerNorm's training whole, on tiny configs: pretraining, both tasks from its checkpoint, kills."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmodels as jm
+from experiments.metrics import read
+from experiments.tasks.entities import FILES
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 16
+NAMES = ("Ada", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal")
+TOWNS = ("Rome", "Oslo", "Lima", "Bonn", "Cairo", "Perth", "Quito", "Riga")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of data for each task."""
+    chance, root = random.Random(0), tmp_path_factory.mktemp("data")
+    folders = {task: root / task for task in ("masked-lm", "entities", "intents")}
+    for folder in folders.values():
+        folder.mkdir()
+    for name in range(14):
+        lines = [f"{chance.choice(NAMES)} went to {chance.choice(TOWNS)} and saw nothing.\n" for _ in range(40)]
+        (folders["masked-lm"] / f"{name}.txt").write_text("".join(lines))
+    for file in FILES.values():
+        text = ""
+        for _ in range(40):
+            filler = "so\tO\n" * chance.randrange(8)
+            text += f"{filler}{chance.choice(NAMES)}\tB-person\nsaw\tO\n{chance.choice(TOWNS)}\tB-location\n\n"
+        (folders["entities"] / file).write_text(text)
+    (folders["intents"] / "categories.json").write_text(json.dumps(["lost", "found", "thanks"]))
+    texts = {"lost": "where is it {}", "found": "I have it {}, I have it", "thanks": "thank you {}"}
+    for split, count in (("train", 90), ("test", 30)):
+        rows = [(chance.choice(list(texts)), number) for number in range(count)]
+        table = "".join(f'"{texts[kind].format(number)}",{kind}\n' for kind, number in rows)
+        (folders["intents"] / f"{split}.csv").write_text("text,category\n" + table)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def start(data, tmp_path_factory):
+    """start(task, workdir, *flags) -> a running experiment with its output in a pipe."""
+    variables = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # tiny models spend their time compiling
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def start(task, workdir, *flags, **environment):
+        command = [
+            *(sys.executable, "-m", "experiments.roberta_finetune"),
+            f"--config=experiments/configs/roberta_smoke.py:{task}",
+            f"--config.data.path={data.get(task)}",
+            f"--config.steps={STEPS}",
+            f"--workdir={workdir}",
+            *flags,
+        ]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=ROOT, env=variables | environment, text=True, **pipes)
+
+    return start
+
+
+def finish(process) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def pretrained(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "masked-lm"
+    return folder, finish(start("masked-lm", folder))
+
+
+@pytest.fixture(scope="module")
+def tuned(start, pretrained, tmp_path_factory):
+    """Folder and output of both tasks, from the pretrained model."""
+    root, init = tmp_path_factory.mktemp("tuned"), f"--config.init={pretrained[0] / 'model'}"
+    return {task: (root / task, finish(start(task, root / task, init))) for task in ("entities", "intents")}
+
+
+def curve(folder) -> list[dict]:
+    """The rows of the log without what depends on the clock."""
+    rows = read(folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name != "examples_per_second"} for row in rows]
+
+
+def kill_after(process, folder, rows: int) -> bool:
+    """Kills the process when the log has that many rows; False if it ended before."""
+    log = folder / "metrics.jsonl"
+    while process.poll() is None:
+        if log.exists() and log.read_bytes().count(b"\n") >= rows:
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def check_killed(start, undisturbed, task, folder, rows, *flags):
+    assert kill_after(start(task, folder, *flags), folder, rows), "the run was over before it could be killed"
+    output = finish(start(task, folder, *flags))
+    assert "going on from the checkpoint of step" in output
+    assert curve(folder) == curve(undisturbed)
+    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, undisturbed))
+    assert ours == theirs
+
+
+def test_killed_pretraining_ends_as_undisturbed(start, pretrained, tmp_path):
+    """The second epoch's masks, too, are those of the undisturbed run."""
+    check_killed(start, pretrained[0], "masked-lm", tmp_path / "killed", 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["entities", "intents"])
+def test_killed_fine_tuning_ends_as_undisturbed(start, pretrained, tuned, tmp_path, task):
+    """With dropout on, in buckets of two lengths, from the same checkpoint."""
+    init = f"--config.init={pretrained[0] / 'model'}"
+    check_killed(start, tuned[task][0], task, tmp_path / "killed", random.Random(task).randrange(8, 14), init)
+
+
+def test_what_a_run_leaves_and_says(pretrained, tuned):
+    folders = {"masked-lm": pretrained, **tuned}
+    baselines = {
+        "masked-lm": {"word frequencies"},
+        "entities": {"entities of the training set"},
+        "intents": {"most frequent category", "TF-IDF, logistic regression"},
+    }
+    for task, (folder, output) in folders.items():
+        result = json.loads((folder / "result.json").read_text())
+        assert set(result["scores"]) == {"this model"} | baselines[task]
+        for name, scores in result["scores"].items():
+            assert name in output and all(f"{value:.3f}" in output for value in scores.values())
+        assert result["different_after_reload"] == 0 and "predictions of 0 of" in output
+        for picture in ("loss.png", "score.png"):
+            assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+        assert any((folder / "tensorboard").iterdir()) and "examples/s" in output
+        rows = curve(folder)
+        assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))
+        assert [row["step"] for row in rows if "validation_loss" in row] == [4, 8, 12, 16]
+        losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+        assert losses[-1] < losses[0], "it learns"
+
+
+def test_heads_that_the_checkpoint_lacks_are_named_and_the_rest_is_taken(pretrained, tuned):
+    _, before = jm.load(pretrained[0] / "model")
+    labels = {"entities": "O|B-location|B-person", "intents": "lost|found|thanks"}
+    for task, (folder, output) in tuned.items():
+        assert "initialised, because" in output and "classifier" in output and "starts from" in output
+        model, after = jm.load(folder / "model")
+        assert "|".join(model.config.id2label.values()) == labels[task]
+        old, new = (p["roberta_prelayernorm"]["embeddings"]["word_embeddings"] for p in (before, after))
+        for name in old:
+            moved = jnp.max(jnp.abs(old[name] - new[name]))
+            # 16 steps of at most 5e-4 each, and the decay
+            assert 0 < moved < 0.02 < jnp.max(jnp.abs(old[name])), "fine-tuning starts from the pretrained weights"
+
+
+def test_entities_of_the_saved_folder_are_those_that_were_scored(tuned, data):
+    """Recomputed text by text from the saved folder, without the experiment's batches."""
+    folder, _ = tuned["entities"]
+    model, params = jm.load(folder / "model")
+    tokenizer = jm.load_tokenizer(folder / "model")
+    lines = (data["entities"] / FILES["test"]).read_text().split("\n\n")
+    right = wanted = found = 0
+    for rows in (text.splitlines() for text in lines if text):
+        words, tags = zip(*(row.split("\t") for row in rows), strict=True)
+        encoded = tokenizer([list(words)], is_split_into_words=True)
+        logits = model.apply({"params": params}, jnp.asarray(encoded["input_ids"])).logits[0]
+        best = {}
+        for word, number in zip(encoded.word_ids(0), np.argmax(logits, axis=-1), strict=True):
+            best.setdefault(word, model.config.id2label[int(number)])
+        guesses = [best[word] for word in range(len(words))]
+        right += sum(a == b != "O" for a, b in zip(tags, guesses, strict=True))  # all entities are one word here
+        wanted += sum(tag != "O" for tag in tags)
+        found += sum(tag != "O" for tag in guesses)
+    scores = json.loads((folder / "result.json").read_text())["scores"]["this model"]
+    assert scores["recall"] == pytest.approx(right / wanted)
+    assert scores["F1"] == pytest.approx(2 * right / (wanted + found))
+
+
+def test_a_complete_run_shows_its_result_and_trains_nothing(start, pretrained):
+    folder, before = pretrained
+    log = (folder / "metrics.jsonl").stat().st_mtime_ns
+    output = finish(start("masked-lm", folder))
+    assert "this run is complete" in output and output.split("this model")[1] == before.split("this model")[1]
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == log
+
+
+def refused(process) -> str:
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    return output
+
+
+def test_wrong_settings_are_refused_in_words(start, pretrained, tmp_path):
+    other = refused(
+        start("entities", tmp_path / "a", f"--config.init={pretrained[0] / 'model'}", "--config.model.hidden_size=8")
+    )
+    assert "WeightsError" in other and "shape" in other
+    absent = refused(start("intents", tmp_path / "b", "--config.data.path=/nowhere"))
+    assert "there is no file /nowhere/categories.json; data.path names the folder" in absent
+    task = refused(start("entities", tmp_path / "c", "--config.task=ner"))
+    assert "task is one of masked-lm, entities, intents; got 'ner'" in task
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["masked-lm", "entities"])
+def test_two_processes_train_as_one_with_two_devices(start, tmp_path, task):
+    """Dropout off, because which row draws which mask would differ."""
+    off = ("--config.model.hidden_dropout_prob=0.0", "--config.model.attention_probs_dropout_prob=0.0")
+    finish(
+        start(
+            task,
+            tmp_path / "one",
+            *off,
+            XLA_FLAGS="--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+        )
+    )
+    cluster = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
+    both = [
+        start(
+            *(task, tmp_path / "two", *off, "--config.distributed=True"),
+            **cluster | {"SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    outputs = [finish(process) for process in both]
+    for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert "this model" in outputs[0] and "this model" not in outputs[1], "only the first process reports"

@@ -1,6 +1,15 @@
 """RoBERTa-PreLayerNorm trained: masked-LM pretraining, named entities (WNUT-17), intents (BANKING77).
 
-(results go here)
+What:      a small model (2.2 million parameters, 3 layers of 192) on 5.2 MB of English text, then fine-tuned; --config.init=FOLDER starts from a checkpoint, "" from nothing
+Command:   python -m experiments.roberta_finetune --config=experiments/configs/roberta_mlm_40.py (or roberta_mlm_15,
+           roberta_wnut17, roberta_banking77; these two were given --config.init=runs/roberta_mlm_40/model)
+Hardware:  two virtual cores of an Intel Xeon, float32
+Time:      19 minutes for each pretraining, both at once beside other work; 3:45 for each fine-tuning, alone
+Score:     held-out masked words at 15%: loss 6.321, accuracy 0.118 after training with 15%, and 6.205, 0.127 with 40%;
+           by word frequency alone 7.033, 0.040. One seed, 1.1 epochs: no proof of which rate is better.
+           BANKING77: test accuracy 0.802, macro F1 0.801; TF-IDF with logistic regression 0.894 (not beaten).
+           WNUT-17: entity F1 on test 0.089 (precision 0.157, recall 0.062); the training set's entities, 0.000.
+           So little pretraining does not find new names. From nothing the two were not run.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Dense passage retrieval trained as DPR trains it: two encoders, in-batch and hard negatives, top-k accuracy.
 
 What:      questions and passages of SQuAD 1.1's dev file (2067 passages), a quarter of the articles' questions held out
-Command:   python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py (or dpr_squad_scratch.py)
+Command:   python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py (or dpr_squad_scratch)
 Score:     no complete run is recorded yet
 
 Everything a run writes is in --workdir. A run that was killed goes on from its last checkpoint when the same command is

@@ -1,6 +1,7 @@
 """RoBERTa-PreLayerNorm trained: masked-LM pretraining, named entities (WNUT-17), intents (BANKING77).
 
-What:      a small model (2.2 million parameters, 3 layers of 192) on 5.2 MB of English text, then fine-tuned; --config.init=FOLDER starts from a checkpoint, "" from nothing
+What:      a small model (2.2 million parameters, 3 layers of 192) on 5.2 MB of English text, then fine-tuned;
+           --config.init=FOLDER starts from a checkpoint, "" from nothing
 Command:   python -m experiments.roberta_finetune --config=experiments/configs/roberta_mlm_40.py (or roberta_mlm_15,
            roberta_wnut17, roberta_banking77; these two were given --config.init=runs/roberta_mlm_40/model)
 Hardware:  two virtual cores of an Intel Xeon, float32

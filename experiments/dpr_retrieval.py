@@ -25,7 +25,7 @@ from experiments.data.pairs import Tokens
 from experiments.optimizer import make_optimizer
 from experiments.retrieval import report
 from experiments.retrieval.answers import KS, accuracies
-from experiments.retrieval.biencoder import BiEncoder, training_vectors, vectors
+from experiments.retrieval.biencoder import BiEncoder, parts, training_vectors, vectors
 from experiments.retrieval.prepare import Data, prepare
 from experiments.retrieval.search import encode, search
 from experiments.retrieval.start import begin
@@ -103,7 +103,7 @@ class Experiment:
 
     def save(self, params: dict) -> float:
         """Writes both encoders, each with its tokenizer, reads them back; the largest difference of their vectors."""
-        for name, (model, own) in self.model.parts(params).items():
+        for name, (model, own) in parts(self.model, params).items():
             jm.save(self.folder / name, model, own)
         if jax.process_index() == 0:
             context, question = (self.folder / name for name in ENCODERS)

@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False
 
-    config.steps = 600
+    config.steps = 300
     config.batch_size = 64
     config.microbatches = 1  # parts that the batch is encoded in: more take less memory, and a second forward pass
     config.negatives = 1  # hard ones for each question, drawn from its best negative_pool by BM25
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
             "name": "adamw",
             "learning_rate": 1e-3,
             "matrix_rate": 1.0,
-            "warmup": 60,
+            "warmup": 30,
             "final": 0.0,
             "b1": 0.9,
             "b2": 0.98,
@@ -61,7 +61,6 @@ def get_config() -> ConfigDict:
     )
 
     config.log_every = 10
-    config.save_every = 100
-    config.eval_every = 100
+    config.save_every = config.eval_every = 50
     config.encode_rows = 64  # texts encoded at a time for the search
     return config

@@ -16,7 +16,8 @@ def read(documents: Iterable[Document], words: int) -> Collection:
     """Passages of whole sentences, about `words` words each, titled with the name of their file.
 
     Each passage gives one query: one of its sentences, drawn by chance (the same in every run), which is taken out of
-    it. The passage is what was around the sentence, in training and in the test. There are no answers.
+    it. The passage is what was around the sentence, in training and in the test. Where nothing would be left, or no
+    sentence has four words, there is no passage. There are no answers.
 
     Raises:
       ValueError: words < 1.

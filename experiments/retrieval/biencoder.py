@@ -38,17 +38,15 @@ class BiEncoder(nn.Module):
         """The smallest inputs that reach every parameter, for initialisation."""
         return {"input_ids": jnp.zeros((1, 1), jnp.int32)}
 
-    def parts(self, params: dict) -> dict[str, tuple[jm.DPRContextEncoder | jm.DPRQuestionEncoder, dict]]:
-        """{"context_encoder": (model, parameters), "question_encoder": ...}, each on its own."""
-        context = (self.context, params["context"])
-        if self.question is not None:
-            return {"context_encoder": context, "question_encoder": (self.question, params["question"])}
-        c = self.context
+
+def parts(model: BiEncoder, params: dict) -> dict[str, tuple[jm.DPRContextEncoder | jm.DPRQuestionEncoder, dict]]:
+    """{"context_encoder": (model, parameters), "question_encoder": ...}, each on its own."""
+    question, own = model.question, params.get("question")
+    if question is None:
+        c = model.context
         question = jm.DPRQuestionEncoder(c.config, **c.choices)
-        return {
-            "context_encoder": context,
-            "question_encoder": (question, {"question_encoder": params["context"]["ctx_encoder"]}),
-        }
+        own = {"question_encoder": params["context"]["ctx_encoder"]}
+    return {"context_encoder": (model.context, params["context"]), "question_encoder": (question, own)}
 
 
 @partial(jax.jit, static_argnums=(0, 1))

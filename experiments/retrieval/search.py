@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+import jaxmodels as jm
 from experiments.data.pairs import Tokens
 from jaxmodels.sharding import Rules
 from jaxmodels.training import place
@@ -22,16 +23,13 @@ def encode(vectors: Callable[[dict], jax.Array], tokens: Tokens, *, rows: int, m
       vectors: a batch on the mesh -> [rows,D], whole on every device.
       rows: texts at a time. They are taken in the order of their lengths, so that little is padding.
     """
-    order = np.argsort(tokens.lengths, kind="stable")
     share, process = rows // jax.process_count(), jax.process_index()
     out = None
-    for first in range(0, len(order), rows):
-        chosen = order[first : first + rows]
-        width = -(-int(tokens.lengths[chosen[-1]]) // BUCKET) * BUCKET
+    for chosen, width in jm.length_batches(tokens.lengths, rows, multiple=BUCKET):
         full = np.resize(chosen, rows)  # the last batch is filled up with its own rows
         mine = tokens.rows(full[process * share : (process + 1) * share], width)
         found = np.asarray(vectors(place(mine, mesh, rules)), np.float32)
-        out = np.empty((len(order), found.shape[1]), np.float32) if out is None else out
+        out = np.empty((len(tokens.lengths), found.shape[1]), np.float32) if out is None else out
         out[chosen] = found[: len(chosen)]
     return out
 

@@ -1,6 +1,9 @@
 """What the retrieval experiment reads: SQuAD, DPR's JSON, bare text; and the batches made of it."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ import jaxmodels as jm
 from experiments.data import cloze, dpr_json, pairs, squad, wordpiece
 from experiments.data.corpus import Document
 from experiments.data.retrieval import Passage, Question
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_squad_of_both_versions(tmp_path):
@@ -126,12 +131,23 @@ def test_cloze_takes_one_sentence_out_of_each_passage():
         cloze.read(documents, words=0)
 
 
+TEXTS = [paragraph["context"] for article in samples.squad()["data"] for paragraph in article["paragraphs"]]
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer") / "vocabulary"
-    texts = [paragraph["context"] for article in samples.squad()["data"] for paragraph in article["paragraphs"]]
-    wordpiece.train(texts, 200, folder, 40)
+    wordpiece.train(TEXTS, 200, folder, 40)
     return jm.load_tokenizer(folder)
+
+
+def test_a_vocabulary_is_the_same_in_every_process(tokenizer, tmp_path):
+    code = "import pathlib, sys; from experiments.data import wordpiece as w; "
+    code += "w.train(sys.argv[2:], 200, pathlib.Path(sys.argv[1]), 40)"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "again", *TEXTS], cwd=ROOT, check=True)
+    assert jm.load_tokenizer(tmp_path / "again").get_vocab() == tokenizer.get_vocab()
+    with pytest.raises(ValueError, match="vocab_size=30 has no room for the letters alone"):
+        wordpiece.train(TEXTS, 30, tmp_path / "small", 40)
 
 
 def test_a_trained_vocabulary_spells_its_texts(tokenizer):

@@ -172,7 +172,7 @@ def test_the_other_kinds_of_data_train_too(start, data_dir, tmp_path, kind):
         for article in samples.squad()["data"]:
             text = " ".join(paragraph["context"] for paragraph in article["paragraphs"])
             (source / f"{article['title']}.txt").write_text(text * 3)
-    flags = [f"--config.data.kind={kind}", f"--config.data.path={source}", "--config.shared=True", "--config.steps=4"]
+    flags = [f"--config.data.kind={kind}", f"--config.data.path={source}", "--config.shared=True", "--config.steps=8"]
     output = finish(start(tmp_path / "run", *flags, "--config.data.held_out=0.4"))
     assert "vectors equal, bit for bit" in output
     assert ("answer in it" in output) == (kind == "dpr"), "bare text has no answers"
@@ -193,7 +193,12 @@ def test_two_processes_train_as_one_with_two_devices(start, tmp_path):
     ]
     outputs = [finish(process) for process in both]
     for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
-        assert ours == pytest.approx(expected, rel=1e-2, abs=0.11)
+        # Of 18 questions one may find a passage that another run has a rounding error further down.
+        shares = {name for name in ours if "top" in name or "accuracy" in name}
+        assert {n: ours[n] for n in shares} == pytest.approx({n: expected[n] for n in shares}, abs=0.13)
+        assert {n: ours[n] for n in ours.keys() - shares} == pytest.approx(
+            {n: expected[n] for n in expected.keys() - shares}, rel=1e-3
+        )
     assert "top-k accuracy" in outputs[0] and "top-k accuracy" not in outputs[1], "only the first process reports"
 
 

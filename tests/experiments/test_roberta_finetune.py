@@ -135,7 +135,7 @@ def test_what_a_run_leaves_and_says(pretrained, tuned):
     folders = {"masked-lm": pretrained, **tuned}
     baselines = {
         "masked-lm": {"word frequencies"},
-        "entities": {"entities of the training set"},
+        "entities": {"entities of the training set", "capital letters: person"},
         "intents": {"most frequent category", "TF-IDF, logistic regression"},
     }
     for task, (folder, output) in folders.items():

@@ -11,7 +11,7 @@ from ml_collections import FrozenConfigDict
 from experiments.configs import roberta_banking77, roberta_mlm_15, roberta_mlm_40, roberta_smoke, roberta_wnut17
 from experiments.data.conll import Sentence
 from experiments.predict import Predicted
-from experiments.tasks.entities import FILES, Entities, dictionary, entity_scores, look_up
+from experiments.tasks.entities import FILES, Entities, capitals, dictionary, entity_scores, look_up
 from experiments.tasks.intents import Intents
 from experiments.tasks.masked_lm import MaskedLM
 
@@ -65,15 +65,21 @@ def test_the_dictionary_takes_the_most_frequent_type_and_the_longest_entry():
         Sentence(["York", "x"], ["B-location", "O"]),
         Sentence(["York"], ["B-location"]),
         Sentence(["New", "York", "Times"], ["B-group", "I-group", "I-group"]),
+        Sentence(["New"], ["B-product"]),
     ]
     known = dictionary(sentences)
-    assert known == {("York",): "location", ("New", "York", "Times"): "group"}
+    assert known == {("York",): "location", ("New", "York", "Times"): "group", ("New",): "product"}
     words = ["York", "New", "York", "Times", "new", "York", "New", "York"]
     assert look_up(words, known) == [
         *("B-location", "B-group", "I-group", "I-group"),
-        *("O", "B-location", "O", "B-location"),
+        *("O", "B-location", "B-product", "B-location"),
     ]
     assert look_up(["a"], {}) == ["O"]
+
+
+def test_capital_letters_make_runs():
+    assert capitals(["So", "Ada", "Lovelace", "met", "IBM"], "x") == ["O", "B-x", "I-x", "O", "B-x"]
+    assert capitals(["so"], "x") == ["O"]
 
 
 @pytest.fixture
@@ -128,11 +134,11 @@ def test_entities_are_scored_from_the_words_first_tokens(wnut, tmp_path):
 
 
 def test_words_beyond_the_longest_text_are_no_entities(wnut, tmp_path):
-    (wnut / FILES["test"]).write_text("word\tO\n" * 100 + "Ada\tB-person\n")
+    (wnut / FILES["test"]).write_text("Ada\tB-person\n" + "word\tO\n" * 100 + "Ada\tB-person\n")
     task = Entities(config("entities", wnut), tmp_path / "run")
     assert task.test.lengths.tolist() == [32]
-    scores = task.test_scores(Predicted(0.0, [np.zeros(32, int)]))
-    assert scores["recall"] == 0
+    scores = task.test_scores(predictions(task))
+    assert (scores["precision"], scores["recall"]) == (1, 0.5)
 
 
 def test_a_tag_that_training_lacks_is_refused(wnut, tmp_path):

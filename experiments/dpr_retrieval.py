@@ -2,7 +2,15 @@
 
 What:      questions and passages of SQuAD 1.1's dev file (2067 passages), a quarter of the articles' questions held out
 Command:   python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py (or dpr_squad_scratch)
-Score:     no complete run is recorded yet
+Hardware:  two virtual cores of an Intel Xeon, float32
+Time:      MiniLM: 20:28, with a lot of other work on the cores (20 minutes of one core's time in all)
+Score:     2828 test questions whose own passage is among the first k of all 2067, seed 0:
+                                     top-1   top-5  top-20 top-100
+             BM25                    77.2%   92.6%   96.9%   99.5%
+             MiniLM before training  37.2%   62.7%   80.9%   94.1%
+             MiniLM, 60 steps of 16  49.2%   75.5%   90.1%   97.7%   (an eighth of an epoch)
+           BM25 is not beaten: SQuAD's questions were written with the paragraph in view, in its words. MiniLM was made
+           for mean pooling, which DPR does not do, and had seen SQuAD's training questions.
 
 Everything a run writes is in --workdir. A run that was killed goes on from its last checkpoint when the same command is
 given again, and ends with the same losses. A complete run shows its result again; --fresh starts over.

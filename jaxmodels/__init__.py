@@ -1,6 +1,7 @@
 """JAX/Flax models: GPT-2, DPR, RoBERTa-PreLayerNorm, RAG, LED. `import jaxmodels as jm`."""
 
 from jaxmodels import sharding
+from jaxmodels.architectures.bart import BartConfig, BartForConditionalGeneration, BartModel
 from jaxmodels.architectures.dpr import (
     DPRConfig,
     DPRContextEncoder,
@@ -20,6 +21,18 @@ from jaxmodels.architectures.gpt2 import (
     GPT2LMHeadModel,
     GPT2Model,
 )
+from jaxmodels.architectures.led import (
+    LEDConfig,
+    LEDEncoderBaseModelOutput,
+    LEDForConditionalGeneration,
+    LEDForQuestionAnswering,
+    LEDForSequenceClassification,
+    LEDModel,
+    LEDSeq2SeqLMOutput,
+    LEDSeq2SeqModelOutput,
+    LEDSeq2SeqQuestionAnsweringModelOutput,
+    LEDSeq2SeqSequenceClassifierOutput,
+)
 from jaxmodels.architectures.roberta_prelayernorm import (
     RobertaPreLayerNormConfig,
     RobertaPreLayerNormForCausalLM,
@@ -30,6 +43,7 @@ from jaxmodels.architectures.roberta_prelayernorm import (
     RobertaPreLayerNormForTokenClassification,
     RobertaPreLayerNormModel,
 )
+from jaxmodels.architectures.t5 import T5Config, T5ForConditionalGeneration, T5Model
 from jaxmodels.batching import LengthBatch, length_batches
 from jaxmodels.convert import WeightsError
 from jaxmodels.generation import GenerateOutput, generate
@@ -38,6 +52,7 @@ from jaxmodels.initialise import init
 from jaxmodels.surgery import prune_heads, resize_token_embeddings
 from jaxmodels.tensor_files import TensorFileError
 from jaxmodels.tokenization import (
+    BartTokenizer,
     BatchEncoding,
     BertTokenizer,
     DPRContextEncoderTokenizer,
@@ -45,13 +60,19 @@ from jaxmodels.tokenization import (
     DPRReaderTokenizer,
     DPRSpanPrediction,
     GPT2Tokenizer,
+    LEDTokenizer,
     RobertaTokenizer,
+    T5Tokenizer,
     load_tokenizer,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BartConfig",
+    "BartForConditionalGeneration",
+    "BartModel",
+    "BartTokenizer",
     "BatchEncoding",
     "BertTokenizer",
     "DPRConfig",
@@ -75,6 +96,17 @@ __all__ = [
     "GPT2Model",
     "GPT2Tokenizer",
     "GenerateOutput",
+    "LEDConfig",
+    "LEDEncoderBaseModelOutput",
+    "LEDForConditionalGeneration",
+    "LEDForQuestionAnswering",
+    "LEDForSequenceClassification",
+    "LEDModel",
+    "LEDSeq2SeqLMOutput",
+    "LEDSeq2SeqModelOutput",
+    "LEDSeq2SeqQuestionAnsweringModelOutput",
+    "LEDSeq2SeqSequenceClassifierOutput",
+    "LEDTokenizer",
     "LengthBatch",
     "RobertaPreLayerNormConfig",
     "RobertaPreLayerNormForCausalLM",
@@ -85,6 +117,10 @@ __all__ = [
     "RobertaPreLayerNormForTokenClassification",
     "RobertaPreLayerNormModel",
     "RobertaTokenizer",
+    "T5Config",
+    "T5ForConditionalGeneration",
+    "T5Model",
+    "T5Tokenizer",
     "TensorFileError",
     "WeightsError",
     "generate",

@@ -91,6 +91,7 @@ class Config:
       model_type: as in config.json.
       relatives: model types of other families whose config.json it reads too.
       aliases: other names of its fields (the reference's `attribute_map`), accepted and readable.
+      generation_defaults: generation settings that the family's configs have unless they say otherwise.
       no_effect: further keys that are accepted and kept, but change nothing, with the reason.
 
     Raises:
@@ -101,6 +102,7 @@ class Config:
     relatives: ClassVar[tuple[str, ...]] = ()
     aliases: ClassVar[Mapping[str, str]] = {}
     no_effect: ClassVar[Mapping[str, str]] = {}
+    generation_defaults: ClassVar[Mapping[str, Any]] = {}
 
     architectures: tuple[str, ...] | None = None
     torch_dtype: str | None = None
@@ -142,7 +144,8 @@ class Config:
         """Puts aliases, generation settings and keys without effect in their places; refuses the rest by name."""
         found: dict[str, Any] = {}
         fields = cls._fields()
-        generation, extra = dict(values.pop("generation", {})), dict(values.pop("extra", {}))
+        generation = {**cls.generation_defaults, **values.pop("generation", {})}
+        extra = dict(values.pop("extra", {}))
         if (family := values.pop("model_type", cls.model_type)) not in (cls.model_type, *cls.relatives):
             raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, not for {family!r}")
         for key, value in values.items():

@@ -101,6 +101,7 @@ class Table:
       heads: those of all the family's heads, and of parts that are often added to a base checkpoint.
       ignored: regular expressions of names that carry no weights, with the reason.
       foreign: the same of weights that no class here takes; loading says that they are unused.
+      silent: paths of parameters that a file may lack without a word; they keep their first value.
       tied: names that repeat another parameter where the config ties them, and whose.
       old_names: regular expressions of parts of names that files once had -> today's.
     """
@@ -111,6 +112,7 @@ class Table:
     other_bases: tuple[str, ...] = ()
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     foreign: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    silent: tuple[str, ...] = ()
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
     old_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -48,6 +48,14 @@ class Output:
         return key in self.keys()
 
 
+class BaseModelOutput(Output):
+    """last_hidden_state [B,T,D]; hidden_states [L+1,B,T,D]; attentions [L,B,H,T,T]."""
+
+    last_hidden_state: jax.Array | None = None
+    hidden_states: jax.Array | None = None
+    attentions: jax.Array | None = None
+
+
 class BaseModelOutputWithPastAndCrossAttentions(Output):
     """last_hidden_state [B,T,D]; hidden_states [L+1,B,T,D]; attentions, cross_attentions [L,B,H,T,S]."""
 
@@ -134,3 +142,35 @@ class QuestionAnsweringModelOutput(Output):
     end_logits: jax.Array | None = None
     hidden_states: jax.Array | None = None
     attentions: jax.Array | None = None
+
+
+class Seq2SeqModelOutput(Output):
+    """Of a decoder over T tokens that reads S encoded ones.
+
+    last_hidden_state [B,T,D]; decoder_hidden_states [L+1,B,T,D]; decoder_attentions [L,B,H,T,T'], cross_attentions
+    [L,B,H,T,S] (T': tokens, or slots of the cache); encoder_last_hidden_state [B,S,D], encoder_hidden_states
+    [L+1,B,S,D], encoder_attentions [L,B,H,S,S].
+    """
+
+    last_hidden_state: jax.Array | None = None
+    cache: Cache | None = None
+    decoder_hidden_states: jax.Array | None = None
+    decoder_attentions: jax.Array | None = None
+    cross_attentions: jax.Array | None = None
+    encoder_last_hidden_state: jax.Array | None = None
+    encoder_hidden_states: jax.Array | None = None
+    encoder_attentions: jax.Array | None = None
+
+
+class Seq2SeqLMOutput(Output):
+    """loss: float32 scalar; logits [B,T,V] float32; the rest as in `Seq2SeqModelOutput`."""
+
+    loss: jax.Array | None = None
+    logits: jax.Array | None = None
+    cache: Cache | None = None
+    decoder_hidden_states: jax.Array | None = None
+    decoder_attentions: jax.Array | None = None
+    cross_attentions: jax.Array | None = None
+    encoder_last_hidden_state: jax.Array | None = None
+    encoder_hidden_states: jax.Array | None = None
+    encoder_attentions: jax.Array | None = None

@@ -1,5 +1,6 @@
 """Attention on plain arrays: one door, one float32 reference that defines the meaning, implementations behind it."""
 
+from pallas_kernels.band import band_weights
 from pallas_kernels.bias import DenseBias, RelativeKeyBias, ToeplitzBias
 from pallas_kernels.door import attention
 from pallas_kernels.dropout import Dropout
@@ -12,4 +13,5 @@ __all__ = [
     "RelativeKeyBias",
     "ToeplitzBias",
     "attention",
+    "band_weights",
 ]

@@ -2,8 +2,8 @@
 
 A block of attention is attention with a shifted mask and bias, so a block is computed by the pieces of the reference.
 Under a window a block looks only at the keys it can reach, so cost grows with T and not with T * S. Global keys then
-come as up to `GLOBALS` extra columns. Three cases look at all keys instead: more global keys than that, global keys
-together with a bias, and a window with a `query_start` per example.
+come as extra columns: as many as the mask's `global_at` has, or else up to `GLOBALS`. Three cases look at all keys
+instead: more global keys than that, global keys together with a bias, and a window with a `query_start` per example.
 """
 
 from dataclasses import replace
@@ -47,11 +47,14 @@ def attend(q, k, v, *, mask, biases, scale, seed, rate):
     def columns(q, k, v):
         # In the window part global keys are hidden: each is seen once, as a column.
         local = ~mask.key_global if mask.key_valid is None else mask.key_valid & ~mask.key_global
-        windowed = replace(mask, key_valid=local, key_global=None)
-        return _blocks(q, k, v, _gather_globals(k, v, mask), mask=windowed, reach=reach, **options)
+        windowed = replace(mask, key_valid=local, key_global=None, global_at=None)
+        return _blocks(q, k, v, gather_globals(k, v, mask), mask=windowed, reach=reach, **options)
 
-    if biases or reach + GLOBALS >= k.shape[1]:
+    count = GLOBALS if mask.global_at is None else mask.global_at.shape[1]
+    if biases or reach + count >= k.shape[1]:
         return everywhere(q, k, v)
+    if mask.global_at is not None:
+        return columns(q, k, v)
     few = mask.key_global.sum(axis=1).max() <= GLOBALS
     return jax.lax.cond(few, columns, everywhere, q, k, v)
 
@@ -64,15 +67,19 @@ def _reach(mask, block, S):
     return min(S, left + block + (0 if mask.causal else right))
 
 
-def _gather_globals(k, v, mask):
-    positions = jnp.argsort(~mask.key_global, axis=1, stable=True)[:, :GLOBALS]
+def gather_globals(k, v, mask):
+    """The global keys and values, [B, G, H, K] each, with their positions and which of them are there."""
     valid = mask.key_global if mask.key_valid is None else mask.key_valid & mask.key_global
+    if mask.global_at is None:
+        positions, there = jnp.argsort(~mask.key_global, axis=1, stable=True)[:, :GLOBALS], True
+    else:
+        positions, there = jnp.minimum(mask.global_at, k.shape[1] - 1), mask.global_at < k.shape[1]
     pick = positions[:, :, None, None]
     return _Globals(
         jnp.take_along_axis(k, pick, axis=1),
         jnp.take_along_axis(v, pick, axis=1),
         positions.astype(jnp.int32),
-        jnp.take_along_axis(valid, positions, axis=1),
+        jnp.take_along_axis(valid, positions, axis=1) & there,
     )
 
 
@@ -129,5 +136,6 @@ def _widen(x):
 
 
 def _join(near, far):
+    """Visibility of the keys in reach and of the global columns, side by side."""
     shape = (max(near.shape[0], far.shape[0]), *near.shape[1:3])
     return jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (near, far)], axis=-1)

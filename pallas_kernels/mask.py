@@ -25,6 +25,8 @@ class Mask:
     window: static (left, right), keys to either side that are still seen, both inclusive.
     key_valid: bool [B, S], False for padding.
     key_global: bool [B, S], keys that every query sees whatever the window.
+    global_at: int32 [B, G], the places of the global keys, S where there are fewer than G. It says nothing that
+      key_global does not, but its static G spares an implementation the search for them. Needs key_global.
     query_start: int32 scalar or [B]; with a cache, the number of tokens already in it. None means 0.
     """
 
@@ -32,6 +34,7 @@ class Mask:
     window: tuple[int, int] | None = field(default=None, metadata={"static": True})
     key_valid: jax.Array | None = None
     key_global: jax.Array | None = None
+    global_at: jax.Array | None = None
     query_start: jax.Array | int | None = None
 
     def __post_init__(self):
@@ -84,6 +87,7 @@ class Mask:
             self,
             key_valid=keys(self.key_valid),
             key_global=keys(self.key_global),
+            global_at=None,
             query_start=self.start + t0 - s0,
         )
 
@@ -93,6 +97,13 @@ class Mask:
             flags = getattr(self, name)
             if flags is not None and (flags.shape != (B, S) or flags.dtype != jnp.bool_):
                 raise ValueError(f"Mask.{name} must be bool [B, S] = [{B}, {S}]; got {flags.dtype} {list(flags.shape)}")
+        if self.global_at is not None and (
+            self.key_global is None or self.global_at.ndim != 2 or self.global_at.shape[0] != B
+        ):
+            raise ValueError(
+                f"Mask.global_at must be int [B, G] with B = {B}, beside key_global; got {list(self.global_at.shape)}"
+                f"{' without key_global' if self.key_global is None else ''}"
+            )
         if self.query_start is not None:
             start = jnp.asarray(self.query_start)
             if start.shape not in ((), (B,)) or not jnp.issubdtype(start.dtype, jnp.integer):

@@ -1,10 +1,10 @@
 """The families, and which class a checkpoint or an auto-class name means (PARITY C17)."""
 
-from jaxmodels.architectures import dpr, gpt2, roberta_prelayernorm
+from jaxmodels.architectures import bart, dpr, gpt2, led, roberta_prelayernorm, t5
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
 
-FAMILIES = (gpt2, dpr, roberta_prelayernorm)
+FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5)
 
 MODELS: dict[str, type[Model]] = {
     name: value
@@ -17,9 +17,12 @@ CONFIGS: dict[str, type[Config]] = {model.config_class.model_type: model.config_
 _ROBERTA = "roberta-prelayernorm"
 AUTO: dict[str, dict[str, type[Model]]] = {
     "AutoModel": {
+        "bart": bart.BartModel,
         "gpt2": gpt2.GPT2Model,
+        "led": led.LEDModel,
         "dpr": dpr.DPRQuestionEncoder,
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormModel,
+        "t5": t5.T5Model,
     },
     "AutoModelForCausalLM": {
         "gpt2": gpt2.GPT2LMHeadModel,
@@ -28,14 +31,24 @@ AUTO: dict[str, dict[str, type[Model]]] = {
     "AutoModelForMaskedLM": {_ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM},
     "AutoModelForMultipleChoice": {_ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMultipleChoice},
     "AutoModelForPreTraining": {
+        "bart": bart.BartForConditionalGeneration,
+        "led": led.LEDForConditionalGeneration,
         "gpt2": gpt2.GPT2LMHeadModel,
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
+        "t5": t5.T5ForConditionalGeneration,
     },
     "AutoModelForQuestionAnswering": {
+        "led": led.LEDForQuestionAnswering,
         "gpt2": gpt2.GPT2ForQuestionAnswering,
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForQuestionAnswering,
     },
+    "AutoModelForSeq2SeqLM": {
+        "bart": bart.BartForConditionalGeneration,
+        "led": led.LEDForConditionalGeneration,
+        "t5": t5.T5ForConditionalGeneration,
+    },
     "AutoModelForSequenceClassification": {
+        "led": led.LEDForSequenceClassification,
         "gpt2": gpt2.GPT2ForSequenceClassification,
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForSequenceClassification,
     },
@@ -44,8 +57,11 @@ AUTO: dict[str, dict[str, type[Model]]] = {
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForTokenClassification,
     },
     "AutoModelWithLMHead": {
+        "bart": bart.BartForConditionalGeneration,
+        "led": led.LEDForConditionalGeneration,
         "gpt2": gpt2.GPT2LMHeadModel,
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
+        "t5": t5.T5ForConditionalGeneration,
     },
 }
 

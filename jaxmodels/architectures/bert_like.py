@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.architectures.checks import check_heads, check_positive, check_rates
+from jaxmodels.architectures.rules import dense_rules, norm_rules
 from jaxmodels.config import Config
 from jaxmodels.convert import Rule
 from jaxmodels.layers.activations import activation
@@ -128,15 +129,6 @@ def bert_layer(config: BertLikeConfig, *, attention: str, dtype: Any, param_dtyp
 def linear(config: BertLikeConfig, features: int, dtype: Any, param_dtype: Any, axis: str | None = None) -> Linear:
     """A projection of hidden states in a head, initialised like the rest."""
     return Linear((features,), ("embed", axis), scaled_normal(config.initializer_range), True, dtype, param_dtype)
-
-
-def dense_rules(torch: str, ours: str) -> tuple[Rule, Rule]:
-    """torch's Linear stores [out, in]."""
-    return Rule(f"{torch}.weight", f"{ours}/kernel", "o i -> i o"), Rule(f"{torch}.bias", f"{ours}/bias")
-
-
-def norm_rules(torch: str, ours: str) -> tuple[Rule, Rule]:
-    return Rule(f"{torch}.weight", f"{ours}/scale"), Rule(f"{torch}.bias", f"{ours}/bias")
 
 
 def attention_rules(torch: str, ours: str, heads: str, *, fused: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:

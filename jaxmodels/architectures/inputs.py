@@ -74,26 +74,32 @@ def warn_of_unmasked_padding(ids: jax.Array, pad: int | None) -> None:
 
 
 def words(
-    table: Callable[[jax.Array], jax.Array], config: Config, input_ids, inputs_embeds, ranks: tuple[int, ...] = (2,)
+    table: Callable[[jax.Array], jax.Array],
+    config: Config,
+    input_ids,
+    inputs_embeds,
+    ranks: tuple[int, ...] = (2,),
+    prefix: str = "",
 ) -> tuple[jax.Array, tuple[int, ...]]:
     """Word embeddings [N,T,D] from either argument, and the leading shape that the caller gave (PARITY C13).
 
     Args:
       table: the word embeddings.
       ranks: allowed ranks of input_ids; inputs_embeds has one more.
+      prefix: of both names, in messages.
 
     Raises:
       ValueError: both arguments or none, or a wrong shape; see `check_ids` too.
     """
     if (input_ids is None) == (inputs_embeds is None):
-        raise ValueError("give either input_ids or inputs_embeds, one of the two")
+        raise ValueError(f"give either {prefix}input_ids or {prefix}inputs_embeds, one of the two")
     if input_ids is not None:
-        ids = check_ids("input_ids", input_ids, config.vocab_size, "the vocabulary", ranks)
+        ids = check_ids(f"{prefix}input_ids", input_ids, config.vocab_size, "the vocabulary", ranks)
         return table(ids.reshape(-1, ids.shape[-1])), ids.shape[:-1]
     width = config.hidden_size
     embeds = jnp.asarray(inputs_embeds)
     if embeds.ndim - 1 not in ranks or embeds.shape[-1] != width or embeds.size == 0:
-        raise ValueError(f"inputs_embeds has shape [B,T,{width}], got {embeds.shape}")
+        raise ValueError(f"{prefix}inputs_embeds has shape [B,T,{width}], got {embeds.shape}")
     return embeds.reshape(-1, *embeds.shape[-2:]), embeds.shape[:-2]
 
 

@@ -26,6 +26,23 @@ def head_keywords(config: Config, head_mask) -> dict[str, jax.Array]:
     return {"head_mask": head_mask * keep, "cross_head_mask": head_mask * np.ones_like(keep)}
 
 
+def layer_head_mask(keyword: str, mask, layers: int, heads: int, name: str = "head_mask") -> dict[str, jax.Array]:
+    """{keyword of a layer: [L,H] mask}, or nothing without one; encoder-decoders take no shorter form.
+
+    Args:
+      name: of the mask in the call, for messages.
+
+    Raises:
+      ValueError: another shape.
+    """
+    if mask is None:
+        return {}
+    mask = jnp.asarray(mask)
+    if mask.shape != (layers, heads):
+        raise ValueError(f"{name} has shape [layers, heads] = {(layers, heads)}, got {mask.shape}")
+    return {keyword: mask}
+
+
 def without_pruned(config: Config, attentions):
     """The reference's attentions hold only the heads that are left: a tuple, where layers differ in number."""
     if attentions is None or not config.pruned_heads:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxmodels.generation.streaming import emit
 
+NONE = -1  # no id
 # (tokens int32 [B], state) -> (logits float32 [B,V], state)
 Step = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
 
@@ -22,11 +23,19 @@ class Ending:
       limit: int32 scalar, tokens to generate at most; traced, at or below the static room for them.
       eos: int32 [E], ids that end a row (E may be 0).
       pad: int32 scalar, what follows the end of a row.
+      forced_first, forced_last: int32 scalars, the first token and the one at the limit; NONE where they are free.
     """
 
     limit: jax.Array
     eos: jax.Array
     pad: jax.Array
+    forced_first: jax.Array
+    forced_last: jax.Array
+
+    def force(self, token: jax.Array, index: jax.Array) -> jax.Array:
+        """The token of step `index`, or the one that has to be there."""
+        token = jnp.where((index == 0) & (self.forced_first != NONE), self.forced_first, token)
+        return jnp.where((index == self.limit - 1) & (self.forced_last != NONE), self.forced_last, token)
 
 
 def decode(
@@ -53,7 +62,7 @@ def decode(
 
     def place(tokens, index, logits, done):
         """Chooses column `index` and writes it; says which rows are done and whether the stream wants more."""
-        token = jnp.where(done, ending.pad, choose(logits, index))
+        token = jnp.where(done, ending.pad, ending.force(choose(logits, index), index))
         tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], index, axis=1)
         done = done | jnp.any(token[:, None] == ending.eos, axis=1)
         more = jnp.bool_(True) if stream is None else emit(stream, token)

@@ -9,7 +9,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
+import jax
+import jax.numpy as jnp
+
 from jaxmodels.config import Config
+from jaxmodels.generation.loop import NONE, Ending
 
 # Options of the reference that this loop does not have yet, and the values at which they change nothing.
 NEUTRAL: dict[str, tuple] = {
@@ -36,8 +40,6 @@ NEUTRAL: dict[str, tuple] = {
     "force_words_ids": (None,),
     "constraints": (None,),
     "renormalize_logits": (False, None),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
     "forced_decoder_ids": (None,),
     "remove_invalid_values": (False, None),
     "exponential_decay_length_penalty": (None,),
@@ -63,8 +65,6 @@ NOTES = frozenset(
         "use_cache",
         "cache_implementation",
         "cache_config",
-        "decoder_start_token_id",
-        "bos_token_id",
         "low_memory",
         "num_assistant_tokens",
         "num_assistant_tokens_schedule",
@@ -83,6 +83,9 @@ class Options:
       temperature, top_k, top_p: warpers of sampling, applied in this order; 1.0, 0 and 1.0 switch them off.
       eos_token_id: ids that end a row; empty: none does.
       pad_token_id: fills a row after its end; None: the first eos id.
+      forced_bos_token_id: what follows a beginning of one token. forced_eos_token_id: what the last token before the
+        limit is.
+      decoder_start_token_id: what an encoder-decoder's output begins with; None: bos_token_id.
     """
 
     max_new_tokens: int | None = None
@@ -93,6 +96,10 @@ class Options:
     top_p: float = 1.0
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+    decoder_start_token_id: int | None = None
+    bos_token_id: int | None = None
 
     @classmethod
     def merge(cls, config: Config, call: Mapping[str, Any]) -> Self:
@@ -102,7 +109,8 @@ class Options:
           ValueError: an unknown option, or a value out of range.
           NotImplementedError: an option of the reference that would change the result but is not here yet.
         """
-        stored = {"eos_token_id": config.eos_token_id, "pad_token_id": config.pad_token_id, **config.generation}
+        names = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
+        stored = {**{name: getattr(config, name) for name in names}, **config.generation}
         fields = {f.name for f in dataclasses.fields(cls)}
         known = fields | NEUTRAL.keys() | NOTES
         for name in call:
@@ -134,7 +142,8 @@ class Options:
             )
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p is in (0, 1], got {self.top_p!r}")
-        for name, ids in (("eos_token_id", self.eos_token_id), ("pad_token_id", (self.pad_token_id,))):
+        single = ("pad_token_id", "forced_bos_token_id", "forced_eos_token_id")
+        for name, ids in (("eos_token_id", self.eos_token_id), *((name, (getattr(self, name),)) for name in single)):
             # A negative pad id marks "none" in some checkpoints; as a fill value it is as good as any.
             if any(i is not None and i >= vocabulary for i in ids):
                 raise ValueError(f"{name}={ids} is outside the vocabulary of {vocabulary}")
@@ -153,6 +162,20 @@ class Options:
                 f"generate; pass max_new_tokens"
             )
         return self.max_length - prompt
+
+    def ending(self, beginning: int, new: int) -> Ending:
+        """When to stop: after `new` tokens at most, which follow `beginning` ones."""
+
+        def traced(token: int | None) -> jax.Array:
+            return jnp.int32(NONE if token is None else token)
+
+        return Ending(
+            limit=jnp.int32(new),
+            eos=jnp.array(self.eos_token_id, jnp.int32),
+            pad=jnp.int32(self.fill_id()),
+            forced_first=traced(self.forced_bos_token_id if beginning == 1 else None),
+            forced_last=traced(self.forced_eos_token_id),
+        )
 
     def fill_id(self) -> int:
         """What stands after the end of a row."""

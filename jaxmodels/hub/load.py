@@ -130,8 +130,8 @@ def _report(folder: Path, model: Model, found: Plan, ignore_mismatched: bool) ->
         hint = "ignore_mismatched_sizes=True initialises these instead." if mismatched else ""
         raise WeightsError(f"{folder} ({name})", found.unknown, absent, mismatched, hint)
     fresh = [*found.missing, *found.mismatched]
-    if fresh:
-        warnings.warn(f"{name}: initialised, because {folder} lacks them: {', '.join(fresh)}; train them", stacklevel=3)
+    if told := [path for path in fresh if path not in model.table.silent]:
+        warnings.warn(f"{name}: initialised, because {folder} lacks them: {', '.join(told)}; train them", stacklevel=3)
     if found.unused:
         warnings.warn(f"{name}: in {folder}, but unused by this class: {', '.join(found.unused)}", stacklevel=3)
     return fresh

@@ -69,7 +69,15 @@ class Attention(nn.Module):
         query, key, value, kept = self._project(x, source, kept, start)
         if self.relative is not None:
             bias = (*_as_tuple(bias), self.relative(name="relative")())
-        active = self.dropout > 0.0 and self.has_rng("dropout")
+        out, weights = self.attend(x, query, key, value, mask, bias, scale, output_weights)
+        if head_mask is not None:
+            out = out * head_mask[:, None].astype(out.dtype)
+            weights = jax.tree.map(lambda w: w * head_mask[:, None, None].astype(w.dtype), weights)
+        out = self._linear((x.shape[-1],), ("heads", "head_dim", "embed"), self.out_init, "out")(out)
+        return out, weights, kept
+
+    def attend(self, x, query, key, value, mask, bias, scale, output_weights: bool):
+        """Mixed values [B,T,H,K] and the probabilities, or None where they were not asked for."""
         result = attention(
             query,
             key,
@@ -77,16 +85,15 @@ class Attention(nn.Module):
             mask=mask,
             bias=bias,
             scale=scale,
-            dropout=Dropout(self.dropout, self.make_rng("dropout")) if active else None,
+            dropout=self._dropout(),
             implementation=self.implementation,
             return_weights=output_weights,
         )
-        out, weights = result if output_weights else (result, None)
-        if head_mask is not None:
-            out = out * head_mask[:, None].astype(out.dtype)
-            weights = None if weights is None else weights * head_mask[:, None, None].astype(weights.dtype)
-        out = self._linear((x.shape[-1],), ("heads", "head_dim", "embed"), self.out_init, "out")(out)
-        return out, weights, kept
+        return result if output_weights else (result, None)
+
+    def _dropout(self) -> Dropout | None:
+        active = self.dropout > 0.0 and self.has_rng("dropout")
+        return Dropout(self.dropout, self.make_rng("dropout")) if active else None
 
     def _project(self, x, source, kept, start):
         """Queries, the keys and values to attend to, and what to keep of them (None: nothing)."""

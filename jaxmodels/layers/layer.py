@@ -16,9 +16,12 @@ from pallas_kernels import Mask
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerOutput:
-    """What a layer yields beside its hidden states; None where it was not asked for."""
+    """What a layer yields beside its hidden states; None where it was not asked for.
 
-    attentions: jax.Array | None = None
+    attentions is what its attention calls its weights: [B,H,T,S], or a tuple of arrays (LED).
+    """
+
+    attentions: jax.Array | tuple[jax.Array, ...] | None = None
     cross_attentions: jax.Array | None = None
     cache: LayerCache | None = None
 
@@ -27,6 +30,7 @@ class FeedForward(nn.Module):
     """D -> F -> D with an activation between.
 
     chunk: tokens that go through at a time, 0 for all: the [B,T,F] between is then never whole (PARITY C5).
+    dropout: rate after the activation.
     """
 
     features: int
@@ -35,6 +39,7 @@ class FeedForward(nn.Module):
     out_init: Initializer
     use_bias: bool = True
     chunk: int = 0
+    dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
 
@@ -47,7 +52,11 @@ class FeedForward(nn.Module):
         if chunk and length % chunk:
             raise ValueError(f"chunk_size_feed_forward={chunk} does not divide the {length} tokens; pad them, or 0")
         parts = jnp.split(x, length // chunk, axis=1) if chunk else [x]
-        return jnp.concatenate([down(activation(self.activation)(up(part))) for part in parts], axis=1)
+
+        def through(part):
+            return down(dropout(self, activation(self.activation)(up(part)), self.dropout))
+
+        return jnp.concatenate([through(part) for part in parts], axis=1)
 
 
 class Layer(nn.Module):
@@ -58,6 +67,7 @@ class Layer(nn.Module):
         cross_attention None: the architecture has none.
       pre_norm: the norm comes before each part (GPT-2, T5, RoBERTa-PreLayerNorm) or after its residual (BERT, BART).
       dropout: rate on what each part adds to the residual stream.
+      clamped: float16 states that overflow are cut to what it holds, as the encoder-decoders of the reference do.
     """
 
     attention: Callable[..., nn.Module]
@@ -66,6 +76,7 @@ class Layer(nn.Module):
     cross_attention: Callable[..., nn.Module] | None = None
     pre_norm: bool = True
     dropout: float = 0.0
+    clamped: bool = False
 
     @nn.compact
     def __call__(
@@ -109,4 +120,13 @@ class Layer(nn.Module):
         norm = self.norm(name=norm)
         y, *rest = part(norm(x) if self.pre_norm else x)
         x = x + dropout(self, y, self.dropout)
-        return (x if self.pre_norm else norm(x), *rest)
+        x = x if self.pre_norm else norm(x)
+        return (_within_float16(x) if self.clamped else x, *rest)
+
+
+def _within_float16(x: jax.Array) -> jax.Array:
+    """Reference: modeling_led.py, end of `LEDEncoderLayer`; a state that overflowed would make all that follows NaN."""
+    if x.dtype != jnp.float16:
+        return x
+    limit = float(jnp.finfo(jnp.float16).max) - 1000
+    return jnp.where(jnp.isfinite(x).all(), x, jnp.clip(x, -limit, limit))

@@ -21,7 +21,7 @@ class StackOutput:
 
     Attributes:
       hidden_states: [L,B,T,D], the input of each layer.
-      attentions, cross_attentions: [L,B,H,T,S].
+      attentions, cross_attentions: [L,B,H,T,S], or what the layers' attentions give instead, stacked.
       cache: the cache after these tokens.
     """
 
@@ -45,12 +45,14 @@ class Stack(nn.Module):
       num_layers: L.
       remat: recompute each layer in the backward pass instead of keeping its activations.
       unroll: unroll also without a cache.
+      layerdrop: rate at which a whole layer is skipped, where dropout is active (Fan et al., arXiv:1909.11556).
     """
 
     layer: Callable[[], Layer]
     num_layers: int
     remat: bool = False
     unroll: bool = False
+    layerdrop: float = 0.0
 
     @nn.compact
     def __call__(
@@ -61,8 +63,9 @@ class Stack(nn.Module):
         per_layer: Mapping[str, jax.Array],
         cache: Cache | None = None,
         output_hidden_states: bool = False,
+        part: slice | None = None,
     ) -> StackOutput:
-        """Runs all layers.
+        """Runs all layers, or a part of them.
 
         Args:
           x: [B,T,D].
@@ -70,6 +73,8 @@ class Stack(nn.Module):
           per_layer: keywords whose arrays have a leading L axis, one slice a layer.
           cache: with room already reserved for these tokens.
           output_hidden_states: keep the input of every layer.
+          part: the layers to run, for architectures whose layers differ in something static; `per_layer` and `cache`
+            are then the part's. None: all.
         """
         layer = self.layer()
         if self.is_initializing():
@@ -83,20 +88,24 @@ class Stack(nn.Module):
             rngs = {} if key is None else {"dropout": key}
             x = nn.with_logical_constraint(x, ("batch", "length", None))
             y, out = layer.apply({"params": params}, x, **shared, **inputs, cache=entry, rngs=rngs)
+            if self.layerdrop and key is not None:
+                y = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 1), self.layerdrop), x, y)
             return y, (out, x if output_hidden_states else None)
 
         if self.remat:
             body = jax.checkpoint(body, prevent_cse=self.unroll)
-        params = meta.unbox(self.get_variable("params", PARAMS))
-        keys = jax.random.split(self.make_rng("dropout"), self.num_layers) if self.has_rng("dropout") else None
-        per_layer = dict(per_layer)
+        params, count, per_layer = meta.unbox(self.get_variable("params", PARAMS)), self.num_layers, dict(per_layer)
+        if part is not None:
+            count = len(range(*part.indices(count)))
+            params = params[part] if isinstance(params, tuple) else jax.tree.map(lambda a: a[part], params)
+        keys = jax.random.split(self.make_rng("dropout"), count) if self.has_rng("dropout") else None
         if cache is None and not self.unroll and not isinstance(params, tuple):
             x, (out, hidden) = jax.lax.scan(lambda x, s: body(x, *s, None), x, (params, per_layer, keys))
             return StackOutput(x, hidden, out.attentions, out.cross_attentions)
 
-        entries = (None,) * self.num_layers if cache is None else cache.layers
-        slices = [params if isinstance(params, tuple) else unstack(params, self.num_layers)]
-        slices += [unstack(part, self.num_layers) for part in (per_layer, keys)]
+        entries = (None,) * count if cache is None else cache.layers
+        slices = [params if isinstance(params, tuple) else unstack(params, count)]
+        slices += [unstack(arrays, count) for arrays in (per_layer, keys)]
         outs = []
         for *inputs, entry in zip(*slices, entries, strict=True):
             x, out = body(x, *inputs, entry)
@@ -116,7 +125,7 @@ class Stack(nn.Module):
         outs, hidden = zip(*outs, strict=True)
 
         def stacked(arrays):
-            return None if arrays[0] is None else jnp.stack(arrays)
+            return jax.tree.map(lambda *layers: jnp.stack(layers), *arrays)  # None has no leaves and stays None
 
         if cache is not None:
             cache = cache.advance(tuple(out.cache for out in outs), x.shape[1])

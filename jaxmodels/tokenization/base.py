@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import ClassVar
 
 import tokenizers
@@ -37,11 +38,15 @@ class Tokenizer(SpecialTokens, Decoding):
 
     VOCABULARY_FILES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Constructor argument -> the names its file goes by in a folder."""
+    BESIDE_JSON: tuple[str, ...] = ()
+    """Those of these arguments that are given beside a tokenizer.json, too, since it does not hold all that they do."""
     MODEL_TYPES: tuple[str, ...] = ()
     """`model_type` of the config.json that this tokenizer belongs to."""
     OPTIONS: tuple[str, ...] = ()
     """Constructor arguments of the family that are attributes, too, and are saved."""
     MODEL_INPUT_NAMES = ("input_ids", "attention_mask")
+    PADDING_VALUES: ClassVar[Mapping[str, int]] = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
+    """What `pad` pads fields with, beside the ids."""
     DEFAULT_CHAT_TEMPLATE: str | None = None
 
     def __init__(
@@ -205,7 +210,7 @@ class Tokenizer(SpecialTokens, Decoding):
     ) -> BatchEncoding:
         """Pad ids encoded before: a list of examples {name: [T]}, a batch {name: B rows}, or one example.
 
-        Pads input_ids, attention_mask (made where missing), token_type_ids and special_tokens_mask; other fields are
+        Pads input_ids, attention_mask (made where missing) and what else `PADDING_VALUES` names; other fields are
         stacked as they are. Options as in a call.
         """
         limits = bounds(self, padding, False, max_length, pad_to_multiple_of)
@@ -216,7 +221,7 @@ class Tokenizer(SpecialTokens, Decoding):
             max_length=limits.max_length,
             multiple=pad_to_multiple_of,
             side=padding_side or self.padding_side,
-            fill={"input_ids": self.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1},
+            fill={"input_ids": self.pad_token_id, **self.PADDING_VALUES},
             return_attention_mask="attention_mask" in self.model_input_names if asked is None else asked,
             return_tensors=return_tensors,
         )
@@ -259,6 +264,10 @@ class Tokenizer(SpecialTokens, Decoding):
     def save_vocabulary(self, folder: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write the family's vocabulary files alone, without added tokens; -> their paths."""
         raise NotImplementedError
+
+    def _write_vocabulary(self, folder: Path):
+        """The part of `save_pretrained` for which a family's tokenizer may lack the files."""
+        self.save_vocabulary(folder)
 
     def warn_once(self, kind: str, message: str):
         """Give a kind of warning once in the life of this tokenizer."""

@@ -87,7 +87,7 @@ def write(tokenizer, folder: str | os.PathLike) -> tuple[str, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tokenizer-") as draft:
         draft = Path(draft)
-        tokenizer.save_vocabulary(draft)
+        tokenizer._write_vocabulary(draft)
         tokenizer._backend.save(str(draft / TOKENIZER))
         _write_json(draft / CONFIG, _config(tokenizer))
         _write_json(draft / SPECIAL_MAP, _special_map(tokenizer))
@@ -104,11 +104,11 @@ def write(tokenizer, folder: str | os.PathLike) -> tuple[str, ...]:
 
 
 def _config(tokenizer) -> dict:
-    config = {name: getattr(tokenizer, name) for name in (*SETTINGS, *tokenizer.OPTIONS)}
-    if config["chat_template"] is None:
-        del config["chat_template"]
-    elif isinstance(config["chat_template"], Mapping):
-        templates = config["chat_template"]
+    values = {name: getattr(tokenizer, name) for name in (*SETTINGS, *tokenizer.OPTIONS)}
+    # None is a default, for which transformers' slow tokenizers take no null
+    config = {name: value for name, value in values.items() if value is not None}
+    templates = config.get("chat_template")
+    if isinstance(templates, Mapping):
         config["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
     added = {str(i): token.__getstate__() for i, token in tokenizer.added_tokens_decoder.items()}
     return {

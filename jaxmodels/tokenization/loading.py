@@ -7,13 +7,16 @@ from pathlib import Path
 import huggingface_hub
 
 from jaxmodels.tokenization import files
+from jaxmodels.tokenization.bart import BartTokenizer
 from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.tokenization.bert import BertTokenizer
 from jaxmodels.tokenization.dpr import DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer, DPRReaderTokenizer
 from jaxmodels.tokenization.gpt2 import GPT2Tokenizer
+from jaxmodels.tokenization.led import LEDTokenizer
 from jaxmodels.tokenization.roberta import RobertaTokenizer
+from jaxmodels.tokenization.t5 import SPIECE, T5Tokenizer, read_pieces
 
-FAMILIES = (GPT2Tokenizer, RobertaTokenizer, BertTokenizer)
+FAMILIES = (GPT2Tokenizer, RobertaTokenizer, BertTokenizer, BartTokenizer, LEDTokenizer, T5Tokenizer)
 FAMILIES += (DPRQuestionEncoderTokenizer, DPRContextEncoderTokenizer, DPRReaderTokenizer)
 TOKENIZERS: dict[str, type[Tokenizer]] = {cls.__name__: cls for cls in FAMILIES}
 """Every family's classes by Hugging Face's names, without "Fast"; where a folder leaves a choice, the first one."""
@@ -103,7 +106,7 @@ def _class(folder: Path) -> type[Tokenizer]:
 
 
 def _tokens(folder: Path) -> set[str]:
-    """The tokens of whatever vocabulary a folder holds as text."""
+    """The tokens of whatever vocabulary a folder holds."""
     vocabulary = files.read_json(folder / files.TOKENIZER).get("model", {}).get("vocab", {})
     tokens = set(vocabulary) if isinstance(vocabulary, dict) else {piece for piece, _ in vocabulary}
     for name in _family_files("vocab_file"):
@@ -112,23 +115,27 @@ def _tokens(folder: Path) -> set[str]:
             tokens |= files.read_json(path).keys()
         elif path.suffix == ".txt" and path.is_file():
             tokens |= set(path.read_text(encoding="utf-8").splitlines())
-    return tokens
+    spiece = folder / SPIECE
+    # last, since reading it takes a package
+    return read_pieces(spiece) if not tokens and spiece.is_file() else tokens
 
 
 def _vocabulary(folder: Path, cls: type[Tokenizer]) -> dict[str, Path]:
-    """Constructor argument -> file: tokenizer.json, which holds all, or else the family's own files."""
+    """Constructor argument -> file: tokenizer.json with what stands beside it, or else the family's own files."""
+    there = {
+        argument: next((folder / name for name in names if (folder / name).is_file()), None)
+        for argument, names in cls.VOCABULARY_FILES.items()
+    }
     if (folder / files.TOKENIZER).is_file():
-        return {"tokenizer_file": folder / files.TOKENIZER}
-    found = {}
-    for argument, names in cls.VOCABULARY_FILES.items():
-        there = [folder / name for name in names if (folder / name).is_file()]
-        if not there:
+        beside = {argument: there[argument] for argument in cls.BESIDE_JSON if there[argument]}
+        return {"tokenizer_file": folder / files.TOKENIZER, **beside}
+    for argument, path in there.items():
+        if path is None:
             raise FileNotFoundError(
-                f"{folder} has neither {files.TOKENIZER} nor {' or '.join(names)}, which {cls.__name__} needs; "
-                f"it holds {_listing(folder)}"
+                f"{folder} has neither {files.TOKENIZER} nor {' or '.join(cls.VOCABULARY_FILES[argument])}, which "
+                f"{cls.__name__} needs; it holds {_listing(folder)}"
             )
-        found[argument] = there[0]
-    return found
+    return there
 
 
 def _family_files(argument: str | None = None) -> list[str]:

@@ -65,7 +65,8 @@ class RobertaTokenizer(ByteLevelTokenizer):
 
     def _special_tokens_changed(self):
         if self.cls_token is None or self.sep_token is None:
-            raise ValueError(f"a RobertaTokenizer needs a cls_token and a sep_token, got {self.special_tokens_map}")
+            name = type(self).__name__
+            raise ValueError(f"a {name} needs a cls_token and a sep_token, got {self.special_tokens_map}")
         self._backend.post_processor = processors.RobertaProcessing(
             sep=(self.sep_token, self.sep_token_id),
             cls=(self.cls_token, self.cls_token_id),

@@ -8,7 +8,7 @@ import pytest
 
 import jaxmodels as jm
 from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.generate import _run
+from jaxmodels.generation.decoder_only import _run
 
 
 @contextlib.contextmanager

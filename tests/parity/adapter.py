@@ -21,7 +21,7 @@ def named(output, prefix: str = "") -> dict[str, np.ndarray]:
     """Every array of an output by name; what is stacked or a tuple over layers is numbered."""
     arrays = {}
     for field, value in output.items():
-        if field in ("hidden_states", "attentions", "cross_attentions"):
+        if field.endswith(("hidden_states", "attentions")):
             arrays |= {f"{prefix}{field}.{i}": np.asarray(layer) for i, layer in enumerate(value)}
         elif field != "cache":
             arrays[prefix + field] = np.asarray(value)
@@ -34,6 +34,8 @@ def forward(case_dir, case, inputs):
 
 
 def steps(case_dir, case, inputs):
+    if "decoder_input_ids" in inputs:
+        return decoder_steps(case_dir, case, inputs)
     model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
     step = jax.jit(lambda params, cache, part: model.apply({"params": params}, cache=cache, **part, **case["call"]))
     batch, length = inputs["input_ids"].shape
@@ -44,6 +46,37 @@ def steps(case_dir, case, inputs):
         seen = None if out.attentions is None else out.attentions[..., : start + count]
         arrays |= named(dataclasses.replace(out, attentions=seen), f"step{i}.")
         cache, start = out.cache, start + count
+    return arrays
+
+
+def decoder_steps(case_dir, case, inputs):
+    """Encoder once, then the decoder in pieces."""
+    model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    variables = {"params": params}
+    ids, mask = inputs.pop("decoder_input_ids"), inputs.get("attention_mask")
+    encoded = model.apply(variables, **inputs, **case["call"], method="encode")
+    arrays = named(encoded, "step0.encoder_")
+    cache, start = model.init_cache(*ids.shape), 0
+    for i, count in enumerate(case["steps"]):
+        states = encoded.last_hidden_state if i == 0 else None
+        out = model.apply(
+            variables,
+            ids[:, start : start + count],
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            cache=cache,
+            **case["call"],
+            method="decode",
+        )
+        arrays |= named(dataclasses.replace(out, attentions=None, hidden_states=None), f"step{i}.")
+        own = {"hidden_states": out.hidden_states, "attentions": out.attentions[..., : start + count]}
+        arrays |= {
+            f"step{i}.decoder_{name}.{n}": np.asarray(a) for name, all_ in own.items() for n, a in enumerate(all_)
+        }
+        cache, start = out.cache, start + count
+    for n, layer in enumerate(cache.layers):
+        kept = (layer.past.key, layer.past.value, layer.cross.key, layer.cross.value)
+        arrays |= {f"step{i}.past_key_values.{n}.{j}": np.asarray(a) for j, a in enumerate(kept)}
     return arrays
 
 

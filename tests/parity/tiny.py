@@ -14,6 +14,9 @@ SIZES = {
     "DPR": {**_BERT, "max_position_embeddings": 24, "type_vocab_size": 3},
     # Positions are counted from pad_token_id + 1 = 2.
     "Roberta": {**_BERT, "max_position_embeddings": 26, "type_vocab_size": 3},
+    # The heads' width is not d_model / num_heads; few buckets, so that short texts meet the last ones.
+    "T5": {"vocab_size": 67, "d_model": 32, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_heads": 4}
+    | {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 10, "decoder_start_token_id": 0},
 }
 
 
@@ -23,6 +26,7 @@ CLASSES = (
     *("GPT2ForTokenClassification", "GPT2ForQuestionAnswering"),
     *("DPRContextEncoder", "DPRQuestionEncoder", "DPRReader", "RobertaPreLayerNormModel"),
     *(f"RobertaPreLayerNormFor{head}" for head in (*_ROBERTA_HEADS, "TokenClassification")),
+    *("T5Model", "T5ForConditionalGeneration"),
 )
 
 

@@ -6,9 +6,8 @@ from jaxmodels.architectures.bert_like import (
     LAYER_RULES,
     LAYERS,
     OLD_NAMES,
-    dense_rules,
-    norm_rules,
 )
+from jaxmodels.architectures.rules import dense_rules, norm_rules
 from jaxmodels.convert import Rule, Table
 
 _BERT = (

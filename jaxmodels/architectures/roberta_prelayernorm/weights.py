@@ -7,9 +7,8 @@ from jaxmodels.architectures.bert_like import (
     LAYER_RULES,
     LAYERS,
     attention_rules,
-    dense_rules,
-    norm_rules,
 )
+from jaxmodels.architectures.rules import dense_rules, norm_rules
 from jaxmodels.convert import Rule, Table
 
 TABLE = Table(

@@ -1,0 +1,74 @@
+"""BART's weight table; LED's decoder and feed-forward layers go by the same names."""
+
+from jaxmodels.architectures.rules import dense_rules, norm_rules
+from jaxmodels.convert import Rule, Table
+
+
+def projection(torch: tuple[str, ...], ours: str) -> tuple[Rule, Rule]:
+    """torch layers [(H K), D] side by side in one kernel of ours; a single one has no axis for it."""
+    if len(torch) == 1:
+        return (
+            Rule(f"{torch[0]}.weight", f"{ours}/kernel", "(h k) d -> d h k"),
+            Rule(f"{torch[0]}.bias", f"{ours}/bias", "(h k) -> h k"),
+        )
+    return (
+        Rule(tuple(f"{name}.weight" for name in torch), f"{ours}/kernel", "n (h k) d -> d n h k"),
+        Rule(tuple(f"{name}.bias" for name in torch), f"{ours}/bias", "n (h k) -> n h k"),
+    )
+
+
+def out_projection(torch: str, ours: str) -> tuple[Rule, Rule]:
+    return Rule(f"{torch}.weight", f"{ours}/kernel", "d (h k) -> h k d"), Rule(f"{torch}.bias", f"{ours}/bias")
+
+
+def stack_rules(stack: str) -> tuple[Rule, ...]:
+    """What both stacks of BART and LED have, but for the self attention."""
+    torch, ours = f"{stack}.layers.{{i}}", f"{stack}/stack/layers"
+    return (
+        Rule(f"{stack}.embed_positions.weight", f"{stack}/embeddings/table/embedding"),
+        *norm_rules(f"{stack}.layernorm_embedding", f"{stack}/embeddings/norm"),
+        *norm_rules(f"{torch}.self_attn_layer_norm", f"{ours}/attention_norm"),
+        *dense_rules(f"{torch}.fc1", f"{ours}/feed_forward/up"),
+        *dense_rules(f"{torch}.fc2", f"{ours}/feed_forward/down"),
+        *norm_rules(f"{torch}.final_layer_norm", f"{ours}/feed_forward_norm"),
+    )
+
+
+def self_attention_rules(stack: str) -> tuple[Rule, ...]:
+    torch, ours = f"{stack}.layers.{{i}}.self_attn", f"{stack}/stack/layers/attention"
+    return (
+        *projection(tuple(f"{torch}.{part}_proj" for part in "qkv"), f"{ours}/qkv"),
+        *out_projection(f"{torch}.out_proj", f"{ours}/out"),
+    )
+
+
+_CROSS = "decoder.layers.{i}.encoder_attn"
+_OURS = "decoder/stack/layers/cross_attention"
+DECODER_RULES = (
+    *stack_rules("decoder"),
+    *self_attention_rules("decoder"),
+    *norm_rules(f"{_CROSS}_layer_norm", f"{_OURS}_norm"),
+    *projection((f"{_CROSS}.q_proj",), f"{_OURS}/q"),
+    *projection(tuple(f"{_CROSS}.{part}_proj" for part in "kv"), f"{_OURS}/kv"),
+    *out_projection(f"{_CROSS}.out_proj", f"{_OURS}/out"),
+)
+SHARED_RULE = Rule("shared.weight", "shared/embedding")
+HEAD_RULES = (
+    Rule("final_logits_bias", "final_logits_bias", "1 v -> v"),
+    Rule("lm_head.weight", "lm_head/kernel", "v d -> d v"),
+)
+# Both stacks read the one table; files may hold it under any of the names.
+OLD_NAMES = {r"(^|\.)(encoder|decoder)\.embed_tokens\.weight$": r"\1shared.weight"}
+TIED = {"lm_head.weight": "shared.weight"}
+# It is zero in most models, and files of models without a head lack it.
+SILENT = ("final_logits_bias",)
+
+TABLE = Table(
+    base="model",
+    rules=(SHARED_RULE, *stack_rules("encoder"), *self_attention_rules("encoder"), *DECODER_RULES),
+    heads=HEAD_RULES,
+    foreign={r"classification_head\..*|qa_outputs\..*": "heads of BART's classes that are not here"},
+    old_names=OLD_NAMES,
+    tied=TIED,
+    silent=SILENT,
+)

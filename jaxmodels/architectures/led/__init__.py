@@ -1,0 +1,30 @@
+"""LED, the Longformer encoder-decoder."""
+
+from jaxmodels.architectures.led.config import LEDConfig
+from jaxmodels.architectures.led.heads import (
+    LEDForConditionalGeneration,
+    LEDForQuestionAnswering,
+    LEDForSequenceClassification,
+)
+from jaxmodels.architectures.led.model import LEDModel, LEDPreTrainedModel
+from jaxmodels.architectures.led.outputs import (
+    LEDEncoderBaseModelOutput,
+    LEDSeq2SeqLMOutput,
+    LEDSeq2SeqModelOutput,
+    LEDSeq2SeqQuestionAnsweringModelOutput,
+    LEDSeq2SeqSequenceClassifierOutput,
+)
+
+__all__ = [
+    "LEDConfig",
+    "LEDEncoderBaseModelOutput",
+    "LEDForConditionalGeneration",
+    "LEDForQuestionAnswering",
+    "LEDForSequenceClassification",
+    "LEDModel",
+    "LEDPreTrainedModel",
+    "LEDSeq2SeqLMOutput",
+    "LEDSeq2SeqModelOutput",
+    "LEDSeq2SeqQuestionAnsweringModelOutput",
+    "LEDSeq2SeqSequenceClassifierOutput",
+]

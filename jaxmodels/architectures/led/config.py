@@ -1,0 +1,38 @@
+"""LED's facts (reference: transformers/models/led/configuration_led.py)."""
+
+from typing import ClassVar
+
+from jaxmodels.architectures.bart.config import BartLikeConfig
+from jaxmodels.architectures.checks import check_positive
+
+
+class LEDConfig(BartLikeConfig):
+    """Configuration of LED; names and defaults are Hugging Face's.
+
+    attention_window: tokens that each token sees around it in the encoder, half of them on either side: an even
+      number, or one for each encoder layer (PARITY L2).
+    """
+
+    model_type: ClassVar[str] = "led"
+
+    max_encoder_position_embeddings: int = 16384
+    max_decoder_position_embeddings: int = 1024
+    attention_window: int | tuple[int, ...] = 512
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The window of every encoder layer."""
+        windows = self.attention_window
+        return (windows,) * self.encoder_layers if isinstance(windows, int) else windows
+
+    def validate(self):
+        super().validate()
+        check_positive(self, "max_encoder_position_embeddings", "max_decoder_position_embeddings")
+        if len(self.windows) != self.encoder_layers:
+            raise ValueError(
+                f"LEDConfig: attention_window has one value, or one for each of the {self.encoder_layers} encoder "
+                f"layers; got {len(self.windows)}"
+            )
+        for window in self.windows:
+            if isinstance(window, bool) or not isinstance(window, int) or window < 2 or window % 2:
+                raise ValueError(f"LEDConfig: attention_window is an even number of tokens above 0, got {window!r}")

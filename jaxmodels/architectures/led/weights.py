@@ -1,0 +1,44 @@
+"""LED's weight table (PARITY L17)."""
+
+from jaxmodels.architectures.bart.weights import (
+    DECODER_RULES,
+    HEAD_RULES,
+    OLD_NAMES,
+    SHARED_RULE,
+    SILENT,
+    TIED,
+    out_projection,
+    projection,
+    stack_rules,
+)
+from jaxmodels.architectures.rules import dense_rules
+from jaxmodels.convert import Table
+
+_TORCH = "encoder.layers.{i}.self_attn"
+_OURS = "encoder/stack/layers/attention"
+_LOCAL = tuple(f"{_TORCH}.longformer_self_attn.{part}" for part in ("query", "key", "value"))
+
+TABLE = Table(
+    base="led",
+    rules=(
+        SHARED_RULE,
+        *stack_rules("encoder"),
+        *projection(_LOCAL, f"{_OURS}/qkv"),
+        *(
+            rule
+            for name in _LOCAL
+            for rule in projection((f"{name}_global",), f"{_OURS}/global_{name.split('.')[-1][0]}")
+        ),
+        *out_projection(f"{_TORCH}.output", f"{_OURS}/out"),
+        *DECODER_RULES,
+    ),
+    heads=(
+        *HEAD_RULES,
+        *dense_rules("classification_head.dense", "classification_head/dense"),
+        *dense_rules("classification_head.out_proj", "classification_head/out_proj"),
+        *dense_rules("qa_outputs", "qa_outputs"),
+    ),
+    old_names=OLD_NAMES,
+    tied=TIED,
+    silent=SILENT,
+)

@@ -1,0 +1,37 @@
+"""T5 and the reference's, with the same random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from parity.reference import Pair, ids, torch_model
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+import jaxmodels as jm
+
+EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
+# Longer than the tiny model's relative_attention_max_distance of 10.
+LONG = {"input_ids": ids((2, 13)), "decoder_input_ids": ids((2, 12), seed=1)}
+# The pad id is 0; right padding in the encoder, and none of the decoder's rows sees nothing.
+PADDED = np.array([[5, 6, 7, 8, 0, 0], [9, 10, 11, 12, 13, 14]])
+MASK = (PADDED != 0).astype(int)
+DECODED = np.array([[0, 21, 22, 23, 0], [0, 31, 32, 33, 34]])
+DECODED_MASK = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+BATCH = {
+    "input_ids": PADDED,
+    "attention_mask": MASK,
+    "decoder_input_ids": DECODED,
+    "decoder_attention_mask": DECODED_MASK,
+}
+LABELS = np.where(DECODED_MASK, DECODED, -100)
+
+
+def t5_pair(name: str, folder: Path, load: dict | None = None, **config) -> Pair:
+    """As `parity.reference.pair`, with norms around one: T5's are no `torch.nn.LayerNorm`."""
+    reference = torch_model(name, **config)
+    with torch.no_grad():
+        for module in reference.modules():
+            if isinstance(module, T5LayerNorm):
+                module.weight += 1.0
+    reference.save_pretrained(folder)
+    return Pair(reference, *jm.load(folder, cls=getattr(jm, name), **(load or {})), folder)

@@ -1,0 +1,159 @@
+"""T5's files, both ways (PARITY A20, C9, C16, C17)."""
+
+import json
+import warnings
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from parity.reference import close
+from parity.t5_pairs import BATCH, t5_pair
+from parity.tiny import tiny
+from safetensors.numpy import load_file, save_file
+
+import jaxmodels as jm
+from jaxmodels.parameters import flatten, unflatten
+
+NAME = "T5ForConditionalGeneration"
+VARIANTS = {
+    "plain": {},
+    "untied": {"tie_word_embeddings": False},
+    "gated": {"feed_forward_proj": "gated-gelu"},
+    "uneven": {"num_decoder_layers": 3, "num_layers": 1},
+}
+
+
+def quietly(folder, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return jm.load(folder, **options)
+
+
+def same(got: dict, expected: dict) -> None:
+    got, expected = flatten(got), flatten(expected)
+    assert got.keys() == expected.keys()
+    for path, leaf in expected.items():
+        assert got[path].dtype == leaf.dtype
+        np.testing.assert_array_equal(np.asarray(got[path]), np.asarray(leaf), err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dtype"),
+    [*((variant, "float32") for variant in VARIANTS), ("gated", "bfloat16"), ("untied", "float16")],
+)
+def test_C16_every_variant_returns_in_every_type(variant, dtype, tmp_path):
+    model, params = tiny(NAME, **VARIANTS[variant])
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    jm.save(tmp_path, model, params)
+    loaded, again = quietly(tmp_path, dtype="auto")
+    assert type(loaded) is type(model) and loaded.dtype == dtype
+    same(again, params)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_C16_torch_loads_what_we_save(variant, tmp_path):
+    model, params = tiny(NAME, **VARIANTS[variant])
+    jm.save(tmp_path, model, params)
+    reference, report = transformers.T5ForConditionalGeneration.from_pretrained(
+        tmp_path, attn_implementation="eager", output_loading_info=True
+    )
+    assert not any(report.values()), report
+    got = jax.jit(lambda p: model.apply({"params": p}, **BATCH)[0])(params)
+    close(got, reference.eval()(**{key: torch.tensor(value) for key, value in BATCH.items()})[0])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_C16_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
+    model, params = tiny("T5Model")
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    jm.save(tmp_path, model, params)
+    table = transformers.T5Model.from_pretrained(tmp_path, dtype="auto").shared.weight
+    assert table.dtype == getattr(torch, dtype)
+    mine = np.asarray(params["shared"]["embedding"]).view("int16")
+    np.testing.assert_array_equal(table.detach().view(torch.int16).numpy(), mine)
+
+
+def test_C16_base_and_head_read_each_other_s_files_in_silence(tmp_path):
+    model, params = tiny(NAME)
+    jm.save(tmp_path / "head", model, params)
+    same(quietly(tmp_path / "head", cls="T5Model")[1], params)
+    jm.save(tmp_path / "base", *tiny("T5Model"))
+    same(quietly(tmp_path / "base", cls=NAME)[1], params)
+
+
+def test_C9_an_untied_head_that_a_file_lacks_is_initialised_and_named(tmp_path):
+    jm.save(tmp_path, *tiny("T5Model"))
+    with pytest.warns(UserWarning, match="initialised.*lm_head/kernel"):
+        _, params = jm.load(tmp_path, cls=NAME, tie_word_embeddings=False)
+    assert params["lm_head"]["kernel"].shape == (32, 67)
+
+
+def test_C9_an_untied_head_is_not_dropped_in_silence(tmp_path):
+    jm.save(tmp_path, *tiny(NAME, tie_word_embeddings=False))
+    with pytest.warns(UserWarning, match="unused.*lm_head.weight"):
+        jm.load(tmp_path, cls="T5Model")
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_C16_old_torch_files_with_every_copy_of_the_table(tied, tmp_path):
+    """`.bin` files of the first releases: the table under three or four names, and a bias that nobody reads."""
+    both = t5_pair(NAME, tmp_path / "new", tie_word_embeddings=tied)
+    tensors = dict(both.reference.state_dict())
+    assert {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"} <= tensors.keys()
+    tensors["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"] = torch.ones(8, 4)
+    both.reference.config.save_pretrained(tmp_path)
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    same(quietly(tmp_path)[1], both.params)
+    del tensors["shared.weight"]
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    same(quietly(tmp_path)[1], both.params)
+
+
+def test_C16_former_flax_files_are_read(tmp_path):
+    """Names and layouts of the reference's former FlaxT5 (modeling_flax_t5.py)."""
+    flax = pytest.importorskip("flax.serialization")
+    both = t5_pair(NAME, tmp_path / "new", feed_forward_proj="gated-gelu")
+    tree = {}
+    for name, tensor in both.reference.state_dict().items():
+        if name.endswith("embed_tokens.weight") or name == "lm_head.weight":
+            continue
+        module, array = name.removesuffix(".weight"), tensor.numpy()
+        if module.endswith(("shared", "relative_attention_bias")):
+            path, value = f"{module}.embedding", array
+        elif module.endswith("layer_norm"):
+            path, value = f"{module}.weight", array
+        else:
+            path, value = f"{module}.kernel", array.T
+        tree[path.replace(".", "/")] = value
+    both.reference.config.save_pretrained(tmp_path)
+    (tmp_path / "flax_model.msgpack").write_bytes(flax.msgpack_serialize(unflatten(tree)))
+    same(quietly(tmp_path)[1], both.params)
+
+
+def test_C16_a_layer_beyond_the_config_and_a_gate_it_lacks_are_named(tmp_path):
+    jm.save(tmp_path, *tiny("T5Model", feed_forward_proj="gated-gelu"))
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "feed_forward_proj": "relu"}))
+    with pytest.raises(jm.WeightsError, match="feed_forward/up/kernel"):
+        jm.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**values, "num_layers": 1}))
+    with pytest.raises(jm.WeightsError, match=r"encoder\.block\.1\.layer\.0\.SelfAttention\.q\.weight"):
+        jm.load(tmp_path)
+
+
+def test_C16_a_head_of_a_class_that_is_not_here_is_said_to_be_unused(tmp_path):
+    jm.save(tmp_path, *tiny("T5Model"))
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["classification_head.dense.weight"] = np.zeros((32, 32), np.float32)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.warns(UserWarning, match="unused.*classification_head.dense.weight"):
+        jm.load(tmp_path)
+
+
+def test_C17_auto_classes(tmp_path):
+    jm.save(tmp_path, *tiny(NAME))
+    assert type(quietly(tmp_path, cls="AutoModel")[0]) is jm.T5Model
+    for auto in ("AutoModelForSeq2SeqLM", "AutoModelForPreTraining", "AutoModelWithLMHead"):
+        assert type(quietly(tmp_path, cls=auto)[0]) is jm.T5ForConditionalGeneration

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from pallas_kernels.blocked import BLOCK, gather_globals
 from pallas_kernels.dropout import Dropout, drop
 from pallas_kernels.mask import Mask
-from pallas_kernels.reference import scores, softmax
+from pallas_kernels.reference import scores, softmax, swapped
 
 
 def band_weights(q, k, *, mask: Mask, scale=None, dropout: Dropout | None = None) -> jax.Array:
@@ -53,7 +53,7 @@ def band_weights(q, k, *, mask: Mask, scale=None, dropout: Dropout | None = None
             everywhere = jnp.broadcast_to(extra.valid[:, None, None], (B, 1, block, extra.valid.shape[1]))
             visible = jnp.concatenate([everywhere, visible], axis=-1)
             positions = jnp.concatenate([extra.positions, positions], axis=1)
-        weights = softmax(scores(queries, keys, (), scale, 0), visible)
+        weights = softmax(scores(swapped(queries), swapped(keys), (), scale, 0), visible)
         if seed is not None:
             weights = drop(weights, seed, rate, t0 + jnp.arange(block), positions)
         count = keys.shape[1] - reach

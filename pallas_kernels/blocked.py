@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from pallas_kernels.dropout import drop
 from pallas_kernels.mask import Mask
-from pallas_kernels.reference import scores, softmax, weighted_sum
+from pallas_kernels.reference import scores, swapped, unnormalised_softmax, weighted_sum
 
 BLOCK = 128
 GLOBALS = 128
@@ -91,48 +91,136 @@ def _sections(T, S, block, mask):
     return [(t0, t1, min(S, t1) if shrinks else S) for t0, t1 in pairwise(ends)]
 
 
+class _Shared(NamedTuple):
+    """What all blocks read and what gets a gradient from all of them. k, v, extra_k, extra_v are [B, H, S or G, K]:
+    head-major, so that a slice of them is as its products want it."""
+
+    k: jax.Array
+    v: jax.Array
+    extra: tuple[jax.Array, jax.Array] | None
+    biases: tuple
+    scale: jax.Array
+
+
+class _Fixed(NamedTuple):
+    """What has no gradient: the rule, the places of the global columns and which are there, and the dropout's seed."""
+
+    mask: Mask
+    columns: tuple[jax.Array, jax.Array] | None
+    seed: jax.Array | None
+
+
+class _Plan(NamedTuple):
+    """Static: `queries` in the call, of which this section has those from `first` on in blocks of `block`, each over
+    `reach` of the `in_sight` first keys."""
+
+    queries: int
+    first: int
+    block: int
+    reach: int
+    in_sight: int
+    rate: float
+
+    def start(self, t0, mask):
+        """The first key in reach of the block that starts at query t0."""
+        if self.reach == self.in_sight:
+            return 0
+        return jnp.clip(mask.start + t0 - mask.window[0], 0, self.in_sight - self.reach)
+
+
 def _blocks(q, k, v, columns, *, mask, biases, scale, seed, rate, block, reach):
     """Runs the blocks of queries one after the other, each over `reach` keys and the global columns, if any."""
-    (B, T), S = q.shape[:2], k.shape[1]
-    # The loop sums the gradients of what all blocks share in its own dtype: make that float32 for bfloat16 calls too.
-    shared = jax.tree.map(_widen, (k, v, columns, biases))
+    B, T, H, K = q.shape
+    extra = None if columns is None else (swapped(columns.k), swapped(columns.v))
+    # Integers have no gradient to collect.
+    biases = jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32), biases)
+    shared = _Shared(swapped(k), swapped(v), extra, biases, jnp.asarray(scale, jnp.float32))
+    fixed = _Fixed(mask, None if columns is None else (columns.positions, columns.valid), seed)
 
-    @partial(jax.checkpoint, static_argnums=2)
-    def rows(q, t0, in_sight):
-        keys, values, extra, added = shared
-        size = min(reach, in_sight)
-        s0 = jnp.clip(mask.start + t0 - mask.window[0], 0, in_sight - size) if size < in_sight else 0
-        keys, values = (jax.lax.dynamic_slice_in_dim(x, s0, size, axis=1) for x in (keys, values))
-        part = mask.block(t0, s0, size)
-        visible = part.dense(B, q.shape[1], size)
-        positions = s0 + jnp.arange(size, dtype=jnp.int32)
-        if extra is not None:
-            keys, values = (
-                jnp.concatenate([keys, extra.k], axis=1),
-                jnp.concatenate([values, extra.v], axis=1),
-            )
-            unbounded = Mask(causal=mask.causal, query_start=mask.start + t0)
-            visible = _join(visible, unbounded.at_keys(q.shape[1], extra.positions, extra.valid))
-            positions = jnp.concatenate([jnp.broadcast_to(positions, (B, size)), extra.positions], axis=1)
-        keys, values = keys.astype(k.dtype), values.astype(v.dtype)
-        added = tuple(bias.block(t0, q.shape[1], s0, size, T) for bias in added)
-        weights = softmax(scores(q, keys, added, scale, part.start), visible)
-        if seed is not None:
-            weights = drop(weights, seed, rate, t0 + jnp.arange(q.shape[1]), positions)
-        return weighted_sum(weights, values, q.dtype)
-
-    def loop(t0, t1, in_sight):
+    def section(t0, t1, in_sight):
         size = min(block, t1 - t0)
-        starts = jnp.arange(t0, t1, size)
-        queries = q[:, t0:t1].reshape(B, len(starts), size, *q.shape[2:]).swapaxes(0, 1)
-        out = jax.lax.map(lambda x: rows(*x, in_sight), (queries, starts))
-        return out.swapaxes(0, 1).reshape(B, t1 - t0, *out.shape[3:])
+        plan = _Plan(T, t0, size, min(reach, in_sight), in_sight, rate)
+        queries = swapped(q[:, t0:t1]).reshape(B, H, (t1 - t0) // size, size, K)
+        out = jnp.moveaxis(_section(plan, jnp.moveaxis(queries, 2, 0), shared, fixed), 0, 2)
+        return swapped(out.reshape(B, H, t1 - t0, out.shape[-1]))
 
-    return jnp.concatenate([loop(*section) for section in _sections(T, S, block, mask)], axis=1)
+    return jnp.concatenate([section(*s) for s in _sections(T, k.shape[1], block, mask)], axis=1)
 
 
-def _widen(x):
-    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _section(plan, queries, shared, fixed):
+    """[blocks, B, H, block, K] -> [blocks, B, H, block, Kv]."""
+
+    def one(x):
+        q, t0 = x
+        return _block(plan, q, t0, _reached(plan, shared, fixed, t0), fixed)
+
+    return jax.lax.map(one, (queries, _starts(plan, queries)))
+
+
+def _forward(plan, queries, shared, fixed):
+    return _section(plan, queries, shared, fixed), (queries, shared, fixed)
+
+
+def _backward(plan, kept, cotangent):
+    """Computes each block again and adds its gradients to those of what it read; those of keys and values to a slice,
+    in place. (Left to itself, JAX adds arrays of all keys for every block: quadratic in the length.) Sums are float32.
+    """
+    queries, shared, fixed = kept
+
+    def one(sums, x):
+        q, t0, given = x
+        reached = _reached(plan, shared, fixed, t0)
+        _, pull = jax.vjp(lambda q, reached: _block(plan, q, t0, reached, fixed), q, reached)
+        own, parts = pull(given)
+        s0 = plan.start(t0, fixed.mask)
+
+        def add(total, part):
+            old = jax.lax.dynamic_slice_in_dim(total, s0, plan.reach, axis=2)
+            return jax.lax.dynamic_update_slice_in_dim(total, old + part.astype(jnp.float32), s0, axis=2)
+
+        rest = jax.tree.map(lambda total, part: total + part.astype(jnp.float32), sums[2:], tuple(parts[2:]))
+        return _Shared(add(sums.k, parts.k), add(sums.v, parts.v), *rest), own
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shared)
+    sums, own = jax.lax.scan(one, zeros, (queries, _starts(plan, queries), cotangent))
+    return own, jax.tree.map(lambda total, x: total.astype(x.dtype), sums, shared), None
+
+
+_section.defvjp(_forward, _backward)
+
+
+def _starts(plan, queries):
+    return plan.first + plan.block * jnp.arange(queries.shape[0])
+
+
+def _reached(plan, shared, fixed, t0):
+    """`shared` with only those keys and values that the block at t0 can see."""
+    s0 = plan.start(t0, fixed.mask)
+    k, v = (jax.lax.dynamic_slice_in_dim(x, s0, plan.reach, axis=2) for x in (shared.k, shared.v))
+    return shared._replace(k=k, v=v)
+
+
+def _block(plan, q, t0, reached, fixed):
+    """The rows of one block: q [B, H, block, K] -> [B, H, block, Kv]."""
+    B, _, size, _ = q.shape
+    s0 = plan.start(t0, fixed.mask)
+    part = fixed.mask.block(t0, s0, plan.reach)
+    visible = part.dense(B, size, plan.reach)
+    positions = s0 + jnp.arange(plan.reach, dtype=jnp.int32)
+    keys, values = reached.k, reached.v
+    if reached.extra is not None:
+        places, there = fixed.columns
+        keys, values = (jnp.concatenate(pair, axis=2) for pair in zip((keys, values), reached.extra, strict=True))
+        unbounded = Mask(causal=fixed.mask.causal, query_start=fixed.mask.start + t0)
+        visible = _join(visible, unbounded.at_keys(size, places, there))
+        positions = jnp.concatenate([jnp.broadcast_to(positions, (B, plan.reach)), places], axis=1)
+    added = tuple(bias.block(t0, size, s0, plan.reach, plan.queries) for bias in reached.biases)
+    exponentials, factor = unnormalised_softmax(scores(q, keys, added, reached.scale, part.start), visible)
+    if fixed.seed is not None:
+        exponentials = drop(exponentials, fixed.seed, plan.rate, t0 + jnp.arange(size), positions)
+    # Normalised last: that is one pass over [B, H, block, reach] less.
+    return (weighted_sum(exponentials, values) * factor).astype(q.dtype)
 
 
 def _join(near, far):

@@ -90,7 +90,7 @@ def compiled(T, mask, gradient, dropout=None):
 
 @pytest.mark.parametrize(
     ("mask", "gradient", "share"),
-    [(Mask(causal=True), False, 1 / 8), (Mask(causal=True), True, 1 / 3), (Mask(window=(256, 256)), True, 1 / 16)],
+    [(Mask(causal=True), False, 1 / 6), (Mask(causal=True), True, 1 / 3), (Mask(window=(256, 256)), True, 1 / 12)],
     ids=["causal", "causal gradient", "window gradient"],
 )
 def test_memory_at_4096_is_far_below_the_scores(mask, gradient, share):

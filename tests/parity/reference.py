@@ -34,7 +34,7 @@ class Pair:
 
 
 def torch_model(name: str, seed: int = 0, **config) -> transformers.PreTrainedModel:
-    """A model of the reference in evaluation mode; weights, biases and norms are all random."""
+    """A model of the reference in evaluation mode; weights, biases, norms and the bias of the logits are random."""
     cls = getattr(transformers, name)
     values = cls.config_class(**{**sizes(name), "attn_implementation": "eager", **config})
     torch.manual_seed(seed)
@@ -45,6 +45,9 @@ def torch_model(name: str, seed: int = 0, **config) -> transformers.PreTrainedMo
         for module in model.modules():
             if isinstance(module, torch.nn.LayerNorm):
                 module.weight += 1.0
+        for name, buffer in model.named_buffers():
+            if name == "final_logits_bias":
+                buffer.normal_()
     return model
 
 

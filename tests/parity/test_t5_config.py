@@ -47,9 +47,10 @@ FLAN = {
 
 @pytest.mark.parametrize("bidirectional", [True, False], ids=["both sides", "causal"])
 def test_A20_buckets_are_the_reference_s(bidirectional):
-    relative = np.arange(-1500, 1501)
-    for count in (4, 5, 7, 8, 16, 32, 33, 64, 100):
-        for most in (4, 10, 20, 64, 100, 128, 256, 1000, 1024):
+    """With 9 and 19 buckets a logarithm in float64 differs, with 36 and 72 one that is not rounded correctly."""
+    relative = np.arange(-1100, 1101)
+    for count in (4, 5, 7, 8, 9, 16, 19, 32, 36, 64, 72):
+        for most in (4, 10, 16, 20, 50, 64, 100, 128, 1000):
             if most > count // 2:
                 got = buckets_of(relative, bidirectional=bidirectional, buckets=count, max_distance=most)
                 expected = T5Attention._relative_position_bucket(torch.tensor(relative), bidirectional, count, most)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.reference import agree_in_training, close, ids, ours, theirs
+from parity.reference import agree_in_training, close, ids, theirs
 from parity.t5_pairs import BATCH, DECODED, DECODED_MASK, LABELS, MASK, PADDED, t5_pair
 from parity.tiny import sizes, tiny
 
@@ -121,17 +121,14 @@ def test_head_has_the_base_model_s_parameters_at_the_same_paths():
     np.testing.assert_allclose(states @ params["shared"]["embedding"].T * 32**-0.5, logits, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance", "tied"), [("bfloat16", 0.1, True), ("float16", 0.02, False)], ids=["bfloat16", "float16"]
-)
-def test_half_precision_is_close_and_logits_and_loss_are_float32(dtype, tolerance, tied):
-    model, params = tiny(NAME, tie_word_embeddings=tied)
+def test_bfloat16_is_close_and_logits_and_loss_are_float32():
+    model, params = tiny(NAME)
     apply = lambda m: jax.jit(lambda p: m.apply({"params": p}, **TRAINING))(params)  # noqa: E731
-    exact, half = apply(model), apply(model.clone(dtype=dtype))
-    assert half.encoder_last_hidden_state.dtype == dtype
+    exact, half = apply(model), apply(model.clone(dtype="bfloat16"))
+    assert half.encoder_last_hidden_state.dtype == "bfloat16"
     assert half.logits.dtype == half.loss.dtype == jnp.float32
-    assert 0 < np.abs(exact.logits - half.logits).max() < tolerance * np.abs(exact.logits).max()
-    assert abs(exact.loss - half.loss) < tolerance
+    assert 0 < np.abs(exact.logits - half.logits).max() < 0.1 * np.abs(exact.logits).max()
+    assert abs(exact.loss - half.loss) < 0.1
 
 
 def test_A20_states_beyond_float16_are_kept(tmp_path):

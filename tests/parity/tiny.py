@@ -8,6 +8,9 @@ from jaxmodels.parameters import abstract
 
 TINY = {"vocab_size": 67, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0}
 _BERT = {"vocab_size": 67, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+# The stacks differ, so that none can be taken for the other.
+_BART = {"vocab_size": 67, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2}
+_BART |= {"encoder_ffn_dim": 40, "encoder_attention_heads": 4, "decoder_ffn_dim": 48, "decoder_attention_heads": 8}
 # By the first letters of a class name: small values for the config of its family.
 SIZES = {
     "GPT2": TINY,
@@ -17,6 +20,9 @@ SIZES = {
     # The heads' width is not d_model / num_heads; few buckets, so that short texts meet the last ones.
     "T5": {"vocab_size": 67, "d_model": 32, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_heads": 4}
     | {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 10, "decoder_start_token_id": 0},
+    "Bart": {**_BART, "max_position_embeddings": 24},
+    "LED": {**_BART, "max_encoder_position_embeddings": 32, "max_decoder_position_embeddings": 24}
+    | {"attention_window": 4},
 }
 
 
@@ -26,7 +32,8 @@ CLASSES = (
     *("GPT2ForTokenClassification", "GPT2ForQuestionAnswering"),
     *("DPRContextEncoder", "DPRQuestionEncoder", "DPRReader", "RobertaPreLayerNormModel"),
     *(f"RobertaPreLayerNormFor{head}" for head in (*_ROBERTA_HEADS, "TokenClassification")),
-    *("T5Model", "T5ForConditionalGeneration"),
+    *("T5Model", "T5ForConditionalGeneration", "BartModel", "BartForConditionalGeneration"),
+    *("LEDModel", "LEDForConditionalGeneration", "LEDForSequenceClassification", "LEDForQuestionAnswering"),
 )
 
 

@@ -24,8 +24,9 @@ def in_torch(name, folder, **options):
 
 def agree(model, params, reference):
     rows = ids((2, 3, 5) if "MultipleChoice" in type(model).__name__ else (2, 5), low=2)
-    first = jax.jit(lambda p: model.apply({"params": p}, rows)[0])(params)
-    close(first, reference(torch.tensor(rows))[0].detach())
+    inputs = {name: rows for name in model.dummy_inputs()}
+    first = jax.jit(lambda p: model.apply({"params": p}, **inputs)[0])(params)
+    close(first, reference(**{name: torch.tensor(array) for name, array in inputs.items()})[0].detach())
 
 
 @pytest.mark.parametrize("shards", [False, True], ids=["whole", "sharded"])

@@ -27,6 +27,7 @@ class BartLikeConfig(Config):
         "classif_dropout": "an older name of classifier_dropout that the reference does not read",
         "_num_labels": "an older name of num_labels that the reference does not read",
         "output_past": "an older name of use_cache",
+        "force_bos_token_to_be_generated": "an older name of forced_bos_token_id, for which BartConfig takes it",
         **{
             name: "of fairseq's options; the reference does not read it"
             for name in (
@@ -82,6 +83,10 @@ class BartLikeConfig(Config):
             raise ValueError(f"{name}: pruned_heads={dict(self.pruned_heads)}, but this family prunes no heads")
         if not self.is_encoder_decoder or self.is_decoder:
             raise ValueError(f"{name}: this family has an encoder and a decoder; is_encoder_decoder=True")
+        if self.extra.get("tie_encoder_decoder"):
+            raise ValueError(f"{name}: tie_encoder_decoder=True is not supported, the stacks have their own weights")
+        if self.chunk_size_feed_forward:
+            raise ValueError(f"{name}: this family has no chunks in its feed-forward; chunk_size_feed_forward=0")
         for key in ("pad_token_id", "decoder_start_token_id"):
             token = getattr(self, key)
             if token is not None and not 0 <= token < self.vocab_size:
@@ -97,6 +102,11 @@ class BartConfig(BartLikeConfig):
     max_position_embeddings: int = 1024
     scale_embedding: bool = False
     num_labels: int | None = 3
+
+    def __init__(self, **values):
+        if values.get("force_bos_token_to_be_generated") and values.get("forced_bos_token_id") is None:
+            values["forced_bos_token_id"] = values.get("bos_token_id", BartConfig.bos_token_id)
+        super().__init__(**values)
 
     @property
     def embedding_scale(self) -> float:

@@ -54,8 +54,7 @@ class BartEmbeddings(Configured):
             raise ValueError(
                 f"{last} tokens are more than the {self.positions} positions of this model ({self.limit}); cut them"
             )
-        x = words.astype(self.dtype) * jnp.asarray(self.config.embedding_scale, self.dtype)
-        x = x + self.table(start + self.offset + jnp.arange(length))
+        x = words.astype(self.dtype) + self.table(start + self.offset + jnp.arange(length))
         return dropout(self, self.norm(x), self.config.dropout)
 
 

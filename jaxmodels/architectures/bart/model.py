@@ -39,6 +39,11 @@ class BartLikeModel(Seq2SeqModel):
         """Makes `encoder` and `decoder`."""
         raise NotImplementedError
 
+    def vectors(self, ids: jax.Array) -> jax.Array:
+        """Word vectors [...,D] of ids, scaled; those that the caller gives are taken as they are."""
+        words = self.shared(ids)
+        return words * jnp.asarray(self.config.embedding_scale, words.dtype)
+
     def default_decoder_ids(self, input_ids) -> jax.Array:
         """The encoder's ids, shifted right: denoising, as in pretraining."""
         if input_ids is None:
@@ -66,7 +71,7 @@ class BartLikeModel(Seq2SeqModel):
           encoder_attention_mask: [B,S], 1 for real tokens; needed at every step.
           The others are those of the call.
         """
-        x, _ = words(self.shared, self.config, decoder_input_ids, decoder_inputs_embeds, prefix="decoder_")
+        x, _ = words(self.vectors, self.config, decoder_input_ids, decoder_inputs_embeds, prefix="decoder_")
         attentions, hidden = self.asked(output_attentions, output_hidden_states)
         out = self.decoder(
             x,
@@ -162,7 +167,7 @@ class BartModel(BartLikeModel, BartPreTrainedModel):
         return_dict: bool | None = None,
     ) -> BaseModelOutput | tuple:
         """Runs the encoder; the arguments are those of the call."""
-        x, _ = words(self.shared, self.config, input_ids, inputs_embeds)
+        x, _ = words(self.vectors, self.config, input_ids, inputs_embeds)
         if attention_mask is None and input_ids is not None:
             warn_of_unmasked_padding(input_ids, self.config.pad_token_id)
         attentions, hidden = self.asked(output_attentions, output_hidden_states)

@@ -1,5 +1,6 @@
 """LED's facts (reference: transformers/models/led/configuration_led.py)."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxmodels.architectures.bart.config import BartLikeConfig
@@ -14,6 +15,11 @@ class LEDConfig(BartLikeConfig):
     """
 
     model_type: ClassVar[str] = "led"
+    no_effect: ClassVar[Mapping[str, str]] = {
+        **BartLikeConfig.no_effect,
+        "scale_embedding": "of BART, from which it was converted; LED does not scale",
+        "max_position_embeddings": "of BART, from which it was converted; LED has one table for each stack",
+    }
 
     max_encoder_position_embeddings: int = 16384
     max_decoder_position_embeddings: int = 1024

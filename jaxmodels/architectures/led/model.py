@@ -16,7 +16,7 @@ from jaxmodels.architectures.base import Configured
 from jaxmodels.architectures.inputs import warn_of_unmasked_padding, words
 from jaxmodels.architectures.led.config import LEDConfig
 from jaxmodels.architectures.led.outputs import LEDEncoderBaseModelOutput, LEDSeq2SeqModelOutput
-from jaxmodels.architectures.led.visibility import Visibility, visibility
+from jaxmodels.architectures.led.visibility import Visibility, check_flags, check_room, visibility
 from jaxmodels.architectures.led.weights import TABLE
 from jaxmodels.architectures.pruning import layer_head_mask
 from jaxmodels.layers.linear import scaled_normal
@@ -50,12 +50,15 @@ class LEDPreTrainedModel(BartCaching):
         return self.config.max_encoder_position_embeddings
 
     def encoder_inputs(self, options):
-        mask, slots = options.get("global_attention_mask"), options.get("max_global_tokens", self.max_global_tokens)
+        mask, slots = options.get("global_attention_mask"), options.get("max_global_tokens")
+        slots = self.max_global_tokens if slots is None else slots
         if mask is None:
             return {}, ()
         mask = np.asarray(mask)
+        check_flags(mask)
+        most = int((mask == 1).sum(axis=1).max(initial=0))
+        check_room(most, slots)  # here, because under the loop's jit nothing can be raised
         if slots is None:  # a power of two, so that another number of global tokens seldom compiles anew
-            most = int((mask == 1).sum(axis=-1).max(initial=0))
             slots = 1 << (most - 1).bit_length() if most else 0
         return {"global_attention_mask": mask}, (("max_global_tokens", slots),)
 
@@ -159,7 +162,7 @@ class LEDModel(BartLikeModel, LEDPreTrainedModel):
         Raises:
           ValueError: a mask of another shape or with other values, or more global tokens than there is room for.
         """
-        x, _ = words(self.shared, self.config, input_ids, inputs_embeds)
+        x, _ = words(self.vectors, self.config, input_ids, inputs_embeds)
         if attention_mask is None and global_attention_mask is None and input_ids is not None:
             warn_of_unmasked_padding(input_ids, self.config.pad_token_id)
         slots = self.max_global_tokens if max_global_tokens is None else max_global_tokens

@@ -53,10 +53,7 @@ def visibility(attention_mask, global_attention_mask, batch: int, length: int, s
     if shape != (batch, length):
         raise ValueError(f"global_attention_mask has the shape of input_ids, {(batch, length)}; got {shape}")
     if is_concrete(global_attention_mask):
-        values = np.asarray(global_attention_mask)
-        if not np.isin(values, (-1, 0, 1)).all():
-            wrong = values[~np.isin(values, (-1, 0, 1))][0]
-            raise ValueError(f"global_attention_mask holds 0 and 1 (and -1 for padding), got {wrong}")
+        check_flags(np.asarray(global_attention_mask))
     given = jnp.asarray(global_attention_mask)
     real = given >= 0
     valid = real if valid is None else valid & real
@@ -66,8 +63,7 @@ def visibility(attention_mask, global_attention_mask, batch: int, length: int, s
         if attention_mask is not None:
             here &= np.asarray(attention_mask).astype(bool)
         most = int(here.sum(axis=1).max())
-        if slots is not None and most > slots:
-            raise ValueError(f"an example has {most} global tokens, and max_global_tokens={slots}; raise it")
+        check_room(most, slots)
         slots, surplus = most if slots is None else slots, None
     elif slots is None:
         raise ValueError(
@@ -83,3 +79,18 @@ def visibility(attention_mask, global_attention_mask, batch: int, length: int, s
     places = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
     at = jnp.full((batch, slots), length, jnp.int32).at[jnp.arange(batch)[:, None], slot].set(places, mode="drop")
     return Visibility(valid, is_global, at, surplus)
+
+
+def check_flags(mask: np.ndarray) -> None:
+    """Raises ValueError where a global_attention_mask is not [B,S] or holds something else than -1, 0 and 1."""
+    if mask.ndim != 2:
+        raise ValueError(f"global_attention_mask has the shape of input_ids, [B,S]; got {mask.shape}")
+    known = np.isin(mask, (-1, 0, 1))
+    if not known.all():
+        raise ValueError(f"global_attention_mask holds 0 and 1 (and -1 for padding), got {mask[~known][0]}")
+
+
+def check_room(most: int, slots: int | None) -> None:
+    """Raises ValueError where an example has more global tokens than slots (None: as many as it takes)."""
+    if slots is not None and most > slots:
+        raise ValueError(f"an example has {most} global tokens, and max_global_tokens={slots}; raise it")

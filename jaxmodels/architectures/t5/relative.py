@@ -18,8 +18,8 @@ def buckets_of(relative: np.ndarray, *, bidirectional: bool, buckets: int, max_d
     lies further is in the last one. Both sides have their own buckets if `bidirectional`, else all later keys have
     bucket 0. Reference: modeling_t5.py, `_relative_position_bucket`.
 
-    Counted on the host and not in the model: one rounding of the logarithm decides on which side of an edge a distance
-    falls, and accelerators round differently.
+    Counted on the host and not in the model: the rounding of the logarithm decides on which side of an edge a distance
+    falls, and accelerators round differently. Here it is the correctly rounded float32 one.
     """
     side = buckets // 2 if bidirectional else buckets
     distance = np.abs(relative) if bidirectional else np.maximum(-relative, 0)

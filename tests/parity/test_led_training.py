@@ -1,0 +1,232 @@
+"""LED's losses and gradients against the reference, layerdrop, dropout and half precision (PARITY L7, L10 - L13)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from parity.bart_inputs import LABELS
+from parity.led_pairs import real_globals
+from parity.reference import agree_in_training, ids, numbers, pair, theirs
+from parity.tiny import tiny
+
+import jaxmodels as jm
+from jaxmodels.architectures.bart.decoder import bart_layer
+from jaxmodels.layers.layer import Layer
+from jaxmodels.parameters import flatten
+from pallas_kernels import Mask
+
+NAME = "LEDForConditionalGeneration"
+GLOBALS = np.array([[1, 0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0, 0]])
+VALID = np.array([[1, 1, 1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1]])
+TEXT = {"input_ids": np.where(VALID, ids((2, 9), low=3), 1), "attention_mask": VALID, "global_attention_mask": GLOBALS}
+TRAINING = {**TEXT, "labels": LABELS}
+STILL = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+
+
+def with_slots(both, slots=2):
+    """The same pair, for masks that are traced."""
+    return dataclasses.replace(both, model=both.model.clone(max_global_tokens=slots))
+
+
+@pytest.mark.parametrize("windows", [4, [4, 8]], ids=["one window", "two windows"])
+def test_L7_L12_loss_and_every_gradient(windows, tmp_path):
+    """Through the global projections too; the decoder reads the labels shifted right, and the loss is not shifted."""
+    both = with_slots(pair(NAME, tmp_path, attention_window=windows))
+    agree_in_training(both, **TRAINING)
+    gradients = flatten(gradients_of(both.model, both.params))
+    for part in "qkv":
+        kernel = np.asarray(gradients[f"led/encoder/stack/layers/attention/global_{part}/kernel"])
+        assert kernel.any(axis=(1, 2, 3)).all(), f"every layer's global {part} projection is trained"
+
+
+@pytest.mark.filterwarnings("ignore:.*LEDForSequenceClassification")
+@pytest.mark.parametrize(
+    ("config", "labels"),
+    [({"num_labels": 3}, np.array([2, 0])), ({"num_labels": 3}, np.array([[0, 1, 1], [1, 0, 0]], np.float32))],
+    ids=["single-label", "multi-label"],
+)
+def test_L13_C14_classification_loss_and_every_gradient(config, labels, tmp_path):
+    both = with_slots(pair("LEDForSequenceClassification", tmp_path, **config))
+    rows = TEXT["input_ids"].copy()
+    rows[[0, 1], [6, 8]] = 2
+    agree_in_training(both, **{**TEXT, "input_ids": rows}, labels=labels)
+
+
+def test_L12_C15_question_answering_loss_and_every_gradient(tmp_path):
+    """A position beyond the decoder's text is ignored; positions may have a second axis."""
+    both = with_slots(pair("LEDForQuestionAnswering", tmp_path))
+    positions = {"start_positions": np.array([1, 30]), "end_positions": np.array([[3], [2]])}
+    agree_in_training(both, **TEXT, **positions)
+
+
+def gradients_of(model, params, **options):
+    loss = lambda p, inputs: model.apply({"params": p}, **inputs, **options).loss  # noqa: E731
+    return jax.jit(jax.grad(loss))(params, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    model, params = tiny(NAME, choices={"max_global_tokens": 2})
+    return model, params, gradients_of(model, params)
+
+
+def same(got, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), got, expected)
+
+
+def test_C10_rematerialised_it_is_the_same_gradients(plain):
+    model, params, expected = plain
+    same(gradients_of(model.clone(remat=True), params), expected)
+
+
+def test_L7_both_routes_of_the_global_rows_give_the_same_gradients(plain):
+    """Few global tokens: the projections of all tokens are absorbed. From d_model / heads = 8 slots on they are made."""
+    model, params, expected = plain
+    same(gradients_of(model, params, max_global_tokens=8), expected)
+
+
+def test_L7_both_routes_of_the_global_rows_give_the_same_states_and_attentions(plain):
+    model, params, _ = plain
+
+    @jax.jit
+    def encoded(params, inputs):
+        options = {"method": "encode", "output_attentions": True, "output_hidden_states": True}
+        return [model.apply({"params": params}, **inputs, **options, max_global_tokens=n) for n in (7, 8)]
+
+    absorbed, projected = encoded(params, TEXT)
+    for name in ("last_hidden_state", "hidden_states", "global_attentions"):
+        a, b = absorbed[name], projected[name]
+        np.testing.assert_allclose(a, b[..., :7] if name == "global_attentions" else b, atol=1e-5, err_msg=name)
+    there = real_globals(GLOBALS, VALID).sum()
+    assert np.asarray(absorbed.global_attentions).any(axis=3).sum() == 2 * 4 * there  # layers x heads
+
+
+def states(key=None, **rates):
+    """Of the encoder, by a model with these rates and no others."""
+    model, params = tiny("LEDModel", **{**STILL, **rates})
+    rngs = None if key is None else {"dropout": key}
+    options = {"method": "encode", "max_global_tokens": 2, "rngs": rngs, "output_hidden_states": True}
+    return model.apply({"params": params}, **TEXT, **options)
+
+
+@pytest.fixture(scope="module")
+def still():
+    """Without a key no rate acts."""
+    return jax.jit(lambda: states(**dict.fromkeys(STILL, 0.5), encoder_layerdrop=1.0))()
+
+
+@pytest.mark.parametrize("rate", STILL)
+def test_each_dropout_acts_with_a_key_only_in_local_and_global_rows(rate, still):
+    run = jax.jit(lambda key: states(key, **{rate: 0.5}).last_hidden_state)
+    still = np.asarray(still.last_hidden_state)
+    one, again, other = (np.asarray(run(jax.random.key(seed))) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    for rows in (GLOBALS == 1, (GLOBALS == 0) & (VALID == 1)):
+        assert (np.abs(one - still)[rows].max(axis=-1) > 0.01).all()
+        assert (np.abs(one - other)[rows].max(axis=-1) > 0.01).all()
+
+
+@pytest.mark.parametrize("windows", [4, [4, 8]], ids=["one window", "two windows"])
+def test_L11_layerdrop_leaves_the_embeddings_or_changes_nothing(windows, still):
+    run = jax.jit(lambda key: [states(key, encoder_layerdrop=rate, attention_window=windows) for rate in (1.0, 0.0)])
+    dropped, kept = run(jax.random.key(0))
+    np.testing.assert_array_equal(dropped.last_hidden_state, dropped.hidden_states[0])
+    np.testing.assert_allclose(dropped.hidden_states[0], still.hidden_states[0], atol=1e-6)
+    if windows == 4:
+        np.testing.assert_allclose(kept.last_hidden_state, still.last_hidden_state, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*LEDForSequenceClassification")
+def test_dropout_is_at_the_reference_s_places(tmp_path):
+    """Many copies of one text: states and logits scatter as much as the reference's, in global rows and in others."""
+    rates = {"dropout": 0.2, "attention_dropout": 0.3, "activation_dropout": 0.4, "classifier_dropout": 0.3}
+    both = pair("LEDForSequenceClassification", tmp_path, **rates, encoder_layers=1, decoder_layers=1)
+    copies = 3000
+    rows = {name: np.tile(value[1:], (copies, 1)) for name, value in TEXT.items()}
+    rows["input_ids"][:, -1] = 2
+    run = jax.jit(lambda key, p: both.model.apply({"params": p}, **rows, rngs={"dropout": key}))
+    got = run(jax.random.key(0), both.params)
+    torch.manual_seed(0)
+    both.reference.train()
+    with torch.no_grad():
+        expected = theirs(both, **rows)
+    for name in ("encoder_last_hidden_state", "logits"):
+        mine, reference = np.asarray(got[name]), expected[name].numpy()
+        ratio = mine.std(axis=0).mean(axis=-1) / reference.std(axis=0).mean(axis=-1)
+        assert np.abs(ratio - 1).max() < 0.03, f"{name}: {ratio}"
+        error = (mine.var(axis=0) + reference.var(axis=0)) / copies
+        assert np.mean((mine.mean(axis=0) - reference.mean(axis=0)) ** 2 / error) < 1.5, f"{name}: another mean"
+
+
+def one_layer(dtype, **changes) -> tuple[Layer, dict]:
+    """A layer of the encoder whose last norm multiplies by 1e5."""
+    kinds = {"attention": "auto", "dtype": jnp.dtype(dtype), "param_dtype": jnp.float32}
+    layer = bart_layer(tiny("LEDModel")[0].config, "encoder", **kinds).clone(**changes)
+    params = layer.init(jax.random.key(0), jnp.zeros((1, 3, 32), dtype), mask=Mask())["params"]
+    params["feed_forward_norm"]["scale"] *= 1e5
+    return layer, params
+
+
+@pytest.mark.parametrize("attended", [False, True], ids=["last norm", "norm of the attention"])
+def test_L10_float16_states_that_overflow_are_clamped(attended):
+    layer, params = one_layer("float16")
+    if attended:
+        params["attention_norm"]["scale"] *= 1e5
+    x = jnp.asarray(numbers((2, 3, 32)), jnp.float16)
+    y, _ = layer.apply({"params": params}, x, mask=Mask())
+    assert y.dtype == jnp.float16 and np.isfinite(y).all()
+    assert np.abs(y).max() == np.float16(65504 - 1000)
+    loose, _ = layer.clone(clamped=False).apply({"params": params}, x, mask=Mask())
+    assert not np.isfinite(loose).all()
+
+
+def test_L10_states_that_fit_and_other_types_are_left_alone():
+    x = numbers((2, 3, 32))
+    layer, params = one_layer("float32")
+    wide, _ = layer.apply({"params": params}, x, mask=Mask())
+    assert np.abs(wide).max() > 65504
+    layer, params = one_layer("float16")
+    params["feed_forward_norm"]["scale"] *= 65200 / 1e5 / np.abs(wide).max() * 1e5
+    y, _ = layer.apply({"params": params}, jnp.asarray(x, jnp.float16), mask=Mask())
+    assert 64504 < np.abs(y).max() <= 65504, "nothing overflowed, so nothing is cut"
+
+
+@pytest.mark.parametrize("slots", [2, 8], ids=["absorbed", "projected"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.1), ("float16", 0.02)])
+def test_half_precision_is_close_and_logits_and_loss_are_float32(dtype, tolerance, slots):
+    model, params = tiny(NAME, choices={"max_global_tokens": slots})
+    apply = lambda m: jax.jit(lambda p, inputs: m.apply({"params": p}, **inputs))(params, TRAINING)  # noqa: E731
+    exact, half = apply(model), apply(model.clone(dtype=dtype))
+    assert half.encoder_last_hidden_state.dtype == dtype
+    assert half.logits.dtype == half.loss.dtype == jnp.float32
+    assert 0 < np.abs(exact.logits - half.logits).max() < tolerance * np.abs(exact.logits).max()
+    assert abs(exact.loss - half.loss) < tolerance
+
+
+def test_bfloat16_attentions_and_gradients_are_close():
+    model, params = tiny(NAME, choices={"max_global_tokens": 2, "dtype": "bfloat16"})
+    exact, half = (flatten(gradients_of(m, params)) for m in (model.clone(dtype=jnp.float32), model))
+    for path, leaf in exact.items():
+        scale = max(0.05, float(np.abs(leaf).max()))
+        assert np.abs(np.asarray(half[path]) - leaf).max() < 0.15 * scale, path
+    out = jax.jit(lambda p: model.apply({"params": p}, **TRAINING, output_attentions=True))(params)
+    sums = np.asarray(out.encoder_global_attentions, np.float32)[:, 1, :, :, 0].sum(axis=-1)
+    assert out.encoder_attentions.dtype == jnp.bfloat16
+    np.testing.assert_allclose(sums, 1, atol=0.03)
+
+
+def test_C11_fresh_parameters(tmp_path):
+    model, _ = tiny("LEDForQuestionAnswering", init_std=0.3)
+    fresh = flatten(jm.init(model, jax.random.key(0)))
+    for path, leaf in fresh.items():
+        if path.endswith("bias"):
+            assert not np.asarray(leaf).any(), path
+        elif path.endswith("scale"):
+            assert (np.asarray(leaf) == 1).all(), path
+        else:
+            assert 0.2 < np.asarray(leaf).std() < 0.4, path
+    assert not np.asarray(fresh["led/shared/embedding"])[1].any()

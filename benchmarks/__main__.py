@@ -13,6 +13,7 @@ from benchmarks.cases import CASES
 from benchmarks.coordinator import measure
 from benchmarks.lane import Lane, Participant
 from benchmarks.peers import MODULES
+from benchmarks.plot import plot
 from benchmarks.scales import BASE, TINY
 from benchmarks.table import remarks, table
 
@@ -41,6 +42,8 @@ def main() -> int:
                 written.add(case.weights.arguments["folder"])
             rows = measure(case, arguments.rounds or case.rounds, partial(_report, name))
             records.append(RECORDS, name, rows, around)
+            if case.curve:
+                plot(case, rows, RECORDS / f"{name}.png")
             print(f"\n**{name}: {case.title}**\n", table(case, rows), "", *remarks(case, rows), sep="\n", flush=True)
             if any(row.peer == "ours" and not row.agrees for row in rows):
                 bad.append(name)

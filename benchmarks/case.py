@@ -36,6 +36,7 @@ class Case:
       fresh: every call in a new process, and so the first one there.
       token_width: the outputs are token ids in rows of that width; None: they are numbers, or there are none.
       goals: the least ratio to a peer that ours is to reach.
+      curve: the unit of the participants' labels, which are numbers to plot the seconds against; None: no plot.
       rise_over: MiB of the parameters and of the largest tensor, where the rise of memory in the call matters.
     """
 
@@ -49,6 +50,7 @@ class Case:
     fresh: bool = False
     token_width: int | None = None
     goals: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    curve: str | None = None
     rise_over: tuple[float, float] | None = None
 
 

@@ -17,6 +17,19 @@ PARAGRAPHS = (
 # fmt: on
 
 
+def _led(width: int, layers: int, heads: int, vocabulary: int, window: int, longest: int) -> dict[str, float]:
+    stacks = ("encoder", "decoder")
+    return {
+        "vocab_size": vocabulary,
+        "d_model": width,
+        **{f"{stack}_layers": layers for stack in stacks},
+        **{f"{stack}_attention_heads": heads for stack in stacks},
+        **{f"{stack}_ffn_dim": 4 * width for stack in stacks},
+        "attention_window": window,
+        "max_encoder_position_embeddings": longest,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Scale:
     """Sizes of all cases.
@@ -24,12 +37,16 @@ class Scale:
     Attributes:
       model: GPT-2 config keys. With its own initializer_range of 0.02 a random model only echoes the last token.
       encoder: BERT config keys, for DPR and RoBERTa-PreLayerNorm.
+      led: LED config keys; documents: the lengths of two texts for it; summary: tokens that it makes of one.
       depths: numbers of layers; passages, masked: rows and tokens; the rest lengths in tokens.
       paragraphs: lengths of real texts.
     """
 
     model: Mapping[str, float]
     encoder: Mapping[str, float]
+    led: Mapping[str, float]
+    documents: tuple[int, int]
+    summary: int
     prompt: int
     new: int
     prefill: int
@@ -59,6 +76,9 @@ BASE = Scale(
         "intermediate_size": 3072,
         "max_position_embeddings": 514,
     },
+    led=_led(width=768, layers=6, heads=12, vocabulary=50265, window=1024, longest=16384),
+    documents=(4096, 16384),
+    summary=64,
     prompt=32,
     new=128,
     prefill=512,
@@ -80,6 +100,9 @@ TINY = Scale(
         "intermediate_size": 128,
         "max_position_embeddings": 258,
     },
+    led=_led(width=64, layers=2, heads=2, vocabulary=512, window=8, longest=128),
+    documents=(32, 128),
+    summary=8,
     prompt=8,
     new=8,
     prefill=32,

@@ -38,6 +38,13 @@ def masked_gigaflops(encoder: Mapping[str, float], length: int) -> float:
     return encoder_gigaflops(encoder, length) + length * (2 * d * d + 2 * d * encoder["vocab_size"]) / 1e9
 
 
+def longformer_gigaflops(led: Mapping[str, float], length: int) -> float:
+    """GFLOP of one text through LED's encoder layers: every token meets its window and itself. The global projections
+    of the keys and values are left out: with few global tokens nobody needs them."""
+    d, f, seen = led["d_model"], led["encoder_ffn_dim"], led["attention_window"] + 1
+    return led["encoder_layers"] * length * (8 * d * d + 4 * d * f + 4 * seen * d) / 1e9
+
+
 def embedding_sizes(model: Mapping[str, float]) -> tuple[float, float]:
     """Numbers of elements of the word table (the largest tensor) and the position table."""
     return model["vocab_size"] * model["n_embd"], model["n_positions"] * model["n_embd"]

@@ -6,6 +6,8 @@ decode(folder, ids, new): greedy continuation of every row of `ids` by `new` tok
 prefill(folder, ids): logits of the last position; values [B,V].
 train(folder, ids): one step of next-token loss and AdamW(1e-4, weight_decay=0.01); value: the loss before the update.
 encode(folder, texts, rows): a vector for every text of `texts` (ids), `rows` at a time; values: the vectors in order.
+long_encode(folder, ids): LED's encoder, the first token global; values: some of its states.
+long_decode(folder, ids, new): what that was is decoded by `new` tokens; values: the sequences [B,1+new].
 masked_lm(folder, ids): logits of every position; values: some of them.
 load(folder): parameters from the file, and the sum over all of them, so that pages that were only mapped are read too.
 """
@@ -73,6 +75,11 @@ def in_order(results: Iterable[tuple[np.ndarray, Any]]) -> list[float]:
     """The vectors of all batches, text by text."""
     places, vectors = zip(*results, strict=True)
     return as_values(np.concatenate([np.asarray(part) for part in vectors])[np.argsort(np.concatenate(places))])
+
+
+def some_states(states: Any) -> list[float]:
+    """States [B,T,D] at every 16th position of every 13th axis."""
+    return as_values(np.asarray(states)[:, ::16, ::13])
 
 
 def some_logits(logits: Any) -> list[float]:

@@ -3,9 +3,14 @@
 import os
 
 import torch
-from transformers import DPRContextEncoder, GPT2LMHeadModel, RobertaPreLayerNormForMaskedLM
+from transformers import (
+    DPRContextEncoder,
+    GPT2LMHeadModel,
+    LEDForConditionalGeneration,
+    RobertaPreLayerNormForMaskedLM,
+)
 
-from benchmarks.peers import Job, as_they_come, in_order, some_logits, total
+from benchmarks.peers import Job, as_they_come, in_order, some_logits, some_states, total
 
 
 def decode(folder: str, ids: list[list[int]], new: int) -> Job:
@@ -60,6 +65,37 @@ def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
         return found
 
     return Job(run, values=in_order)
+
+
+def long_encode(folder: str, ids: list[list[int]]) -> Job:
+    """It has no fused attention for this family."""
+    model, inputs = _led(folder, ids)
+
+    @torch.inference_mode()
+    def run():
+        return model.get_encoder()(**inputs).last_hidden_state
+
+    return Job(run, values=some_states)
+
+
+def long_decode(folder: str, ids: list[list[int]], new: int) -> Job:
+    model, inputs = _led(folder, ids)
+    with torch.inference_mode():
+        encoded = model.get_encoder()(**inputs)
+
+    @torch.inference_mode()
+    def run():
+        mask = inputs["attention_mask"]
+        return model.generate(encoder_outputs=encoded, attention_mask=mask, max_new_tokens=new, do_sample=False)
+
+    return Job(run)
+
+
+def _led(folder: str, ids: list[list[int]]):
+    model, batch = _threads(LEDForConditionalGeneration.from_pretrained(folder)), torch.tensor(ids)
+    first = torch.zeros_like(batch)
+    first[:, 0] = 1
+    return model, {"input_ids": batch, "attention_mask": torch.ones_like(batch), "global_attention_mask": first}
 
 
 def masked_lm(folder: str, ids: list[list[int]]) -> Job:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 import jaxmodels as jm
-from benchmarks.peers import Job, in_order, padded, some_logits, total
+from benchmarks.peers import Job, in_order, padded, some_logits, some_states, total
 from jaxmodels.parameters import abstract
 from jaxmodels.training import abstract_state, init_state, make_step
 
@@ -77,6 +77,35 @@ def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
         return [(places, forward(params, ids, mask)) for places, ids, mask in batches]
 
     return Job(lambda: jax.block_until_ready(run()), values=in_order)
+
+
+def long_encode(folder: str, ids: list[list[int]]) -> Job:
+    model, params, inputs = _led(folder, ids)
+    return Job(lambda: _states(model, params, inputs).block_until_ready(), values=some_states)
+
+
+def long_decode(folder: str, ids: list[list[int]], new: int) -> Job:
+    model, params, inputs = _led(folder, ids)
+    states = _states(model, params, inputs).block_until_ready()
+
+    def run():
+        out = jm.generate(model, params, inputs["input_ids"], encoder_outputs=(states,), max_new_tokens=new)
+        return out.sequences.block_until_ready()
+
+    return Job(run)
+
+
+def _led(folder: str, ids: list[list[int]]):
+    model, params = jm.load(folder, cls=jm.LEDForConditionalGeneration, max_global_tokens=1)
+    batch = np.array(ids, np.int32)
+    first = np.zeros_like(batch)
+    first[:, 0] = 1
+    return model, params, {"input_ids": batch, "global_attention_mask": first}
+
+
+@partial(jax.jit, static_argnums=0)
+def _states(model, params, inputs):
+    return model.apply({"params": params}, **inputs, method="encode").last_hidden_state
 
 
 def masked_lm(folder: str, ids: list[list[int]]) -> Job:

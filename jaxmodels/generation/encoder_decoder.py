@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,13 +15,14 @@ from jaxmodels.generation.options import Options
 from jaxmodels.generation.prompts import ids_and_mask, token_ids
 from jaxmodels.layers.stack import unstack_layers
 
-DECODER_INPUTS = ("decoder_input_ids",)
+# What a call may say beside the options and the encoder's own inputs.
+INPUTS = ("decoder_input_ids", "encoder_outputs")
 
 
 class Reading:
     """Inputs to be read, and what the decoder starts with; the attributes are those of `Continuation`."""
 
-    def __init__(self, model: nn.Module, settings: Options, input_ids, attention_mask, further: Mapping[str, object]):
+    def __init__(self, model: nn.Module, settings: Options, input_ids, attention_mask, further: Mapping[str, Any]):
         self.model = model
         ids, mask = ids_and_mask(input_ids, attention_mask, settings, model.config)
         self.beginning = _beginning(further.get("decoder_input_ids"), ids.shape[0], settings, model.config.vocab_size)
@@ -28,7 +30,13 @@ class Reading:
         length = ids.shape[1]
         width = max(length, min(bucket(length), model.max_source_tokens))
         right = ((0, 0), (0, width - length))
-        own = {name: value for name, value in further.items() if name not in DECODER_INPUTS}
+        self.states = None
+        if (encoded := further.get("encoder_outputs")) is not None:
+            states = jnp.asarray(encoded[0])
+            if states.ndim != 3 or states.shape[:2] != ids.shape:
+                raise ValueError(f"encoder_outputs has states [B,T,D] of input_ids {ids.shape}, got {states.shape}")
+            self.states = jnp.pad(states, (*right, (0, 0)))
+        own = {name: value for name, value in further.items() if name not in INPUTS}
         # A family's own inputs of the encoder, padded to the same width; what is static of them is hashable.
         arrays, self.static = model.encoder_inputs(own)
         inputs = {"input_ids": ids, "attention_mask": mask, **arrays}
@@ -38,7 +46,16 @@ class Reading:
         """Ids [B,room] and how many columns were generated; see `decode`."""
         beginning = jnp.asarray(self.beginning)
         return _run(
-            params, self.inputs, beginning, ending, sampler, number, model=self.model, room=room, static=self.static
+            params,
+            self.inputs,
+            self.states,
+            beginning,
+            ending,
+            sampler,
+            number,
+            model=self.model,
+            room=room,
+            static=self.static,
         )
 
 
@@ -61,9 +78,11 @@ def _beginning(decoder_input_ids, batch: int, settings: Options, vocabulary: int
 
 
 @partial(jax.jit, static_argnames=("model", "room", "static"))
-def _run(params, inputs, beginning, ending, sampler, number, *, model, room, static):
-    # The loop runs over layers cut out here, once: see `unstack_layers`. The encoder runs once, over the stack.
-    encoded = model.apply({"params": params}, **inputs, **dict(static), return_dict=True, method="encode")
+def _run(params, inputs, states, beginning, ending, sampler, number, *, model, room, static):
+    if states is None:
+        encoded = model.apply({"params": params}, **inputs, **dict(static), return_dict=True, method="encode")
+        states = encoded.last_hidden_state
+    # The loop runs over layers cut out here, once: see `unstack_layers`.
     params, mask = unstack_layers(params), inputs["attention_mask"]
 
     def apply(ids, cache, states=None):
@@ -83,5 +102,5 @@ def _run(params, inputs, beginning, ending, sampler, number, *, model, room, sta
         return apply(token[:, None], cache)
 
     cache = model.init_cache(beginning.shape[0], beginning.shape[1] + room)
-    logits, cache = apply(beginning, cache, encoded.last_hidden_state)
+    logits, cache = apply(beginning, cache, states)
     return decode(step, logits, cache, choose=sampler, ending=ending, room=room, stream=number)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmodels.generation.buckets import bucket
 from jaxmodels.generation.decoder_only import Continuation
-from jaxmodels.generation.encoder_decoder import DECODER_INPUTS, Reading
+from jaxmodels.generation.encoder_decoder import INPUTS, Reading
 from jaxmodels.generation.options import Options
 from jaxmodels.generation.sampling import Sampler
 from jaxmodels.generation.streaming import Callback, stream
@@ -48,7 +48,8 @@ def generate(
       options: Hugging Face's names, see `Options`: max_new_tokens, max_length, do_sample, temperature, top_k, top_p,
         eos_token_id (one or several), pad_token_id, forced_bos_token_id, forced_eos_token_id, decoder_start_token_id.
         Unset ones come from the checkpoint's generation settings. An encoder-decoder also takes decoder_input_ids
-        [B,T], how its output begins, and its encoder's own inputs (LED: global_attention_mask, max_global_tokens).
+        [B,T], how its output begins; encoder_outputs, what `encode` made of input_ids already; and its encoder's own
+        inputs (LED: global_attention_mask, max_global_tokens).
 
     Raises:
       ValueError: an unknown option, a value out of range, an empty prompt, or more tokens than the model has positions.
@@ -57,7 +58,7 @@ def generate(
     config = model.config
     further = {}
     if config.is_encoder_decoder:
-        further = {name: options.pop(name) for name in (*DECODER_INPUTS, *model.encoding_options) if name in options}
+        further = {name: options.pop(name) for name in (*INPUTS, *model.encoding_options) if name in options}
     settings = Options.merge(config, options)
     prompts: Reading | Continuation
     if config.is_encoder_decoder:

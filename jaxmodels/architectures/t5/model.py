@@ -10,10 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.architectures.base import Model
 from jaxmodels.architectures.inputs import warn_of_unmasked_padding, words
 from jaxmodels.architectures.pruning import layer_head_mask
-from jaxmodels.architectures.seq2seq import ConditionalGeneration, Seq2SeqModel, source_keywords
+from jaxmodels.architectures.seq2seq import ConditionalGeneration, EncoderDecoder, Seq2SeqModel, source_keywords
 from jaxmodels.architectures.t5.config import T5Config
 from jaxmodels.architectures.t5.stack import T5Stack
 from jaxmodels.architectures.t5.weights import TABLE
@@ -24,7 +23,7 @@ from jaxmodels.outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAt
 NO_LIMIT = 2**31 - 1
 
 
-class T5PreTrainedModel(Model):
+class T5PreTrainedModel(EncoderDecoder):
     """What both classes share."""
 
     config_class = T5Config
@@ -33,6 +32,11 @@ class T5PreTrainedModel(Model):
     @property
     def max_tokens(self) -> int:
         """T5 has no table of positions: a text may be as long as memory allows."""
+        return NO_LIMIT
+
+    @property
+    def max_source_tokens(self) -> int:
+        """The same of the encoder."""
         return NO_LIMIT
 
     def init_cache(self, batch: int, length: int) -> Cache:

@@ -1,0 +1,53 @@
+"""A fact among 4,096 tokens: a small LED with and without global attention."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    # facts: in a text, one of them asked for (fewer where the text is too short for all). apart: tokens between them.
+    config.data = ConfigDict({"words": 64, "keys": 16, "values": 16, "facts": 4, "apart": 64})
+    # Facts of the LED by Hugging Face's names.
+    config.model = ConfigDict(
+        {
+            "d_model": 64,
+            "encoder_layers": 2,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 128,
+            "decoder_ffn_dim": 128,
+            "attention_window": 64,
+            "dropout": 0.0,
+            "init_std": 0.05,
+        }
+    )
+    config.remat = False
+    config.distributed = False
+
+    # (last step, length of the texts in tokens); the last length is what is tested.
+    config.curriculum = ((150, 64), (300, 256), (450, 1024), (600, 4096))
+    config.steps = 600
+    config.batch_tokens = 16384
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 2e-3,
+            "matrix_rate": 1.0,
+            "warmup": 50,
+            "final": 0.0,
+            "b1": 0.9,
+            "b2": 0.98,
+            "weight_decay": 0.01,
+            "clip": 1.0,
+        }
+    )
+    # Tokens from the question to the answer. rows: texts at a time, batches: of them for each distance.
+    config.test = ConfigDict(
+        {"distances": (4, 8, 16, 32, 48, 64, 80, 128, 256, 512, 1024, 2048, 4093), "rows": 16, "batches": 8}
+    )
+    config.log_every = 10
+    config.save_every = 150
+    config.eval_every = 150
+    return config

@@ -32,6 +32,7 @@ from jaxmodels.architectures.led import (
     LEDSeq2SeqModelOutput,
     LEDSeq2SeqQuestionAnsweringModelOutput,
     LEDSeq2SeqSequenceClassifierOutput,
+    led_from_bart,
 )
 from jaxmodels.architectures.roberta_prelayernorm import (
     RobertaPreLayerNormConfig,
@@ -125,6 +126,7 @@ __all__ = [
     "WeightsError",
     "generate",
     "init",
+    "led_from_bart",
     "length_batches",
     "load",
     "load_tokenizer",

@@ -55,10 +55,14 @@ class Estimate:
 def topology_mesh(topology: str, axes: Mapping[str, int]) -> Mesh:
     """A mesh over the devices of a TPU slice that is not here, e.g. ("v5e:16x16", {"data": 256}).
 
+    A single chip is "v5e:1x1".
+
     Raises:
       ValueError: the sizes do not fit the slice.
     """
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    # A host of most kinds has several chips, and a slice is made of hosts unless they are said to be smaller.
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if set(topology.partition(":")[2].split("x")) == {"1"} else {}
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
     sizes = tuple(axes.values())
     if int(np.prod(sizes)) != len(devices):
         raise ValueError(f"{topology} has {len(devices)} devices, the mesh {dict(axes)} asks for {int(np.prod(sizes))}")
@@ -74,18 +78,22 @@ def train_step(
     rules: Rules,
     batch: int,
     length: int,
+    further: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Estimate:
     """Compiles the training step of a language model for the slice.
 
     Args:
-      batch, length: of the global batch, int32 [batch, length].
+      batch, length: of the global batch, int32 [batch, length] for input_ids and labels.
+      further: shapes of other int32 inputs, or of labels that are not as long as input_ids.
     """
     mesh = topology_mesh(topology, axes)
     state = abstract_state(model, optimizer, mesh=mesh, rules=rules)
-    tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32, sharding=batch_sharding(mesh, rules))
+    shapes = {"input_ids": (batch, length), "labels": (batch, length), **(further or {})}
+    place = batch_sharding(mesh, rules)
+    inputs = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place) for name, shape in shapes.items()}
     key = jax.eval_shape(lambda: jax.random.key(0))
     step = make_step(model, optimizer, mesh=mesh, rules=rules)
-    compiled = step.lower(state, {"input_ids": tokens, "labels": tokens}, key).compile()
+    compiled = step.lower(state, inputs, key).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return Estimate(
         topology=topology,

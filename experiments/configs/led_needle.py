@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     # facts: in a text, one of them asked for (fewer where the text is too short for all). apart: tokens between them.
-    config.data = ConfigDict({"words": 64, "keys": 16, "values": 16, "facts": 4, "apart": 64})
+    config.data = ConfigDict({"words": 64, "key_words": 16, "value_words": 16, "facts": 1, "apart": 32})
     # Facts of the LED by Hugging Face's names.
     config.model = ConfigDict(
         {
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
             "decoder_attention_heads": 4,
             "encoder_ffn_dim": 128,
             "decoder_ffn_dim": 128,
-            "attention_window": 64,
+            "attention_window": 32,
             "dropout": 0.0,
             "init_std": 0.05,
         }
@@ -27,9 +27,9 @@ def get_config() -> ConfigDict:
     config.distributed = False
 
     # (last step, length of the texts in tokens); the last length is what is tested.
-    config.curriculum = ((150, 64), (300, 256), (450, 1024), (600, 4096))
-    config.steps = 600
-    config.batch_tokens = 16384
+    config.curriculum = ((100, 64), (200, 256), (300, 1024), (400, 4096))
+    config.steps = 400
+    config.batch_tokens = 4096
     config.optimizer = ConfigDict(
         {
             "name": "adamw",
@@ -45,9 +45,8 @@ def get_config() -> ConfigDict:
     )
     # Tokens from the question to the answer. rows: texts at a time, batches: of them for each distance.
     config.test = ConfigDict(
-        {"distances": (4, 8, 16, 32, 48, 64, 80, 128, 256, 512, 1024, 2048, 4093), "rows": 16, "batches": 8}
+        {"distances": (4, 8, 16, 24, 32, 40, 64, 128, 256, 512, 1024, 2048, 4093), "rows": 8, "batches": 8}
     )
     config.log_every = 10
-    config.save_every = 150
-    config.eval_every = 150
+    config.save_every = config.eval_every = 100
     return config

@@ -19,26 +19,26 @@ NEAREST = 2  # tokens from the question's end to the value of the first fact tha
 
 @dataclass(frozen=True)
 class Language:
-    """How many words, keys and values there are; ids in that order after the special tokens.
+    """How many ordinary words, key words and value words there are; ids in that order after the special tokens.
 
     apart: tokens that two facts are at least away from each other, so that no window mixes them up.
     """
 
     words: int
-    keys: int
-    values: int
+    key_words: int
+    value_words: int
     facts: int
     apart: int
 
     @property
     def vocabulary(self) -> int:
-        return 3 + self.words + self.keys + self.values
+        return 3 + self.words + self.key_words + self.value_words
 
     def key(self, number):
         return 3 + self.words + number
 
     def value(self, number):
-        return 3 + self.words + self.keys + number
+        return 3 + self.words + self.key_words + number
 
     def example(self, rng: np.random.Generator, length: int, distance: int) -> tuple[np.ndarray, int]:
         """A text of `length` tokens with its question, int32, and the id of the answer.
@@ -47,8 +47,8 @@ class Language:
           distance: tokens from the question's last token to the answer, NEAREST to length - QUESTION.
         """
         ids = rng.integers(3, 3 + self.words, length, dtype=np.int32)
-        keys = rng.permutation(self.keys)[: self.facts]
-        values = rng.integers(0, self.values, len(keys))
+        keys = rng.permutation(self.key_words)[: self.facts]
+        values = rng.integers(0, self.value_words, len(keys))
         ids[:QUESTION] = BOS, self.key(keys[0]), EOS
         place = QUESTION - 1 + distance
         free = np.ones(length, bool)
@@ -81,7 +81,8 @@ class Curriculum:
     """The batches of a run as grain's random-access source; number i is a function of i and the seed.
 
     Every batch has about as many tokens; texts get longer from stage to stage, so that the needle is first found in
-    little hay. The distances are log-uniform: as many facts lie 10 to 20 tokens away as 1,000 to 2,000.
+    little hay. The facts of every second text lie anywhere in it; those of the others at log-uniform distances, as many
+    10 to 20 tokens away as 1,000 to 2,000.
     """
 
     def __init__(self, language: Language, stages: Sequence[tuple[int, int]], tokens: int, seed: int, use_global: bool):
@@ -107,7 +108,8 @@ class Curriculum:
         length = self._lengths[int(np.searchsorted(self._ends, number, side="right"))]
         farthest = length - QUESTION
         rows = self._tokens // length
-        distances = np.exp(rng.uniform(np.log(NEAREST), np.log(farthest + 1), rows)).astype(int)
+        distances = rng.integers(NEAREST, farthest + 1, rows)
+        distances[::2] = np.exp(rng.uniform(np.log(NEAREST), np.log(farthest + 1), len(distances[::2])))
         return self._language.batch(rng, length, distances, use_global=self._use_global)
 
     def iterator(self) -> grain.DatasetIterator:

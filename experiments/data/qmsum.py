@@ -1,11 +1,14 @@
-"""Long documents with queries and their summaries: QMSum (Zhong et al. 2021, arXiv:2104.05938), and plain JSON lines."""
+"""Long documents, queries, summaries: QMSum's meetings (Zhong et al. 2021, arXiv:2104.05938), or plain JSON lines."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from experiments.data.retrieval import part, parts, read_line
+import numpy as np
+
+from experiments.data.retrieval import part, parts
 
 
 class Turn(NamedTuple):
@@ -37,6 +40,11 @@ class Collection:
         """The document, a turn per line."""
         return "\n".join(map(str, self.documents[document]))
 
+    def some(self, count: int) -> Self:
+        """All documents, and at most so many of the requests, spread evenly."""
+        places = np.linspace(0, len(self.requests) - 1, min(count, len(self.requests))).astype(int)
+        return type(self)(self.documents, [self.requests[place] for place in places])
+
 
 def read(file: Path) -> Collection:
     """A meeting in each line; its general and specific queries are the requests. Turns without a word are left out.
@@ -47,9 +55,8 @@ def read(file: Path) -> Collection:
     found = Collection()
     for place, meeting in _lines(file):
         number = len(found.documents)
-        said = parts(meeting, "meeting_transcripts", place)
-        turns = ((part(t, "speaker", str, p), part(t, "content", _ANY, p)) for p, t in said)
-        found.documents.append(_turns(turns, place))
+        turns = (_said(turn, p) for p, turn in parts(meeting, "meeting_transcripts", place))
+        found.documents.append(_with_words(turns, place))
         for kind in ("general_query_list", "specific_query_list"):
             for query_place, query in parts(meeting, kind, place):
                 query, answer = (part(query, name, str, query_place) for name in ("query", "answer"))
@@ -66,23 +73,33 @@ def read_documents(file: Path, query: str) -> Collection:
     found = Collection()
     for place, entry in _lines(file):
         paragraphs = part(entry, "document", str, place).split("\n\n")
-        found.documents.append(_turns((("", " ".join(paragraph.split())) for paragraph in paragraphs), place))
+        turns = (Turn("", " ".join(paragraph.split())) for paragraph in paragraphs)
+        found.documents.append(_with_words(turns, place))
         found.requests.append(Request(len(found.documents) - 1, query, part(entry, "summary", str, place).strip()))
     return _checked(found, file)
 
 
-_ANY = object  # a content may be empty
-
-
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
+    """(place, entry) of each line."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}; give the place of the .jsonl file")
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        yield f"{file}, line {number}", read_line(line, f"{file}, line {number}")
+        place = f"{file}, line {number}"
+        try:
+            yield place, json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{place}: not JSON: {error}") from None
 
 
-def _turns(turns, place: str) -> tuple[Turn, ...]:
-    kept = tuple(Turn(speaker, text.strip()) for speaker, text in turns if text.strip())
+def _said(entry: Any, place: str) -> Turn:
+    text = part(entry, "content", object, place)
+    if not isinstance(text, str):
+        raise ValueError(f"{place}: 'content' is a text, got {text!r:.60}")
+    return Turn(part(entry, "speaker", str, place), text.strip())
+
+
+def _with_words(turns: Iterator[Turn], place: str) -> tuple[Turn, ...]:
+    kept = tuple(turn for turn in turns if turn.text)
     if not kept:
         raise ValueError(f"{place}: no turn has a word in it")
     return kept

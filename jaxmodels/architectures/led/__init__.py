@@ -1,6 +1,7 @@
 """LED, the Longformer encoder-decoder."""
 
 from jaxmodels.architectures.led.config import LEDConfig
+from jaxmodels.architectures.led.from_bart import led_from_bart
 from jaxmodels.architectures.led.heads import (
     LEDForConditionalGeneration,
     LEDForQuestionAnswering,
@@ -27,4 +28,5 @@ __all__ = [
     "LEDSeq2SeqModelOutput",
     "LEDSeq2SeqQuestionAnsweringModelOutput",
     "LEDSeq2SeqSequenceClassifierOutput",
+    "led_from_bart",
 ]

@@ -29,7 +29,7 @@ class LEDConfig(BartLikeConfig):
     def windows(self) -> tuple[int, ...]:
         """The window of every encoder layer."""
         windows = self.attention_window
-        return (windows,) * self.encoder_layers if isinstance(windows, int) else windows
+        return windows if isinstance(windows, tuple) else (windows,) * self.encoder_layers
 
     def validate(self):
         super().validate()

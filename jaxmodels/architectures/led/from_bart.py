@@ -1,0 +1,79 @@
+"""A BART checkpoint as the beginning of an LED: the recipe by which LED's own checkpoints were made.
+
+Reference: Beltagy et al., 2020 (arXiv:2004.05150), section 7, and allenai/longformer,
+scripts/convert_bart_to_longformerencoderdecoder.py.
+"""
+
+import jax.numpy as jnp
+
+from jaxmodels.architectures.bart.model import OFFSET, BartForConditionalGeneration, BartModel
+from jaxmodels.architectures.led.config import LEDConfig
+from jaxmodels.architectures.led.heads import LEDForConditionalGeneration
+from jaxmodels.architectures.led.model import LEDModel, LEDPreTrainedModel
+
+_CLASSES: dict[type, type[LEDPreTrainedModel]] = {
+    BartModel: LEDModel,
+    BartForConditionalGeneration: LEDForConditionalGeneration,
+}
+
+
+def led_from_bart(
+    model: BartModel | BartForConditionalGeneration,
+    params: dict,
+    *,
+    attention_window: int | tuple[int, ...] = 1024,
+    max_encoder_position_embeddings: int = 16384,
+) -> tuple[LEDPreTrainedModel, dict]:
+    """An LED with BART's weights, for documents of up to `max_encoder_position_embeddings` tokens.
+
+    The encoder's positions are BART's over and over again, the global projections are copies of the ordinary ones. On
+    a text that the window spans from end to end it computes what BART does; longer ones want some training.
+
+    Args:
+      model, params: as `jm.load` gives them.
+
+    Raises:
+      TypeError: another class.
+      ValueError: scale_embedding=True, which LED does not have; or a window that LEDConfig refuses.
+    """
+    if type(model) not in _CLASSES:
+        raise TypeError(f"an LED starts from {' or '.join(c.__name__ for c in _CLASSES)}, got {type(model).__name__}")
+    bart = model.config
+    if bart.scale_embedding:
+        raise ValueError("scale_embedding=True: LED does not scale its embeddings, so this BART cannot become one")
+    values = bart.to_dict()
+    for name in ("model_type", "architectures", "scale_embedding", "max_position_embeddings"):
+        values.pop(name)
+    config = LEDConfig(
+        **values,
+        attention_window=attention_window,
+        max_encoder_position_embeddings=max_encoder_position_embeddings,
+        max_decoder_position_embeddings=bart.max_position_embeddings,
+    )
+    head = dict(params)
+    base = head.pop("model", params)
+    converted = {
+        "shared": base["shared"],
+        "encoder": _encoder(base["encoder"], max_encoder_position_embeddings),
+        "decoder": _with_positions(base["decoder"], bart.max_position_embeddings),
+    }
+    led = _CLASSES[type(model)](config, **model.choices)
+    return led, {"led": converted, **head} if "model" in params else converted
+
+
+def _with_positions(stack: dict, count: int) -> dict:
+    """The stack with `count` positions: BART's, repeated as often as it takes, without the rows before the first."""
+    positions = stack["embeddings"]["table"]["embedding"][OFFSET:]
+    repeated = jnp.tile(positions, (-(-count // positions.shape[0]), 1))[:count]
+    return {**stack, "embeddings": {**stack["embeddings"], "table": {"embedding": repeated}}}
+
+
+def _encoder(stack: dict, count: int) -> dict:
+    layers = stack["stack"]["layers"]
+    attention = layers["attention"]
+    copies = {
+        f"global_{name}": {"kernel": attention["qkv"]["kernel"][:, :, i], "bias": attention["qkv"]["bias"][:, i]}
+        for i, name in enumerate("qkv")
+    }
+    layers = {**layers, "attention": {**attention, **copies}}
+    return {**_with_positions(stack, count), "stack": {"layers": layers}}

@@ -1,0 +1,179 @@
+"""The summary experiment whole, on a tiny config: killed it ends as if undisturbed. And the picture of attention."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+import summary_samples as samples
+from ml_collections import ConfigDict
+
+import jaxmodels as jm
+from experiments.configs import led_qmsum_4096, led_qmsum_16384, led_smoke
+from experiments.metrics import read
+from experiments.summarize.attention_map import attention_map, unroll
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """start(workdir) -> a running experiment with its output in a pipe."""
+    data = samples.folder(tmp_path_factory.mktemp("qmsum"))
+    variables = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    config = [
+        "--config=experiments/configs/led_smoke.py",
+        f"--config.data.path={data}",
+        f"--config.data.transfer={data / 'reports.jsonl'}",
+    ]
+
+    def start(workdir):
+        command = [sys.executable, "-m", "experiments.led_summarize", *config, f"--workdir={workdir}"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=ROOT, env=variables, text=True, **pipes)
+
+    return start
+
+
+def finish(process) -> str:
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    return folder, finish(start(folder))
+
+
+def curve(folder) -> list[dict]:
+    """The rows of the log without what depends on the clock."""
+    rows = read(folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
+
+
+def test_killed_it_ends_as_undisturbed(start, undisturbed, tmp_path):
+    folder = tmp_path / "killed"
+    process, log = start(folder), folder / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 7):
+        time.sleep(0.001)
+    assert process.poll() is None, "the run was over before it could be killed"
+    process.kill()
+    process.wait()
+    assert "going on from the checkpoint of step" in finish(start(folder))
+    assert curve(folder) == curve(undisturbed[0])
+    for name in ("model/model.safetensors", "test.jsonl", "transfer.jsonl"):
+        assert (folder / name).read_bytes() == (undisturbed[0] / name).read_bytes()
+
+
+def test_what_a_run_leaves_and_says(undisturbed):
+    folder, output = undisturbed
+    rows = curve(folder)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows if "test_loss" in row] == [4, 8, 12]
+    losses = [row["test_loss"] for row in rows if "test_loss" in row]
+    assert losses[-1] < losses[0], "it learns"
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["test_requests"], result["transfer_requests"]) == (6, 2)
+    for side in ("test", "transfer"):
+        assert len(result[side]) == 4
+        for name, table in result[side].items():
+            assert [*table] == ["ROUGE-1", "ROUGE-2", "ROUGE-L"] and all(0 <= score <= 1 for score in table.values())
+            assert any(line.split()[: len(name.split())] == name.split() for line in output.splitlines())
+    written = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    assert [*written[0]] == ["query", "summary", "reference"] and len(written) == 6
+    assert set(result["loss"]) == {"own document", "another document", "token frequencies"}
+    for picture in ("loss.png", "attention_map.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    assert "16 requests about 4 documents" in output
+
+
+def test_the_saved_model_is_the_one_that_was_scored(undisturbed):
+    folder, _ = undisturbed
+    model, _ = jm.load(folder / "model")
+    tokenizer = jm.load_tokenizer(folder / "model")
+    assert isinstance(model, jm.LEDForConditionalGeneration) and isinstance(tokenizer, jm.LEDTokenizer)
+    assert model.config.decoder_start_token_id == tokenizer.eos_token_id == 2
+    assert model.config.max_encoder_position_embeddings == 64 and model.config.attention_window == 8
+
+
+def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
+    folder, before = undisturbed
+    output = finish(start(folder))
+    assert "this run is complete" in output
+    assert output.split("ROUGE F1", 1)[1] == before.split("ROUGE F1", 1)[1]
+
+
+@pytest.fixture(scope="module")
+def attended():
+    """A tiny LED with strong weights, a text of 20 tokens in 24 columns with 3 global ones, and its probabilities."""
+    config = jm.LEDConfig(
+        vocab_size=40, d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, init_std=0.8,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, attention_window=4,
+        max_encoder_position_embeddings=32, max_decoder_position_embeddings=8,
+    )  # fmt: skip
+    model = jm.LEDForConditionalGeneration(config)
+    params = jm.init(model, jax.random.key(0))
+    example = {
+        "input_ids": np.random.default_rng(0).integers(4, 40, (1, 24)),
+        "attention_mask": np.array([[1] * 20 + [0] * 4]),
+        "global_attention_mask": np.array([[1, 1, 0, 0, 0, 0, 0, 0, 0, 1] + [0] * 14]),
+    }
+    out = model.apply({"params": params}, **example, output_attentions=True, method="encode")
+    local, wide = (np.asarray(of[-1][0].mean(axis=0)) for of in (out.attentions, out.global_attentions))
+    return model, params, example, local, wide.T
+
+
+def test_the_map_is_the_matrix_of_attention(attended):
+    *_, local, wide = attended
+    places = np.array([0, 1, 9])
+    found = unroll(local, wide, places, 20, 20)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5, err_msg="every real token's probabilities")
+    rows, keys = np.indices(found.shape)
+    seen = (abs(rows - keys) <= 2) | np.isin(keys, places) | np.isin(rows, places)
+    assert (found[seen] > 0).all() and (found[~seen] == 0).all()
+    np.testing.assert_allclose(found[9], wide[2, :20])
+    np.testing.assert_allclose(found[5, 3:8], local[5, 3:])
+    np.testing.assert_allclose(found[15, places], local[15, :3])
+
+
+def test_a_coarse_map_has_the_largest_of_each_block(attended):
+    *_, local, wide = attended
+    places = np.array([0, 1, 9])
+    fine, coarse = (unroll(local, wide, places, 20, points) for points in (20, 7))
+    padded = np.pad(fine, (0, 1))
+    assert coarse.shape == (7, 7)
+    np.testing.assert_array_equal(coarse, padded.reshape(7, 3, 7, 3).max(axis=(1, 3)))
+
+
+def test_the_picture_marks_the_global_tokens(attended, tmp_path):
+    model, params, example, *_ = attended
+    attention_map(tmp_path / "map.png", model, params, example)
+    pixels = matplotlib.image.imread(tmp_path / "map.png")[..., :3]
+    red = (pixels[..., 0] > 0.7) & (pixels[..., 1] < 0.3)
+    assert pixels.shape[0] > 500 and red.sum() > 1000
+    assert [file.name for file in tmp_path.iterdir()] == ["map.png"]
+
+
+@pytest.mark.parametrize("module", [led_smoke, led_qmsum_16384])
+def test_configs_have_the_same_keys(module):
+    def keys(tree, prefix=""):
+        for name, value in tree.items():
+            yield prefix + name
+            if isinstance(value, ConfigDict):
+                yield from keys(value, f"{prefix}{name}.")
+
+    assert set(keys(module.get_config())) == set(keys(led_qmsum_4096.get_config()))

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
         }
     )
     config.data.update({"words": 8, "key_words": 4, "value_words": 4, "apart": 4})
-    config.curriculum, config.steps, config.batch_tokens = ((8, 16), (12, 32)), 12, 64
+    config.curriculum, config.steps, config.batch_tokens = ((12, 32),), 12, 64
     config.optimizer.warmup = 4
     config.test.update({"distances": (2, 4, 8, 29), "rows": 4, "batches": 2})
     config.log_every, config.save_every, config.eval_every = 2, 3, 6

@@ -8,10 +8,10 @@ from experiments.configs import led_qmsum_4096
 def get_config() -> ConfigDict:
     config = led_qmsum_4096.get_config()
     config.lengths.source = 16384
-    config.steps = 120
+    config.steps = 60
     config.batch_size = 1
     config.optimizer.warmup = 20
     config.optimizer.learning_rate = 1e-3
-    config.save_every = config.eval_every = 40
-    config.eval_requests, config.test_requests, config.generate_rows = 8, 40, 2
+    config.save_every = config.eval_every = 20
+    config.eval_requests, config.test_requests, config.generate_rows = 4, 16, 2
     return config

@@ -41,8 +41,8 @@ def get_config() -> ConfigDict:
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False
 
-    config.steps = 200
-    config.batch_size = 4
+    config.steps = 160
+    config.batch_size = 2
     config.microbatches = 1
     config.optimizer = ConfigDict(
         {
@@ -59,8 +59,8 @@ def get_config() -> ConfigDict:
     )
 
     config.log_every = 10
-    config.save_every = config.eval_every = 50
-    config.eval_requests = 32  # of the test, for the curve
-    config.test_requests = 281  # for the scores, at most; fewer are spread evenly
+    config.save_every = config.eval_every = 40
+    config.eval_requests = 16  # of the test, for the curve
+    config.test_requests = 96  # for the scores, at most; fewer are spread evenly
     config.generate_rows = 8  # summaries written at a time
     return config

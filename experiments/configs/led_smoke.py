@@ -13,6 +13,8 @@ def get_config() -> ConfigDict:
     config.model.update(
         {
             "d_model": 16,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
             "encoder_attention_heads": 2,
             "decoder_attention_heads": 2,
             "encoder_ffn_dim": 32,
@@ -20,7 +22,7 @@ def get_config() -> ConfigDict:
             "attention_window": 8,
         }
     )
-    config.steps, config.batch_size, config.microbatches = 12, 4, 2
+    config.steps, config.batch_size = 12, 4
     config.optimizer.warmup = 4
     config.log_every, config.save_every, config.eval_every = 2, 3, 4
     config.eval_requests, config.test_requests, config.generate_rows = 4, 6, 4

@@ -28,11 +28,13 @@ AUTO: dict[str, dict[str, type[Model]]] = {
         "gpt2": gpt2.GPT2LMHeadModel,
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForCausalLM,
     },
-    "AutoModelForMaskedLM": {_ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM},
+    "AutoModelForMaskedLM": {
+        "bart": bart.BartForConditionalGeneration,
+        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
+    },
     "AutoModelForMultipleChoice": {_ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMultipleChoice},
     "AutoModelForPreTraining": {
         "bart": bart.BartForConditionalGeneration,
-        "led": led.LEDForConditionalGeneration,
         "gpt2": gpt2.GPT2LMHeadModel,
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
         "t5": t5.T5ForConditionalGeneration,

@@ -12,9 +12,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 import summary_samples as samples
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 import jaxmodels as jm
+from experiments import led_summarize
 from experiments.configs import led_qmsum_4096, led_qmsum_16384, led_smoke
 from experiments.metrics import read
 from experiments.summarize.attention_map import attention_map, unroll
@@ -110,9 +111,11 @@ def test_the_saved_model_is_the_one_that_was_scored(undisturbed):
     assert model.config.max_encoder_position_embeddings == 64 and model.config.attention_window == 8
 
 
-def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
+def test_a_complete_run_shows_its_result_and_trains_nothing(undisturbed, capsys):
     folder, before = undisturbed
-    output = finish(start(folder))
+    config = FrozenConfigDict(led_smoke.get_config())
+    led_summarize.show(led_summarize.run(config, folder), config, folder)
+    output = capsys.readouterr().out
     assert "this run is complete" in output
     assert output.split("ROUGE F1", 1)[1] == before.split("ROUGE F1", 1)[1]
 
@@ -121,7 +124,7 @@ def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
 def attended():
     """A tiny LED with strong weights, a text of 20 tokens in 24 columns with 3 global ones, and its probabilities."""
     config = jm.LEDConfig(
-        vocab_size=40, d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, init_std=0.8,
+        vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, init_std=0.8,
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, attention_window=4,
         max_encoder_position_embeddings=32, max_decoder_position_embeddings=8,
     )  # fmt: skip
@@ -132,7 +135,8 @@ def attended():
         "attention_mask": np.array([[1] * 20 + [0] * 4]),
         "global_attention_mask": np.array([[1, 1, 0, 0, 0, 0, 0, 0, 0, 1] + [0] * 14]),
     }
-    out = model.apply({"params": params}, **example, output_attentions=True, method="encode")
+    options = {"output_attentions": True, "max_global_tokens": 3, "method": "encode"}
+    out = jax.jit(lambda read: model.apply({"params": params}, **read, **options))(example)
     local, wide = (np.asarray(of[-1][0].mean(axis=0)) for of in (out.attentions, out.global_attentions))
     return model, params, example, local, wide.T
 

@@ -6,24 +6,40 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.reference import pair
+from parity.reference import Pair, torch_model
 
 import jaxmodels as jm
-from jaxmodels.generation.encoder_decoder import _run
+from jaxmodels.generation.encoder_decoder import _beginning, _run
+from jaxmodels.generation.options import Options
 
-POSITIONS = {"max_position_embeddings": 48}
-LED_POSITIONS = {"max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 48}
-PAD, START = 1, 2
+PAD, START, UNHEARD = 1, 2, 66
 
 
 @pytest.fixture(scope="module")
 def bart(tmp_path_factory):
-    return pair("BartForConditionalGeneration", tmp_path_factory.mktemp("bart"), **POSITIONS)
+    return lively("BartForConditionalGeneration", tmp_path_factory.mktemp("bart"), max_position_embeddings=48)
 
 
 @pytest.fixture(scope="module")
 def led(tmp_path_factory):
-    return pair("LEDForConditionalGeneration", tmp_path_factory.mktemp("led"), **LED_POSITIONS)
+    positions = {"max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 48}
+    return lively("LEDForConditionalGeneration", tmp_path_factory.mktemp("led"), **positions)
+
+
+def lively(name, folder, **config):
+    """A model whose texts vary. With plain random weights, and its word table for a head, it repeats what it reads:
+    here the places and the encoder's states weigh more, and the bias of the logits less. It never says UNHEARD."""
+    reference = torch_model(name, **config)
+    with torch.no_grad():
+        for parameter_name, parameter in reference.named_parameters():
+            if "decoder.embed_positions" in parameter_name or (
+                "encoder_attn." in parameter_name and parameter.ndim == 2
+            ):
+                parameter *= 10
+        reference.final_logits_bias *= 0.2
+        reference.final_logits_bias[:, UNHEARD] = -1000
+    reference.save_pretrained(folder)
+    return Pair(reference, *jm.load(folder), folder)
 
 
 @pytest.fixture(params=["bart", "led"])
@@ -31,7 +47,8 @@ def both(request):
     return request.getfixturevalue(request.param)
 
 
-def texts(rows, length, seed=0):
+# Three rows, up to 32 tokens and one eos everywhere: most calls share their program.
+def texts(length, seed=0, rows=3):
     return np.random.default_rng(seed).integers(3, 67, (rows, length))
 
 
@@ -56,114 +73,127 @@ def reference_ids(both, ids, **options):
         return both.reference.generate(torch.from_numpy(ids), **arrays, do_sample=False, **rest).numpy()
 
 
-def agree(both, ids, **options):
-    got = generated(both, ids, **options)
+def agree(both, ids, slots=None, **options):
+    """slots: room for global tokens, of which the reference knows nothing."""
+    got = generated(both, ids, **options, **({} if slots is None else {"max_global_tokens": slots}))
     np.testing.assert_array_equal(got, reference_ids(both, ids, **options))
     return got
 
 
-@pytest.mark.parametrize("length", [1, 7, 33])
+@pytest.mark.parametrize("length", [1, 7, 32])
 def test_A19_L14_ids_of_any_input_length(both, length):
-    got = agree(both, texts(2, length, seed=length), max_new_tokens=12)
-    assert (got[:, 0] == START).all() and got.shape[1] <= 13
+    got = agree(both, texts(length, seed=length), max_new_tokens=16)
+    assert (got[:, 0] == START).all()
+    assert len({tuple(row) for row in got.tolist()}) == 3
+    assert length == 1 or max(len(set(row)) for row in got.tolist()) > 3
 
 
 def test_right_padded_inputs_with_a_mask_and_inferred(both):
-    ids, mask = right_padded(texts(3, 9), 9, 4, 2)
+    ids, mask = right_padded(texts(9), 9, 4, 2)
     got = agree(both, ids, attention_mask=mask, max_new_tokens=10)
     np.testing.assert_array_equal(generated(both, ids, max_new_tokens=10), got)
 
 
-GLOBALS = {
-    "the first": ((0,), (0,), (0,)),
-    "scattered": ((0, 5, 8), (), (1,)),
-    "none": ((), (), ()),
-}
+GLOBALS = {"the first": ((0,), (0,), (0,)), "scattered": ((0, 5, 8), (), (1,)), "none": ((), (), ())}
 
 
 @pytest.mark.parametrize("name", GLOBALS)
 def test_L14_global_attention_reaches_the_encoder(name, led):
-    ids, mask = right_padded(texts(3, 9, seed=2), 9, 4, 7)
-    inputs = {"attention_mask": mask, "max_new_tokens": 12}
-    got = agree(led, ids, global_attention_mask=flags(9, *GLOBALS[name]), **inputs)
-    plain = generated(led, ids, **inputs)
-    assert np.array_equal(got, plain) == (name == "none"), "global tokens make a difference"
+    ids, mask = right_padded(texts(9, seed=2), 9, 4, 7)
+    inputs = {"attention_mask": mask, "max_new_tokens": 16}
+    got = agree(led, ids, slots=4, global_attention_mask=flags(9, *GLOBALS[name]), **inputs)
+    assert np.array_equal(got, generated(led, ids, **inputs)) == (name == "none"), "global tokens make a difference"
 
 
-def test_L14_static_room_changes_nothing(led):
-    """As many slots as a power of two by default; as many as the model or the call has room for."""
-    ids, inputs = texts(3, 9, seed=2), {"global_attention_mask": flags(9, *GLOBALS["scattered"]), "max_new_tokens": 8}
-    expected = generated(led, ids, **inputs)
-    np.testing.assert_array_equal(generated(led, ids, max_global_tokens=9, **inputs), expected)
-    roomy = jm.generate(led.model.clone(max_global_tokens=3), led.params, ids, **inputs).sequences
-    np.testing.assert_array_equal(roomy, expected)
+def test_L14_without_a_number_there_is_room_for_the_next_power_of_two(led):
+    def room(*rows, model=led.model, **options):
+        return dict(model.encoder_inputs({"global_attention_mask": flags(9, *rows), **options})[1])
+
+    for count, slots in ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (8, 8)):
+        assert room((), range(count)) == {"max_global_tokens": slots}
+    limited = led.model.clone(max_global_tokens=3)
+    assert room((0,), model=limited) == {"max_global_tokens": 3}
+    assert room((0,), model=limited, max_global_tokens=5) == {"max_global_tokens": 5}
+    assert led.model.encoder_inputs({}) == ({}, ())
 
 
-def test_decoder_input_ids_follow_the_start_id_or_begin_with_it(both):
-    ids, own = texts(2, 6), texts(2, 3, seed=1)
-    got = agree(both, ids, decoder_input_ids=own, max_new_tokens=8)
-    np.testing.assert_array_equal(got[:, :4], np.pad(own, ((0, 0), (1, 0)), constant_values=START))
+def test_decoder_input_ids_follow_the_start_id_or_begin_with_it(bart):
+    ids, own = texts(6), texts(3, seed=1)
+    got = agree(bart, ids, decoder_input_ids=own, max_new_tokens=8)
     started = np.pad(own, ((0, 0), (1, 0)), constant_values=START)
-    np.testing.assert_array_equal(agree(both, ids, decoder_input_ids=started, max_new_tokens=8), got)
+    np.testing.assert_array_equal(got[:, :4], started)
+    np.testing.assert_array_equal(agree(bart, ids, decoder_input_ids=started, max_new_tokens=8), got)
 
 
-def test_N2_max_length_counts_what_the_decoder_starts_with(both):
-    ids, own = texts(2, 6), texts(2, 3, seed=1)
-    assert agree(both, ids, max_length=9).shape == (2, 9)
-    assert agree(both, ids, max_length=9, decoder_input_ids=own).shape == (2, 9)
-    assert agree(both, ids).shape == (2, 20), "the default"
+@pytest.mark.xfail(
+    strict=True, reason="the start id is put before all rows, where the reference leaves all as they are"
+)
+def test_decoder_input_ids_of_which_some_begin_with_the_start_id_are_left_as_they_are(bart):
+    own = texts(4, seed=1)
+    own[1, 0] = START
+    got = agree(bart, texts(6), decoder_input_ids=own, max_new_tokens=8)
+    np.testing.assert_array_equal(got[:, :4], own)
+
+
+def test_N2_max_length_counts_what_the_decoder_starts_with(bart):
+    ids, own = texts(6), texts(3, seed=1)
+    assert agree(bart, ids, max_length=9).shape == (3, 9)
+    assert agree(bart, ids, max_length=9, decoder_input_ids=own).shape == (3, 9)
+    assert generated(bart, ids).shape == (3, 20), "the default of 4.37; 4.57 adds the beginning to it"
 
 
 def test_A19_forced_first_and_last_ids(both):
-    ids = texts(2, 6, seed=5)
+    ids = texts(6, seed=5)
     got = agree(both, ids, forced_bos_token_id=7, forced_eos_token_id=9, max_new_tokens=6)
     assert (got[:, 1] == 7).all() and (got[:, 6] == 9).all()
     one = agree(both, ids, forced_bos_token_id=7, forced_eos_token_id=9, max_new_tokens=1)
     assert (one[:, 1] == 9).all()
-    own = agree(both, ids, forced_bos_token_id=7, decoder_input_ids=texts(2, 2), max_new_tokens=4)
-    assert not (own[:, 3] == 7).any(), "it follows a beginning of one id only"
+
+
+def test_A19_a_first_id_is_forced_after_a_beginning_of_one_id_only(bart):
+    got = agree(bart, texts(6), forced_bos_token_id=7, decoder_input_ids=texts(3, seed=1), max_new_tokens=4)
+    assert not (got[:, 4] == 7).all()
 
 
 def test_A19_bart_forces_its_last_id_by_default(bart, led):
-    ids = texts(2, 6)
-    assert (generated(bart, ids, max_new_tokens=5, eos_token_id=[])[:, -1] == 2).all()
-    assert not (generated(led, ids, max_new_tokens=5, eos_token_id=[])[:, -1] == 2).any()
+    got = generated(bart, texts(6), max_new_tokens=5, eos_token_id=UNHEARD)
+    assert (got[:, -1] == 2).all()
+    got = generated(led, texts(6), max_new_tokens=5, eos_token_id=UNHEARD)
+    assert not (got[:, -1] == 2).any()
 
 
-def test_N13_several_eos_ids_end_rows_and_the_rest_is_pad(both):
-    ids = texts(5, 6, seed=3)
-    free = generated(both, ids, max_new_tokens=12, eos_token_id=[], forced_eos_token_id=None)
+def test_N13_several_eos_ids_end_rows_and_the_rest_is_pad(led):
+    ids = texts(6, seed=3)
+    free = generated(led, ids, max_new_tokens=12, eos_token_id=UNHEARD)
     eos = sorted({int(free[0, 3]), int(free[1, 6])})  # ids that the model does produce
-    got = agree(both, ids, max_new_tokens=12, eos_token_id=eos)
+    got = agree(led, ids, max_new_tokens=12, eos_token_id=eos)
     ended = np.isin(got[0], eos)
     assert ended.any() and (got[0, ended.argmax() + 1 :] == PAD).all()
 
 
-def test_a_row_is_generated_the_same_alone_and_in_a_padded_batch(both):
-    lengths, globals = (9, 4, 7), {}
-    ids, mask = right_padded(texts(3, 9, seed=4), *lengths)
-    where = ((0, 5, 8), (), (1,))
-    if "LED" in type(both.model).__name__:
-        globals = {"global_attention_mask": flags(9, *where), "max_global_tokens": 3}
-    options = {"max_new_tokens": 10, "eos_token_id": []}
-    batch = generated(both, ids, attention_mask=mask, **globals, **options)
+def test_a_row_is_generated_the_same_alone_and_in_a_padded_batch(led):
+    lengths, where = (9, 4, 7), ((0, 5, 8), (), (1,))
+    ids, mask = right_padded(texts(9, seed=4), *lengths)
+    options = {"max_new_tokens": 10, "eos_token_id": UNHEARD, "max_global_tokens": 4}
+    batch = generated(led, ids, attention_mask=mask, global_attention_mask=flags(9, *where), **options)
     for row, length in enumerate(lengths):
-        own = {"global_attention_mask": flags(length, where[row]), "max_global_tokens": 3} if globals else {}
-        alone = generated(both, ids[row : row + 1, :length], **own, **options)
+        own = flags(length, where[row])
+        alone = generated(led, ids[row : row + 1, :length], global_attention_mask=own, **options)
         np.testing.assert_array_equal(batch[row], alone[0])
 
 
-def test_N14_start_and_forced_ids_come_from_the_call_then_the_files(bart, tmp_path):
+def test_N14_the_start_id_comes_from_the_call_then_the_files_then_bos(bart, tmp_path):
     jm.save(tmp_path, bart.model, bart.params)
     (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": 5, "max_new_tokens": 3}')
-    model, params = jm.load(tmp_path)
-    got = np.asarray(jm.generate(model, params, texts(1, 4)).sequences)
-    assert got.shape == (1, 4) and got[0, 0] == 5
-    got = np.asarray(jm.generate(model, params, texts(1, 4), decoder_start_token_id=6).sequences)
-    assert got[0, 0] == 6
-    config = bart.model.config.replace(decoder_start_token_id=None, bos_token_id=8)
-    got = np.asarray(jm.generate(bart.model.clone(config=config), bart.params, texts(1, 4)).sequences)
-    assert got[0, 0] == 8
+    config = jm.load(tmp_path)[0].config
+    neither = config.replace(decoder_start_token_id=None, bos_token_id=8, generation={})
+    for given, call, start in ((config, {}, 5), (config, {"decoder_start_token_id": 6}, 6), (neither, {}, 8)):
+        assert _beginning(None, 2, Options.merge(given, call), 67).tolist() == [[start], [start]]
+    assert Options.merge(config, {}).max_new_tokens == 3
+    assert Options.merge(config, {}).forced_eos_token_id == 2, "of config.json"
+    neither = config.replace(decoder_start_token_id=None, bos_token_id=None, generation={})
+    with pytest.raises(ValueError, match="the decoder needs a first id: decoder_start_token_id or bos_token_id"):
+        jm.generate(bart.model.clone(config=neither), bart.params, texts(4))
 
 
 def programs(both, calls) -> int:
@@ -174,63 +204,76 @@ def programs(both, calls) -> int:
     return _run._cache_size() - before
 
 
-def test_lengths_and_limits_in_a_bucket_share_one_program(both):
-    warm = [(texts(2, 20), {"max_new_tokens": 20})]
-    assert programs(both, warm) <= 1
-    others = [(texts(2, length), {"max_new_tokens": 3 + length, "eos_token_id": 7}) for length in (1, 5, 12, 25, 32)]
-    others += [(right_padded(texts(2, 9), 9, 3)[0], {"forced_bos_token_id": 8, "max_length": 30})]
-    assert programs(both, others) == 0
-    assert programs(both, [(texts(2, 33), {"max_new_tokens": 3})]) == 1
+def test_lengths_and_limits_in_a_bucket_share_one_program(bart):
+    assert programs(bart, [(texts(20), {"max_new_tokens": 20})]) <= 1
+    others = [(texts(length), {"max_new_tokens": 3 + length // 2, "eos_token_id": 7}) for length in (1, 5, 12, 25, 32)]
+    others += [(right_padded(texts(9), 9, 3, 5)[0], {"forced_bos_token_id": 8, "max_length": 30})]
+    assert programs(bart, others) == 0
+    assert programs(bart, [(texts(33), {"max_new_tokens": 3})]) == 1
+    agree(bart, texts(40), max_new_tokens=3)
 
 
 def test_places_and_numbers_of_global_tokens_share_one_program(led):
     def call(*rows, length=9, **options):
-        return texts(2, length), {"max_new_tokens": 5, "global_attention_mask": flags(length, *rows), **options}
+        return texts(length), {"max_new_tokens": 5, "global_attention_mask": flags(length, *rows, ()), **options}
 
-    assert programs(led, [call((0,), (3, 4), max_global_tokens=6)]) == 1
-    others = [call((), (8,)), call(range(6), (0,)), call((0, 11), (), length=12)]
-    assert programs(led, [(ids, {**options, "max_global_tokens": 6}) for ids, options in others]) == 0
-    assert programs(led, [call((0, 1, 2), ())]) == 1, "without a number, the next power of two: four"
-    assert programs(led, [call((0, 1, 2, 3), (0, 4, 7))]) == 0
-
-
-def test_a_text_near_the_end_of_the_table_is_padded_to_the_table(led):
-    """64 positions: the bucket of 50 tokens has 64, and that of LED's last ones no more than the table."""
-    for length in (50, 64):
-        agree(led, texts(1, length), max_new_tokens=3)
+    assert programs(led, [call((0,), (3, 4), max_global_tokens=4)]) <= 1
+    others = [call((), (8,)), call(range(4), (0,)), call((0, 11), (), length=12)]
+    assert programs(led, [(ids, {**options, "max_global_tokens": 4}) for ids, options in others]) == 0
+    assert programs(led, [call((0, 1, 2), ()), call((0, 1, 2, 3), (0, 4, 7))]) == 0, "without a number: a power of two"
 
 
-def test_the_callback_sees_every_column_in_order(both):
-    columns, ids = [], texts(3, 7)
-    got = generated(both, ids, max_new_tokens=12, streamer=columns.append)
+@pytest.mark.slow
+def test_a_text_near_the_end_of_the_table_is_padded_to_the_table_and_no_further(led):
+    """The bucket of 49 to 64 tokens has 64, as many as there are positions."""
+    for length in (52, 64):
+        agree(led, texts(length), max_new_tokens=3)
+
+
+def test_the_callback_sees_every_column_in_order(led):
+    columns, ids = [], texts(7)
+    got = generated(led, ids, max_new_tokens=12, streamer=columns.append)
     assert all(isinstance(column, np.ndarray) and column.shape == (3,) for column in columns)
     np.testing.assert_array_equal(np.stack(columns, axis=1), got[:, 1:])
-    np.testing.assert_array_equal(generated(both, ids, max_new_tokens=12), got)
+    np.testing.assert_array_equal(generated(led, ids, max_new_tokens=12), got)
 
 
-def test_sampling_needs_a_key_and_gives_the_same_text_for_it(bart):
-    ids = texts(2, 6)
+@pytest.mark.slow
+def test_sampling_gives_the_same_text_for_the_same_key(bart):
     sampled = {"max_new_tokens": 10, "do_sample": True, "top_k": 5}
-    one, again, other = (generated(bart, ids, key=jax.random.key(seed), **sampled) for seed in (0, 0, 1))
+    one, again, other = (generated(bart, texts(6), key=jax.random.key(seed), **sampled) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-def test_up_to_the_last_position_and_not_beyond(both):
-    ids = texts(1, 5)
-    agree(both, ids, max_new_tokens=47, eos_token_id=[5])
+@pytest.mark.slow
+def test_up_to_the_last_position_and_not_beyond(bart):
+    ids = texts(5)
+    agree(bart, ids, max_new_tokens=47, eos_token_id=UNHEARD)
     with pytest.raises(ValueError, match="a prompt of 1 tokens and 48 new ones are more than the 48 positions"):
-        generated(both, ids, max_new_tokens=48)
+        generated(bart, ids, max_new_tokens=48)
     with pytest.raises(ValueError, match="a prompt of 4 tokens and 45 new ones"):
-        generated(both, ids, decoder_input_ids=texts(1, 3), max_new_tokens=45)
+        generated(bart, ids, decoder_input_ids=texts(3), max_new_tokens=45)
 
 
-WORDS = texts(2, 4)
+def test_encoder_outputs_in_place_of_a_second_pass_of_the_encoder(led):
+    ids, mask = right_padded(texts(9, seed=2), 9, 4, 7)
+    inputs = {"attention_mask": mask, "global_attention_mask": flags(9, *GLOBALS["scattered"])}
+    encoded = jax.jit(lambda p: led.model.apply({"params": p}, ids, **inputs, method="encode"))(led.params)
+    got = generated(led, ids, attention_mask=mask, encoder_outputs=encoded, max_new_tokens=16)
+    np.testing.assert_array_equal(got, generated(led, ids, **inputs, max_global_tokens=4, max_new_tokens=16))
+    with pytest.raises(
+        ValueError, match=r"encoder_outputs has states \[B,T,D\] of input_ids \(3, 8\), got \(3, 9, 32\)"
+    ):
+        generated(led, ids[:, :8], encoder_outputs=encoded)
+
+
+WORDS = texts(4)
 BAD = {
-    "no ids": ({"ids": np.zeros((2, 0), int)}, "input_ids is an int array"),
-    "no text": ({"attention_mask": np.array([[1, 1, 1, 1], [0, 0, 0, 0]])}, "row 1 of the prompts holds padding only"),
-    "mask": ({"attention_mask": np.ones((2, 5), int)}, "shape of input_ids"),
-    "decoder rows": ({"decoder_input_ids": WORDS[:1]}, "decoder_input_ids has a row for each of the 2 inputs, got 1"),
+    "no ids": ({"ids": np.zeros((3, 0), int)}, "input_ids is an int array"),
+    "no text": ({"attention_mask": np.ones((3, 4), int) * [[1], [0], [1]]}, "row 1 of the prompts holds padding only"),
+    "mask": ({"attention_mask": np.ones((3, 5), int)}, "shape of input_ids"),
+    "decoder rows": ({"decoder_input_ids": WORDS[:1]}, "decoder_input_ids has a row for each of the 3 inputs, got 1"),
     "decoder id": ({"decoder_input_ids": WORDS + 66}, "decoder_input_ids holds ids from"),
     "decoder rank": ({"decoder_input_ids": WORDS[0]}, r"decoder_input_ids is an int array \[B,T\]"),
     "no decoder ids": ({"decoder_input_ids": WORDS[:, :0]}, "decoder_input_ids is an int array"),
@@ -239,7 +282,7 @@ BAD = {
     "unknown": ({"decoder_inputs_ids": WORDS}, "no option 'decoder_inputs_ids'"),
     "unknown mask": ({"decoder_attention_mask": WORDS}, "no option 'decoder_attention_mask'"),
     "short": ({"max_length": 1}, "nothing is left to generate"),
-    "long input": ({"ids": texts(1, 65)}, "65 tokens are more than the .* positions of this model"),
+    "long input": ({"ids": texts(65)}, "65 tokens are more than the .* positions of this model"),
 }
 
 
@@ -252,12 +295,12 @@ def test_bad_input_is_refused_by_name(name, both):
 
 
 BAD_GLOBALS = {
-    "value": ({"global_attention_mask": flags(4, (0,), (1,)) * 2}, "global_attention_mask holds 0 and 1 .*got 2"),
+    "value": ({"global_attention_mask": flags(4, (0,), (1,), ()) * 2}, "global_attention_mask holds 0 and 1 .*got 2"),
     "rows": ({"global_attention_mask": flags(4, (0,))}, "global_attention_mask has the shape of input_ids"),
-    "length": ({"global_attention_mask": flags(5, (0,), (1,))}, "global_attention_mask has the shape of input_ids"),
+    "length": ({"global_attention_mask": flags(5, (0,), (1,), ())}, "global_attention_mask has the shape of input_ids"),
     "rank": ({"global_attention_mask": flags(4, (0,))[0]}, "global_attention_mask has the shape of input_ids"),
     "too many": (
-        {"global_attention_mask": flags(4, (0, 1, 3), ()), "max_global_tokens": 2},
+        {"global_attention_mask": flags(4, (0, 1, 3), (), ()), "max_global_tokens": 2},
         "an example has 3 global tokens, and max_global_tokens=2; raise it",
     ),
 }
@@ -272,10 +315,4 @@ def test_bad_global_masks_are_refused_by_name(name, led):
 
 def test_bart_knows_no_global_tokens(bart):
     with pytest.raises(ValueError, match="no option 'global_attention_mask'"):
-        generated(bart, WORDS, global_attention_mask=flags(4, (0,), (1,)))
-
-
-def test_without_any_start_id_it_is_refused(bart):
-    model = bart.model.clone(config=bart.model.config.replace(decoder_start_token_id=None, bos_token_id=None))
-    with pytest.raises(ValueError, match="the decoder needs a first id: decoder_start_token_id or bos_token_id"):
-        jm.generate(model, bart.params, WORDS)
+        generated(bart, WORDS, global_attention_mask=flags(4, (0,), (1,), ()))

@@ -30,7 +30,8 @@ def named(output, prefix: str = "") -> dict[str, np.ndarray]:
 
 def forward(case_dir, case, inputs):
     model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
-    return named(model.apply({"params": params}, **inputs, **case["call"]))
+    # The inputs stay concrete: LED takes the number of global tokens from its mask.
+    return named(jax.jit(lambda params: model.apply({"params": params}, **inputs, **case["call"]))(params))
 
 
 def steps(case_dir, case, inputs):
@@ -52,22 +53,19 @@ def steps(case_dir, case, inputs):
 def decoder_steps(case_dir, case, inputs):
     """Encoder once, then the decoder in pieces."""
     model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
-    variables = {"params": params}
     ids, mask = inputs.pop("decoder_input_ids"), inputs.get("attention_mask")
-    encoded = model.apply(variables, **inputs, **case["call"], method="encode")
+    encoded = jax.jit(lambda params: model.apply({"params": params}, **inputs, **case["call"], method="encode"))(params)
     arrays = named(encoded, "step0.encoder_")
+
+    @jax.jit
+    def step(params, ids, states, cache):
+        source = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+        return model.apply({"params": params}, ids, **source, cache=cache, **case["call"], method="decode")
+
     cache, start = model.init_cache(*ids.shape), 0
     for i, count in enumerate(case["steps"]):
         states = encoded.last_hidden_state if i == 0 else None
-        out = model.apply(
-            variables,
-            ids[:, start : start + count],
-            encoder_hidden_states=states,
-            encoder_attention_mask=mask,
-            cache=cache,
-            **case["call"],
-            method="decode",
-        )
+        out = step(params, ids[:, start : start + count], states, cache)
         arrays |= named(dataclasses.replace(out, attentions=None, hidden_states=None), f"step{i}.")
         own = {"hidden_states": out.hidden_states, "attentions": out.attentions[..., : start + count]}
         arrays |= {

@@ -17,7 +17,7 @@ TOKENS = ids((2, T), seed=3, low=3)
 CHUNKS = [(3, 1, 1), (1, 3, 1)]
 
 
-@pytest.fixture(scope="module", params=["Bart", "LED"])
+@pytest.fixture(scope="module", params=["Bart", pytest.param("LED", marks=pytest.mark.slow)])
 def both(request, tmp_path_factory):
     return pair(f"{request.param}ForConditionalGeneration", tmp_path_factory.mktemp("cache"), decoder_layers=3)
 

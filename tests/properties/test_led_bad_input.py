@@ -32,6 +32,7 @@ def test_L2_C1_what_cannot_be_is_refused_by_name(name):
 
 
 WORDS = ids((2, 6), low=3)
+BATCH = {"input_ids": WORDS, "decoder_input_ids": WORDS}
 FLAGS = np.zeros((2, 6), int)
 BAD_CALLS = {
     "long": (
@@ -72,7 +73,7 @@ def test_bad_call_says_what_came_and_what_was_expected(led, name):
     inputs, message = BAD_CALLS[name]
     model, params = led
     with pytest.raises(ValueError, match=message):
-        model.apply({"params": params}, **{"input_ids": WORDS, "decoder_input_ids": WORDS, **inputs})
+        jax.eval_shape(lambda: model.apply({"params": params}, **{**BATCH, **inputs}))
 
 
 def test_traced_texts_that_are_too_long_are_refused_by_their_length(led):
@@ -119,7 +120,7 @@ def test_L13_embeddings_have_no_eos(classifier):
 def test_L13_decoder_inputs_of_another_length_have_no_state_at_the_eos(classifier):
     model, params = classifier
     with pytest.raises(ValueError, match=r"both have the same length; input_ids \(1, 6\), decoder \(1, 4\)"):
-        model.apply({"params": params}, with_eos((3,)), decoder_input_ids=WORDS[:1, :4])
+        jax.eval_shape(lambda: model.apply({"params": params}, with_eos((3,)), decoder_input_ids=WORDS[:1, :4]))
 
 
 @pytest.mark.parametrize("eos", [None, [2, 3]], ids=str)
@@ -140,5 +141,6 @@ def test_C13_padding_without_a_mask_is_warned_of_unless_the_global_mask_marks_it
     rows = WORDS.copy()
     rows[0, 4:] = 1
     with pytest.raises(UserWarning, match="pad id 1, but there is no attention_mask"):
-        model.apply({"params": params}, rows, method="encode")
-    model.apply({"params": params}, rows, global_attention_mask=np.where(rows == 1, -1, 0), method="encode")
+        jax.eval_shape(lambda: model.apply({"params": params}, rows, method="encode"))
+    marked = {"global_attention_mask": np.where(rows == 1, -1, 0), "method": "encode"}
+    jax.eval_shape(lambda: model.apply({"params": params}, rows, **marked))

@@ -47,7 +47,7 @@ def test_nothing_is_computed_that_grows_with_the_square_of_the_length(gradient, 
     assert np.prod(largest) <= 6 * S * WIDTH, largest
 
 
-@pytest.mark.parametrize("gradient", [False, True], ids=["forward", "gradient"])
+@pytest.mark.parametrize("gradient", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["forward", "gradient"])
 def test_twice_the_length_takes_twice_the_memory(gradient):
     def temporary(length):
         function, arguments = encoder(length, gradient=gradient)

@@ -28,8 +28,7 @@ def encoder_depends(layers, mask=None, globals=(), attention="auto"):
     return depends(lambda x: model.apply({"params": params}, inputs_embeds=x, **options).last_hidden_state, T)
 
 
-@pytest.mark.parametrize("attention", ["xla", "xla_blocked"])
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("layers", "attention"), [(1, "xla_blocked"), (2, "xla")])
 def test_L5_local_tokens_see_the_stacked_windows_and_no_more(layers, attention):
     reach = layers * WINDOW // 2
     np.testing.assert_array_equal(encoder_depends(layers, attention=attention), reach >= DISTANCE)

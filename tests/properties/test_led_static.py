@@ -6,6 +6,8 @@ import pytest
 from parity.reference import ids
 from parity.tiny import tiny
 
+from jaxmodels.architectures.led.visibility import visibility
+
 T = 9
 WORDS, DECODED = ids((3, T), low=3), ids((3, 3), seed=1, low=3)
 
@@ -81,7 +83,8 @@ def test_global_tokens_on_padding_need_no_room(led):
     mask[1, 3:] = 0
     run = jax.jit(lambda globals, mask: encode(led, globals, attention_mask=mask, max_global_tokens=1))
     assert np.isfinite(run(flags((0,), (2, 4, 8), ()), mask)).all()
-    encode(led, flags((0,), (2, 4, 8), ()), attention_mask=mask, max_global_tokens=1)
+    places = visibility(mask, flags((0,), (2, 4, 8), ()), 3, T, 1).at
+    np.testing.assert_array_equal(places, [[0], [2], [T]])
 
 
 def test_the_call_s_number_wins_over_the_model_s_and_both_mean_the_same(led):

@@ -23,7 +23,8 @@ def in_torch(name, folder, **options):
 
 
 def agree(model, params, reference):
-    rows = ids((2, 3, 5) if "MultipleChoice" in type(model).__name__ else (2, 5), low=2)
+    rows = ids((2, 3, 5) if "MultipleChoice" in type(model).__name__ else (2, 5), low=3)
+    rows[..., -1] = 2  # LED's classification reads the state at its one eos
     inputs = {name: rows for name in model.dummy_inputs()}
     first = jax.jit(lambda p: model.apply({"params": p}, **inputs)[0])(params)
     close(first, reference(**{name: torch.tensor(array) for name, array in inputs.items()})[0].detach())

@@ -4,6 +4,14 @@ What:      texts of 4,096 random words with a fact planted at a random place, an
            decoder is shown the encoder's states of the question only (`experiments.needle.reader`), so that the
            encoder has to bring the answer there. Trained twice, with the question's tokens global and not
 Command:   python -m experiments.led_needle (--config=experiments/configs/led_needle.py)
+Hardware:  two virtual cores of an Intel Xeon, float32
+Time:      25 minutes for both, with several other jobs on the same cores all the time
+Score:     right answers of 64 for each distance, seed 0, 16 possible answers (chance 6.2%); 2 layers of window 32:
+             distance              4 to 32   40 to 4,093
+             question global          100%          100%   (after the first 100 steps, in texts of 64 tokens, already)
+             windows only             100%   1.6% to 9.4%  (chance: windows on top of each other reach 32 tokens)
+           One fact in a text, so the key need not be matched. With four (data.facts=4, 600 steps, one trial) the model
+           named a value in the text, but seldom the right one beyond the windows: 19% to 28%.
 
 Everything a run writes is in --workdir. A run that was killed goes on from its last checkpoint when the same command is
 given again, and ends with the same losses. A complete run shows its result again; --fresh starts over.

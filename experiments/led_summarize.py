@@ -3,6 +3,7 @@
 What:      a small LED (2 + 2 layers of 128, window 256) from random numbers on QMSum's 35 validation meetings, tested
            on its 35 test meetings. The query's tokens are global; meetings are cut to lengths.source tokens
 Command:   python -m experiments.led_summarize --config=experiments/configs/led_qmsum_4096.py (or led_qmsum_16384)
+Score:     none recorded yet; the smoke config has been run on the same files
 
 Everything a run writes is in --workdir. A run that was killed goes on from its last checkpoint when the same command is
 given again, and ends with the same losses. A complete run shows its result again; --fresh starts over.

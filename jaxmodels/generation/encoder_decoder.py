@@ -60,7 +60,10 @@ class Reading:
 
 
 def _beginning(decoder_input_ids, batch: int, settings: Options, vocabulary: int) -> np.ndarray:
-    """The start id, and the given ids after it; a row that starts with it already is left as it is."""
+    """The start id, and the given ids after it; if a row starts with it already, all are left as they are.
+
+    Reference: transformers/generation/utils.py, `_prepare_decoder_input_ids_for_generation`.
+    """
     start = settings.decoder_start_token_id
     if start is None:
         start = settings.bos_token_id
@@ -74,7 +77,7 @@ def _beginning(decoder_input_ids, batch: int, settings: Options, vocabulary: int
     ids = token_ids("decoder_input_ids", decoder_input_ids, vocabulary)
     if ids.shape[0] != batch:
         raise ValueError(f"decoder_input_ids has a row for each of the {batch} inputs, got {ids.shape[0]}")
-    return ids if (ids[:, 0] == start).all() else np.concatenate([first, ids], axis=1)
+    return ids if (ids[:, 0] == start).any() else np.concatenate([first, ids], axis=1)
 
 
 @partial(jax.jit, static_argnames=("model", "room", "static"))

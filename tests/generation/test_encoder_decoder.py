@@ -125,9 +125,6 @@ def test_decoder_input_ids_follow_the_start_id_or_begin_with_it(bart):
     np.testing.assert_array_equal(agree(bart, ids, decoder_input_ids=started, max_new_tokens=8), got)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the start id is put before all rows, where the reference leaves all as they are"
-)
 def test_decoder_input_ids_of_which_some_begin_with_the_start_id_are_left_as_they_are(bart):
     own = texts(4, seed=1)
     own[1, 0] = START

@@ -202,7 +202,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_call_says_what_came_and_what_was_expected(name, plain):
-    inputs, message = BAD[name]
+    inputs, message = jax.tree.map(jnp.asarray, BAD[name][0]), BAD[name][1]
     with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
         warnings.simplefilter("error")
         jax.eval_shape(lambda: plain.model.apply({"params": plain.params}, **inputs))

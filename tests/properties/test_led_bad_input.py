@@ -1,6 +1,7 @@
 """LED's bad input, each with one clear error; what nothing can be raised for becomes NaN (PARITY L2, L13, L15)."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity.bart_inputs import DECODER_HEADS, HEADS
@@ -71,9 +72,10 @@ def led():
 @pytest.mark.parametrize("name", BAD_CALLS)
 def test_bad_call_says_what_came_and_what_was_expected(led, name):
     inputs, message = BAD_CALLS[name]
+    inputs = jax.tree.map(jnp.asarray, {**BATCH, **inputs})
     model, params = led
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda: model.apply({"params": params}, **{**BATCH, **inputs}))
+        jax.eval_shape(lambda: model.apply({"params": params}, **inputs))
 
 
 def test_traced_texts_that_are_too_long_are_refused_by_their_length(led):
@@ -141,6 +143,6 @@ def test_C13_padding_without_a_mask_is_warned_of_unless_the_global_mask_marks_it
     rows = WORDS.copy()
     rows[0, 4:] = 1
     with pytest.raises(UserWarning, match="pad id 1, but there is no attention_mask"):
-        jax.eval_shape(lambda: model.apply({"params": params}, rows, method="encode"))
+        model.apply({"params": params}, rows, method="encode")
     marked = {"global_attention_mask": np.where(rows == 1, -1, 0), "method": "encode"}
     jax.eval_shape(lambda: model.apply({"params": params}, rows, **marked))

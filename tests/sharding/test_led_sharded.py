@@ -33,9 +33,8 @@ def loss(model, params, data):
     return jax.value_and_grad(run, has_aux=True)(params)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("BartForConditionalGeneration", marks=pytest.mark.slow), "LEDForConditionalGeneration"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["BartForConditionalGeneration", "LEDForConditionalGeneration"])
 def test_logits_loss_and_gradients_are_those_of_one_device(name):
     model, params = tiny(name, encoder_layers=1, decoder_layers=1)
     if name.startswith("LED"):

@@ -139,6 +139,8 @@ class Seq2SeqModel(EncoderDecoder):
         Raises:
           ValueError, TypeError: an argument of the wrong shape or type, or outside its table.
         """
+        if unknown := sorted(encoding.keys() - set(self.encoding_options)):
+            raise TypeError(f"{type(self).__name__} has no argument {', '.join(map(repr, unknown))}")
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.default_decoder_ids(input_ids)

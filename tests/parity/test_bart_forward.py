@@ -213,6 +213,12 @@ def test_an_unknown_keyword_is_refused(plain):
         plain.model.apply({"params": plain.params}, **BATCH, position_ids=PADDED)
 
 
+def test_an_unknown_keyword_is_refused_where_the_encoder_does_not_run_too(plain):
+    inputs = {"decoder_input_ids": DECODED, "encoder_outputs": (numbers((2, 6, 32)),), "position_ids": PADDED}
+    with pytest.raises(TypeError, match="position_ids"):
+        jax.eval_shape(lambda: plain.model.apply({"params": plain.params}, **inputs))
+
+
 @pytest.mark.parametrize("key", ["pad_token_id", "decoder_start_token_id"])
 def test_L12_labels_need_a_start_and_a_pad_id(key):
     model, params = tiny(NAME, **{key: None})

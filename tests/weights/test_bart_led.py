@@ -62,6 +62,13 @@ def test_C16_every_class_returns_in_every_type(name, dtype, tied, tmp_path):
     same(again, params)
 
 
+def test_room_for_global_tokens_is_chosen_on_loading(tmp_path):
+    """It is a choice of the run, not a fact of the checkpoint."""
+    jm.save(tmp_path, *tiny("LEDForConditionalGeneration", choices={"max_global_tokens": 3}))
+    assert jm.load(tmp_path)[0].max_global_tokens is None
+    assert jm.load(tmp_path, max_global_tokens=5)[0].max_global_tokens == 5
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_C16_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
     model, params = tiny("LEDForConditionalGeneration")

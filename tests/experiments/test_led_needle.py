@@ -84,6 +84,7 @@ def test_the_answer_depends_on_the_reach_of_the_windows_and_on_all_with_global_t
         assert moved == [place - (QUESTION - 1) <= reach for place in range(QUESTION, 32)]
 
 
+@pytest.mark.slow
 def test_the_whole_experiment_on_a_tiny_config(tmp_path, capsys):
     config = FrozenConfigDict(led_needle_smoke.get_config())
     result = led_needle.run(config, tmp_path)

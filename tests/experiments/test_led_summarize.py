@@ -66,6 +66,7 @@ def curve(folder) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
 
 
+@pytest.mark.slow
 def test_killed_it_ends_as_undisturbed(start, undisturbed, tmp_path):
     folder = tmp_path / "killed"
     process, log = start(folder), folder / "metrics.jsonl"

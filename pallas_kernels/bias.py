@@ -4,7 +4,7 @@ Each kind has the same four members: `before_scale` (is it added before or after
 `dense` (the meaning, used by the reference) and `block` (the same kind for a block of queries and keys).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import jax
@@ -105,10 +105,13 @@ class RelativeKeyBias:
     embedding: float [2P-1, K]. p counts from the mask's `query_start`. A key P or more away takes the outermost row: a
       padded prompt or a cache may be longer than P, as long as the tokens that see each other are not. Who calls this
       without padding checks the length.
+    distances: None, or int32 [S], the p - s of every query where places in the arrays do not tell it: queries that all
+      stand at one position (the branches of a beam search), keys in any order.
     """
 
     embedding: jax.Array
     key_term: bool = field(default=False, metadata={"static": True})
+    distances: jax.Array | None = None
     before_scale: ClassVar[bool] = True
 
     def check(self, B, H, T, S, K) -> None:
@@ -118,11 +121,21 @@ class RelativeKeyBias:
             raise ValueError(
                 f"RelativeKeyBias.embedding must be [2P-1, K] with K = {K}; got {list(self.embedding.shape)}"
             )
+        if self.distances is not None and self.distances.shape != (S,):
+            raise ValueError(f"RelativeKeyBias.distances must be [S] = [{S}]; got {list(self.distances.shape)}")
 
     def dense(self, q, k, start) -> jax.Array:
         """float32 [B, H, T, S] from q [B, T, H, K] and k [B, S, H, K]."""
         T, S = q.shape[1], k.shape[1]
         P = (self.embedding.shape[0] + 1) // 2
+        if self.distances is not None:
+            E = jnp.take(
+                self.embedding, jnp.clip(self.distances.astype(jnp.int32) + P - 1, 0, 2 * P - 2), axis=0
+            ).astype(q.dtype)
+            bias = jnp.einsum("bthk,sk->bhts", q, E, preferred_element_type=jnp.float32)
+            if self.key_term:
+                bias = bias + jnp.einsum("bshk,sk->bhs", k, E, preferred_element_type=jnp.float32)[:, :, None]
+            return bias
         # One embedding row per diagonal.
         distance = query_positions(1, start) - jnp.arange(1 - T, S)
         E = jnp.take(self.embedding, jnp.clip(distance + P - 1, 0, 2 * P - 2), axis=0).astype(q.dtype)
@@ -138,7 +151,9 @@ class RelativeKeyBias:
 
     def block(self, t0, T, s0, S, queries) -> "RelativeKeyBias":
         """Itself: the block's mask carries the offset between its queries and keys in `query_start`."""
-        return self
+        if self.distances is None:
+            return self
+        return replace(self, distances=jax.lax.dynamic_slice_in_dim(self.distances, s0, S))
 
 
 Bias = DenseBias | ToeplitzBias | RelativeKeyBias

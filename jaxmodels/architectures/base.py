@@ -67,9 +67,18 @@ class Model(Configured):
             c.output_hidden_states if output_hidden_states is None else output_hidden_states,
         )
 
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty key-value cache for `batch` rows of up to `length` tokens. Needs no parameters."""
+    @property
+    def cache_sizes(self) -> dict[str, int]:
+        """What a cache of this model needs to know: layers, heads, head_dim."""
         raise TypeError(f"{type(self).__name__} does not decode step by step, it has no cache")
+
+    def init_cache(self, batch: int, length: int, dtype: Any = None) -> Cache:
+        """An empty cache of [batch, heads, length, head_dim] keys and values per (decoder) layer.
+
+        dtype: None for the compute dtype; another float, or int8 for 8 bits and a scale per token and head. Shape
+          arithmetic only: no parameters are needed.
+        """
+        return Cache.zeros(batch, length, dtype=dtype or self.dtype, **self.cache_sizes)
 
     def dummy_inputs(self) -> dict[str, jax.Array]:
         """The smallest inputs that reach every parameter, for initialisation."""

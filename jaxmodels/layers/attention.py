@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.cache import KeyValue
+from jaxmodels.layers.cache import AnyKeyValue, KeyValue
 from jaxmodels.layers.linear import Initializer, Linear
 from pallas_kernels import Dropout, Mask, attention
 
@@ -46,10 +46,12 @@ class Attention(nn.Module):
         bias=None,
         head_mask: jax.Array | None = None,
         source: jax.Array | None = None,
-        kept: KeyValue | None = None,
+        kept: AnyKeyValue | None = None,
         start: jax.Array | None = None,
+        like: AnyKeyValue | None = None,
+        distances: jax.Array | None = None,
         output_weights: bool = False,
-    ) -> tuple[jax.Array, jax.Array | None, KeyValue | None]:
+    ) -> tuple[jax.Array, jax.Array | None, AnyKeyValue | None]:
         """Attends.
 
         Args:
@@ -61,14 +63,16 @@ class Attention(nn.Module):
           source: [B,S,D'] encoder states, for cross attention.
           kept: keys and values from earlier calls. Self attention writes the new ones at `start`; cross attention
             uses what is there instead of projecting the source again.
+          like: what the keys and values of the source are kept as.
+          distances: for `relative`, where they are not those of the places in the cache.
           output_weights: return the probabilities too; only the dense implementation has them.
 
         Returns:
           [B,T,D], the probabilities [B,H,T,S] or None, the keys and values to keep or None.
         """
-        query, key, value, kept = self._project(x, source, kept, start)
+        query, key, value, kept = self._project(x, source, kept, start, like)
         if self.relative is not None:
-            bias = (*_as_tuple(bias), self.relative(name="relative")())
+            bias = (*_as_tuple(bias), self.relative(name="relative")(distances))
         out, weights = self.attend(x, query, key, value, mask, bias, scale, output_weights)
         if head_mask is not None:
             out = out * head_mask[:, None].astype(out.dtype)
@@ -95,7 +99,7 @@ class Attention(nn.Module):
         active = self.dropout > 0.0 and self.has_rng("dropout")
         return Dropout(self.dropout, self.make_rng("dropout")) if active else None
 
-    def _project(self, x, source, kept, start):
+    def _project(self, x, source, kept, start, like):
         """Queries, the keys and values to attend to, and what to keep of them (None: nothing)."""
         shape = (self.num_heads, self.head_dim)
         if not self.cross:
@@ -108,9 +112,8 @@ class Attention(nn.Module):
         if kept is None or self.is_initializing():
             if source is None:
                 raise ValueError("cross attention needs encoder_hidden_states, or a cache that has seen them")
-            kept = KeyValue.of(
-                *jnp.moveaxis(self._linear((2, *shape), _QKV_AXES, self.kernel_init, "kv")(source), -3, 0)
-            )
+            pair = jnp.moveaxis(self._linear((2, *shape), _QKV_AXES, self.kernel_init, "kv")(source), -3, 0)
+            kept = KeyValue.of(*pair) if like is None else like.another(*pair)
         return query, *kept.read(query.dtype), kept
 
     def _linear(self, features, axes, init, name):

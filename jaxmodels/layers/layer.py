@@ -88,6 +88,7 @@ class Layer(nn.Module):
         source: jax.Array | None = None,
         cache: LayerCache | None = None,
         start: jax.Array | None = None,
+        distances: jax.Array | None = None,
         scale: float | jax.Array | None = None,
         bias=None,
         cross_bias=None,
@@ -100,7 +101,9 @@ class Layer(nn.Module):
 
         def attend(h):
             sides = {"mask": mask, "bias": bias, "head_mask": head_mask, "output_weights": output_attentions}
-            return self.attention(name="attention")(h, scale=scale, kept=past, start=start, **sides)
+            return self.attention(name="attention")(
+                h, scale=scale, kept=past, start=start, distances=distances, **sides
+            )
 
         x, weights, past = self._residual(x, attend, "attention_norm")
         cross_weights = None
@@ -109,7 +112,9 @@ class Layer(nn.Module):
             def attend_source(h):
                 sides = {"mask": cross_mask, "bias": cross_bias, "head_mask": cross_head_mask}
                 sides["output_weights"] = output_attentions
-                return self.cross_attention(name="cross_attention")(h, scale=scale, source=source, kept=kept, **sides)
+                return self.cross_attention(name="cross_attention")(
+                    h, scale=scale, source=source, kept=kept, like=past, **sides
+                )
 
             x, cross_weights, kept = self._residual(x, attend_source, "cross_attention_norm")
         x, *_ = self._residual(x, lambda h: (self.feed_forward(name="feed_forward")(h),), "feed_forward_norm")

@@ -28,6 +28,13 @@ def self_visibility(
                 f"got {mask.shape}{'' if cache is None else ' with a cache'}"
             )
         return {"mask": Mask(), "bias": _as_bias(mask)}, None
+    if cache is not None and cache.branches is not None:
+        if mask is not None or not causal or length != cache.branches.width:
+            raise ValueError(
+                f"each text has {cache.branches.width} branches in this cache: give one token of each, [batch, "
+                f"branches], to a causal model, and no attention_mask; got {length} tokens"
+            )
+        return {"mask": Mask(), "bias": _as_bias(cache.branches.own(cache.length))}, cache.reserve(batch, length, None)
     if cache is not None:
         cache = cache.reserve(batch, length, mask)
         return {"mask": Mask(causal=causal, key_valid=cache.valid, query_start=cache.length)}, cache

@@ -1,6 +1,7 @@
 """Position by distance: the learned embeddings that BERT's family adds to the attention scores."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.linear import Initializer
@@ -26,7 +27,8 @@ class RelativeKeys(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self) -> RelativeKeyBias:
+    def __call__(self, distances: jax.Array | None = None) -> RelativeKeyBias:
+        """The bias; see `RelativeKeyBias` for the distances."""
         init = nn.with_logical_partitioning(self.kernel_init, ("length", "head_dim"))
         shape = (2 * self.positions - 1, self.head_dim)
-        return RelativeKeyBias(self.param("embedding", init, shape, self.param_dtype), self.key_term)
+        return RelativeKeyBias(self.param("embedding", init, shape, self.param_dtype), self.key_term, distances)

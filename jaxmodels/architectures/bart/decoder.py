@@ -42,19 +42,19 @@ class BartEmbeddings(Configured):
         self.table = Embedding(rows, c.d_model, init, "length", self.dtype, self.param_dtype)
         self.norm = layer_norm(EPSILON, self.dtype, self.param_dtype)
 
-    def __call__(self, words: jax.Array, start: jax.Array | int = 0) -> jax.Array:
-        """[B,T,D] at positions start .. start+T-1.
+    def __call__(self, words: jax.Array, places: jax.Array | None = None) -> jax.Array:
+        """[B,T,D] at positions [T]; None counts from 0.
 
         Raises:
-          ValueError: beyond the last position (where `start` is concrete; else the states become NaN).
+          ValueError: beyond the last position (where `places` is concrete; else the states become NaN).
         """
         length = words.shape[1]
-        last = length + (int(start) if is_concrete(start) else 0)
+        last = int(places.max()) + 1 if places is not None and is_concrete(places) else length
         if last > self.positions:
             raise ValueError(
                 f"{last} tokens are more than the {self.positions} positions of this model ({self.limit}); cut them"
             )
-        x = words.astype(self.dtype) + self.table(start + self.offset + jnp.arange(length))
+        x = words.astype(self.dtype) + self.table(self.offset + (jnp.arange(length) if places is None else places))
         return dropout(self, self.norm(x), self.config.dropout)
 
 
@@ -126,7 +126,7 @@ class BartDecoder(Configured):
         """Word vectors [B,T,D] -> states [B,T,D]; the arguments are those of `Seq2SeqModel`'s decode."""
         c = self.config
         batch, length, _ = words.shape
-        x = self.embeddings(words, 0 if cache is None else cache.length)
+        x = self.embeddings(words, None if cache is None else cache.places(length))
         source = source_keywords(x, encoder_hidden_states, encoder_attention_mask, cache)
         visible, cache = self_visibility(attention_mask, cache, batch, length, causal=True)
         shape = (c.decoder_layers, c.decoder_attention_heads)

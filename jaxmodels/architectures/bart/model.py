@@ -92,13 +92,11 @@ class BartCaching(EncoderDecoder):
 
     config: BartLikeConfig
 
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache of [batch, heads, length, head_dim] keys and values per decoder layer."""
+    @property
+    def cache_sizes(self) -> dict[str, int]:
         c = self.config
         heads = c.decoder_attention_heads
-        return Cache.zeros(
-            batch, length, layers=c.decoder_layers, heads=heads, head_dim=c.d_model // heads, dtype=self.dtype
-        )
+        return {"layers": c.decoder_layers, "heads": heads, "head_dim": c.d_model // heads}
 
 
 class BartPreTrainedModel(BartCaching):

@@ -35,10 +35,10 @@ class GPT2PreTrainedModel(Model):
     config_class = GPT2Config
     table = TABLE
 
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache of [batch, n_head, length, head_dim] keys and values per layer, in the compute dtype."""
+    @property
+    def cache_sizes(self) -> dict[str, int]:
         c = self.config
-        return Cache.zeros(batch, length, layers=c.n_layer, heads=c.n_head, head_dim=c.head_dim, dtype=self.dtype)
+        return {"layers": c.n_layer, "heads": c.n_head, "head_dim": c.head_dim}
 
     @property
     def max_tokens(self) -> int:
@@ -169,8 +169,8 @@ class GPT2Model(GPT2PreTrainedModel):
         if position_ids is not None:
             ids = check_ids("position_ids", position_ids, size, "the position table", ranks=(1, 2, 3))
             return as_rows("position_ids", ids, batch, length)
-        start = jnp.zeros((), jnp.int32) if cache is None else cache.length
-        last = length + (int(start) if is_concrete(start) else 0)
+        places = jnp.arange(length) if cache is None else cache.places(length)
+        last = int(places.max()) + 1 if cache is not None and is_concrete(places) else length
         if last > size:
             raise ValueError(f"{last} tokens are more than the {size} positions of this model (n_positions); cut them")
-        return start + jnp.arange(length)[None]
+        return places[None]

@@ -42,13 +42,12 @@ class RobertaPreLayerNormPreTrainedModel(Model):
         c = self.config
         return c.max_position_embeddings - (0 if c.is_relative else c.pad_token_id + 1)
 
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache of [batch, heads, length, head_dim] keys and values per layer, in the compute dtype."""
+    @property
+    def cache_sizes(self) -> dict[str, int]:
         c = self.config
         if not c.is_decoder:
             raise ValueError(f"{type(self).__name__} has a cache as a decoder only: load it with is_decoder=True")
-        sizes = {"layers": c.num_hidden_layers, "heads": c.num_attention_heads, "head_dim": c.head_dim}
-        return Cache.zeros(batch, length, dtype=self.dtype, **sizes)
+        return {"layers": c.num_hidden_layers, "heads": c.num_attention_heads, "head_dim": c.head_dim}
 
     def count_to_position(self, count: jax.Array) -> jax.Array:
         """Position of the count-th real token (1-based) of a row; padding (0) gets the padding's own (PARITY R2)."""
@@ -125,6 +124,9 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
             c, x, encoder_hidden_states, encoder_attention_mask, reserved, initializing=self.is_initializing()
         )
         attentions, hidden = self.asked(output_attentions, output_hidden_states)
+        if c.is_relative and reserved is not None and reserved.branches is not None:
+            keys = reserved.branches.place(jnp.arange(reserved.capacity))
+            visible["distances"] = reserved.places(1) - keys
         out = self.encoder(
             x,
             shared={"source": source, "output_attentions": attentions, **visible, **cross},

@@ -39,12 +39,10 @@ class T5PreTrainedModel(EncoderDecoder):
         """The same of the encoder."""
         return NO_LIMIT
 
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache of [batch, num_heads, length, d_kv] keys and values per decoder layer."""
+    @property
+    def cache_sizes(self) -> dict[str, int]:
         c = self.config
-        return Cache.zeros(
-            batch, length, layers=c.num_decoder_layers, heads=c.num_heads, head_dim=c.d_kv, dtype=self.dtype
-        )
+        return {"layers": c.num_decoder_layers, "heads": c.num_heads, "head_dim": c.d_kv}
 
 
 class T5Model(T5PreTrainedModel, Seq2SeqModel):

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.layers.linear import Initializer
-from pallas_kernels import ToeplitzBias
 
 
 def buckets_of(relative: np.ndarray, *, bidirectional: bool, buckets: int, max_distance: int) -> np.ndarray:
@@ -47,13 +46,12 @@ class RelativePositions(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, queries: int, keys: int, start: jax.Array | None = None) -> ToeplitzBias:
-        """The bias of T queries over S keys; with a cache the queries begin at `start` (int32 scalar)."""
+    def __call__(self, relative: jax.Array) -> jax.Array:
+        """Key positions minus query positions, int32 [N] -> [H,N]."""
         init = nn.with_logical_partitioning(self.kernel_init, (None, "heads"))
         table = self.param("embedding", init, (self.buckets, self.heads), self.param_dtype)
         most = self.max_distance
         near = buckets_of(
             np.arange(-most, most + 1), bidirectional=self.bidirectional, buckets=self.buckets, max_distance=most
         )
-        relative = jnp.clip(ToeplitzBias.relative_positions(queries, keys, start), -most, most)
-        return ToeplitzBias(table[jnp.asarray(near)[relative + most]].T)
+        return table[jnp.asarray(near)[jnp.clip(relative, -most, most) + most]].T

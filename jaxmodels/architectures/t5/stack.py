@@ -17,6 +17,7 @@ from jaxmodels.layers.masks import self_visibility
 from jaxmodels.layers.rms_norm import rms_norm
 from jaxmodels.layers.stack import Stack
 from jaxmodels.outputs import BaseModelOutputWithPastAndCrossAttentions
+from pallas_kernels import DenseBias, ToeplitzBias
 
 
 class T5Stack(Configured):
@@ -69,9 +70,8 @@ class T5Stack(Configured):
         c = self.config
         batch, length, _ = x.shape
         visible, cache = self_visibility(attention_mask, cache, batch, length, causal=self.decodes)
-        keys, start = (length, None) if cache is None else (cache.capacity, cache.length)
-        biases = [self.relative_attention_bias(length, keys, start)]
-        if "bias" in visible:  # of a mask [B,T,T]
+        biases = [self._distances(length, cache)]
+        if "bias" in visible:  # of a mask [B,T,T], or of branches
             biases.append(visible.pop("bias"))
         own = {"scale": 1.0, "bias": tuple(biases), "output_attentions": output_attentions}
         out = self.block(
@@ -90,6 +90,14 @@ class T5Stack(Configured):
             attentions=out.attentions,
             cross_attentions=out.cross_attentions,
         )
+
+    def _distances(self, length: int, cache: Cache | None) -> ToeplitzBias | DenseBias:
+        """The bias of the new tokens over all keys."""
+        if cache is not None and cache.branches is not None:  # all at one place
+            keys = cache.branches.place(jnp.arange(cache.capacity))
+            return DenseBias(self.relative_attention_bias(keys - cache.places(1))[:, None])
+        keys, start = (length, None) if cache is None else (cache.capacity, cache.length)
+        return ToeplitzBias(self.relative_attention_bias(ToeplitzBias.relative_positions(length, keys, start)))
 
     @property
     def _stream(self) -> jnp.dtype:

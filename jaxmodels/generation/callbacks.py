@@ -1,59 +1,87 @@
-"""Tokens out of a running compiled loop, one step at a time.
+"""The caller's functions, called from a running compiled loop.
 
-The compiled program calls one fixed host function with a number; the callback of that number is looked up here. So
-another callback compiles nothing.
+The compiled program calls one fixed host function with a number, under which the caller's is looked up here. So another
+function compiles nothing.
 """
 
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import io_callback
 
-Callback = Callable[[np.ndarray], object]
+# New ids of a step, numpy int32 [B].
+Streamer = Callable[[np.ndarray], object]
+# (example, ids so far) -> ids that may come next.
+PrefixFunction = Callable[[int, np.ndarray], Any]
 
-_streams: dict[int, "Stream"] = {}
+_entries: dict[int, "Entry"] = {}
 _numbers = itertools.count()
 
 
-class Stream:
-    """One call's callback, and what it raised."""
+class Entry:
+    """A function of the caller, and what it raised."""
 
-    def __init__(self, callback: Callback):
-        self.callback = callback
+    def __init__(self, function: Callable):
+        self.function = function
         self.error: BaseException | None = None
-
-    def push(self, tokens: np.ndarray) -> bool:
-        """False asks the loop to stop."""
-        try:
-            self.callback(tokens)
-        except BaseException as error:
-            self.error = error
-        return self.error is None
 
 
 @contextlib.contextmanager
-def stream(callback: Callback | None) -> Iterator[int | None]:
-    """The number under which the callback is known inside; what it raises stops the loop and is raised here."""
-    if callback is None:
+def registered(function: Callable | None) -> Iterator[np.int32 | None]:
+    """The number under which the function is known inside; what it raises ends the loop and is raised here."""
+    if function is None:
         yield None
         return
-    number, entry = next(_numbers), Stream(callback)
-    _streams[number] = entry
+    number, entry = next(_numbers), Entry(function)
+    _entries[number] = entry
     try:
-        yield number
+        yield np.int32(number)
+    except Exception:
+        if entry.error is None:
+            raise
     finally:
-        del _streams[number]
+        del _entries[number]
     if entry.error is not None:
         raise entry.error
 
 
 def emit(number: jax.Array, tokens: jax.Array) -> jax.Array:
-    """Inside the loop: hands tokens int32 [B] to the callback; bool scalar, whether to go on."""
+    """Inside the loop: hands tokens int32 [B] to the streamer; bool scalar, whether to go on."""
     return io_callback(_push, jax.ShapeDtypeStruct((), np.bool_), number, tokens, ordered=True)
 
 
 def _push(number, tokens) -> np.bool_:
-    return np.bool_(_streams[int(number)].push(np.asarray(tokens)))
+    entry = _entries[int(number)]
+    try:
+        entry.function(np.asarray(tokens))
+    except BaseException as error:
+        entry.error = error
+    return np.bool_(entry.error is None)
+
+
+def allowed_tokens(number, examples, ids, start, end, *, per_example: int, vocabulary: int) -> np.ndarray:
+    """bool [N,V]: what the prefix function allows after each row; all after rows that fill the bucket.
+
+    Raises:
+      ValueError: it allows nothing, or an id outside the vocabulary.
+    """
+    entry, ids = _entries[int(number)], np.asarray(ids)
+    allowed = np.ones((ids.shape[0], vocabulary), bool)
+    try:
+        for row in range(int(examples) * per_example):
+            tokens = np.asarray(entry.function(row // per_example, ids[row, int(start) : int(end)]), np.int64)
+            if tokens.size == 0 or tokens.min() < 0 or tokens.max() >= vocabulary:
+                raise ValueError(
+                    f"prefix_allowed_tokens_fn gives at least one id of the {vocabulary} for every prefix; "
+                    f"it gave {tokens.tolist()} for example {row // per_example}"
+                )
+            allowed[row] = False
+            allowed[row, tokens] = True
+    except BaseException as error:
+        entry.error = error
+        raise
+    return allowed

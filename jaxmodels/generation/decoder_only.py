@@ -1,66 +1,166 @@
 """Decoder-only models: the prompt is the beginning of the text."""
 
+import dataclasses
 import warnings
-from functools import partial
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.generation.branches import per_row
 from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.loop import decode
-from jaxmodels.generation.options import Options
-from jaxmodels.generation.prompts import ids_and_mask
+from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.loop import CAPTURED, Step
+from jaxmodels.generation.prompts import NOTHING, Called, fill_batch, ids_and_mask, pad_left
+from jaxmodels.generation.search import Progress
+from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.stack import unstack_layers
 
+# What a call may say beside the options.
+INPUTS = ("negative_prompt_ids", "negative_prompt_attention_mask")
 
+
+class _State(NamedTuple):
+    """A cache, and how many real tokens each text of it has, int32 [B]."""
+
+    cache: Cache
+    counts: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Unconditional:
+    """The other text of classifier-free guidance (arXiv:2306.17806): ids and mask int32 [B,U]; scale float32."""
+
+    ids: jax.Array
+    mask: jax.Array
+    scale: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Continuation:
-    """Prompts to be continued.
+    """Prompts to be continued; see `Prompts` in `loop`.
 
     Attributes:
-      beginning: int32 [B,T], what the sequences start with.
-      longest: real tokens in the longest row of it.
+      mask: int32 [B,P]. guide: None without guidance.
     """
 
-    def __init__(self, model: nn.Module, settings: Options, input_ids, attention_mask):
-        self.model = model
-        self.beginning, self.mask = ids_and_mask(input_ids, attention_mask, settings, model.config)
-        self.longest = int(self.mask.sum(axis=1).max())
-        if not self.mask[:, -1].all():
-            warnings.warn(
-                "the prompts are padded on the right: the text would continue after the padding; "
-                "pad on the left (padding_side='left')",
-                stacklevel=4,
-            )
+    beginning: jax.Array
+    mask: jax.Array
+    given: jax.Array
+    real: jax.Array
+    guide: Unconditional | None
+    model: Any = dataclasses.field(metadata={"static": True})
+    cache_dtype: Any = dataclasses.field(metadata={"static": True})
 
-    def run(self, params, ending, sampler, number, room: int):
-        """Ids [B,room] and how many columns were generated; see `decode`."""
-        length = self.beginning.shape[1]
-        left = ((0, 0), (bucket(length) - length, 0))
-        ids, mask = (jnp.asarray(np.pad(array, left)) for array in (self.beginning, self.mask))
-        return _run(params, ids, mask, ending, sampler, number, model=self.model, room=room)
+    def prepared(self, params):
+        return unstack_layers(params)
 
+    def begin(self, params, *, room: int, width: int, asked: Sequence[str]) -> Step:
+        step = self._read(params, self.beginning, self.mask, room, width, asked)
+        if self.guide is None:
+            return step
+        other = self._read(params, self.guide.ids, self.guide.mask, room, width, ())
+        return _guided(step, other, self.guide.scale)
 
-@partial(jax.jit, static_argnames=("model", "room"))
-def _run(params, ids, mask, ending, sampler, number, *, model, room):
-    # The loop runs over layers cut out here, once: see `unstack_layers`.
-    params = unstack_layers(params)
-    counts = jnp.cumsum(mask, axis=1) * mask
+    def step(self, params, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
+        if self.guide is None:
+            return self._next(params, tokens, state, progress, asked)
+        mine, other = state
+        step = self._next(params, tokens, mine, progress, asked)
+        return _guided(step, self._next(params, tokens, other, progress, ()), self.guide.scale)
 
-    def apply(ids, counts, cache, mask=None):
-        positions = model.count_to_position(counts)
-        out = model.apply(
-            {"params": params}, ids, attention_mask=mask, position_ids=positions, cache=cache, logits_to_keep=1
-        )
-        return out.logits[:, -1], out.cache
+    def _read(self, params, ids, mask, room: int, width: int, asked) -> Step:
+        counts = jnp.cumsum(mask, axis=1) * mask
+        length = ids.shape[1] + room * width
+        cache = self.model.init_cache(ids.shape[0], length, dtype=self.cache_dtype)
+        out = self._apply(params, ids, counts, cache, asked, attention_mask=mask, logits_to_keep=1)
+        cache = out.cache if width == 1 else out.cache.branch(width)
+        return Step(out.logits, _State(cache, counts.max(axis=1)), _captured(out, asked))
 
-    def step(token, state):
+    def _next(self, params, tokens, state: _State, progress: Progress, asked) -> Step:
         cache, counts = state
-        logits, cache = apply(token[:, None], counts[:, None] + 1, cache)
-        return logits, (cache, counts + 1)
+        if progress.parents is not None:
+            cache = cache.follow(progress.parents)
+        places = jnp.broadcast_to(counts[:, None] + 1, tokens.shape)
+        out = self._apply(params, tokens, places, cache, asked, logits_to_keep=tokens.shape[1])
+        captured = per_row(_captured(out, asked), out.cache, progress.text.prompt)
+        return Step(out.logits, _State(out.cache, counts + 1), captured)
 
-    cache = model.init_cache(ids.shape[0], ids.shape[1] + room)
-    logits, cache = apply(ids, counts, cache, mask)
-    state = (cache, counts.max(axis=1))
-    return decode(step, logits, state, choose=sampler, ending=ending, room=room, stream=number)
+    def _apply(self, params, ids, counts, cache, asked, **options):
+        captured = {name: True for name in CAPTURED if name in asked}
+        positions = self.model.count_to_position(counts)
+        return self.model.apply(
+            {"params": params}, ids, position_ids=positions, cache=cache, return_dict=True, **captured, **options
+        )
+
+
+def _guided(step: Step, other: Step, scale: jax.Array) -> Step:
+    mine, free = (jax.nn.log_softmax(s.logits, axis=-1) for s in (step, other))
+    return Step(scale * (mine - free) + free, (step.state, other.state), step.captured)
+
+
+def _captured(out, asked) -> dict[str, jax.Array]:
+    return {name: out[name] for option, name in CAPTURED.items() if option in asked}
+
+
+def prepare(
+    model: nn.Module,
+    params: dict,
+    config: GenerationConfig,
+    input_ids,
+    attention_mask,
+    further: dict[str, Any],
+    cache_dtype,
+) -> Called:
+    """Checks and fills up the prompts of a call.
+
+    Raises:
+      ValueError, TypeError: see `ids_and_mask`; a negative prompt without guidance, or of other rows.
+    """
+    ids, mask = ids_and_mask(input_ids, attention_mask, config, model.config)
+    if not mask[:, -1].all():
+        warnings.warn(
+            "the prompts are padded on the right: the text would continue after the padding; "
+            "pad on the left (padding_side='left')",
+            stacklevel=4,
+        )
+    copies = config.num_return_sequences if config.num_beams == 1 else 1
+    ids, mask = np.repeat(ids, copies, axis=0), np.repeat(mask, copies, axis=0)
+    width = bucket(ids.shape[1])
+    filled = fill_batch(ids)
+    prompts = Continuation(
+        beginning=jnp.asarray(pad_left(filled, width)),
+        mask=jnp.asarray(pad_left(fill_batch(mask), width)),
+        given=jnp.int32(ids.shape[1]),
+        real=jnp.int32(ids.shape[0]),
+        guide=_guide(model, config, further, ids, copies),
+        model=model,
+        cache_dtype=cache_dtype,
+    )
+    return Called(prompts, ids, int(mask.sum(axis=1).max()), pad_left(filled, width, NOTHING), *ids.shape)
+
+
+def _guide(model, config: GenerationConfig, further, ids: np.ndarray, copies: int) -> Unconditional | None:
+    negative, mask = further.get("negative_prompt_ids"), further.get("negative_prompt_attention_mask")
+    scale = config.guidance_scale
+    if scale is None or scale == 1:
+        if negative is not None or mask is not None:
+            raise ValueError("negative_prompt_ids guide nothing without guidance_scale above 1")
+        return None
+    if negative is None:
+        other, mask = ids[:, -1:], np.ones_like(ids[:, -1:])
+    else:
+        other, mask = ids_and_mask(negative, mask, config, model.config, name="negative_prompt_ids")
+        if other.shape[0] * copies != ids.shape[0]:
+            raise ValueError(
+                f"negative_prompt_ids has a row for each of the {ids.shape[0] // copies} prompts, got {other.shape[0]}"
+            )
+        other, mask = np.repeat(other, copies, axis=0), np.repeat(mask, copies, axis=0)
+    width = bucket(other.shape[1], smallest=1)
+    rows, flags = (jnp.asarray(pad_left(fill_batch(array), width)) for array in (other, mask))
+    return Unconditional(rows, flags, jnp.float32(scale))

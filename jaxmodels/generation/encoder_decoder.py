@@ -1,7 +1,7 @@
 """Encoder-decoders: the input is read whole, and the text starts with the decoder's start id."""
 
-from collections.abc import Mapping
-from functools import partial
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,64 +9,142 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.generation.branches import per_row
 from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.loop import decode
-from jaxmodels.generation.options import Options
-from jaxmodels.generation.prompts import ids_and_mask, token_ids
+from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.loop import CAPTURED, Step
+from jaxmodels.generation.prompts import NOTHING, Called, fill_batch, ids_and_mask, token_ids
+from jaxmodels.generation.search import Progress
 from jaxmodels.layers.stack import unstack_layers
 
 # What a call may say beside the options and the encoder's own inputs.
 INPUTS = ("decoder_input_ids", "encoder_outputs")
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Reading:
-    """Inputs to be read, and what the decoder starts with; the attributes are those of `Continuation`."""
+    """Inputs to be read, and what the decoder starts with; see `Prompts` in `loop`.
 
-    def __init__(self, model: nn.Module, settings: Options, input_ids, attention_mask, further: Mapping[str, Any]):
-        self.model = model
-        ids, mask = ids_and_mask(input_ids, attention_mask, settings, model.config)
-        self.beginning = _beginning(further.get("decoder_input_ids"), ids.shape[0], settings, model.config.vocab_size)
-        self.longest = self.beginning.shape[1]
-        length = ids.shape[1]
-        width = max(length, min(bucket(length), model.max_source_tokens))
-        right = ((0, 0), (0, width - length))
-        self.states = None
-        if (encoded := further.get("encoder_outputs")) is not None:
-            states = jnp.asarray(encoded[0])
-            if states.ndim != 3 or states.shape[:2] != ids.shape:
-                raise ValueError(f"encoder_outputs has states [B,T,D] of input_ids {ids.shape}, got {states.shape}")
-            self.states = jnp.pad(states, (*right, (0, 0)))
-        own = {name: value for name, value in further.items() if name not in INPUTS}
-        # A family's own inputs of the encoder, padded to the same width; what is static of them is hashable.
-        arrays, self.static = model.encoder_inputs(own)
-        inputs = {"input_ids": ids, "attention_mask": mask, **arrays}
-        self.inputs = {name: jnp.asarray(np.pad(array, right)) for name, array in inputs.items()}
+    Attributes:
+      inputs: the encoder's, [B,S] each. states: [B,S,D], where they are known already.
+      options: static keywords of the encoder. copies: texts of each input; the inputs are encoded once.
+    """
 
-    def run(self, params, ending, sampler, number, room: int):
-        """Ids [B,room] and how many columns were generated; see `decode`."""
-        beginning = jnp.asarray(self.beginning)
-        return _run(
-            params,
-            self.inputs,
-            self.states,
-            beginning,
-            ending,
-            sampler,
-            number,
-            model=self.model,
-            room=room,
-            static=self.static,
+    beginning: jax.Array
+    given: jax.Array
+    real: jax.Array
+    inputs: dict[str, jax.Array]
+    states: jax.Array | None
+    model: Any = dataclasses.field(metadata={"static": True})
+    options: tuple[tuple[str, Any], ...] = dataclasses.field(metadata={"static": True})
+    copies: int = dataclasses.field(metadata={"static": True})
+    cache_dtype: Any = dataclasses.field(metadata={"static": True})
+
+    def prepared(self, params):
+        return unstack_layers(params)
+
+    def begin(self, params, *, room: int, width: int, asked: Sequence[str]) -> Step:
+        captured, states = {}, self.states
+        if states is None:
+            wanted = {name: True for name in CAPTURED if name in asked}
+            encoded = self.model.apply(
+                {"params": params}, **self.inputs, **dict(self.options), **wanted, return_dict=True, method="encode"
+            )
+            states = encoded.last_hidden_state
+            captured = {f"encoder_{name}": value for name, value in encoded.items() if name != "last_hidden_state"}
+        states = jnp.repeat(states, self.copies, axis=0)
+        rows, columns = self.beginning.shape
+        cache = self.model.init_cache(rows, columns + room * width, dtype=self.cache_dtype)
+        out = self._decode(params, self.beginning, cache, asked, encoder_hidden_states=states, logits_to_keep=1)
+        cache = out.cache if width == 1 else out.cache.branch(width)
+        return Step(out.logits, cache, {**captured, **_captured(out, asked)})
+
+    def step(self, params, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
+        cache = state if progress.parents is None else state.follow(progress.parents)
+        out = self._decode(params, tokens, cache, asked, logits_to_keep=tokens.shape[1])
+        return Step(out.logits, out.cache, per_row(_captured(out, asked), out.cache, progress.text.prompt))
+
+    def _decode(self, params, ids, cache, asked, **options):
+        wanted = {name: True for name in CAPTURED if name in asked}
+        return self.model.apply(
+            {"params": params},
+            ids,
+            encoder_attention_mask=jnp.repeat(self.inputs["attention_mask"], self.copies, axis=0),
+            cache=cache,
+            return_dict=True,
+            method="decode",
+            **wanted,
+            **options,
         )
 
 
-def _beginning(decoder_input_ids, batch: int, settings: Options, vocabulary: int) -> np.ndarray:
+def _captured(out, asked) -> dict[str, jax.Array]:
+    """As the model's own output names them, but for `cross_attentions`, which is the decoder's alone."""
+    found = {f"decoder_{name}": out[name] for option, name in CAPTURED.items() if option in asked}
+    return found | ({"cross_attentions": out["cross_attentions"]} if "output_attentions" in asked else {})
+
+
+def prepare(
+    model: nn.Module,
+    params: dict,
+    config: GenerationConfig,
+    input_ids,
+    attention_mask,
+    further: Mapping[str, Any],
+    cache_dtype,
+) -> Called:
+    """Checks and fills up the inputs of a call.
+
+    Raises:
+      ValueError, TypeError: see `ids_and_mask`; decoder ids or encoder outputs that do not fit the inputs.
+    """
+    if config.guidance_scale not in (None, 1):
+        raise ValueError("guidance_scale is for decoder-only models: an encoder-decoder has no unconditional text")
+    ids, mask = ids_and_mask(input_ids, attention_mask, config, model.config)
+    copies = config.num_return_sequences if config.num_beams == 1 else 1
+    beginning = beginning_of(further.get("decoder_input_ids"), ids.shape[0], config, model.config.vocab_size)
+    beginning = np.repeat(beginning, copies, axis=0)
+    length = ids.shape[1]
+    if length > model.max_source_tokens:
+        raise ValueError(f"{length} tokens are more than the {model.max_source_tokens} positions of this model")
+    width = min(bucket(length), model.max_source_tokens)
+    right = ((0, 0), (0, width - length))
+    states = None
+    if (encoded := further.get("encoder_outputs")) is not None:
+        states = jnp.asarray(encoded[0])
+        if states.ndim != 3 or states.shape[:2] != ids.shape:
+            raise ValueError(f"encoder_outputs has states [B,T,D] of input_ids {ids.shape}, got {states.shape}")
+        more = bucket(ids.shape[0], smallest=1) - ids.shape[0]
+        states = jnp.pad(states, ((0, more), *right[1:], (0, 0)))
+    own = {name: value for name, value in further.items() if name not in INPUTS}
+    # A family's own inputs of the encoder, padded to the same width; what is static of them is hashable.
+    arrays, options = model.encoder_inputs(own)
+    inputs = {"input_ids": ids, "attention_mask": mask, **arrays}
+    rows = bucket(ids.shape[0], smallest=1) * copies
+    prompts = Reading(
+        beginning=jnp.asarray(np.concatenate([beginning, np.repeat(beginning[-1:], rows - len(beginning), axis=0)])),
+        given=jnp.int32(beginning.shape[1]),
+        real=jnp.int32(len(beginning)),
+        inputs={name: jnp.asarray(np.pad(fill_batch(array), right)) for name, array in inputs.items()},
+        states=states,
+        model=model,
+        options=options,
+        copies=copies,
+        cache_dtype=cache_dtype,
+    )
+    source = np.pad(fill_batch(ids), right, constant_values=NOTHING)
+    return Called(prompts, beginning, beginning.shape[1], source, *ids.shape)
+
+
+def beginning_of(decoder_input_ids, batch: int, config: GenerationConfig, vocabulary: int) -> np.ndarray:
     """The start id, and the given ids after it; if a row starts with it already, all are left as they are.
 
     Reference: transformers/generation/utils.py, `_prepare_decoder_input_ids_for_generation`.
     """
-    start = settings.decoder_start_token_id
+    start = config.decoder_start_token_id
     if start is None:
-        start = settings.bos_token_id
+        start = config.bos_token_id
     if start is None:
         raise ValueError(
             "the decoder needs a first id: decoder_start_token_id or bos_token_id, in the config or the call"
@@ -78,32 +156,3 @@ def _beginning(decoder_input_ids, batch: int, settings: Options, vocabulary: int
     if ids.shape[0] != batch:
         raise ValueError(f"decoder_input_ids has a row for each of the {batch} inputs, got {ids.shape[0]}")
     return ids if (ids[:, 0] == start).any() else np.concatenate([first, ids], axis=1)
-
-
-@partial(jax.jit, static_argnames=("model", "room", "static"))
-def _run(params, inputs, states, beginning, ending, sampler, number, *, model, room, static):
-    if states is None:
-        encoded = model.apply({"params": params}, **inputs, **dict(static), return_dict=True, method="encode")
-        states = encoded.last_hidden_state
-    # The loop runs over layers cut out here, once: see `unstack_layers`.
-    params, mask = unstack_layers(params), inputs["attention_mask"]
-
-    def apply(ids, cache, states=None):
-        out = model.apply(
-            {"params": params},
-            ids,
-            encoder_hidden_states=states,
-            encoder_attention_mask=mask,
-            cache=cache,
-            logits_to_keep=1,
-            return_dict=True,
-            method="decode",
-        )
-        return out.logits[:, -1], out.cache
-
-    def step(token, cache):
-        return apply(token[:, None], cache)
-
-    cache = model.init_cache(beginning.shape[0], beginning.shape[1] + room)
-    logits, cache = apply(beginning, cache, states)
-    return decode(step, logits, cache, choose=sampler, ending=ending, room=room, stream=number)

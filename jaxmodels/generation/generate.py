@@ -1,81 +1,110 @@
-"""`generate`: prefill, decoding loop and stopping in one compiled call."""
+"""`generate` and `warmup`."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.decoder_only import Continuation
-from jaxmodels.generation.encoder_decoder import INPUTS, Reading
-from jaxmodels.generation.options import Options
-from jaxmodels.generation.sampling import Sampler
-from jaxmodels.generation.streaming import Callback, stream
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerateOutput:
-    """sequences: int32 [B, prompt + generated], rows filled with the pad id after their end.
-
-    The prompt is as given; of an encoder-decoder it is what the decoder started with.
-    """
-
-    sequences: jax.Array
+from jaxmodels.generation import recompiles, thorough
+from jaxmodels.generation.call import Extras, call
+from jaxmodels.generation.callbacks import PrefixFunction, Streamer
+from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.output import GenerateOutput
+from jaxmodels.generation.processors import Processor
+from jaxmodels.generation.search import Criterion
+from jaxmodels.generation.stopping import Decodes
 
 
 def generate(
     model: nn.Module,
     params: dict,
-    input_ids: jax.Array,
+    input_ids: jax.Array | None = None,
     *,
     attention_mask: jax.Array | None = None,
+    generation_config: GenerationConfig | None = None,
     key: jax.Array | None = None,
-    streamer: Callback | None = None,
+    streamer: Streamer | None = None,
+    logits_processor: Sequence[Processor] = (),
+    stopping_criteria: Sequence[Criterion] = (),
+    prefix_allowed_tokens_fn: PrefixFunction | None = None,
+    tokenizer: Decodes | None = None,
+    cache_dtype: Any = None,
     **options,
 ) -> GenerateOutput:
-    """Continues each prompt, or answers each input, greedily or by sampling.
+    """Continues each prompt, or answers each input: greedily, by sampling, by beam search.
 
-    Prompt and output lengths are rounded up to buckets (by padding), so another length in the same bucket compiles
-    nothing; temperature, top_k, top_p, the ids and the limit are traced.
+    Prompt, batch and output sizes are rounded up to buckets (by padding), so another size in the same bucket compiles
+    nothing; temperature, penalties, lengths, ids and all other numbers of the options are traced. `explain_recompiles`
+    says what was new when something did compile, `warmup` compiles beforehand.
 
     Args:
       input_ids: int [B,T]: prompts, the shorter ones padded on the left; or what an encoder-decoder reads.
       attention_mask: [B,T], 0 for padding. None: the pad id marks padding, if it is no eos id, else there is none.
-      key: for do_sample.
+      generation_config: instead of the checkpoint's generation settings.
+      key: for do_sample. One key, into which the number of each row is folded; or keys [B], one for each prompt, so
+        that what it draws does not depend on its place in the batch either.
       streamer: called with the new ids of every step, numpy int32 [B], while the loop runs; what it raises ends the
-        loop and is raised here.
-      options: Hugging Face's names, see `Options`: max_new_tokens, max_length, do_sample, temperature, top_k, top_p,
-        eos_token_id (one or several), pad_token_id, forced_bos_token_id, forced_eos_token_id, decoder_start_token_id.
-        Unset ones come from the checkpoint's generation settings. An encoder-decoder also takes decoder_input_ids
-        [B,T], how its output begins; encoder_outputs, what `encode` made of input_ids already; and its encoder's own
-        inputs (LED: global_attention_mask, max_global_tokens).
+        loop and is raised here. Not with beams.
+      logits_processor: functions (text, scores float32 [N,V]) -> scores that run inside the compiled loop after the
+        built-in ones; see `Text` for what they know. A registered pytree has its arrays traced; another plain function
+        compiles anew. Rows that fill a bucket are there too.
+      stopping_criteria: functions (text, scores) -> bool [N] or scalar, rows that end; beams end when all do.
+      prefix_allowed_tokens_fn: (example, ids so far) -> ids that may come next; called on the host at every step.
+      tokenizer: for stop_strings.
+      cache_dtype: of the keys and values that are kept: None for the model's, or bfloat16, or int8 (with a scale for
+        every token and head).
+      options: those of `GenerationConfig`, over the settings. An encoder-decoder also takes decoder_input_ids [B,T],
+        how its output begins; encoder_outputs, what `encode` made of input_ids already; and its encoder's own inputs
+        (LED: global_attention_mask, max_global_tokens). A decoder-only model: negative_prompt_ids and
+        negative_prompt_attention_mask [B,U], for guidance.
 
     Raises:
-      ValueError: an unknown option, a value out of range, an empty prompt, or more tokens than the model has positions.
-      NotImplementedError: an option of the reference that is not here yet.
+      ValueError: an unknown option, a value out of range, options that contradict each other, an empty prompt, or more
+        tokens than the model has positions; all before anything compiles.
+      NotImplementedError: a decoding method that is not here.
     """
-    config = model.config
-    further = {}
-    if config.is_encoder_decoder:
-        further = {name: options.pop(name) for name in (*INPUTS, *model.encoding_options) if name in options}
-    settings = Options.merge(config, options)
-    prompts: Reading | Continuation
-    if config.is_encoder_decoder:
-        prompts = Reading(model, settings, input_ids, attention_mask, further)
-    else:
-        prompts = Continuation(model, settings, input_ids, attention_mask)
-    beginning = prompts.beginning.shape[1]
-    new = settings.new_tokens(beginning)
-    if prompts.longest + new > model.max_tokens:
-        raise ValueError(
-            f"a prompt of {prompts.longest} tokens and {new} new ones are more than the {model.max_tokens} "
-            f"positions of this model; cut the prompt or lower max_new_tokens"
-        )
-    ending = settings.ending(beginning, new)
-    sampler = Sampler.make(settings, key, config.vocab_size)
-    with stream(streamer) as number:
-        number = None if number is None else jnp.int32(number)
-        tokens, count = prompts.run(params, ending, sampler, number, bucket(new))
-        count = int(count)
-    return GenerateOutput(jnp.concatenate([jnp.asarray(prompts.beginning), tokens[:, :count]], axis=1))
+    extras = Extras(
+        generation_config=generation_config,
+        key=key,
+        streamer=streamer,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        tokenizer=tokenizer,
+        cache_dtype=cache_dtype,
+    )
+    if getattr(model, "marginal", None) == "sequence":
+        return thorough.generate(model, params, input_ids, attention_mask, options, extras)
+    return call(model, params, input_ids, attention_mask, options, extras)
+
+
+def warmup(
+    model: nn.Module,
+    params: dict,
+    *,
+    prompt_lengths: Sequence[int],
+    batch_sizes: Sequence[int] = (1,),
+    max_new_tokens: int,
+    **options,
+) -> int:
+    """Compiles what `generate` will need for these sizes and options, by runs of a token or two.
+
+    Args:
+      prompt_lengths, batch_sizes: one of each bucket is enough. max_new_tokens: the most that will be asked for.
+      options: those that `generate` will get; their numbers do not matter, only which of them are on.
+
+    Returns:
+      How many programs were compiled.
+    """
+    names = {field.name for field in dataclasses.fields(Extras)}
+    extras = Extras(**{name: options.pop(name) for name in names & options.keys()})
+    before = recompiles.compiled()
+    for batch in batch_sizes:
+        for length in prompt_lengths:
+            ids = jnp.zeros((batch, length), jnp.int32)
+            asked = {"max_new_tokens": max_new_tokens, **options}
+            call(model, params, ids, jnp.ones_like(ids), asked, extras, warming=True)
+    return recompiles.compiled() - before

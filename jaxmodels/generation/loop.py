@@ -1,85 +1,132 @@
 """The decoding loop, over a step function: it knows neither the model nor how a token is chosen."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.generation.streaming import emit
+from jaxmodels.generation import callbacks
+from jaxmodels.generation.search import Progress, Search
+from jaxmodels.generation.text import Text
 
-NONE = -1  # no id
-# (tokens int32 [B], state) -> (logits float32 [B,V], state)
-Step = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
+# What a step can hand out beside its logits, by option.
+CAPTURED = {"output_attentions": "attentions", "output_hidden_states": "hidden_states"}
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Ending:
-    """When to stop.
+class Step:
+    """What one step of a model gives.
 
     Attributes:
-      limit: int32 scalar, tokens to generate at most; traced, at or below the static room for them.
-      eos: int32 [E], ids that end a row (E may be 0).
-      pad: int32 scalar, what follows the end of a row.
-      forced_first, forced_last: int32 scalars, the first token and the one at the limit; NONE where they are free.
+      logits: float32 [B,K,V] after the newest token of each branch; [B,1,V] after a prompt.
+      state: what the next step needs.
+      captured: name -> array, what was asked for beside it.
     """
 
-    limit: jax.Array
-    eos: jax.Array
-    pad: jax.Array
-    forced_first: jax.Array
-    forced_last: jax.Array
-
-    def force(self, token: jax.Array, index: jax.Array) -> jax.Array:
-        """The token of step `index`, or the one that has to be there."""
-        token = jnp.where((index == 0) & (self.forced_first != NONE), self.forced_first, token)
-        return jnp.where((index == self.limit - 1) & (self.forced_last != NONE), self.forced_last, token)
+    logits: jax.Array
+    state: Any
+    captured: dict[str, jax.Array]
 
 
-def decode(
-    step: Step,
-    logits: jax.Array,
-    state: Any,
-    *,
-    choose: Callable[[jax.Array, jax.Array], jax.Array],
-    ending: Ending,
-    room: int,
-    stream: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Generates until every row has ended or the limit is reached.
+class Prompts(Protocol):
+    """What is to be continued, and the model that does it; a pytree.
 
-    Args:
-      logits: float32 [B,V] after the prompt; state: what `step` carries on.
-      choose: (logits [B,V], index of the step) -> ids int32 [B].
-      room: columns of the result.
-      stream: number of a callback that gets every column as it is made.
-
-    Returns:
-      ids int32 [B,room] (pad after the end) and the number of columns that were generated, int32.
+    Attributes:
+      beginning: int32 [B,P], what the texts begin with; its last `given` columns are the caller's.
+      real: int32 scalar, the rows that do not only fill a bucket.
     """
 
-    def place(tokens, index, logits, done):
-        """Chooses column `index` and writes it; says which rows are done and whether the stream wants more."""
-        token = jnp.where(done, ending.pad, ending.force(choose(logits, index), index))
-        tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], index, axis=1)
-        done = done | jnp.any(token[:, None] == ending.eos, axis=1)
-        more = jnp.bool_(True) if stream is None else emit(stream, token)
-        return tokens, token, done, more
+    beginning: jax.Array
+    given: jax.Array
+    real: jax.Array
 
-    def go_on(carry):
-        index, _, _, done, more, _ = carry
-        return (index < ending.limit) & ~jnp.all(done) & more
+    def prepared(self, params):
+        """The parameters as the loop wants them; done once, outside it."""
+
+    def begin(self, params, *, room: int, width: int, asked: Sequence[str]) -> Step:
+        """Reads everything, and makes room for `room` more tokens in each of `width` branches."""
+
+    def step(self, params, tokens: jax.Array, state, progress: Progress, *, asked: Sequence[str]) -> Step:
+        """Reads tokens int32 [B,K]."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Carry:
+    """What the loop carries on, and `run` starts from again.
+
+    Attributes:
+      progress: of the search. state: of the model.
+      first: what was captured while the prompt was read. record: name -> [room, ...], of every later step, and the
+        scores and logits of every token.
+    """
+
+    progress: Progress
+    state: Any
+    first: dict[str, jax.Array]
+    record: dict[str, jax.Array]
+
+
+@partial(jax.jit, static_argnames=("room", "asked"))
+def start(params, prompts: Prompts, search: Search, stream, until, *, room: int, asked: tuple[str, ...]) -> Carry:
+    """Reads the prompts and generates until every row has ended, or there are `until` tokens."""
+    read = prompts.begin(params, room=room, width=search.width, asked=asked)
+    B, _, V = read.logits.shape
+    width = search.width
+    beginning = jnp.repeat(prompts.beginning, width, axis=0)
+    text = Text.begin(beginning, prompts.given, room, search.terms.pad)
+    logits = jnp.broadcast_to(read.logits, (B, width, V))
+    progress, choice = search.advance(search.begin(text, prompts.real), logits)
+    progress = _streamed(stream, progress)
+    record = {}
+    if "output_scores" in asked:
+        record["scores"] = _recorded(jnp.zeros((room, *choice.scores.shape)), 0, choice.scores)
+    if "output_logits" in asked:
+        record["logits"] = _recorded(jnp.zeros((room, *choice.logits.shape)), 0, choice.logits)
+    if any(name in asked for name in CAPTURED):
+        shapes = jax.eval_shape(
+            lambda: prompts.step(params, progress.token.reshape(B, width), read.state, progress, asked=asked).captured
+        )
+        record |= {name: jnp.zeros((room, *a.shape), a.dtype) for name, a in shapes.items()}
+    carry = Carry(progress, read.state, read.captured, record)
+    return _loop(params, prompts, search, stream, carry, until, asked)
+
+
+@partial(jax.jit, static_argnames=("asked",), donate_argnames=("carry",))
+def go_on(params, prompts: Prompts, search: Search, stream, carry: Carry, until, *, asked: tuple[str, ...]) -> Carry:
+    """Goes on from where `start` or this left off, until there are `until` tokens."""
+    return _loop(params, prompts, search, stream, carry, until, asked)
+
+
+def _loop(params, prompts, search, stream, carry, until, asked) -> Carry:
+    params = prompts.prepared(params)
+    until = jnp.minimum(until, search.terms.limit)
+
+    def more(carry):
+        return (carry.progress.text.generated < until) & ~carry.progress.over
 
     def body(carry):
-        index, tokens, token, done, _, state = carry
-        logits, state = step(token, state)
-        tokens, token, done, more = place(tokens, index, logits, done)
-        return index + 1, tokens, token, done, more, state
+        progress = carry.progress
+        tokens = progress.token.reshape(-1, search.width)
+        step = prompts.step(params, tokens, carry.state, progress, asked=asked)
+        index = progress.text.generated
+        progress, choice = search.advance(progress, step.logits)
+        values = {"scores": choice.scores, "logits": choice.logits, **step.captured}
+        record = {name: _recorded(array, index, values[name]) for name, array in carry.record.items()}
+        return Carry(_streamed(stream, progress), step.state, carry.first, record)
 
-    batch = logits.shape[0]
-    tokens = jnp.full((batch, room), ending.pad, jnp.int32)
-    tokens, token, done, more = place(tokens, jnp.int32(0), logits, jnp.zeros(batch, bool))
-    count, tokens, *_ = jax.lax.while_loop(go_on, body, (jnp.int32(1), tokens, token, done, more, state))
-    return tokens, count
+    return jax.lax.while_loop(more, body, carry)
+
+
+def _recorded(array, index, value):
+    return jax.lax.dynamic_update_index_in_dim(array, value.astype(array.dtype), index, axis=0)
+
+
+def _streamed(stream, progress: Progress) -> Progress:
+    if stream is None:
+        return progress
+    return dataclasses.replace(progress, stop=progress.stop | ~callbacks.emit(stream, progress.token))

@@ -1,10 +1,32 @@
 """What a call of `generate` starts from, checked on the host."""
 
+from typing import Any, NamedTuple
+
 import jax
 import numpy as np
 
 from jaxmodels.config import Config
-from jaxmodels.generation.options import Options
+from jaxmodels.generation.buckets import bucket
+from jaxmodels.generation.config import GenerationConfig
+
+NOTHING = -1  # no token, in a source
+
+
+class Called(NamedTuple):
+    """What a call of `generate` was about, on the host.
+
+    Attributes:
+      prompts: for the loop. beginning: int32 [B,T], what the sequences start with, as the caller has it.
+      longest: real tokens in the longest row of it. source: int32 [B',S] for the processors.
+      inputs, read: rows and columns of what the caller gave an encoder to read.
+    """
+
+    prompts: Any
+    beginning: np.ndarray
+    longest: int
+    source: np.ndarray
+    inputs: int
+    read: int
 
 
 def token_ids(name: str, ids, vocabulary: int) -> np.ndarray:
@@ -23,9 +45,11 @@ def token_ids(name: str, ids, vocabulary: int) -> np.ndarray:
     return ids.astype(np.int32)
 
 
-def ids_and_mask(input_ids, attention_mask, settings: Options, config: Config) -> tuple[np.ndarray, np.ndarray]:
+def ids_and_mask(
+    input_ids, attention_mask, settings: GenerationConfig, config: Config, name: str = "input_ids"
+) -> tuple[np.ndarray, np.ndarray]:
     """ids and mask, int32 [B,T] each. Without a mask the pad id marks padding, if it is no eos id."""
-    ids = token_ids("input_ids", input_ids, config.vocab_size)
+    ids = token_ids(name, input_ids, config.vocab_size)
     pad = settings.pad_token_id
     marks_padding = pad is not None and pad not in settings.eos_token_id
     if attention_mask is None:
@@ -33,8 +57,19 @@ def ids_and_mask(input_ids, attention_mask, settings: Options, config: Config) -
     else:
         mask = np.asarray(attention_mask)
         if mask.shape != ids.shape:
-            raise ValueError(f"attention_mask has the shape of input_ids, {ids.shape}; got {mask.shape}")
+            raise ValueError(f"attention_mask has the shape of {name}, {ids.shape}; got {mask.shape}")
     mask = mask.astype(bool)
     if not mask.any(axis=1).all():
         raise ValueError(f"row {int(np.argmin(mask.any(axis=1)))} of the prompts holds padding only; give it a token")
     return ids, mask.astype(np.int32)
+
+
+def fill_batch(array: np.ndarray) -> np.ndarray:
+    """Rows up to the next bucket, copies of the last one: they are computed and thrown away."""
+    rows = array.shape[0]
+    return np.concatenate([array, np.repeat(array[-1:], bucket(rows, smallest=1) - rows, axis=0)])
+
+
+def pad_left(array: np.ndarray, width: int, fill: int = 0) -> np.ndarray:
+    """[B,T] -> [B,width]."""
+    return np.pad(array, ((0, 0), (width - array.shape[1], 0)), constant_values=fill)

@@ -1,4 +1,4 @@
-"""What is traced does not compile again."""
+"""What is traced does not compile again, and what did compile is explained."""
 
 import contextlib
 
@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import jaxmodels as jm
+from jaxmodels.generation import recompiles
 from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.decoder_only import _run
+
+V = 61
 
 
 @contextlib.contextmanager
@@ -30,33 +32,78 @@ def counted():
 @pytest.fixture(scope="module")
 def gpt2():
     config = jm.GPT2Config(
-        vocab_size=61, n_positions=128, n_embd=16, n_layer=2, n_head=2, eos_token_id=3, pad_token_id=0
+        vocab_size=V, n_positions=128, n_embd=16, n_layer=1, n_head=2, eos_token_id=3, pad_token_id=0
     )
     model = jm.GPT2LMHeadModel(config)
     return model, jm.init(model, jax.random.key(0))
 
 
-def programs(model, params, calls):
+def programs(model, params, calls, rows=2):
     """How many decoding loops were compiled during the calls."""
-    before = _run._cache_size()
+    before = recompiles.compiled()
     for length, options in calls:
-        ids = np.random.default_rng(length).integers(4, 61, (2, length))
+        ids = np.random.default_rng(length).integers(4, V, (rows, length))
         jm.generate(model, params, ids, **options)
-    return _run._cache_size() - before
+    return recompiles.compiled() - before
 
 
+def explained(model, params, calls, **more) -> str:
+    """What the explanation says of the last program, which these calls compiled."""
+    assert programs(model, params, calls, **more) == 1
+    return jm.explain_recompiles().splitlines()[-1]
+
+
+def sampled(seed=1, **options):
+    return {"do_sample": True, "key": jax.random.key(seed), **options}
+
+
+# A temperature or penalty of exactly 1 is off, and that is another program.
 def test_lengths_limits_and_numbers_in_a_bucket_share_one_program(gpt2):
-    sampled = {"do_sample": True, "key": jax.random.key(1)}
-    warm = [(20, {"max_new_tokens": 20, "temperature": 0.5, "top_k": 7, "top_p": 0.5, **sampled})]
+    warm = [(20, sampled(max_new_tokens=20, temperature=0.5, top_k=7, top_p=0.5))]
     assert programs(*gpt2, warm) == 1
     others = [
-        (length, {"max_new_tokens": 3 + length, "temperature": 0.6 + length / 50, "top_k": 1 + length, **sampled})
-        for length in range(1, 29)
+        (n, sampled(n, max_new_tokens=3 + n, temperature=0.61 + n / 50, top_k=1 + n, top_p=0.3 + n / 50))
+        for n in range(1, 29)
     ]
-    others = [(length, {**options, "top_p": 0.3 + length / 50}) for length, options in others]
     with counted() as seen:
         assert programs(*gpt2, others) == 0
-    assert not [name for name in seen if "_run" in str(name)]
+    assert not [name for name in seen if str(name) in ("start", "go_on")]
+
+
+EVERY = {"repetition_penalty": 1.1, "no_repeat_ngram_size": 2, "encoder_no_repeat_ngram_size": 9, "min_length": 3}
+EVERY |= {"encoder_repetition_penalty": 1.1, "bad_words_ids": [[4], [5, 6]], "sequence_bias": {(7,): 1.0}}
+EVERY |= {"min_new_tokens": 1, "forced_bos_token_id": 9, "forced_eos_token_id": 3, "suppress_tokens": [10]}
+EVERY |= {"begin_suppress_tokens": [11], "forced_decoder_ids": [(40, 12)], "eos_token_id": 3, "max_new_tokens": 9}
+EVERY |= {"exponential_decay_length_penalty": (5, 1.1)}
+
+
+def others(n: int) -> dict:
+    """The options of EVERY with other values."""
+    return {
+        "repetition_penalty": 1.0 + n / 9,
+        "no_repeat_ngram_size": n,
+        "encoder_no_repeat_ngram_size": 2 + n,
+        "encoder_repetition_penalty": 1.0 + n / 7,
+        "min_length": n,
+        "min_new_tokens": 1 + n % 3,
+        "bad_words_ids": [[4 + n], [n, 5, 6][: 1 + n % 3], [20 + n]],
+        "sequence_bias": {(7, n): 1.0 * n, (n,): -1.0},
+        "forced_bos_token_id": n,
+        "forced_eos_token_id": 3 + n,
+        "exponential_decay_length_penalty": (n, 1.0 + n / 20),
+        "suppress_tokens": list(range(20, 21 + n % 4)),
+        "begin_suppress_tokens": [n],
+        "forced_decoder_ids": [(30 + n, 12 + n)],
+        "eos_token_id": 3 + n,
+        "max_new_tokens": 5 + n,
+    }
+
+
+@pytest.mark.parametrize("beams", [{}, {"num_beams": 2, "length_penalty": 0.5}], ids=["greedy", "beams"])
+def test_20_lengths_penalties_and_ids_of_every_processor_share_one_program(gpt2, beams):
+    assert programs(*gpt2, [(20, {**EVERY, **beams})]) == 1
+    calls = [(n, {**others(n), **({"num_beams": 2, "length_penalty": n / 3} if beams else {})}) for n in range(1, 21)]
+    assert programs(*gpt2, calls) == 0
 
 
 def test_another_bucket_compiles_once(gpt2):
@@ -64,15 +111,51 @@ def test_another_bucket_compiles_once(gpt2):
     assert programs(*gpt2, [(10, greedy)]) == 1
     assert programs(*gpt2, [(12, greedy), (30, greedy), (1, greedy)]) == 0
     assert programs(*gpt2, [(33, greedy), (48, greedy), (40, greedy)]) == 1
+    assert programs(*gpt2, [(10, greedy)], rows=5) == 1
+    assert programs(*gpt2, [(7, {"max_new_tokens": 31})], rows=6) == 0, "five rows fill up to six"
 
 
 def test_another_callback_and_another_key_compile_nothing(gpt2):
-    def call(callback, seed):
-        options = {"max_new_tokens": 5, "do_sample": True, "streamer": callback, "key": jax.random.key(seed)}
-        return programs(*gpt2, [(9, options)])
+    def call(callback, seed, **more):
+        return programs(*gpt2, [(9, sampled(seed, max_new_tokens=5, streamer=callback, **more))])
 
     assert call(lambda tokens: None, 0) == 1
     assert call(lambda tokens: None, 1) == 0
+    assert call(lambda tokens: None, 1, prefix_allowed_tokens_fn=lambda example, ids: [5, 6]) == 1
+    assert call(lambda tokens: None, 1, prefix_allowed_tokens_fn=lambda example, ids: [7, 8]) == 0
+
+
+def test_the_explanation_names_what_was_new(gpt2):
+    base = {"max_new_tokens": 6, "repetition_penalty": 1.5, "bad_words_ids": [[5]]}
+    assert programs(*gpt2, [(10, base)]) == 1
+    assert "prompts.beginning" in explained(*gpt2, [(40, base)]) and "[2,32] -> int32[2,48]" in last()
+    assert "room: 32 -> 48" in explained(*gpt2, [(10, {**base, "max_new_tokens": 40})])
+    assert "asked: () -> ('output_scores',)" in explained(*gpt2, [(10, {**base, "output_scores": True})])
+    assert "search.terms.eos" in explained(*gpt2, [(10, {**base, "eos_token_id": [3, 4]})])
+    assert "[1] -> int32[2]" in last()
+    assert "search.warpers.temperature: absent ->" in explained(*gpt2, [(10, {**base, **sampled(temperature=0.5)})])
+    five = {**base, "bad_words_ids": [[n] for n in range(5, 10)]}
+    assert "search.terms.processors[1].bias: float32[4] -> float32[6]" in explained(*gpt2, [(10, five)])
+    assert "NoRepeatedNgrams" in explained(*gpt2, [(10, {**base, "no_repeat_ngram_size": 3})])
+
+
+def last() -> str:
+    return jm.explain_recompiles().splitlines()[-1]
+
+
+def test_nothing_is_explained_that_did_not_compile(gpt2):
+    before = jm.explain_recompiles()
+    assert programs(*gpt2, [(10, {"max_new_tokens": 5}), (11, {"max_new_tokens": 6})]) == 0
+    assert jm.explain_recompiles() == before
+
+
+def test_warmup_compiles_what_is_then_used(gpt2):
+    options = {"num_beams": 3, "repetition_penalty": 1.5}
+    sizes = {"prompt_lengths": [20, 40], "batch_sizes": [1], "max_new_tokens": 20}
+    assert jm.warmup(*gpt2, **sizes, **options) == 2
+    assert jm.warmup(*gpt2, **sizes, **options) == 0
+    calls = [(n, {**options, "repetition_penalty": 1 + n / 50, "max_new_tokens": 1 + n // 2}) for n in range(1, 49, 5)]
+    assert programs(*gpt2, calls, rows=1) == 0
 
 
 def test_buckets_cover_and_waste_at_most_half():

@@ -1,50 +1,15 @@
 """Greedy decoding of BART and LED gives the reference's ids (PARITY N2, N13, N14, A19, L14)."""
 
-import warnings
-
 import jax
 import numpy as np
 import pytest
-import torch
-from parity.reference import Pair, torch_model
+from lively import UNHEARD, ours, padded, theirs
 
 import jaxmodels as jm
-from jaxmodels.generation.encoder_decoder import _beginning, _run
-from jaxmodels.generation.options import Options
+from jaxmodels.generation import recompiles
+from jaxmodels.generation.encoder_decoder import beginning_of
 
-PAD, START, UNHEARD = 1, 2, 66
-
-
-@pytest.fixture(scope="module")
-def bart(tmp_path_factory):
-    return lively("BartForConditionalGeneration", tmp_path_factory.mktemp("bart"), max_position_embeddings=48)
-
-
-@pytest.fixture(scope="module")
-def led(tmp_path_factory):
-    positions = {"max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 48}
-    return lively("LEDForConditionalGeneration", tmp_path_factory.mktemp("led"), **positions)
-
-
-def lively(name, folder, **config):
-    """A model whose texts vary. With plain random weights, and its word table for a head, it repeats what it reads:
-    here the places and the encoder's states weigh more, and the bias of the logits less. It never says UNHEARD."""
-    reference = torch_model(name, **config)
-    with torch.no_grad():
-        for parameter_name, parameter in reference.named_parameters():
-            if "decoder.embed_positions" in parameter_name or (
-                "encoder_attn." in parameter_name and parameter.ndim == 2
-            ):
-                parameter *= 10
-        reference.final_logits_bias *= 0.2
-        reference.final_logits_bias[:, UNHEARD] = -1000
-    reference.save_pretrained(folder)
-    return Pair(reference, *jm.load(folder), folder)
-
-
-@pytest.fixture(params=["bart", "led"])
-def both(request):
-    return request.getfixturevalue(request.param)
+PAD, START = 1, 2
 
 
 # Three rows, up to 32 tokens and one eos everywhere: most calls share their program.
@@ -53,8 +18,7 @@ def texts(length, seed=0, rows=3):
 
 
 def right_padded(ids, *lengths):
-    mask = (np.arange(ids.shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
-    return np.where(mask, ids, PAD), mask
+    return padded(ids, list(lengths), PAD, "right")
 
 
 def flags(length, *rows):
@@ -62,21 +26,13 @@ def flags(length, *rows):
 
 
 def generated(both, ids, **options):
-    return np.asarray(jm.generate(both.model, both.params, ids, **options).sequences)
-
-
-def reference_ids(both, ids, **options):
-    arrays = {k: torch.from_numpy(v) for k, v in options.items() if isinstance(v, np.ndarray)}
-    rest = {k: v for k, v in options.items() if k not in arrays}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return both.reference.generate(torch.from_numpy(ids), **arrays, do_sample=False, **rest).numpy()
+    return np.asarray(ours(both, ids, **options).sequences)
 
 
 def agree(both, ids, slots=None, **options):
     """slots: room for global tokens, of which the reference knows nothing."""
     got = generated(both, ids, **options, **({} if slots is None else {"max_global_tokens": slots}))
-    np.testing.assert_array_equal(got, reference_ids(both, ids, **options))
+    np.testing.assert_array_equal(got, theirs(both, ids, **options).sequences)
     return got
 
 
@@ -185,9 +141,9 @@ def test_N14_the_start_id_comes_from_the_call_then_the_files_then_bos(bart, tmp_
     config = jm.load(tmp_path)[0].config
     neither = config.replace(decoder_start_token_id=None, bos_token_id=8, generation={})
     for given, call, start in ((config, {}, 5), (config, {"decoder_start_token_id": 6}, 6), (neither, {}, 8)):
-        assert _beginning(None, 2, Options.merge(given, call), 67).tolist() == [[start], [start]]
-    assert Options.merge(config, {}).max_new_tokens == 3
-    assert Options.merge(config, {}).forced_eos_token_id == 2, "of config.json"
+        assert beginning_of(None, 2, jm.GenerationConfig.merge(given, None, call), 67).tolist() == [[start], [start]]
+    assert jm.GenerationConfig.merge(config, None, {}).max_new_tokens == 3
+    assert jm.GenerationConfig.merge(config, None, {}).forced_eos_token_id == (2,), "of config.json"
     neither = config.replace(decoder_start_token_id=None, bos_token_id=None, generation={})
     with pytest.raises(ValueError, match="the decoder needs a first id: decoder_start_token_id or bos_token_id"):
         jm.generate(bart.model.clone(config=neither), bart.params, texts(4))
@@ -195,16 +151,16 @@ def test_N14_the_start_id_comes_from_the_call_then_the_files_then_bos(bart, tmp_
 
 def programs(both, calls) -> int:
     """How many decoding loops were compiled during the calls."""
-    before = _run._cache_size()
+    before = recompiles.compiled()
     for ids, options in calls:
         jm.generate(both.model, both.params, ids, **options)
-    return _run._cache_size() - before
+    return recompiles.compiled() - before
 
 
 def test_lengths_and_limits_in_a_bucket_share_one_program(bart):
     assert programs(bart, [(texts(20), {"max_new_tokens": 20})]) <= 1
     others = [(texts(length), {"max_new_tokens": 3 + length // 2, "eos_token_id": 7}) for length in (1, 5, 12, 25, 32)]
-    others += [(right_padded(texts(9), 9, 3, 5)[0], {"forced_bos_token_id": 8, "max_length": 30})]
+    others += [(right_padded(texts(9), 9, 3, 5)[0], {"forced_eos_token_id": 8, "max_length": 30})]
     assert programs(bart, others) == 0
     assert programs(bart, [(texts(33), {"max_new_tokens": 3})]) == 1
     agree(bart, texts(40), max_new_tokens=3)
@@ -263,53 +219,3 @@ def test_encoder_outputs_in_place_of_a_second_pass_of_the_encoder(led):
         ValueError, match=r"encoder_outputs has states \[B,T,D\] of input_ids \(3, 8\), got \(3, 9, 32\)"
     ):
         generated(led, ids[:, :8], encoder_outputs=encoded)
-
-
-WORDS = texts(4)
-BAD = {
-    "no ids": ({"ids": np.zeros((3, 0), int)}, "input_ids is an int array"),
-    "no text": ({"attention_mask": np.ones((3, 4), int) * [[1], [0], [1]]}, "row 1 of the prompts holds padding only"),
-    "mask": ({"attention_mask": np.ones((3, 5), int)}, "shape of input_ids"),
-    "decoder rows": ({"decoder_input_ids": WORDS[:1]}, "decoder_input_ids has a row for each of the 3 inputs, got 1"),
-    "decoder id": ({"decoder_input_ids": WORDS + 66}, "decoder_input_ids holds ids from"),
-    "decoder rank": ({"decoder_input_ids": WORDS[0]}, r"decoder_input_ids is an int array \[B,T\]"),
-    "no decoder ids": ({"decoder_input_ids": WORDS[:, :0]}, "decoder_input_ids is an int array"),
-    "start": ({"decoder_start_token_id": 67}, "decoder_start_token_id holds ids from 67 to 67"),
-    "forced": ({"forced_bos_token_id": 67}, "forced_bos_token_id"),
-    "unknown": ({"decoder_inputs_ids": WORDS}, "no option 'decoder_inputs_ids'"),
-    "unknown mask": ({"decoder_attention_mask": WORDS}, "no option 'decoder_attention_mask'"),
-    "short": ({"max_length": 1}, "nothing is left to generate"),
-    "long input": ({"ids": texts(65)}, "65 tokens are more than the .* positions of this model"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused_by_name(name, both):
-    options, message = BAD[name]
-    options = {"ids": WORDS, **options}
-    with pytest.raises(ValueError, match=message):
-        generated(both, options.pop("ids"), **options)
-
-
-BAD_GLOBALS = {
-    "value": ({"global_attention_mask": flags(4, (0,), (1,), ()) * 2}, "global_attention_mask holds 0 and 1 .*got 2"),
-    "rows": ({"global_attention_mask": flags(4, (0,))}, "global_attention_mask has the shape of input_ids"),
-    "length": ({"global_attention_mask": flags(5, (0,), (1,), ())}, "global_attention_mask has the shape of input_ids"),
-    "rank": ({"global_attention_mask": flags(4, (0,))[0]}, "global_attention_mask has the shape of input_ids"),
-    "too many": (
-        {"global_attention_mask": flags(4, (0, 1, 3), (), ()), "max_global_tokens": 2},
-        "an example has 3 global tokens, and max_global_tokens=2; raise it",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD_GLOBALS)
-def test_bad_global_masks_are_refused_by_name(name, led):
-    options, message = BAD_GLOBALS[name]
-    with pytest.raises(ValueError, match=message):
-        generated(led, WORDS, **options)
-
-
-def test_bart_knows_no_global_tokens(bart):
-    with pytest.raises(ValueError, match="no option 'global_attention_mask'"):
-        generated(bart, WORDS, global_attention_mask=flags(4, (0,), (1,), ()))

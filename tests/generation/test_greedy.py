@@ -9,6 +9,8 @@ import torch
 from parity.reference import pair
 
 import jaxmodels as jm
+from jaxmodels import GenerationConfig
+from jaxmodels.generation import recompiles
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +97,10 @@ def test_N2_max_length_counts_the_prompt_and_max_new_tokens_wins(gpt2):
 
 def test_N14_call_over_generation_config_over_config(gpt2):
     config = gpt2.model.config.replace(eos_token_id=7, generation={"max_new_tokens": 5, "eos_token_id": [8, 9]})
-    from jaxmodels.generation.options import Options
-
-    assert Options.merge(config, {}).eos_token_id == (8, 9)
-    assert Options.merge(config, {}).max_new_tokens == 5
-    assert Options.merge(config, {"max_new_tokens": 6, "eos_token_id": 3}).eos_token_id == (3,)
-    assert Options.merge(config.replace(generation={}), {}).eos_token_id == (7,)
+    assert GenerationConfig.merge(config, None, {}).eos_token_id == (8, 9)
+    assert GenerationConfig.merge(config, None, {}).max_new_tokens == 5
+    assert GenerationConfig.merge(config, None, {"max_new_tokens": 6, "eos_token_id": 3}).eos_token_id == (3,)
+    assert GenerationConfig.merge(config.replace(generation={}), None, {}).eos_token_id == (7,)
 
 
 def test_N14_generation_config_json_is_read(gpt2, tmp_path):
@@ -148,20 +148,25 @@ def test_up_to_the_last_position_and_not_beyond(gpt2):
         ({"top_k": -1}, ValueError, "top_k"),
         ({"eos_token_id": 99}, ValueError, "eos_token_id"),
         ({"do_sample": True}, ValueError, "needs key"),
-        ({"num_beams": 4}, NotImplementedError, "num_beams=4"),
-        ({"repetition_penalty": 1.2}, NotImplementedError, "repetition_penalty=1.2"),
+        ({"penalty_alpha": 0.6}, NotImplementedError, "contrastive search"),
+        ({"force_words_ids": [[3]]}, NotImplementedError, "constrained beam search"),
+        ({"prompt_lookup_num_tokens": 3}, NotImplementedError, "assisted generation"),
     ],
 )
 def test_bad_input_is_refused_by_name_before_anything_compiles(gpt2, arguments, error, message):
     arguments = {"ids": prompts(1, 4), **arguments}
+    before = recompiles.compiled()
     with pytest.raises(error, match=message):
         jm.generate(gpt2.model, gpt2.params, arguments.pop("ids"), **arguments)
+    assert recompiles.compiled() == before
 
 
-def test_neutral_values_of_later_options_are_accepted(gpt2):
+def test_neutral_values_are_accepted(gpt2):
     ids = prompts(1, 4)
     plain = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=4).sequences
-    neutral = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=4, num_beams=1, repetition_penalty=1.0)
+    neutral = jm.generate(
+        gpt2.model, gpt2.params, ids, max_new_tokens=4, num_beams=1, repetition_penalty=1.0, penalty_alpha=0.0
+    )
     np.testing.assert_array_equal(plain, neutral.sequences)
 
 

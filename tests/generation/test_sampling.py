@@ -5,25 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from test_warpers import theirs
 
 import jaxmodels as jm
-from jaxmodels.generation.options import Options
-from jaxmodels.generation.sampling import Sampler
+from jaxmodels.generation.warpers import Warpers, draw
 
 VOCABULARY, DRAWS = 40, 20000
 LOGITS = np.random.default_rng(0).normal(size=VOCABULARY).astype(np.float32) * 2
 
 
-def reference_probabilities(temperature=1.0, top_k=0, top_p=1.0):
-    scores = torch.from_numpy(LOGITS)[None]
-    if temperature != 1.0:
-        scores = TemperatureLogitsWarper(temperature)(None, scores)
-    if top_k:
-        scores = TopKLogitsWarper(top_k)(None, scores)
-    if top_p < 1.0:
-        scores = TopPLogitsWarper(top_p)(None, scores)
-    return torch.softmax(scores, -1)[0].numpy()
+@jax.jit
+def _draw(warpers, key, scores, step):
+    return draw(warpers(scores), key, step)
+
+
+def drawn(options, scores, step=0):
+    warpers = Warpers.of(jm.GenerationConfig(do_sample=True, **{"top_k": 0, **options}), VOCABULARY)
+    return np.asarray(_draw(warpers, jax.random.key(1), jnp.asarray(scores), jnp.int32(step)))
 
 
 @pytest.mark.parametrize(
@@ -36,17 +34,18 @@ def reference_probabilities(temperature=1.0, top_k=0, top_p=1.0):
         {"top_k": 1},
         {"top_p": 0.8},
         {"top_p": 0.05},
+        {"min_p": 0.05},
+        {"typical_p": 0.6},
+        {"epsilon_cutoff": 0.02},
+        {"eta_cutoff": 0.05},
         {"top_k": 39, "top_p": 0.6},
         {"temperature": 1.5, "top_k": 20, "top_p": 0.9},
     ],
     ids=str,
 )
 def test_N3_draws_follow_the_reference_distribution(warpers):
-    options = Options(do_sample=True, **{"top_k": 0, **warpers})
-    sampler = Sampler.make(options, jax.random.key(1), VOCABULARY)
-    rows = jnp.broadcast_to(LOGITS, (DRAWS, VOCABULARY))
-    counts = np.bincount(jax.jit(lambda s, x: s(x, jnp.int32(0)))(sampler, rows), minlength=VOCABULARY)
-    expected = reference_probabilities(**warpers) * DRAWS
+    counts = np.bincount(drawn(warpers, np.broadcast_to(LOGITS, (DRAWS, VOCABULARY))), minlength=VOCABULARY)
+    expected = torch.softmax(torch.from_numpy(theirs(warpers, 1, LOGITS[None])), -1)[0].numpy() * DRAWS
     assert (counts[expected == 0] == 0).all(), "a token that the warpers remove was drawn"
     seen = expected > 5
     chi_square = ((counts[seen] - expected[seen]) ** 2 / expected[seen]).sum()
@@ -55,11 +54,15 @@ def test_N3_draws_follow_the_reference_distribution(warpers):
 
 
 def test_steps_and_rows_draw_independently():
-    sampler = Sampler.make(Options(do_sample=True, top_k=0), jax.random.key(1), VOCABULARY)
-    rows = jnp.zeros((2000, VOCABULARY))
-    first, second = sampler(rows, jnp.int32(0)), sampler(rows, jnp.int32(1))
+    rows = np.zeros((2000, VOCABULARY), np.float32)
+    first, second = drawn({}, rows), drawn({}, rows, step=1)
     assert abs(float((first == second).mean()) - 1 / VOCABULARY) < 0.02
     assert abs(float((first[1:] == first[:-1]).mean()) - 1 / VOCABULARY) < 0.02
+
+
+def test_a_row_draws_the_same_whatever_rows_are_beside_it():
+    scores = np.random.default_rng(1).normal(size=(6, VOCABULARY)).astype(np.float32)
+    np.testing.assert_array_equal(drawn({"top_k": 9}, scores)[:2], drawn({"top_k": 9}, scores[:2]))
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +74,45 @@ def gpt2():
     return model, jm.init(model, jax.random.key(0))
 
 
+SAMPLED = {"do_sample": True, "max_new_tokens": 20, "eos_token_id": []}
+IDS = np.random.default_rng(0).integers(4, 61, (1, 7))
+
+
+def sampled(gpt2, ids=IDS, seed=0, **options):
+    return np.asarray(jm.generate(*gpt2, ids, key=jax.random.key(seed), **SAMPLED, **options).sequences)
+
+
 def test_the_same_key_gives_the_same_text_whatever_the_padding(gpt2):
-    ids = np.random.default_rng(0).integers(4, 61, (1, 7))
-    options = {"do_sample": True, "max_new_tokens": 20, "eos_token_id": []}
-    texts = [
-        np.asarray(jm.generate(*gpt2, ids, key=jax.random.key(seed), **options).sequences)[:, 7:] for seed in (0, 0, 1)
-    ]
+    texts = [sampled(gpt2, seed=seed)[:, 7:] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(texts[0], texts[1])
     assert (texts[0] != texts[2]).any()
-    padded = np.pad(ids, ((0, 1), (30, 0)), constant_values=0)
+    padded = np.pad(IDS, ((0, 1), (30, 0)), constant_values=0)
     padded[1] = 9
-    longer = jm.generate(*gpt2, padded, key=jax.random.key(0), **options).sequences[:1, 37:]
-    np.testing.assert_array_equal(longer, texts[0])
+    np.testing.assert_array_equal(sampled(gpt2, padded)[:1, 37:], texts[0])
+
+
+def test_N10_returned_sequences_are_other_draws_of_the_same_prompt(gpt2):
+    """The batch is that of three rows, so the rows of a prompt draw what rows at their place draw."""
+    two = np.repeat(IDS, 2, axis=0)
+    two[1] = 9
+    got = sampled(gpt2, two, num_return_sequences=2)
+    assert got.shape == (4, 27) and (got[:2, :7] == two[0]).all() and (got[2:, :7] == two[1]).all()
+    assert len({tuple(row) for row in got.tolist()}) == 4
+    np.testing.assert_array_equal(got, sampled(gpt2, np.repeat(two, 2, axis=0)))
+
+
+def test_N11_scores_of_sampling_are_the_warped_ones(gpt2):
+    """-inf for what could not have been drawn; the rest shares the softmax of the logits."""
+    out = jm.generate(
+        *gpt2, IDS, key=jax.random.key(0), output_scores=True, output_logits=True, top_k=5, temperature=0.5, **SAMPLED
+    )
+    scores, logits = np.asarray(out.scores), np.asarray(out.logits)
+    assert scores.shape == logits.shape == (20, 1, 61)
+    kept = np.isfinite(scores)
+    assert (kept.sum(axis=-1) == 5).all()
+    np.testing.assert_allclose(scores[kept], logits[kept] / 0.5, rtol=1e-6)
+    assert kept[np.arange(20), 0, np.asarray(out.sequences)[0, 7:]].all()
 
 
 def test_top_k_defaults_to_the_references_fifty(gpt2):
-    assert Options.merge(gpt2[0].config, {}).top_k == 50
+    assert jm.GenerationConfig.merge(gpt2[0].config, None, {}).top_k == 50

@@ -1,4 +1,4 @@
-"""Tokens reach the callback while the compiled loop runs."""
+"""Tokens reach the callback while the compiled loop runs (PARITY N12)."""
 
 import jax
 import numpy as np
@@ -27,7 +27,8 @@ def test_the_callback_sees_every_column_in_order(gpt2):
     np.testing.assert_array_equal(jm.generate(*gpt2, IDS, max_new_tokens=12).sequences, result.sequences)
 
 
-def test_what_the_callback_raises_ends_the_loop_and_comes_out(gpt2):
+def test_tokens_come_one_by_one_and_not_when_all_are_there(gpt2):
+    """What the callback raises at the first token keeps the second one from being made."""
     seen = []
 
     def callback(tokens):
@@ -42,3 +43,8 @@ def test_what_the_callback_raises_ends_the_loop_and_comes_out(gpt2):
     columns = []
     jm.generate(*gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=columns.append)
     assert len(columns) == 30
+
+
+def test_N12_beams_do_not_stream(gpt2):
+    with pytest.raises(ValueError, match="a streamer needs num_beams=1"):
+        jm.generate(*gpt2, IDS, num_beams=2, max_new_tokens=3, streamer=lambda tokens: None)

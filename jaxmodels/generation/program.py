@@ -1,0 +1,52 @@
+"""The compiled loop of a call, run whole or in stretches."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.generation import recompiles
+from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.loop import Carry, Prompts, go_on, start
+from jaxmodels.generation.search import Search
+from jaxmodels.generation.stopping import STRETCH, Clock, StopStrings, in_stretches
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The compiled loop of a call, with its arguments."""
+
+    params: dict
+    prompts: Prompts
+    search: Search
+    stream: Any
+    room: int
+    asked: tuple[str, ...]
+
+    def begin(self, until: int) -> Carry:
+        arguments = (self.params, self.prompts, self.search, self.stream, jnp.int32(until))
+        return start(*arguments, room=self.room, asked=self.asked)
+
+    def more(self, carry: Carry, until: int) -> Carry:
+        arguments = (self.params, self.prompts, self.search, self.stream, carry, jnp.int32(until))
+        return go_on(*arguments, asked=self.asked)
+
+    def run(self, config: GenerationConfig, new: int, tokenizer, *, warming: bool) -> tuple[Carry, int]:
+        """What the loop carried in the end, and how many columns it generated."""
+        before = recompiles.compiled()
+        clock = None if config.max_time is None else Clock(config.max_time)
+        strings = StopStrings(config.stop_strings, tokenizer, self.search.terms) if config.stop_strings else None
+        if clock is None and strings is None:
+            carry = self.begin(1 if warming else new)
+        elif warming:
+            carry = self.more(self.begin(1), 2)
+        else:
+            # What was streamed cannot be taken back: look at the text after every token then.
+            stretch = STRETCH if self.stream is None else 1
+            carry = in_stretches(self.begin, self.more, new, clock, strings, stretch)
+        if recompiles.compiled() > before:
+            arguments = {"params": self.params, "prompts": self.prompts, "search": self.search, "stream": self.stream}
+            recompiles.note(arguments, {"room": self.room, "asked": self.asked})
+        generated = int(jax.block_until_ready(carry).progress.text.generated)
+        return carry, generated if strings is None else strings.columns(carry)

@@ -1,0 +1,99 @@
+"""What the ways of searching have in common: how far a search has come, what it chooses under, and what ends it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.generation.processors import Processor
+from jaxmodels.generation.text import Text
+
+# (text, scores) -> bool [N] or scalar: rows that end here.
+Criterion = Callable[[Text, jax.Array], jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a search has come.
+
+    Attributes:
+      text: N rows. token: int32 [N], the newest tokens.
+      done: bool, the rows that have ended; of a beam search [B,groups].
+      stop: bool scalar, the whole search ends.
+      parents: int32 [B,K], the branch that each newest token continues; None where there are no branches.
+      beams: what a beam search remembers beside it.
+    """
+
+    text: Text
+    token: jax.Array
+    done: jax.Array
+    stop: jax.Array
+    parents: jax.Array | None = None
+    beams: Any = None
+
+    @property
+    def over(self) -> jax.Array:
+        """bool scalar: nothing is left to do."""
+        return self.stop | jnp.all(self.done)
+
+
+class Choice(NamedTuple):
+    """What the tokens were chosen from: float32 [N,V] each; the scores after all processors and warpers."""
+
+    scores: jax.Array
+    logits: jax.Array
+
+
+class Search(Protocol):
+    """A way of choosing tokens, and a pytree."""
+
+    @property
+    def terms(self) -> "Terms":
+        """What it works under."""
+
+    @property
+    def width(self) -> int:
+        """Branches of a text."""
+
+    def begin(self, text: Text, real: jax.Array) -> "Progress":
+        """text: each prompt `width` times. real: int32 scalar, prompts that do not fill a bucket only."""
+
+    def advance(self, progress: Progress, logits: jax.Array) -> tuple[Progress, Choice]:
+        """logits float32 [B,width,V] -> one more token in every row."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What every search works under.
+
+    Attributes:
+      eos: int32 [E], ids that end a row (E may be 0). pad: int32 scalar, what follows the end of a row.
+      limit: int32 scalar, tokens to generate at most.
+      processors: of the scores, in order. criteria: the caller's.
+    """
+
+    eos: jax.Array
+    pad: jax.Array
+    limit: jax.Array
+    processors: tuple[Processor, ...] = ()
+    criteria: tuple[Criterion, ...] = ()
+
+    def processed(self, text: Text, scores: jax.Array) -> jax.Array:
+        for processor in self.processors:
+            scores = processor(text, scores)
+        return scores
+
+    def is_end(self, token: jax.Array) -> jax.Array:
+        """bool, shaped like token."""
+        return jnp.any(token[..., None] == self.eos, axis=-1)
+
+    def stopped(self, text: Text, scores: jax.Array) -> jax.Array:
+        """bool [N]: what the criteria say."""
+        stop = jnp.zeros(text.ids.shape[0], bool)
+        for criterion in self.criteria:
+            stop = stop | criterion(text, scores)
+        return stop

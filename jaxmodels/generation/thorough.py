@@ -1,0 +1,118 @@
+"""RAG-sequence's thorough decoding: answers from every document, each then scored over all of them.
+
+Reference: transformers/models/rag/modeling_rag.py, `RagSequenceForGeneration.generate` (PARITY A11), which loops over
+questions and retrieves again for every candidate; here questions and documents are one batch, and documents are found
+and encoded once.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels.generation.buckets import bucket
+from jaxmodels.generation.call import Extras, call
+from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.contexts import INPUTS, Contexts, contexts_of
+from jaxmodels.generation.output import GenerateOutput
+
+# Options of this method's own; the others are those of the generator.
+OWN = ("do_deduplication", "num_return_sequences", "num_beams")
+
+
+def generate(
+    model: Any, params: dict, input_ids, attention_mask, options: Mapping[str, Any], extras: Extras
+) -> GenerateOutput:
+    """The likeliest answers to each question; see `generate` for the arguments.
+
+    Raises:
+      ValueError: fewer different candidates than num_return_sequences; and what `contexts_of` and `call` raise.
+    """
+    if extras.streamer is not None:
+        raise ValueError("RAG-sequence cannot stream: an answer is chosen when all candidates are there")
+    c = model.config
+    defaults = GenerationConfig.from_model_config(c)
+    further = {name: options[name] for name in INPUTS if name in options}
+    rest = {name: value for name, value in options.items() if name not in (*INPUTS, *OWN)}
+    beams = options.get("num_beams") or defaults.num_beams
+    returned = options.get("num_return_sequences") or defaults.num_return_sequences
+    deduplicate = options.get("do_deduplication")
+    deduplicate = c.do_deduplication if deduplicate is None else deduplicate
+    contexts, n_docs, questions = contexts_of(model, params, defaults, input_ids, attention_mask, further)
+    if contexts.question is not None:
+        ids, mask, scores = map(np.asarray, _retrieved(model, params, contexts, n_docs))
+        contexts = Contexts(ids, mask, scores)
+    generator, generator_params = model.generator_model, model.parts(params)["generator"]
+    pad = c.generator.pad_token_id
+    # The reference lets the generator infer its mask from padding, and scores with the mask that it was given.
+    inferred = np.asarray(contexts.ids != pad, np.int32)
+    inferred[~inferred.any(axis=1), 0] = 1
+    own = {"num_beams": beams, "num_return_sequences": beams} if beams > 1 else {"num_beams": 1}
+    found = call(generator, generator_params, contexts.ids, inferred, {**rest, **own}, extras)
+    candidates = np.asarray(found.sequences).reshape(questions, n_docs * beams, -1)
+    kept = [_different(rows) if deduplicate else rows for rows in candidates]
+    if min(map(len, kept)) < returned:
+        raise ValueError(
+            f"num_return_sequences={returned}, but a question has only {min(map(len, kept))} different candidates from "
+            f"{n_docs} documents with {beams} beams; ask for fewer, or for more beams"
+        )
+    losses = _scored(model, params, contexts.filled(), kept, pad, n_docs)
+    chosen = []
+    for rows, loss in zip(kept, losses, strict=True):
+        chosen.append(rows[np.argsort(loss[: len(rows)], kind="stable")[:returned]])
+    scores = np.concatenate([-np.sort(loss[: len(rows)])[:returned] for rows, loss in zip(kept, losses, strict=True)])
+    return GenerateOutput(sequences=jnp.asarray(np.concatenate(chosen)), sequences_scores=jnp.asarray(scores))
+
+
+def _different(rows: np.ndarray) -> np.ndarray:
+    """Every row once, in the order of first appearance."""
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return rows[np.sort(first)]
+
+
+@partial(jax.jit, static_argnames=("model", "n_docs"))
+def _retrieve(params, contexts: Contexts, *, model, n_docs: int):
+    found = contexts.found(model, params, n_docs)
+    return found.ids, found.mask, found.doc_scores
+
+
+def _retrieved(model, params, contexts: Contexts, n_docs: int):
+    ids, mask, scores = _retrieve(params, contexts.filled(), model=model, n_docs=n_docs)
+    real = len(contexts.question)
+    return ids[: real * n_docs], mask[: real * n_docs], scores[:real]
+
+
+def _scored(model, params, contexts: Contexts, candidates: list[np.ndarray], pad: int, n_docs: int) -> np.ndarray:
+    """Negative log-likelihoods [B,C]; rows of fewer candidates repeat the last one."""
+    most = bucket(max(map(len, candidates)), smallest=1)
+    length, rows = candidates[0].shape[1], contexts.doc_scores.shape[0]
+    width = max(length, min(bucket(length, smallest=16), model.max_tokens))
+    filled = np.full((rows, most, width), pad, np.int32)
+    bos = np.zeros(rows, bool)
+    for question in range(rows):
+        own = candidates[min(question, len(candidates) - 1)]
+        filled[question, :, :length] = own[np.minimum(np.arange(most), len(own) - 1)]
+        bos[question] = bool(model.begins_with_bos(own))
+    return np.asarray(_score(params, contexts, jnp.asarray(filled), bos, model=model, n_docs=n_docs)).T
+
+
+@partial(jax.jit, static_argnames=("model", "n_docs"))
+def _score(params, contexts: Contexts, candidates, bos, *, model, n_docs: int):
+    """float32 [C,B] for candidates int32 [B,C,T]; bos: bool [B], the first target says nothing."""
+    generator, own = model.generator_model, {"params": model.parts(params)["generator"]}
+    encode = partial(generator.apply, own, return_dict=True, method="encode")
+    states = encode(contexts.ids, attention_mask=contexts.mask).last_hidden_state
+    decode = partial(generator.apply, own, encoder_attention_mask=contexts.mask, return_dict=True, method="decode")
+    # One token is read, to have the documents' keys and values, which all candidates share.
+    empty = generator.init_cache(states.shape[0], candidates.shape[2])
+    read = decode(jnp.zeros((states.shape[0], 1), jnp.int32), encoder_hidden_states=states, cache=empty).cache
+    shared = empty.with_source_of(read)
+
+    def score(ids):
+        logits = decode(jnp.repeat(ids, n_docs, axis=0), cache=shared).logits
+        return model.nll(logits, contexts.doc_scores, ids, without_first=bos)
+
+    return jax.lax.map(score, candidates.swapaxes(0, 1))

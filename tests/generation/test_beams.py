@@ -1,0 +1,100 @@
+"""Beam search gives the reference's ids and scores: GPT-2 in a left-padded batch (PARITY N5, N10, N11, N13).
+
+What 4.57 changed (early_stopping=False with a positive length_penalty) is in `test_beams_naive.py`.
+"""
+
+import numpy as np
+import pytest
+import torch
+from lively import UNHEARD, equal_beams, often_said, ours, padded, texts, theirs
+
+PROMPT, PAD = 9, 4
+LENGTHS = [9, 4, 7]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    ids, mask = padded(texts(3, PROMPT, seed=2), LENGTHS, PAD, "left")
+    return {"ids": ids, "attention_mask": mask}
+
+
+@pytest.fixture(scope="module")
+def said(gpt2, batch):
+    return often_said(gpt2, **batch)
+
+
+def agree(gpt2, batch, **options):
+    eos = options["eos_token_id"]
+    eos = eos if isinstance(eos, list) else [eos]
+    options = {"max_new_tokens": 16, "pad_token_id": PAD, **options}
+    got = ours(gpt2, **batch, **options)
+    equal_beams(got, theirs(gpt2, **batch, **options), PROMPT, eos)
+    return np.asarray(got.sequences)
+
+
+RULES = [(2, True), (3, "never"), (4, True), (5, "never")]
+SLOW = [(2, "never"), (3, True), (4, "never"), (5, True)]
+
+
+@pytest.mark.parametrize(
+    ("beams", "early_stopping"), [*RULES, *(pytest.param(*rule, marks=pytest.mark.slow) for rule in SLOW)]
+)
+def test_N5_every_width_and_rule(beams, early_stopping, gpt2, batch, said):
+    ended = set()
+    for penalty in (-1.0, 0.0, 1.0, 2.0):
+        for eos in said[:3]:
+            got = agree(
+                gpt2,
+                batch,
+                num_beams=beams,
+                early_stopping=early_stopping,
+                length_penalty=penalty,
+                num_return_sequences=beams,
+                eos_token_id=eos,
+            )
+            ended.add(bool((got[:, -1] == PAD).any()))
+    assert True in ended, "no row ended early"
+
+
+def test_N5_early_stopping_false_with_penalties_up_to_0(gpt2, batch, said):
+    for penalty in (-2.0, -0.5, 0.0):
+        for eos in said[:4]:
+            agree(gpt2, batch, num_beams=3, length_penalty=penalty, num_return_sequences=2, eos_token_id=eos)
+
+
+def test_N13_several_eos_ids_and_the_first_is_written(gpt2, batch, said):
+    eos = [said[2], said[0], said[1]]
+    options = {"num_beams": 4, "num_return_sequences": 4, "early_stopping": True}
+    got = agree(gpt2, batch, eos_token_id=eos, **options)
+    assert not np.isin(got[:, PROMPT:], eos[1:]).any() and (got == eos[0]).any()
+    agree(gpt2, batch, eos_token_id=eos[::-1], length_penalty=-1.0, **options)
+
+
+def test_N5_without_an_end_all_beams_go_to_the_limit(gpt2, batch):
+    options = {"num_beams": 4, "num_return_sequences": 4, "early_stopping": True}
+    assert agree(gpt2, batch, eos_token_id=UNHEARD, **options).shape == (12, PROMPT + 16)
+    free = {"max_new_tokens": 16, "pad_token_id": PAD, "num_beams": 4, "num_return_sequences": 4}
+    none = ours(gpt2, **batch, **free, eos_token_id=[])
+    assert none.sequences.shape == (12, PROMPT + 16)
+    np.testing.assert_array_equal(none.sequences, ours(gpt2, **batch, **free, eos_token_id=UNHEARD).sequences)
+
+
+def test_N10_fewer_returned_are_the_best_of_all(gpt2, batch, said):
+    options = {"num_beams": 4, "early_stopping": True, "eos_token_id": said[0], "max_new_tokens": 16}
+    everything = ours(gpt2, **batch, **options, pad_token_id=PAD, num_return_sequences=4)
+    scores = np.asarray(everything.sequences_scores).reshape(3, 4)
+    assert (np.diff(scores) <= 0).all()
+    for count in (1, 2, 3):
+        got = ours(gpt2, **batch, **options, pad_token_id=PAD, num_return_sequences=count)
+        np.testing.assert_array_equal(np.asarray(got.sequences_scores).reshape(3, count), scores[:, :count])
+        width = got.sequences.shape[1]
+        expected = np.asarray(everything.sequences).reshape(3, 4, -1)[:, :count, :width]
+        np.testing.assert_array_equal(np.asarray(got.sequences).reshape(3, count, -1), expected)
+
+
+def test_a_single_new_token_is_the_likeliest_ones_in_order(gpt2, batch):
+    got = ours(
+        gpt2, **batch, num_beams=4, num_return_sequences=4, early_stopping=True, max_new_tokens=1, eos_token_id=5
+    )
+    logits = gpt2.reference(torch.from_numpy(batch["ids"][:1])).logits[0, -1]  # the first row has no padding
+    np.testing.assert_array_equal(np.asarray(got.sequences)[:4, -1], logits.topk(4).indices)

@@ -1,0 +1,65 @@
+"""What an encoder-decoder cannot generate from is refused by name, before anything compiles."""
+
+import numpy as np
+import pytest
+from lively import ours, texts
+
+from jaxmodels.generation import recompiles
+
+
+def flags(length, *rows):
+    return np.array([[int(t in row) for t in range(length)] for row in rows])
+
+
+WORDS = texts(3, 4)
+BAD = {
+    "no ids": ({"ids": np.zeros((3, 0), int)}, "input_ids is an int array"),
+    "no text": ({"attention_mask": np.ones((3, 4), int) * [[1], [0], [1]]}, "row 1 of the prompts holds padding only"),
+    "mask": ({"attention_mask": np.ones((3, 5), int)}, "shape of input_ids"),
+    "decoder rows": ({"decoder_input_ids": WORDS[:1]}, "decoder_input_ids has a row for each of the 3 inputs, got 1"),
+    "decoder id": ({"decoder_input_ids": WORDS + 66}, "decoder_input_ids holds ids from"),
+    "decoder rank": ({"decoder_input_ids": WORDS[0]}, r"decoder_input_ids is an int array \[B,T\]"),
+    "no decoder ids": ({"decoder_input_ids": WORDS[:, :0]}, "decoder_input_ids is an int array"),
+    "start": ({"decoder_start_token_id": 67}, "decoder_start_token_id holds ids from 67 to 67"),
+    "forced": ({"forced_bos_token_id": 67}, "forced_bos_token_id"),
+    "unknown": ({"decoder_inputs_ids": WORDS}, "no option 'decoder_inputs_ids'"),
+    "unknown mask": ({"decoder_attention_mask": WORDS}, "no option 'decoder_attention_mask'"),
+    "guidance": ({"guidance_scale": 1.5}, "guidance_scale is for decoder-only models"),
+    "negative prompt": ({"negative_prompt_ids": WORDS}, "no option 'negative_prompt_ids'"),
+    "short": ({"max_length": 1}, "nothing is left to generate"),
+    "long input": ({"ids": texts(3, 65)}, "65 tokens are more than the .* positions of this model"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_by_name(name, both):
+    options, message = BAD[name]
+    options = {"ids": WORDS, **options}
+    before = recompiles.compiled()
+    with pytest.raises(ValueError, match=message):
+        ours(both, options.pop("ids"), **options)
+    assert recompiles.compiled() == before
+
+
+BAD_GLOBALS = {
+    "value": ({"global_attention_mask": flags(4, (0,), (1,), ()) * 2}, "global_attention_mask holds 0 and 1 .*got 2"),
+    "rows": ({"global_attention_mask": flags(4, (0,))}, "global_attention_mask has the shape of input_ids"),
+    "length": ({"global_attention_mask": flags(5, (0,), (1,), ())}, "global_attention_mask has the shape of input_ids"),
+    "rank": ({"global_attention_mask": flags(4, (0,))[0]}, "global_attention_mask has the shape of input_ids"),
+    "too many": (
+        {"global_attention_mask": flags(4, (0, 1, 3), (), ()), "max_global_tokens": 2},
+        "an example has 3 global tokens, and max_global_tokens=2; raise it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_GLOBALS)
+def test_bad_global_masks_are_refused_by_name(name, led):
+    options, message = BAD_GLOBALS[name]
+    with pytest.raises(ValueError, match=message):
+        ours(led, WORDS, **options)
+
+
+def test_bart_knows_no_global_tokens(bart):
+    with pytest.raises(ValueError, match="no option 'global_attention_mask'"):
+        ours(bart, WORDS, global_attention_mask=flags(4, (0,), (1,), ()))

@@ -1,0 +1,130 @@
+"""Each warper, and several in succession, keep and change the scores as the reference's do (PARITY N3, X1)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers.generation import logits_process as reference
+
+import jaxmodels as jm
+from jaxmodels.generation.warpers import Warpers
+
+V, N = 40, 6
+KEEPS = {1: {}, 2: {"num_beams": 2, "eos_token_id": [1]}, 4: {"num_beams": 3, "eos_token_id": [1, 2, 3]}}
+
+
+@jax.jit
+def _apply(warpers, scores):
+    return warpers(scores).over_vocabulary(scores.shape[1])
+
+
+def scores_of(kind: str) -> np.ndarray:
+    """float32 [N,V]: rows from flat to peaked."""
+    scores = np.random.default_rng(3).normal(size=(N, V)).astype(np.float32) * np.linspace(0.3, 6, N)[:, None]
+    if kind == "banned":
+        scores[:, ::3] = -np.inf
+    if kind == "few":
+        scores[:, 5:] = -np.inf
+    return scores.astype(np.float32)
+
+
+# In the reference's order; min_p, which 4.37 has not, stands where later versions put it.
+CLASSES = {
+    "temperature": lambda value, keep: reference.TemperatureLogitsWarper(value),
+    "top_k": lambda value, keep: reference.TopKLogitsWarper(value, min_tokens_to_keep=keep),
+    "top_p": lambda value, keep: reference.TopPLogitsWarper(value, min_tokens_to_keep=keep),
+    "min_p": lambda value, keep: reference.MinPLogitsWarper(value, min_tokens_to_keep=keep),
+    "typical_p": lambda value, keep: reference.TypicalLogitsWarper(value, min_tokens_to_keep=keep),
+    "epsilon_cutoff": lambda value, keep: reference.EpsilonLogitsWarper(value, min_tokens_to_keep=keep),
+    "eta_cutoff": lambda value, keep: reference.EtaLogitsWarper(value, min_tokens_to_keep=keep),
+    "renormalize_logits": lambda value, keep: reference.LogitNormalization(),
+}
+
+
+def ours(options: dict, keep: int, scores: np.ndarray) -> np.ndarray:
+    config = jm.GenerationConfig(do_sample=True, **{"top_k": 0, **options}, **KEEPS[keep])
+    return np.asarray(_apply(Warpers.of(config, V), jnp.asarray(scores)))
+
+
+def theirs(options: dict, keep: int, scores: np.ndarray) -> np.ndarray:
+    values = torch.from_numpy(scores.copy())
+    for name, make in CLASSES.items():
+        if name in options:
+            values = make(options[name], keep)(None, values)
+    return values.numpy()
+
+
+ALONE = [
+    *({"temperature": value} for value in (0.5, 1.7)),
+    *({"top_k": value} for value in (1, 7, 39, 40, 60)),
+    *({"top_p": value} for value in (0.01, 0.5, 0.9, 0.999)),
+    *({"min_p": value} for value in (0.02, 0.3, 1.0)),
+    *({"typical_p": value} for value in (0.05, 0.5, 0.95)),
+    *({"epsilon_cutoff": value} for value in (1e-3, 0.05, 0.9)),
+    *({"eta_cutoff": value} for value in (1e-3, 0.1, 0.9)),
+    {"renormalize_logits": True},
+]
+
+
+@pytest.mark.parametrize("keep", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_N3_every_warper_alone(keep):
+    for options in ALONE:
+        for kind in ("all", "banned", "few"):
+            scores = scores_of(kind)
+            expected = theirs(options, keep, scores)
+            got = ours(options, keep, scores)
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
+            assert (np.isfinite(got).sum(axis=1) >= min(keep, 5)).all()
+
+
+CHAINS = [
+    {"temperature": 1.5, "top_k": 20, "top_p": 0.9},
+    {"temperature": 0.7, "top_k": 30, "top_p": 0.8, "min_p": 0.05, "typical_p": 0.8, "epsilon_cutoff": 0.02},
+    {"typical_p": 0.6, "eta_cutoff": 0.1, "renormalize_logits": True},
+]
+
+
+@pytest.mark.parametrize("keep", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_N3_several_warpers_in_the_reference_s_order(keep):
+    for options in CHAINS:
+        for kind in ("all", "banned"):
+            scores = scores_of(kind)
+            got, expected = ours(options, keep, scores), theirs(options, keep, scores)
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
+
+
+def test_N3_the_order_of_warpers_matters_here():
+    """Temperature first: what top_p leaves depends on it, so a wrong order would have been seen above."""
+    options, scores = CHAINS[0], scores_of("all")
+    hot = theirs({"temperature": 1.5}, 1, theirs({"top_k": 20, "top_p": 0.9}, 1, scores))
+    assert (np.isfinite(hot) != np.isfinite(theirs(options, 1, scores))).any()
+
+
+def test_N3_ties_with_the_k_th_are_kept_as_far_as_they_are_looked_at():
+    """The reference keeps every tie; here those among the `looked_at` likeliest."""
+    scores = np.zeros((1, V), np.float32)
+    scores[0, :3] = 1.0
+    assert np.isfinite(theirs({"top_k": 5}, 1, scores)).sum() == V
+    assert np.isfinite(ours({"top_k": 5}, 1, scores)).sum() == 32
+    scores[0, 20:] = -1.0
+    np.testing.assert_array_equal(ours({"top_k": 5}, 1, scores), theirs({"top_k": 5}, 1, scores))
+
+
+def test_what_is_off_is_off():
+    neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+    neutral |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+    warpers = Warpers.of(jm.GenerationConfig(do_sample=True, **neutral), V)
+    assert jax.tree.leaves(warpers) == []
+    np.testing.assert_array_equal(_apply(warpers, scores_of("banned")), scores_of("banned"))
+
+
+def test_other_numbers_compile_nothing():
+    every = {"temperature": 0.9, "top_k": 9, "top_p": 0.9, "min_p": 0.1, "typical_p": 0.9, "epsilon_cutoff": 0.01}
+    ours(every, 1, scores_of("all"))
+    before = _apply._cache_size()
+    for i in range(1, 30):
+        ours(
+            {name: i if name == "top_k" else value * (1 - i / 99) for name, value in every.items()}, 1, scores_of("few")
+        )
+    assert _apply._cache_size() == before

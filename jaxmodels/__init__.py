@@ -34,6 +34,14 @@ from jaxmodels.architectures.led import (
     LEDSeq2SeqSequenceClassifierOutput,
     led_from_bart,
 )
+from jaxmodels.architectures.rag import (
+    RagConfig,
+    RagModel,
+    RagSequenceForGeneration,
+    RagTokenForGeneration,
+    RetrievAugLMMarginOutput,
+    RetrievAugLMOutput,
+)
 from jaxmodels.architectures.roberta_prelayernorm import (
     RobertaPreLayerNormConfig,
     RobertaPreLayerNormForCausalLM,
@@ -47,9 +55,18 @@ from jaxmodels.architectures.roberta_prelayernorm import (
 from jaxmodels.architectures.t5 import T5Config, T5ForConditionalGeneration, T5Model
 from jaxmodels.batching import LengthBatch, length_batches
 from jaxmodels.convert import WeightsError
-from jaxmodels.generation import GenerateOutput, generate
-from jaxmodels.hub import load, save
+from jaxmodels.generation import (
+    GenerateOutput,
+    GenerationConfig,
+    Text,
+    compute_transition_scores,
+    explain_recompiles,
+    generate,
+    warmup,
+)
+from jaxmodels.hub import load, load_rag, save
 from jaxmodels.initialise import init
+from jaxmodels.retrieval import DenseIndex, DeviceRetriever, RagRetriever
 from jaxmodels.surgery import prune_heads, resize_token_embeddings
 from jaxmodels.tensor_files import TensorFileError
 from jaxmodels.tokenization import (
@@ -62,6 +79,7 @@ from jaxmodels.tokenization import (
     DPRSpanPrediction,
     GPT2Tokenizer,
     LEDTokenizer,
+    RagTokenizer,
     RobertaTokenizer,
     T5Tokenizer,
     load_tokenizer,
@@ -87,6 +105,8 @@ __all__ = [
     "DPRReaderOutput",
     "DPRReaderTokenizer",
     "DPRSpanPrediction",
+    "DenseIndex",
+    "DeviceRetriever",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2DoubleHeadsModelOutput",
@@ -97,6 +117,7 @@ __all__ = [
     "GPT2Model",
     "GPT2Tokenizer",
     "GenerateOutput",
+    "GenerationConfig",
     "LEDConfig",
     "LEDEncoderBaseModelOutput",
     "LEDForConditionalGeneration",
@@ -109,6 +130,14 @@ __all__ = [
     "LEDSeq2SeqSequenceClassifierOutput",
     "LEDTokenizer",
     "LengthBatch",
+    "RagConfig",
+    "RagModel",
+    "RagRetriever",
+    "RagSequenceForGeneration",
+    "RagTokenForGeneration",
+    "RagTokenizer",
+    "RetrievAugLMMarginOutput",
+    "RetrievAugLMOutput",
     "RobertaPreLayerNormConfig",
     "RobertaPreLayerNormForCausalLM",
     "RobertaPreLayerNormForMaskedLM",
@@ -123,15 +152,20 @@ __all__ = [
     "T5Model",
     "T5Tokenizer",
     "TensorFileError",
+    "Text",
     "WeightsError",
+    "compute_transition_scores",
+    "explain_recompiles",
     "generate",
     "init",
     "led_from_bart",
     "length_batches",
     "load",
+    "load_rag",
     "load_tokenizer",
     "prune_heads",
     "resize_token_embeddings",
     "save",
     "sharding",
+    "warmup",
 ]

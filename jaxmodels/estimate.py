@@ -79,19 +79,22 @@ def train_step(
     batch: int,
     length: int,
     further: Mapping[str, tuple[int, ...]] | None = None,
+    prng: str | None = None,
 ) -> Estimate:
     """Compiles the training step of a language model for the slice.
 
     Args:
       batch, length: of the global batch, int32 [batch, length] for input_ids and labels.
       further: shapes of other int32 inputs, or of labels that are not as long as input_ids.
+      prng: implementation of the dropout key, as in `jax.random.key(0, impl=prng)`; "rbg" is the TPU's own generator
+        and compiles several times faster than the default.
     """
     mesh = topology_mesh(topology, axes)
     state = abstract_state(model, optimizer, mesh=mesh, rules=rules)
     shapes = {"input_ids": (batch, length), "labels": (batch, length), **(further or {})}
     place = batch_sharding(mesh, rules)
     inputs = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place) for name, shape in shapes.items()}
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(lambda: jax.random.key(0, impl=prng))
     step = make_step(model, optimizer, mesh=mesh, rules=rules)
     compiled = step.lower(state, inputs, key).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()

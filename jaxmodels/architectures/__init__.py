@@ -1,10 +1,10 @@
 """The families, and which class a checkpoint or an auto-class name means (PARITY C17)."""
 
-from jaxmodels.architectures import bart, dpr, gpt2, led, roberta_prelayernorm, t5
+from jaxmodels.architectures import bart, dpr, gpt2, led, rag, roberta_prelayernorm, t5
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
 
-FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5)
+FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag)
 
 MODELS: dict[str, type[Model]] = {
     name: value
@@ -21,6 +21,7 @@ AUTO: dict[str, dict[str, type[Model]]] = {
         "gpt2": gpt2.GPT2Model,
         "led": led.LEDModel,
         "dpr": dpr.DPRQuestionEncoder,
+        "rag": rag.RagModel,
         _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormModel,
         "t5": t5.T5Model,
     },

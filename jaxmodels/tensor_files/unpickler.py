@@ -11,6 +11,7 @@ import pickletools
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from .errors import DOWNLOAD_AGAIN, SAVE_AGAIN, Malformed, brief
 from .reader import BoundedReader
@@ -42,6 +43,8 @@ class Unpickler:
     reader: where the pickle begins; it stands behind the pickle after `load`.
     known_globals: (module, name) -> the value that a pickle gets for it. Nothing is imported.
     storage_of: what a persistent id stands for.
+    opcodes: what further opcodes do, or other things that known ones do.
+    steps: how many opcodes may run.
     """
 
     def __init__(
@@ -49,23 +52,26 @@ class Unpickler:
         reader: BoundedReader,
         known_globals: Mapping[tuple[str, str], object],
         storage_of: Callable[[object], object] = no_persistent_ids,
+        opcodes: Mapping[bytes, Callable[["Unpickler"], None]] = MappingProxyType({}),
+        steps: int = MAX_OPCODES,
     ):
         self.reader, self.known_globals, self.storage_of = reader, known_globals, storage_of
+        self.actions = {**_ACTIONS, **opcodes}
         self.stack: list = []
         self.marked: list[list] = []  # the stacks below each open MARK
         self.memo: dict[int, object] = {}
-        self.steps_left = MAX_OPCODES
+        self.steps = self.steps_left = steps
 
     def load(self) -> object:
         while (opcode := self.reader.take(1)) != pickle.STOP:
             self.steps_left -= 1
             if self.steps_left < 0:
-                raise Malformed(f"a pickle of at most {MAX_OPCODES} steps", "more", SAVE_AGAIN)
+                raise Malformed(f"a pickle of at most {self.steps} steps", "more", SAVE_AGAIN)
             if opcode in _PUSHES:
                 value = _PUSHES[opcode](self)  # before `self.stack` is looked up: TUPLE replaces it
                 self.stack.append(value)
-            elif opcode in _ACTIONS:
-                _ACTIONS[opcode](self)
+            elif opcode in self.actions:
+                self.actions[opcode](self)
             else:
                 _refuse_opcode(opcode)
         return self.pop()

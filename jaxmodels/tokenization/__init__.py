@@ -11,6 +11,7 @@ from jaxmodels.tokenization.encoding import BatchEncoding, CharSpan, TokenSpan
 from jaxmodels.tokenization.gpt2 import GPT2Tokenizer
 from jaxmodels.tokenization.led import LEDTokenizer
 from jaxmodels.tokenization.loading import load_tokenizer
+from jaxmodels.tokenization.rag import RagTokenizer
 from jaxmodels.tokenization.roberta import RobertaTokenizer
 from jaxmodels.tokenization.spans import DPRSpanPrediction
 from jaxmodels.tokenization.t5 import T5Tokenizer
@@ -26,6 +27,7 @@ __all__ = [
     "DPRSpanPrediction",
     "GPT2Tokenizer",
     "LEDTokenizer",
+    "RagTokenizer",
     "RobertaTokenizer",
     "T5Tokenizer",
     "TokenSpan",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 from pathlib import Path
 
 import jax
@@ -84,5 +85,15 @@ def generate(case_dir, case, inputs):
     return {k: np.asarray(v) for k, v in vars(result).items() if v is not None}
 
 
-RUNNERS = {"forward": forward, "steps": steps, "generate": generate}
+def retriever(case_dir, case, inputs):
+    config = jm.RagConfig.from_dict(json.loads((case_dir / "checkpoint" / "config.json").read_text()))
+    passages = [(p["title"], p["text"]) for p in json.loads((case_dir / "passages.json").read_text())]
+    tokenizer = jm.RagTokenizer.from_pretrained(case_dir)
+    index = jm.DenseIndex(inputs["passage_embeddings"])
+    found = jm.RagRetriever(config, tokenizer.question_encoder, tokenizer.generator, index=index, passages=passages)
+    result = found(inputs["question_input_ids"], inputs["question_hidden_states"], **case["call"])
+    return {name: np.asarray(value) for name, value in result.items()}
+
+
+RUNNERS = {"forward": forward, "steps": steps, "generate": generate, "retriever": retriever}
 assert inspect.isfunction(run)

@@ -1,0 +1,22 @@
+"""Retrieval: the search for the passages that belong to a question, and putting them together for RAG."""
+
+from jaxmodels.retrieval.dense_index import DenseIndex
+from jaxmodels.retrieval.device import DeviceRetriever
+from jaxmodels.retrieval.faiss_index import FaissIndex
+from jaxmodels.retrieval.fingerprints import fingerprint
+from jaxmodels.retrieval.importers import import_dataset, import_dpr, import_faiss, write_folder
+from jaxmodels.retrieval.passages import Passages
+from jaxmodels.retrieval.retriever import RagRetriever
+
+__all__ = [
+    "DenseIndex",
+    "DeviceRetriever",
+    "FaissIndex",
+    "Passages",
+    "RagRetriever",
+    "fingerprint",
+    "import_dataset",
+    "import_dpr",
+    "import_faiss",
+    "write_folder",
+]

@@ -1,0 +1,113 @@
+"""An index in a folder: a manifest, and rows in shards of `embeddings` [n, D] and, for int8, `scales` [n]."""
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from jaxmodels.retrieval.manifest import BUILD_AGAIN, MANIFEST, Manifest, Shard
+from jaxmodels.retrieval.rows import Stored
+from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
+from jaxmodels.tensor_files.commit import finish_save
+from jaxmodels.tensor_files.errors import brief
+
+SHARD_BYTES = 2**29
+# What an earlier index may have left in a folder.
+STALE = ("embeddings-*.safetensors",)
+
+
+class IndexFiles:
+    """A saved index, opened: every shard is compared with the manifest, and no row is read yet.
+
+    Raises FileNotFoundError where there is no index; TensorFileError for a manifest or a shard that is damaged, cut
+    short, missing, or of another index.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if self.folder.is_dir():
+            finish_save(self.folder)
+        self.manifest = Manifest.read(self.folder)
+        self._arrays = [_opened(self.folder, self.manifest, shard) for shard in self.manifest.shards]
+
+    @cached_property
+    def _firsts(self) -> np.ndarray:
+        return np.array([shard.first for shard in self.manifest.shards])
+
+    def read(self, places: range) -> Iterator[tuple[int, Stored]]:
+        """Those rows as they are stored, by shard: the first row's number, and memory-mapped arrays."""
+        start, stop = places.start, places.stop
+        at = int(np.searchsorted(self._firsts, start, side="right")) - 1
+        while start < stop:
+            shard, arrays = self.manifest.shards[at], self._arrays[at]
+            end = min(stop, shard.first + shard.rows)
+            part = slice(start - shard.first, end - shard.first)
+            yield start, tuple(None if array is None else array[part] for array in arrays)
+            start, at = end, at + 1
+
+
+def _opened(folder: Path, manifest: Manifest, shard: Shard) -> Stored:
+    path = folder / shard.file
+    if not path.is_file():
+        raise TensorFileError(folder / MANIFEST, f"{shard.file} beside it", "no such file", BUILD_AGAIN)
+    if path.stat().st_size != shard.bytes:
+        found = f"{path.stat().st_size}"
+        raise TensorFileError(path, f"{shard.bytes} bytes, as {MANIFEST} says", found, BUILD_AGAIN)
+    found = open_tensors(path)
+    wanted = {"embeddings": (manifest.dtype, (shard.rows, manifest.width))}
+    if manifest.dtype == np.int8:
+        wanted["scales"] = (np.dtype(np.float32), (shard.rows,))
+    if {name: (entry.dtype, entry.shape) for name, entry in found.items()} != wanted:
+        raise TensorFileError(path, _described(wanted), _described(_kinds(found)), BUILD_AGAIN)
+    return _mapped(found["embeddings"]), _mapped(found["scales"]) if "scales" in found else None
+
+
+def _kinds(entries: dict[str, TensorEntry]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    return {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
+
+
+def _described(kinds: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{brief(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(kinds.items())) or "no tensor"
+
+
+def _mapped(entry: TensorEntry) -> np.ndarray:
+    [(offset, _)] = entry.spans
+    return np.memmap(entry.path, entry.dtype, "r", offset, entry.shape)
+
+
+def write_index(
+    folder: Path, parts: Iterable[Stored], width: int, dtype: np.dtype, fingerprint: str | None, shard_bytes: int
+) -> int:
+    """Writes shards and manifest of stored rows into a folder, one shard in memory; returns the number of rows."""
+    shards: list[Shard] = []
+    rows = 0
+    for values, scales in _regrouped(parts, max(1, shard_bytes // (width * dtype.itemsize))):
+        path = folder / f"embeddings-{len(shards) + 1:05}.safetensors"
+        save_file({"embeddings": values} | ({} if scales is None else {"scales": scales}), path)
+        shards.append(Shard(path.name, rows, len(values), path.stat().st_size))
+        rows += len(values)
+    Manifest(rows, width, dtype, fingerprint, tuple(shards)).write(folder)
+    return rows
+
+
+def _regrouped(parts: Iterable[Stored], size: int) -> Iterator[Stored]:
+    """The same rows, in parts of exactly `size` rows (the last one may be smaller)."""
+    waiting: list[Stored] = []
+    count = 0
+    for part in parts:
+        start = 0
+        while start < len(part[0]):
+            taken = tuple(None if array is None else array[start : start + size - count] for array in part)
+            waiting.append(taken)
+            start, count = start + len(taken[0]), count + len(taken[0])
+            if count == size:
+                yield _joined(waiting)
+                waiting, count = [], 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Stored]) -> Stored:
+    return tuple(None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*parts, strict=True))

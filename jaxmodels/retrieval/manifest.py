@@ -1,0 +1,97 @@
+"""What a saved index is: the JSON file that says which rows lie in which shard.
+
+`dense_index.json`: format, version, rows, width, dtype, fingerprint, and for each shard its file, first row, number of
+rows and bytes.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from jaxmodels.retrieval.rows import DTYPES
+from jaxmodels.tensor_files.errors import Malformed, brief
+from jaxmodels.tensor_files.safetensors_file import parse_json_object
+
+MANIFEST = "dense_index.json"
+FORMAT = "jaxmodels.DenseIndex"
+BUILD_AGAIN = "copy the folder again, or build the index again"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Rows `first` to `first + rows - 1`, in a file of `bytes` bytes beside the manifest."""
+
+    file: str
+    first: int
+    rows: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    rows: int
+    width: int
+    dtype: np.dtype
+    fingerprint: str | None
+    shards: tuple[Shard, ...]
+
+    def write(self, folder: Path) -> None:
+        described = {**dataclasses.asdict(self), "dtype": self.dtype.name}
+        text = json.dumps({"format": FORMAT, "version": 1, **described}, indent=2)
+        (folder / MANIFEST).write_text(text + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Raises FileNotFoundError where there is none, TensorFileError where it is not a manifest of ours."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise FileNotFoundError(f"no index in {folder}: expected {MANIFEST}, as DenseIndex.save writes it")
+        try:
+            return cls._parsed(parse_json_object(path.read_bytes(), "the manifest"))
+        except Malformed as error:
+            raise error.at(path) from None
+
+    @classmethod
+    def _parsed(cls, found: dict) -> Self:
+        kind = (found.get("format"), found.get("version"))
+        if kind != (FORMAT, 1):
+            raise Malformed(f"format {FORMAT}, version 1", f"{brief(kind[0])}, {brief(kind[1])}", BUILD_AGAIN)
+        dtype, fingerprint = found.get("dtype"), found.get("fingerprint")
+        if dtype not in DTYPES:
+            raise Malformed(f"a dtype of {', '.join(DTYPES)}", brief(dtype), BUILD_AGAIN)
+        if not isinstance(fingerprint, str | None):
+            raise Malformed("a fingerprint that is text or null", brief(fingerprint), BUILD_AGAIN)
+        entries = found.get("shards")
+        if not isinstance(entries, list) or not entries:
+            raise Malformed("a list of shards", brief(entries), BUILD_AGAIN)
+        rows, width = _count(found, "rows"), _count(found, "width")
+        shards, first = tuple(map(_shard, entries)), 0
+        for shard in shards:
+            if shard.first != first:
+                raise Malformed(
+                    f"a shard that begins with row {first}", f"{shard.file} with {shard.first}", BUILD_AGAIN
+                )
+            first += shard.rows
+        if first != rows:
+            raise Malformed(f"shards of {rows} rows in all", f"{first}", BUILD_AGAIN)
+        return cls(rows, width, DTYPES[dtype], fingerprint, shards)
+
+
+def _count(found: dict, key: str, least: int = 1) -> int:
+    value = found.get(key)
+    if type(value) is not int or not least <= value < 2**63:
+        raise Malformed(f"{key} as an integer from {least} on", brief(value), BUILD_AGAIN)
+    return value
+
+
+def _shard(found: object) -> Shard:
+    if not isinstance(found, dict):
+        raise Malformed("file, first, rows and bytes of each shard", brief(found), BUILD_AGAIN)
+    file = found.get("file")
+    # A shard lies beside its manifest: the name of any other file on this machine is not the manifest's to give.
+    if not isinstance(file, str) or file in ("", ".", "..") or Path(file).name != file or "\0" in file:
+        raise Malformed("the names of files beside the manifest", brief(file), BUILD_AGAIN)
+    return Shard(file, _count(found, "first", 0), _count(found, "rows"), _count(found, "bytes"))

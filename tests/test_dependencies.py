@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Which extras each folder may count on.
 FOLDERS = {
-    "jaxmodels": ["chat", "t5"],
+    "jaxmodels": ["chat", "t5", "retrieval", "faiss"],
     "pallas_kernels": [],
     "experiments": ["experiments", "chat"],
     "tests": ["test"],

@@ -2,12 +2,15 @@
 
 A function sets up (loads, converts) and returns a `Job`; what it does is not timed. The kinds of job:
 
-decode(folder, ids, new): greedy continuation of every row of `ids` by `new` tokens; values: the sequences [B,T+new].
+decode(folder, ids, new, beams=1): greedy continuation of every row of `ids` by `new` tokens, or the best of a beam
+    search; values: the sequences [B,T+new].
+decode_mixed(folder, texts, new): the same for `texts` (ids) of different lengths; values: the new tokens [B,new].
 prefill(folder, ids): logits of the last position; values [B,V].
 train(folder, ids): one step of next-token loss and AdamW(1e-4, weight_decay=0.01); value: the loss before the update.
 encode(folder, texts, rows): a vector for every text of `texts` (ids), `rows` at a time; values: the vectors in order.
 long_encode(folder, ids): LED's encoder, the first token global; values: some of its states.
 long_decode(folder, ids, new): what that was is decoded by `new` tokens; values: the sequences [B,1+new].
+long_answer(folder, ids, new, beams): both, with a beam search; values: the same.
 masked_lm(folder, ids): logits of every position; values: some of them.
 load(folder): parameters from the file, and the sum over all of them, so that pages that were only mapped are read too.
 """
@@ -69,6 +72,14 @@ def padded(texts: list[list[int]], places: np.ndarray, width: int = 0) -> TextBa
     for row, place in enumerate(places):
         ids[row, : len(texts[place])] = texts[place]
     return places, ids, (ids != 0).astype(np.int64)
+
+
+def padded_left(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as one batch, padded with 0 on the left: ids and mask [B,T]."""
+    ids = np.zeros((len(texts), max(map(len, texts))), np.int64)
+    for row, text in enumerate(texts):
+        ids[row, ids.shape[1] - len(text) :] = text
+    return ids, (ids != 0).astype(np.int64)
 
 
 def in_order(results: Iterable[tuple[np.ndarray, Any]]) -> list[float]:

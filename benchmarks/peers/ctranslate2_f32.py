@@ -10,7 +10,7 @@ import ctranslate2
 from benchmarks.peers import Job
 
 
-def decode(folder: str, ids: list[list[int]], new: int) -> Job:
+def decode(folder: str, ids: list[list[int]], new: int, beams: int = 1) -> Job:
     prompts = [[str(i) for i in row] for row in ids]
     with tempfile.TemporaryDirectory() as converted:
         # The conversion needs torch, whose memory is not this engine's: hence in another process.
@@ -21,7 +21,8 @@ def decode(folder: str, ids: list[list[int]], new: int) -> Job:
 
     def run():
         # `end_token`: no id ends a row.
-        results = generator.generate_batch(prompts, max_length=new, end_token=[], include_prompt_in_result=False)
+        options = {"max_length": new, "beam_size": beams, "end_token": [], "include_prompt_in_result": False}
+        results = generator.generate_batch(prompts, **options)
         return [row + result.sequences_ids[0] for row, result in zip(ids, results, strict=True)]
 
     return Job(run)

@@ -15,7 +15,7 @@ from transformers import FlaxBertModel, FlaxGPT2LMHeadModel, FlaxRobertaPreLayer
 from benchmarks.peers import Job, as_they_come, in_order, some_logits, total
 
 
-def decode(folder: str, ids: list[list[int]], new: int) -> Job:
+def decode(folder: str, ids: list[list[int]], new: int, beams: int = 1) -> Job:
     model, params = _load(folder)
     prompt = jnp.array(ids, jnp.int32)
 
@@ -25,6 +25,7 @@ def decode(folder: str, ids: list[list[int]], new: int) -> Job:
         # It does not accept None; this id is outside the vocabulary, so that no row ends early.
         eos = model.config.vocab_size
         options = {"max_length": prompt.shape[1] + new, "do_sample": False, "eos_token_id": eos, "pad_token_id": 0}
+        options["num_beams"] = beams
         return model.generate(prompt, params=params, **options).sequences
 
     return Job(lambda: generate(params, prompt).block_until_ready())

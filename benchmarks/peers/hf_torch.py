@@ -10,10 +10,10 @@ from transformers import (
     RobertaPreLayerNormForMaskedLM,
 )
 
-from benchmarks.peers import Job, as_they_come, in_order, some_logits, some_states, total
+from benchmarks.peers import Job, as_they_come, as_values, in_order, padded_left, some_logits, some_states, total
 
 
-def decode(folder: str, ids: list[list[int]], new: int) -> Job:
+def decode(folder: str, ids: list[list[int]], new: int, beams: int = 1) -> Job:
     model, prompt = _model(folder), torch.tensor(ids)
 
     @torch.inference_mode()
@@ -22,10 +22,21 @@ def decode(folder: str, ids: list[list[int]], new: int) -> Job:
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=new,
+            num_beams=beams,
             do_sample=False,
         )
 
     return Job(run)
+
+
+def decode_mixed(folder: str, texts: list[list[int]], new: int) -> Job:
+    model, (ids, mask) = _model(folder), map(torch.from_numpy, padded_left(texts))
+
+    @torch.inference_mode()
+    def run():
+        return model.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False)
+
+    return Job(run, values=lambda sequences: as_values(sequences[:, ids.shape[1] :]))
 
 
 def prefill(folder: str, ids: list[list[int]]) -> Job:
@@ -87,6 +98,16 @@ def long_decode(folder: str, ids: list[list[int]], new: int) -> Job:
     def run():
         mask = inputs["attention_mask"]
         return model.generate(encoder_outputs=encoded, attention_mask=mask, max_new_tokens=new, do_sample=False)
+
+    return Job(run)
+
+
+def long_answer(folder: str, ids: list[list[int]], new: int, beams: int) -> Job:
+    model, inputs = _led(folder, ids)
+
+    @torch.inference_mode()
+    def run():
+        return model.generate(**inputs, max_new_tokens=new, num_beams=beams, do_sample=False)
 
     return Job(run)
 

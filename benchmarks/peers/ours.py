@@ -1,5 +1,6 @@
 """jaxmodels."""
 
+import time
 from functools import partial
 
 import jax
@@ -8,15 +9,58 @@ import numpy as np
 import optax
 
 import jaxmodels as jm
-from benchmarks.peers import Job, in_order, padded, some_logits, some_states, total
+from benchmarks.peers import Job, as_values, in_order, padded, padded_left, some_logits, some_states, total
 from jaxmodels.parameters import abstract
 from jaxmodels.training import abstract_state, init_state, make_step
 
 
-def decode(folder: str, ids: list[list[int]], new: int) -> Job:
+def decode(folder: str, ids: list[list[int]], new: int, beams: int = 1) -> Job:
     model, params = jm.load(folder)
-    prompt = np.array(ids, np.int32)
-    return Job(lambda: jm.generate(model, params, prompt, max_new_tokens=new).sequences.block_until_ready())
+    prompt, options = np.array(ids, np.int32), {"max_new_tokens": new, "num_beams": beams}
+    return Job(lambda: jm.generate(model, params, prompt, **options).sequences.block_until_ready())
+
+
+def decode_mixed(folder: str, texts: list[list[int]], new: int) -> Job:
+    model, params = jm.load(folder)
+    ids, mask = padded_left(texts)
+
+    def run():
+        out = jm.generate(model, params, ids, attention_mask=mask, max_new_tokens=new)
+        return out.sequences.block_until_ready()
+
+    return Job(run, values=lambda sequences: as_values(sequences[:, ids.shape[1] :]))
+
+
+def decode_with(folder: str, ids: list[list[int]], new: int, options: dict) -> Job:
+    """Decoding with these options; what it says is nobody else's."""
+    model, params = jm.load(folder)
+    prompt, options = np.array(ids, np.int32), {"max_new_tokens": new, "key": jax.random.key(0), **options}
+    return Job(lambda: jm.generate(model, params, prompt, **options).sequences.block_until_ready(), values=lambda _: [])
+
+
+def decode_with_each(folder: str, config: dict, ids: list[list[int]], new: int, options: dict[str, dict]) -> Job:
+    """What each set of options takes more than none, with a model so narrow that little else takes time; `folder` is
+    not read."""
+    model = jm.GPT2LMHeadModel(jm.GPT2Config(**config))
+    params, prompt = jm.init(model, jax.random.key(0)), np.array(ids, np.int32)
+
+    def seconds(chosen: dict) -> float:
+        began = time.perf_counter()
+        out = jm.generate(model, params, prompt, max_new_tokens=new, key=jax.random.key(0), **chosen)
+        out.sequences.block_until_ready()
+        return time.perf_counter() - began
+
+    def run():
+        taken = {"nothing": {}, **options}
+        # The best of a few turns: what else the machine does only ever adds.
+        turns = [{name: seconds(chosen) for name, chosen in taken.items()} for _ in range(4)]
+        return {name: min(turn[name] for turn in turns[1:]) / new * 1e6 for name in taken}
+
+    def facts(times: dict[str, float]) -> dict[str, float]:
+        base = times["nothing"]
+        return {"us a token": base} | {f"+ {name}": times[name] - base for name in options}
+
+    return Job(run, values=lambda _: [], facts=facts)
 
 
 def prefill(folder: str, ids: list[list[int]]) -> Job:
@@ -93,6 +137,12 @@ def long_decode(folder: str, ids: list[list[int]], new: int) -> Job:
         return out.sequences.block_until_ready()
 
     return Job(run)
+
+
+def long_answer(folder: str, ids: list[list[int]], new: int, beams: int) -> Job:
+    model, params, inputs = _led(folder, ids)
+    options = {"max_new_tokens": new, "num_beams": beams}
+    return Job(lambda: jm.generate(model, params, **inputs, **options).sequences.block_until_ready())
 
 
 def _led(folder: str, ids: list[list[int]]):

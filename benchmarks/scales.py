@@ -40,6 +40,7 @@ class Scale:
       led: LED config keys; documents: the lengths of two texts for it; summary: tokens that it makes of one.
       depths: numbers of layers; passages, masked: rows and tokens; the rest lengths in tokens.
       paragraphs: lengths of real texts.
+      index: rows and width of an index; searches: queries, and results of each.
     """
 
     model: Mapping[str, float]
@@ -55,6 +56,8 @@ class Scale:
     passages: tuple[int, int]
     masked: tuple[int, int]
     paragraphs: tuple[int, ...]
+    index: tuple[int, int]
+    searches: tuple[int, int]
     bandwidth_mib: int
     gemm_size: int
 
@@ -87,6 +90,8 @@ BASE = Scale(
     passages=(32, 256),
     masked=(8, 512),
     paragraphs=PARAGRAPHS,
+    index=(500_000, 768),
+    searches=(32, 100),
     bandwidth_mib=512,
     gemm_size=2048,
 )
@@ -111,6 +116,8 @@ TINY = Scale(
     passages=(2, 16),
     masked=(2, 16),
     paragraphs=(7, 30, 12, 9, 25, 18, 40, 8),
+    index=(3000, 64),
+    searches=(4, 20),
     bandwidth_mib=8,
     gemm_size=128,
 )

@@ -45,6 +45,11 @@ def longformer_gigaflops(led: Mapping[str, float], length: int) -> float:
     return led["encoder_layers"] * length * (8 * d * d + 4 * d * f + 4 * seen * d) / 1e9
 
 
+def search_gigaflops(rows: int, width: int, queries: int) -> float:
+    """GFLOP of every inner product of an exact search."""
+    return 2 * rows * width * queries / 1e9
+
+
 def embedding_sizes(model: Mapping[str, float]) -> tuple[float, float]:
     """Numbers of elements of the word table (the largest tensor) and the position table."""
     return model["vocab_size"] * model["n_embd"], model["n_positions"] * model["n_embd"]

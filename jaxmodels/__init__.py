@@ -66,7 +66,7 @@ from jaxmodels.generation import (
 )
 from jaxmodels.hub import load, load_rag, save
 from jaxmodels.initialise import init
-from jaxmodels.retrieval import DenseIndex, DeviceRetriever, RagRetriever
+from jaxmodels.retrieval import DenseIndex, DeviceRetriever, FaissIndex, Passages, RagRetriever
 from jaxmodels.surgery import prune_heads, resize_token_embeddings
 from jaxmodels.tensor_files import TensorFileError
 from jaxmodels.tokenization import (
@@ -107,6 +107,7 @@ __all__ = [
     "DPRSpanPrediction",
     "DenseIndex",
     "DeviceRetriever",
+    "FaissIndex",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2DoubleHeadsModelOutput",
@@ -130,6 +131,7 @@ __all__ = [
     "LEDSeq2SeqSequenceClassifierOutput",
     "LEDTokenizer",
     "LengthBatch",
+    "Passages",
     "RagConfig",
     "RagModel",
     "RagRetriever",

@@ -12,11 +12,13 @@ long_encode(folder, ids): LED's encoder, the first token global; values: some of
 long_decode(folder, ids, new): what that was is decoded by `new` tokens; values: the sequences [B,1+new].
 long_answer(folder, ids, new, beams): both, with a beam search; values: the same.
 masked_lm(folder, ids): logits of every position; values: some of them.
+search(folder, rows, width, queries, k): the k largest inner products of random queries with random rows, and which
+    rows they are; `folder` is not read; values: the inner products [queries,k].
 load(folder): parameters from the file, and the sum over all of them, so that pages that were only mapped are read too.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,9 @@ MODULES = {
     "hf-flax": "benchmarks.peers.hf_flax",
     "ctranslate2-f32": "benchmarks.peers.ctranslate2_f32",
     "onnxruntime": "benchmarks.peers.onnx_runtime",
+    "torch": "benchmarks.peers.torch_plain",
+    "numpy": "benchmarks.peers.numpy_plain",
+    "faiss-flat": "benchmarks.peers.faiss_flat",
 }
 
 
@@ -53,6 +58,17 @@ class Job:
 def total(arrays: Iterable[np.ndarray]) -> float:
     """The sum over every tensor, by numpy for every peer: views of the parameters, nothing is copied or compiled."""
     return float(sum(array.sum(dtype=np.float32) for array in arrays))
+
+
+def random_rows(rows: int, width: int, batch: int = 8192) -> Iterator[np.ndarray]:
+    """The same [rows,width] float32 for everyone, batch by batch."""
+    numbers = np.random.default_rng(0)
+    for start in range(0, rows, batch):
+        yield numbers.standard_normal((min(batch, rows - start), width), dtype=np.float32)
+
+
+def random_queries(count: int, width: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((count, width), dtype=np.float32)
 
 
 # What a peer's batch of texts is: their places, and ids and mask [rows,T].

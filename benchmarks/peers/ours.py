@@ -9,7 +9,18 @@ import numpy as np
 import optax
 
 import jaxmodels as jm
-from benchmarks.peers import Job, as_values, in_order, padded, padded_left, some_logits, some_states, total
+from benchmarks.peers import (
+    Job,
+    as_values,
+    in_order,
+    padded,
+    padded_left,
+    random_queries,
+    random_rows,
+    some_logits,
+    some_states,
+    total,
+)
 from jaxmodels.parameters import abstract
 from jaxmodels.training import abstract_state, init_state, make_step
 
@@ -163,6 +174,12 @@ def masked_lm(folder: str, ids: list[list[int]]) -> Job:
     batch = jnp.array(ids, jnp.int32)
     forward = jax.jit(lambda params, batch: model.apply({"params": params}, batch).logits)
     return Job(lambda: forward(params, batch).block_until_ready(), values=some_logits)
+
+
+def search(folder: str, rows: int, width: int, queries: int, k: int) -> Job:
+    index = jm.DenseIndex.from_batches(random_rows(rows, width), rows=rows)
+    questions = jnp.asarray(random_queries(queries, width))
+    return Job(lambda: jax.block_until_ready(index.search(questions, k)), values=lambda found: as_values(found[0]))
 
 
 def memory(folder: str, cls: str, config: dict, ids: list[list[int]], attention: str) -> Job:

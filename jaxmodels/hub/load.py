@@ -13,11 +13,11 @@ from jaxmodels.architectures import config_class, model_class
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
 from jaxmodels.convert import Plan, WeightsError, assemble, plan
-from jaxmodels.hub.commit import finish_save
 from jaxmodels.hub.folder import checkpoint_folder, read_json
 from jaxmodels.parameters import abstract, flatten, initial, unflatten
 from jaxmodels.sharding import Rules, shardings
 from jaxmodels.tensor_files import open_folder
+from jaxmodels.tensor_files.commit import finish_save
 
 
 def load(

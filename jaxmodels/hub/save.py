@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import thaw
 from jaxmodels.convert import WeightsError, export
-from jaxmodels.hub.commit import staged
 from jaxmodels.hub.load import kept_heads
 from jaxmodels.parameters import abstract, flatten
+from jaxmodels.tensor_files.commit import staged
 
 # What an earlier save into the same folder may have left, and a later load would read.
 _STALE = (

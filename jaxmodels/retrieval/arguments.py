@@ -26,7 +26,8 @@ def checked_rows(embeddings, width: int | None = None, start: int = 0):
 
 def _check_finite(rows, start: int) -> None:
     xp = jnp if isinstance(rows, jax.Array) else np
-    finite = np.asarray(xp.isfinite(rows).all(axis=1))
+    with np.errstate(over="ignore"):  # a float64 may be too large for float32, and so becomes infinite
+        finite = np.asarray(xp.isfinite(rows.astype(np.float32, copy=False)).all(axis=1))
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise ValueError(

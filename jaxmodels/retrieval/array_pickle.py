@@ -83,17 +83,17 @@ class _Array:
     def set(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise Malformed("an array's version, shape, dtype, order and bytes", brief(state))
-        _, shape, kind, fortran, data = state
-        self.fill(data, kind, shape, "F" if fortran else "C")
+        _, shape, kind, _, data = state
+        self.fill(data, kind, shape)
 
-    def fill(self, data: object, kind: object, shape: object, order: object) -> None:
-        """A view of the bytes, not a copy."""
-        if not isinstance(data, bytes) or not isinstance(kind, _Kind) or order not in ("C", "F"):
-            raise Malformed("the bytes, dtype and order of an array", f"{brief(kind)}, {brief(order)}")
+    def fill(self, data: object, kind: object, shape: object) -> None:
+        """A view of the bytes, not a copy. Vectors are all that is wanted, so the order of axes makes no difference."""
+        if not isinstance(data, bytes) or not isinstance(kind, _Kind):
+            raise Malformed("the bytes and the dtype of an array", f"{brief(data)[:40]}, {brief(kind)}")
         shape = checked_sizes(shape, "an array's shape")
         if byte_count(shape, kind.dtype.itemsize) != len(data):
             raise Malformed(f"{byte_count(shape, kind.dtype.itemsize)} bytes for shape {shape}", str(len(data)))
-        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+        self.values = np.frombuffer(data, kind.dtype).reshape(shape)
 
 
 _NDARRAY = object()
@@ -107,7 +107,7 @@ def _reconstruct(kind: object, shape: object, code: object) -> _Array:
 
 def _from_buffer(data: object, kind: object, shape: object, order: object) -> _Array:
     array = _Array()
-    array.fill(data, kind, shape, order)
+    array.fill(data, kind, shape)
     return array
 
 

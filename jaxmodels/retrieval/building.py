@@ -15,7 +15,7 @@ from jaxmodels.retrieval.rows import Stored, stored
 
 
 def pieces(embeddings) -> Iterator:
-    """[N, D] in slices of at most 64 MiB."""
+    """[N, D] in slices of at most 16 MiB."""
     rows, width = embeddings.shape
     return (embeddings[part.start : part.stop] for part in ranges(0, rows, 4 * max(width, 1)))
 

@@ -10,11 +10,11 @@ from jax import lax
 
 from jaxmodels.retrieval.layout import Layout
 
-PIECE_BYTES = 64 * 2**20
+PIECE_BYTES = 16 * 2**20
 
 
 def ranges(start: int, stop: int, row_bytes: int) -> Iterator[range]:
-    """Row numbers `start` to `stop - 1` in ranges of at most 64 MiB."""
+    """Row numbers `start` to `stop - 1` in ranges of at most 16 MiB."""
     step = max(1, PIECE_BYTES // row_bytes)
     return (range(first, min(first + step, stop)) for first in range(start, stop, step))
 
@@ -49,6 +49,8 @@ class Filling:
         for i, (_, first) in enumerate(self._places()):
             low, high = max(start, first), min(start + len(values), first + self.layout.shard_rows)
             if low < high:
+                # Otherwise all pieces would wait in memory for the first ones to arrive.
+                self._values[i].block_until_ready()
                 part, place = slice(low - start, high - start), np.int32(low - first)
                 self._values[i] = _write(self._values[i], values[part], place)
                 if scales is not None:

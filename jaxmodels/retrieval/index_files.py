@@ -30,7 +30,7 @@ class IndexFiles:
         if self.folder.is_dir():
             finish_save(self.folder)
         self.manifest = Manifest.read(self.folder)
-        self._arrays = [_opened(self.folder, self.manifest, shard) for shard in self.manifest.shards]
+        self._entries = [_opened(self.folder, self.manifest, shard) for shard in self.manifest.shards]
 
     @cached_property
     def _firsts(self) -> np.ndarray:
@@ -41,14 +41,14 @@ class IndexFiles:
         start, stop = places.start, places.stop
         at = int(np.searchsorted(self._firsts, start, side="right")) - 1
         while start < stop:
-            shard, arrays = self.manifest.shards[at], self._arrays[at]
+            shard, entries = self.manifest.shards[at], self._entries[at]
             end = min(stop, shard.first + shard.rows)
-            part = slice(start - shard.first, end - shard.first)
-            yield start, tuple(None if array is None else array[part] for array in arrays)
+            part = range(start - shard.first, end - shard.first)
+            yield start, (_mapped(entries["embeddings"], part), _mapped(entries.get("scales"), part))
             start, at = end, at + 1
 
 
-def _opened(folder: Path, manifest: Manifest, shard: Shard) -> Stored:
+def _opened(folder: Path, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
     path = folder / shard.file
     if not path.is_file():
         raise TensorFileError(folder / MANIFEST, f"{shard.file} beside it", "no such file", BUILD_AGAIN)
@@ -59,22 +59,23 @@ def _opened(folder: Path, manifest: Manifest, shard: Shard) -> Stored:
     wanted = {"embeddings": (manifest.dtype, (shard.rows, manifest.width))}
     if manifest.dtype == np.int8:
         wanted["scales"] = (np.dtype(np.float32), (shard.rows,))
-    if {name: (entry.dtype, entry.shape) for name, entry in found.items()} != wanted:
-        raise TensorFileError(path, _described(wanted), _described(_kinds(found)), BUILD_AGAIN)
-    return _mapped(found["embeddings"]), _mapped(found["scales"]) if "scales" in found else None
-
-
-def _kinds(entries: dict[str, TensorEntry]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    return {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
+    kinds = {name: (entry.dtype, entry.shape) for name, entry in found.items()}
+    if kinds != wanted:
+        raise TensorFileError(path, _described(wanted), _described(kinds), BUILD_AGAIN)
+    return found
 
 
 def _described(kinds: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> str:
     return ", ".join(f"{brief(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(kinds.items())) or "no tensor"
 
 
-def _mapped(entry: TensorEntry) -> np.ndarray:
-    [(offset, _)] = entry.spans
-    return np.memmap(entry.path, entry.dtype, "r", offset, entry.shape)
+def _mapped(entry: TensorEntry | None, part: range) -> np.ndarray | None:
+    """Only these rows, so that the pages of a whole index never count as this process's memory."""
+    if entry is None:
+        return None
+    [(offset, size)] = entry.spans
+    start = offset + part.start * (size // entry.shape[0])
+    return np.memmap(entry.path, entry.dtype, "r", start, (len(part), *entry.shape[1:]))
 
 
 def write_index(

@@ -16,6 +16,10 @@ from jaxmodels.tokenization.encoding import BatchEncoding
 class Index(Protocol):
     """What a retriever needs of an index of N vectors of width D."""
 
+    @property
+    def size(self) -> int:
+        """N."""
+
     def search(self, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
         """Scores and ids [B,k] of the nearest to queries [B,D]; an id of -1 is none."""
 
@@ -33,6 +37,9 @@ class RagRetriever:
 
     Args:
       index: finds ids. passages: (title, text) by id: `Passages`, or any sequence of pairs or of dicts with these keys.
+
+    Raises:
+      ValueError: another number of passages than of rows in the index.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class RagRetriever:
         self.config = config
         self.question_encoder_tokenizer, self.generator_tokenizer = question_encoder_tokenizer, generator_tokenizer
         self.index, self.passages = index, passages
+        if len(passages) != index.size:
+            raise ValueError(f"the index has {index.size} rows, and there are {len(passages)} passages; one for each")
         self.ctx_encoder_tokenizer: Tokenizer | None = None
         self.document_length = 0
 

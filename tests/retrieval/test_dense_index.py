@@ -44,7 +44,8 @@ def test_any_number_of_rows_and_results(mesh, rows, k):
 def test_rows_in_several_spans_and_blocks_are_joined_in_order(rows, k, monkeypatch):
     monkeypatch.setattr(search, "SCORE_BYTES", 4 * 4 * 384)
     monkeypatch.setattr(search, "BLOCK", {"cpu": 256})
-    table, queries = whole_numbers(rows, 8), whole_numbers(4, 8, seed=1)
+    # Only the padding would have a score of zero.
+    table, queries = -np.abs(whole_numbers(rows, 8)) - 1, np.abs(whole_numbers(4, 8, seed=1)) + 1
     jax.clear_caches()
     scores, ids = DenseIndex(table).search(queries, k)
     jax.clear_caches()
@@ -83,11 +84,15 @@ def test_int8_rows_use_the_whole_range_and_rows_of_zeros_stay_zero():
     np.testing.assert_allclose(index.vectors(np.arange(4)), rows, rtol=0.01)
 
 
+@pytest.mark.parametrize(("rows", "k"), [(300, 300), (1999, 3)])
 @pytest.mark.parametrize("mesh", ["one", "four of eight"])
-def test_padding_is_never_found_where_all_scores_are_negative(mesh):
-    rows = -np.abs(normal(300, 8)) - 1
-    scores, ids = on(mesh, rows).search(np.ones((2, 8)), 300)
-    assert sorted(np.asarray(ids)[0].tolist()) == list(range(300)) and np.asarray(scores).max() < -8
+def test_padding_is_never_found_where_all_scores_are_negative(mesh, rows, k):
+    table, queries = -np.abs(whole_numbers(rows, 8)) - 1, np.ones((2, 8), np.float32)
+    scores, ids = on(mesh, table).search(queries, k)
+    np.testing.assert_array_equal(ids, best(table, queries, k)[1])
+    np.testing.assert_array_equal(scores, best(table, queries, k)[0])
+    _, ids = on(mesh, table).search_approximate(queries, k)
+    assert np.asarray(ids).max() < rows
 
 
 @pytest.mark.parametrize("mesh", ["one", "eight"])
@@ -244,6 +249,8 @@ REFUSED = {
         "row 12 holds a NaN.* 1 more",
     ),
     "infinity": (lambda: DenseIndex(np.full((3, 4), np.inf)), "row 0 holds a NaN or an infinity"),
+    "too large": (lambda: DenseIndex(np.full((3, 4), 1e300)), "row 0 holds a NaN or an infinity, as do 2"),
+    "NaN in a JAX array": (lambda: DenseIndex(jnp.full((3, 4), jnp.nan)), "row 0 holds a NaN"),
     "no rows": (lambda: DenseIndex(np.ones((0, 4))), "between 1 and"),
     "no batches": (lambda: DenseIndex.from_batches([]), "no embeddings"),
     "rank 1": (lambda: DenseIndex(np.ones(4)), r"\[rows, width\]"),

@@ -136,6 +136,11 @@ def test_what_does_not_fit_is_refused_by_name(parts, squad):
     vectors = np.zeros((2, WIDTH), np.float32)
     with pytest.raises(ValueError, match="ask"):
         device.find(None, vectors, 2)
+    with pytest.raises(ValueError, match=f"the index has {PASSAGES} rows, and there are 1 passages"):
+        jm.RagRetriever(
+            parts.config, parts.question_encoder_tokenizer, parts.generator_tokenizer,
+            index=parts.index, passages=[("a", "b")],
+        )  # fmt: skip
     with pytest.raises(ValueError, match="2 questions came with 1 vectors"):
         parts(np.zeros((2, 4), int), vectors[:1])
     host = jm.RagRetriever(

@@ -22,6 +22,7 @@ from jaxmodels.generation.search import Criterion, Search, Terms
 from jaxmodels.generation.single import Single
 from jaxmodels.generation.stopping import Decodes
 from jaxmodels.generation.warpers import Warpers, spread
+from jaxmodels.layers.cache import kind_of
 
 ASKED = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
@@ -60,7 +61,8 @@ def call(
     config = GenerationConfig.merge(model.config, extras.generation_config, options)
     config.check_vocabulary(model.config.vocab_size)
     _check_call(config, extras)
-    called = family.prepare(model, params, config, input_ids, attention_mask, further, extras.cache_dtype)
+    cache_dtype = None if extras.cache_dtype is None else jnp.dtype(extras.cache_dtype)
+    called = family.prepare(model, params, config, input_ids, attention_mask, further, cache_dtype)
     beginning = called.beginning.shape[1]
     new = config.new_tokens(beginning)
     if called.longest + new > model.max_tokens:
@@ -123,6 +125,8 @@ def _check_call(config: GenerationConfig, extras: Extras) -> None:
         raise ValueError("a streamer needs num_beams=1: what beams begin with may not be what they end with")
     if config.stop_strings and extras.tokenizer is None:
         raise ValueError("stop_strings needs tokenizer=, to read the text")
+    if extras.cache_dtype is not None:
+        kind_of(extras.cache_dtype)
 
 
 def _streaming(streamer: Streamer | None, rows: int):

@@ -128,11 +128,11 @@ class GenerationConfig:
     decoder_start_token_id: int | None = None
 
     def __post_init__(self):
-        """Lists become tuples, one id a tuple of one, None the default."""
+        """Lists become tuples, one id a tuple of one, None the default, or for `top_k` off."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is None and field.default is not None:
-                value = field.default
+                value = 0 if field.name == "top_k" else field.default
             elif field.name in CONVERTERS:
                 value = CONVERTERS[field.name](field.name, value)
             object.__setattr__(self, field.name, value)

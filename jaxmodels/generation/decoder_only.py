@@ -133,16 +133,19 @@ def prepare(
     ids, mask = np.repeat(ids, copies, axis=0), np.repeat(mask, copies, axis=0)
     width = bucket(ids.shape[1])
     filled = fill_batch(ids)
+    guide = _guide(model, config, further, ids, copies)
     prompts = Continuation(
         beginning=jnp.asarray(pad_left(filled, width)),
         mask=jnp.asarray(pad_left(fill_batch(mask), width)),
         given=jnp.int32(ids.shape[1]),
         real=jnp.int32(ids.shape[0]),
-        guide=_guide(model, config, further, ids, copies),
+        guide=guide,
         model=model,
         cache_dtype=cache_dtype,
     )
-    return Called(prompts, ids, int(mask.sum(axis=1).max()), pad_left(filled, width, NOTHING), *ids.shape)
+    texts = [mask] if guide is None else [mask, np.asarray(guide.mask)]
+    longest = max(int(flags.sum(axis=1).max()) for flags in texts)
+    return Called(prompts, ids, longest, pad_left(filled, width, NOTHING), *ids.shape)
 
 
 def _guide(model, config: GenerationConfig, further, ids: np.ndarray, copies: int) -> Unconditional | None:

@@ -34,7 +34,7 @@ class Program:
 
     def run(self, config: GenerationConfig, new: int, tokenizer, *, warming: bool) -> tuple[Carry, int]:
         """What the loop carried in the end, and how many columns it generated."""
-        before = recompiles.compiled()
+        before = recompiles.counts()
         clock = None if config.max_time is None else Clock(config.max_time)
         strings = StopStrings(config.stop_strings, tokenizer, self.search.terms) if config.stop_strings else None
         if clock is None and strings is None:
@@ -45,8 +45,6 @@ class Program:
             # What was streamed cannot be taken back: look at the text after every token then.
             stretch = STRETCH if self.stream is None else 1
             carry = in_stretches(self.begin, self.more, new, clock, strings, stretch)
-        if recompiles.compiled() > before:
-            arguments = {"params": self.params, "prompts": self.prompts, "search": self.search, "stream": self.stream}
-            recompiles.note(arguments, {"room": self.room, "asked": self.asked})
+        recompiles.note(before, {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         generated = int(jax.block_until_ready(carry).progress.text.generated)
-        return carry, generated if strings is None else strings.columns(carry)
+        return carry, generated if strings is None else strings.columns(carry, int(self.prompts.real))

@@ -2,15 +2,18 @@
 
 import collections
 import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxmodels.generation import loop
 
 Signature = dict[str, str]
 
 KEPT = 1000
+FLAX = ("parent", "name")  # fields of every module
 _programs: collections.deque["Program"] = collections.deque(maxlen=KEPT)
 
 
@@ -27,21 +30,24 @@ class Program:
     changes: tuple[str, ...]
 
 
+def counts() -> dict[str, int]:
+    """How often each part of the decoding loop has been compiled in this process."""
+    programs: dict[str, Any] = {"start": loop.start, "go on": loop.go_on}
+    return {name: program._cache_size() for name, program in programs.items()}
+
+
 def compiled() -> int:
     """Decoding loops that have been compiled in this process."""
-    programs: tuple[Any, ...] = (loop.start, loop.go_on)
-    return sum(program._cache_size() for program in programs)
+    return sum(counts().values())
 
 
-def note(arguments: dict[str, Any], static: dict[str, Any]) -> None:
-    """Records that these arguments compiled a program."""
-    signature = {name: repr(value) for name, value in static.items()}
-    for name, tree in arguments.items():
-        leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-        signature[f"{name}, its parts"] = _parts(tree, structure)
-        for path, leaf in leaves:
-            signature[name + jax.tree_util.keystr(path)] = str(jax.typeof(leaf))
-    _programs.append(Program(signature, _nearest_changes(signature)))
+def note(before: dict[str, int], arguments: dict[str, Any]) -> None:
+    """Records what these arguments compiled since the counts were those."""
+    for name in (name for name, count in counts().items() if count > before[name]):
+        signature = dict(_described("part", name))
+        for argument, value in arguments.items():
+            signature |= _described(argument, value)
+        _programs.append(Program(signature, _nearest_changes(signature)))
 
 
 def explain_recompiles() -> str:
@@ -57,10 +63,25 @@ def explain_recompiles() -> str:
     return "\n".join(lines)
 
 
-def _parts(tree: Any, structure: Any) -> str:
-    """The structure in a line; of a model's parameters only a hash would be readable."""
-    text = str(structure)
-    return text if len(text) < 2000 else f"{structure.num_leaves} arrays, structure {hash(text) & 0xFFFFFF:06x}"
+def _described(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """What a program is compiled for: shape and type of every array, all else by its value."""
+    if dataclasses.is_dataclass(value):
+        yield name, type(value).__name__
+        for field in dataclasses.fields(value):
+            if field.name not in FLAX:
+                yield from _described(f"{name}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _described(f"{name}[{key!r}]", part)
+    elif isinstance(value, tuple | list):
+        for number, part in enumerate(value):
+            yield from _described(f"{name}[{number}]", part)
+    elif isinstance(value, jax.Array | np.ndarray | np.generic):
+        yield name, str(jax.typeof(value))
+    elif isinstance(value, jax.tree_util.Partial):
+        yield name, repr(value.func)
+    else:
+        yield name, repr(value)
 
 
 def _nearest_changes(signature: Signature) -> tuple[str, ...]:

@@ -61,10 +61,10 @@ class StopStrings:
         progress = replace(carry.progress, text=replace(text, ids=jnp.asarray(ids)), done=jnp.asarray(done))
         return replace(carry, progress=progress)
 
-    def columns(self, carry: Carry) -> int:
-        """Generated columns up to the end of the last row."""
+    def columns(self, carry: Carry, rows: int) -> int:
+        """Generated columns up to the end of the last of so many rows; the others fill a bucket."""
         text = carry.progress.text
-        ids = np.asarray(text.ids)[:, text.prompt : int(text.end)]
+        ids = np.asarray(text.ids)[:rows, text.prompt : int(text.end)]
         ended = np.isin(ids, self.eos)
         ends = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, ids.shape[1])
         for row, end in self.ends.items():

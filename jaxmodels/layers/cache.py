@@ -109,6 +109,18 @@ def _quantized(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 AnyKeyValue = KeyValue | QuantizedKeyValue
 
 
+def kind_of(dtype) -> type[AnyKeyValue]:
+    """What keeps keys and values of that dtype.
+
+    Raises:
+      ValueError: it is neither floating nor int8.
+    """
+    dtype = jnp.dtype(dtype)
+    if not (jnp.issubdtype(dtype, jnp.floating) or dtype == jnp.int8):
+        raise ValueError(f"the dtype of a cache is floating or int8, got {dtype}")
+    return QuantizedKeyValue if dtype == jnp.int8 else KeyValue
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Branches:
@@ -176,9 +188,7 @@ class Cache:
         if batch < 1 or length < 1:
             raise ValueError(f"a cache needs a batch and a length of at least 1, got batch={batch}, length={length}")
         dtype = jnp.dtype(dtype)
-        if not (jnp.issubdtype(dtype, jnp.floating) or dtype == jnp.int8):
-            raise ValueError(f"the dtype of a cache is floating or int8, got {dtype}")
-        kind = QuantizedKeyValue if dtype == jnp.int8 else KeyValue
+        kind = kind_of(dtype)
         entries = tuple(LayerCache(kind.zeros(batch, length, heads, head_dim, dtype)) for _ in range(layers))
         return cls(entries, jnp.zeros((batch, length), bool), jnp.zeros((), jnp.int32))
 

@@ -50,7 +50,7 @@ def programs(model, params, calls, rows=2):
 def explained(model, params, calls, **more) -> str:
     """What the explanation says of the last program, which these calls compiled."""
     assert programs(model, params, calls, **more) == 1
-    return jm.explain_recompiles().splitlines()[-1]
+    return jm.explain_recompiles().splitlines()[-1].split(": ", 1)[1]
 
 
 def sampled(seed=1, **options):
@@ -125,22 +125,35 @@ def test_another_callback_and_another_key_compile_nothing(gpt2):
     assert call(lambda tokens: None, 1, prefix_allowed_tokens_fn=lambda example, ids: [7, 8]) == 0
 
 
-def test_the_explanation_names_what_was_new(gpt2):
-    base = {"max_new_tokens": 6, "repetition_penalty": 1.5, "bad_words_ids": [[5]]}
+NEW = {
+    "prompts.beginning: int32[2,32] -> int32[2,48]; prompts.mask: int32[2,32] -> int32[2,48]": (40, {}),
+    "room: 32 -> 48": (10, {"max_new_tokens": 40}),
+    "asked[0]: absent -> 'output_scores'": (10, {"output_scores": True}),
+    "search.terms.eos: int32[1] -> int32[2]": (10, {"eos_token_id": [3, 4]}),
+    "prompts.cache_dtype: None -> dtype('int8')": (10, {"cache_dtype": "int8"}),
+    "search.terms.processors[1]: absent -> NoRepeatedNgrams; search.terms.processors[1].size: absent -> int32[]": (
+        10,
+        {"no_repeat_ngram_size": 3},
+    ),
+    "part: 'start' -> 'go on'": (10, {"max_time": 1e6}),
+}
+
+
+def test_the_explanation_names_what_was_new_and_nothing_else(gpt2):
+    base = {"max_new_tokens": 20, "repetition_penalty": 1.5}
     assert programs(*gpt2, [(10, base)]) == 1
-    assert "prompts.beginning" in explained(*gpt2, [(40, base)]) and "[2,32] -> int32[2,48]" in last()
-    assert "room: 32 -> 48" in explained(*gpt2, [(10, {**base, "max_new_tokens": 40})])
-    assert "asked: () -> ('output_scores',)" in explained(*gpt2, [(10, {**base, "output_scores": True})])
-    assert "search.terms.eos" in explained(*gpt2, [(10, {**base, "eos_token_id": [3, 4]})])
-    assert "[1] -> int32[2]" in last()
-    assert "search.warpers.temperature: absent ->" in explained(*gpt2, [(10, {**base, **sampled(temperature=0.5)})])
-    five = {**base, "bad_words_ids": [[n] for n in range(5, 10)]}
-    assert "search.terms.processors[1].bias: float32[4] -> float32[6]" in explained(*gpt2, [(10, five)])
-    assert "NoRepeatedNgrams" in explained(*gpt2, [(10, {**base, "no_repeat_ngram_size": 3})])
+    for change, (length, options) in NEW.items():
+        assert explained(*gpt2, [(length, {**base, **options})]) == change
 
 
-def last() -> str:
-    return jm.explain_recompiles().splitlines()[-1]
+@pytest.mark.slow
+def test_the_explanation_names_what_was_new_in_a_beam_search(gpt2):
+    base = {"max_new_tokens": 20, "num_beams": 2, "diversity_penalty": 0.0}
+    assert "search: Single -> BeamSearch; " in explained(*gpt2, [(10, base)])
+    changed = {"num_beams": 3}, {"early_stopping": "never"}, {"num_beam_groups": 2, "diversity_penalty": 1.0}
+    assert explained(*gpt2, [(10, {**base, **changed[0]})]) == "search.width: 2 -> 3"
+    assert explained(*gpt2, [(10, {**base, **changed[1]})]) == "search.early_stopping: False -> 'never'"
+    assert "search.groups: 1 -> 2" in explained(*gpt2, [(10, {**base, **changed[2]})])
 
 
 def test_nothing_is_explained_that_did_not_compile(gpt2):
@@ -149,13 +162,42 @@ def test_nothing_is_explained_that_did_not_compile(gpt2):
     assert jm.explain_recompiles() == before
 
 
-def test_warmup_compiles_what_is_then_used(gpt2):
-    options = {"num_beams": 3, "repetition_penalty": 1.5}
-    sizes = {"prompt_lengths": [20, 40], "batch_sizes": [1], "max_new_tokens": 20}
-    assert jm.warmup(*gpt2, **sizes, **options) == 2
+WARM = {
+    "beams": ({"num_beams": 3, "repetition_penalty": 1.5}, 1),
+    "stretches": ({"max_time": 1e-9, "repetition_penalty": 1.5}, 2),  # a loop that begins and one that goes on
+    "all at once": (
+        {
+            "do_sample": True,
+            "top_p": 0.5,
+            "key": jax.random.key(0),
+            "streamer": lambda tokens: None,
+            "prefix_allowed_tokens_fn": lambda example, ids: [5, 6],
+            "stopping_criteria": (),
+        },
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WARM)
+def test_warmup_compiles_what_is_then_used(name, gpt2):
+    options, parts = WARM[name]
+    sizes = {"prompt_lengths": [20], "batch_sizes": [1], "max_new_tokens": 20}
+    assert jm.warmup(*gpt2, **sizes, **options) == parts
     assert jm.warmup(*gpt2, **sizes, **options) == 0
-    calls = [(n, {**options, "repetition_penalty": 1 + n / 50, "max_new_tokens": 1 + n // 2}) for n in range(1, 49, 5)]
+    later = {"max_time": 1e6} if "max_time" in options else {}
+    calls = [(n, {**options, **later, "max_new_tokens": 6 + n // 2}) for n in range(1, 33, 5)]
     assert programs(*gpt2, calls, rows=1) == 0
+
+
+@pytest.mark.slow
+def test_warmup_of_several_sizes_of_an_encoder_decoder(bart):
+    sizes = {"prompt_lengths": [9, 30, 40], "batch_sizes": [1, 2], "max_new_tokens": 12}
+    assert jm.warmup(bart.model, bart.params, **sizes, num_beams=2) == 4
+    before = recompiles.compiled()
+    for rows, length in ((1, 3), (2, 20), (1, 44), (2, 48)):
+        jm.generate(bart.model, bart.params, np.full((rows, length), 7), max_new_tokens=10, num_beams=2)
+    assert recompiles.compiled() == before
 
 
 def test_buckets_cover_and_waste_at_most_half():

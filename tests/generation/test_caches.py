@@ -1,0 +1,60 @@
+"""Generating with caches of fewer bits: mostly the same ids (`properties/test_cache_types.py` measures the logits)."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lively import UNHEARD, ours, padded, texts
+
+from jaxmodels.generation import recompiles
+
+PAD, PROMPT, NEW = 4, 9, 24
+OPTIONS = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": UNHEARD}
+BEAMS = {"num_beams": 3, "num_return_sequences": 3}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    ids, mask = padded(texts(8, PROMPT, seed=2), [9, 4, 7, 9, 2, 5, 6, 3], PAD, "left")
+    return {"ids": ids, "attention_mask": mask}
+
+
+def generated(gpt2, batch, **options):
+    return np.asarray(ours(gpt2, **batch, **OPTIONS, **options).sequences)[:, PROMPT:]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_greedy_ids_are_mostly_those_of_float32(dtype, gpt2, batch):
+    """What a row says after its first other token is another text: up to there it counts."""
+    expected, got = generated(gpt2, batch), generated(gpt2, batch, cache_dtype=dtype)
+    same = np.cumprod(expected == got, axis=1).sum(axis=1)
+    assert same.mean() > 0.9 * NEW, same
+    assert len({tuple(row) for row in got.tolist()}) > 1
+
+
+def test_beams_share_an_int8_cache_and_find_mostly_the_same(gpt2, batch):
+    expected = ours(gpt2, **batch, **OPTIONS, **BEAMS)
+    got = ours(gpt2, **batch, **OPTIONS, **BEAMS, cache_dtype="int8")
+    np.testing.assert_allclose(got.sequences_scores, expected.sequences_scores, rtol=0.03)
+    same = [
+        len({tuple(row) for row in mine} & {tuple(row) for row in other})
+        for mine, other in zip(
+            np.asarray(got.sequences).reshape(8, 3, -1).tolist(),
+            np.asarray(expected.sequences).reshape(8, 3, -1).tolist(),
+            strict=True,
+        )
+    ]
+    assert np.mean(same) > 0.6 * 3, same
+
+
+def test_a_row_is_the_same_alone_with_an_int8_cache(gpt2, batch):
+    whole = generated(gpt2, batch, cache_dtype="int8")
+    alone = generated(gpt2, {name: array[1:2] for name, array in batch.items()}, cache_dtype="int8")
+    np.testing.assert_array_equal(alone[0], whole[1])
+
+
+def test_the_type_of_a_cache_compiles_once_however_it_is_written(gpt2, batch):
+    generated(gpt2, batch, cache_dtype="bfloat16")
+    before = recompiles.compiled()
+    for same in (jnp.bfloat16, jnp.dtype("bfloat16")):
+        generated(gpt2, batch, cache_dtype=same)
+    assert recompiles.compiled() == before

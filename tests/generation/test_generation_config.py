@@ -1,0 +1,191 @@
+"""`GenerationConfig`: files, priorities, warnings (PARITY N2, N14; REFERENCE_NOTES 7)."""
+
+import dataclasses
+import json
+import warnings
+
+import pytest
+import transformers
+
+import jaxmodels as jm
+from jaxmodels import GenerationConfig
+
+# A value other than the default for every field.
+VALUES = {
+    "max_new_tokens": 7,
+    "max_length": 33,
+    "min_length": 3,
+    "min_new_tokens": 2,
+    "max_time": 1.5,
+    "stop_strings": ["a", "bc"],
+    "early_stopping": "never",
+    "do_sample": True,
+    "num_beams": 4,
+    "temperature": 0.7,
+    "top_k": 9,
+    "top_p": 0.9,
+    "min_p": 0.1,
+    "typical_p": 0.8,
+    "epsilon_cutoff": 0.01,
+    "eta_cutoff": 0.02,
+    "repetition_penalty": 1.2,
+    "encoder_repetition_penalty": 1.1,
+    "length_penalty": 2.0,
+    "no_repeat_ngram_size": 3,
+    "encoder_no_repeat_ngram_size": 2,
+    "bad_words_ids": [[5], [6, 7]],
+    "sequence_bias": {(5,): 1.5, (6, 7): -2.0},
+    "guidance_scale": 1.5,
+    "renormalize_logits": True,
+    "remove_invalid_values": True,
+    "forced_bos_token_id": 8,
+    "forced_eos_token_id": [9, 10],
+    "forced_decoder_ids": [[1, 5], [2, None]],
+    "exponential_decay_length_penalty": (5, 1.1),
+    "suppress_tokens": [11],
+    "begin_suppress_tokens": [12, 13],
+    "num_return_sequences": 3,
+    "output_scores": True,
+    "output_logits": True,
+    "output_attentions": True,
+    "output_hidden_states": True,
+    "eos_token_id": [3, 4],
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "decoder_start_token_id": 2,
+}
+GROUPS = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}
+# Beams have no stop strings, and groups do not sample.
+FITTING = {name: value for name, value in VALUES.items() if name != "stop_strings"}
+
+
+def test_every_field_has_a_value_here():
+    assert {field.name for field in dataclasses.fields(GenerationConfig)} == VALUES.keys() | GROUPS.keys()
+
+
+@pytest.mark.parametrize("values", [FITTING, GROUPS, {"stop_strings": ["a", "bc"]}, {}], ids=len)
+def test_N14_what_is_saved_is_loaded(values, tmp_path):
+    config = GenerationConfig(**values)
+    config.save_pretrained(tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path) == config
+    assert GenerationConfig.from_dict(config.to_dict()) == config
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == config.to_dict()
+    assert config.to_dict().keys() == values.keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["generation_config.json"]
+
+
+def test_N14_a_file_of_the_reference_means_the_same_here(tmp_path):
+    later = {
+        "output_logits",
+        "min_p",
+        "forced_decoder_ids",
+        "stop_strings",
+    }  # 4.57 writes them otherwise, or not at all
+    values = {name: value for name, value in FITTING.items() if name not in later}
+    values["sequence_bias"] = [[[5], 1.5], [[6, 7], -2.0]]  # JSON has no tuples for keys
+    transformers.GenerationConfig(**values, return_dict_in_generate=True).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert GenerationConfig.from_pretrained(tmp_path) == GenerationConfig(**values)
+
+
+def test_N14_the_reference_reads_what_is_saved_here(tmp_path):
+    GenerationConfig(**FITTING).save_pretrained(tmp_path)
+    theirs = transformers.GenerationConfig.from_pretrained(tmp_path)
+    for name in ("max_new_tokens", "top_p", "bad_words_ids", "eos_token_id", "early_stopping", "num_return_sequences"):
+        assert getattr(theirs, name) == VALUES[name], name
+
+
+def test_N14_unknown_settings_are_named_and_notes_are_not():
+    with pytest.warns(UserWarning, match="mean nothing here: my_setting, watermarking_config"):
+        GenerationConfig.from_dict({"watermarking_config": {}, "my_setting": 1, "top_k": 3})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        notes = {"_from_model_config": True, "transformers_version": "4.37.2", "use_cache": True}
+        assert GenerationConfig.from_dict(notes) == GenerationConfig()
+
+
+def test_N14_none_is_the_default_and_of_top_k_off():
+    values = {field.name: None for field in dataclasses.fields(GenerationConfig)}
+    assert GenerationConfig(**values) == GenerationConfig(top_k=0)
+
+
+def test_ids_may_be_one_or_several_and_negative_ends_are_none():
+    assert GenerationConfig(eos_token_id=3, forced_eos_token_id=4) == GenerationConfig(
+        eos_token_id=[3], forced_eos_token_id=[4]
+    )
+    assert GenerationConfig(eos_token_id=[-1, 3]).eos_token_id == (3,)
+    assert GenerationConfig(sequence_bias=[[[5], 1.5], [[6, 7], -2.0]]) == GenerationConfig(
+        sequence_bias={(5,): 1.5, (6, 7): -2.0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not JSON"), ("[1]", "holds a JSON object, got list"), ('{"top_p": 2}', "top_p")]
+)
+def test_a_damaged_file_is_refused_by_name(text, message, tmp_path):
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        GenerationConfig.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        GenerationConfig.from_pretrained(tmp_path / "elsewhere")
+
+
+MODEL = jm.GPT2Config(eos_token_id=7, pad_token_id=0, bos_token_id=1).replace(
+    generation={"max_new_tokens": 5, "eos_token_id": [8, 9], "top_k": 3, "do_sample": True}
+)
+
+
+def test_N14_the_call_wins_over_the_checkpoint_s_settings_and_they_over_its_config():
+    merged = GenerationConfig.merge(MODEL, None, {"top_k": 4})
+    assert (merged.top_k, merged.max_new_tokens, merged.eos_token_id) == (4, 5, (8, 9))
+    assert (merged.pad_token_id, merged.bos_token_id) == (0, 1)
+    assert GenerationConfig.merge(MODEL.replace(generation={}), None, {}).eos_token_id == (7,)
+    assert GenerationConfig.merge(MODEL, None, {"eos_token_id": None}).eos_token_id == ()
+
+
+def test_N14_a_given_configuration_replaces_the_checkpoint_s_but_for_ids_that_it_leaves_open():
+    given = GenerationConfig(max_new_tokens=6, pad_token_id=2)
+    merged = GenerationConfig.merge(MODEL, given, {"num_beams": 2})
+    assert (merged.max_new_tokens, merged.num_beams, merged.top_k, merged.do_sample) == (6, 2, 50, False)
+    assert (merged.pad_token_id, merged.bos_token_id, merged.eos_token_id) == (2, 1, (7,))
+    assert given == GenerationConfig(max_new_tokens=6, pad_token_id=2)
+
+
+def merged(**call):
+    return GenerationConfig.merge(MODEL.replace(generation={}), None, call)
+
+
+def test_N2_max_new_tokens_wins_with_a_warning():
+    with pytest.warns(UserWarning, match="both max_new_tokens and max_length were given; max_new_tokens wins"):
+        assert merged(max_new_tokens=3, max_length=50).new_tokens(10) == 3
+    assert merged(max_length=50).new_tokens(10) == 40
+    assert merged().new_tokens(4) == 16
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        ({"temperature": 0.5, "top_p": 0.9}, "temperature, top_p"),
+        ({"top_k": 10}, "top_k"),
+        ({"typical_p": 0.5, "num_beams": 3}, "typical_p"),
+        ({"length_penalty": 2.0, "early_stopping": True}, "early_stopping, length_penalty"),
+    ],
+)
+def test_N14_options_without_effect_are_said(call, named):
+    with pytest.warns(UserWarning, match=f"^{named}: without effect"):
+        merged(**call)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"do_sample": True, "temperature": 0.5, "top_k": 10},
+        {"num_beams": 2, "length_penalty": 2.0, "early_stopping": True},
+        {"temperature": 1.0, "top_k": 50, "length_penalty": 1.0},
+    ],
+)
+def test_options_with_effect_or_at_their_defaults_are_not(call):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merged(**call)

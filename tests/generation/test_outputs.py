@@ -1,0 +1,136 @@
+"""What `generate` returns of every step: scores, logits, attentions, hidden states (PARITY N11, X1)."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from lively import UNHEARD, equal_scores, often_said, ours, padded, texts, theirs
+from parity.reference import close
+
+import jaxmodels as jm
+
+PAD, PROMPT, NEW = 4, 7, 6
+EVERYTHING = {name: True for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states")}
+BEAMS = {"num_beams": 3, "num_return_sequences": 2}
+
+
+@pytest.fixture(scope="module")
+def batches():
+    rows = texts(3, PROMPT, seed=2)
+    return {side: padded(rows, [PROMPT, 4, 5], PAD, side) for side in ("left", "right")}
+
+
+def both_ways(pair, batch, **options):
+    ids, mask = batch
+    options = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": UNHEARD, "attention_mask": mask, **options}
+    got = ours(pair, ids, **EVERYTHING, **options)
+    return got, theirs(pair, ids, **options, **{k: v for k, v in EVERYTHING.items() if k != "output_scores"})
+
+
+def steps_agree(got, expected, name, real=None):
+    """[L,N,...] for every step; of the first one only the real tokens, bool [N,T], mean something."""
+    assert len(got[name]) == len(expected[name]) == NEW, name
+    for step, (mine, layers) in enumerate(zip(got[name], expected[name], strict=True)):
+        mine, layers = np.asarray(mine), np.stack([layer.numpy() for layer in layers])
+        assert mine.shape == layers.shape, f"{name}, step {step}: {mine.shape}, expected {layers.shape}"
+        if real is not None and step == 0:
+            queries = np.moveaxis(mine, -2, 2), np.moveaxis(layers, -2, 2)  # tokens after rows
+            mine, layers = (array[:, real] for array in queries)
+        close(mine, layers, f"{name}, step {step}", tolerance=1e-4)
+
+
+def scores_agree(got, expected):
+    for name in ("scores", "logits"):
+        equal_scores(got[name], expected[name], name)
+
+
+def transitions_agree(pair, got, expected):
+    for normalize in (False, True):
+        of_beams = {"beam_indices": expected.beam_indices} if "beam_indices" in expected else {}
+        their = pair.reference.compute_transition_scores(
+            expected.sequences, expected.scores, **of_beams, normalize_logits=normalize
+        )
+        mine = jm.compute_transition_scores(got.sequences, got.scores, got.beam_indices, normalize_logits=normalize)
+        finite = np.isfinite(their.numpy())
+        np.testing.assert_array_equal(np.isfinite(mine), finite)
+        close(np.asarray(mine)[finite], their.numpy()[finite], "transition scores", tolerance=1e-4)
+
+
+@pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
+def test_N11_of_a_decoder_only_model(more, gpt2, batches):
+    got, expected = both_ways(gpt2, batches["left"], **more)
+    np.testing.assert_array_equal(got.sequences, expected.sequences)
+    real = np.repeat(batches["left"][1] == 1, more.get("num_beams", 1), axis=0)
+    scores_agree(got, expected)
+    for name in ("attentions", "hidden_states"):
+        steps_agree(got, expected, name, real)
+    transitions_agree(gpt2, got, expected)
+    assert {name for name in list(got) if not name.startswith("sequences")} == {
+        *("scores", "logits", "attentions", "hidden_states"),
+        *(("beam_indices",) if more else ()),
+    }
+
+
+def of_an_encoder_decoder(pair, batch, more):
+    got, expected = both_ways(pair, batch, **more)
+    np.testing.assert_array_equal(got.sequences, expected.sequences)
+    scores_agree(got, expected)
+    for name in ("decoder_attentions", "decoder_hidden_states", "cross_attentions"):
+        steps_agree(got, expected, name)
+    return got, expected
+
+
+@pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
+def test_N11_of_an_encoder_decoder(more, bart, batches):
+    got, expected = of_an_encoder_decoder(bart, batches["right"], more)
+    real = batches["right"][1] == 1
+    for name in ("encoder_attentions", "encoder_hidden_states"):
+        mine, layers = np.asarray(got[name]), np.stack([layer.numpy() for layer in expected[name]])
+        assert mine.shape == layers.shape
+        queries = np.moveaxis(mine, -2, 2)[:, real], np.moveaxis(layers, -2, 2)[:, real]
+        close(*queries, name, tolerance=1e-4)
+    transitions_agree(bart, got, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["led", "t5"])
+@pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
+def test_N11_of_led_and_t5(more, name, batches, request):
+    of_an_encoder_decoder(request.getfixturevalue(name), batches["right"], more)
+
+
+def test_N11_transition_scores_of_beams_sum_to_their_scores(gpt2, batches):
+    """Ends included: `scores` holds the step at which the eos id came."""
+    ids, mask = batches["left"]
+    eos = often_said(gpt2, ids, attention_mask=mask)[0]
+    options = {"num_beams": 4, "num_return_sequences": 4, "early_stopping": True, "eos_token_id": eos}
+    for penalty in (1.0, 0.5):
+        options |= {"length_penalty": penalty, "max_new_tokens": 16, "pad_token_id": PAD, "attention_mask": mask}
+        got = ours(gpt2, ids, output_scores=True, **options)
+        transitions = np.asarray(jm.compute_transition_scores(got.sequences, got.scores, got.beam_indices))
+        lengths = (np.asarray(got.beam_indices) >= 0).sum(axis=1)
+        assert len(set(lengths.tolist())) > 1, "all beams ended at once"
+        close(transitions.sum(axis=1) / lengths**penalty, got.sequences_scores, tolerance=1e-5)
+        transitions_agree(gpt2, got, theirs(gpt2, ids, **options))
+
+
+def test_N11_transition_scores_of_greedy_decoding_are_the_tokens_log_probabilities(gpt2):
+    ids = texts(2, 5)
+    got = ours(gpt2, ids, max_new_tokens=5, eos_token_id=UNHEARD, output_logits=True)
+    logits = gpt2.reference(torch.from_numpy(np.asarray(got.sequences, np.int64))).logits.log_softmax(-1)
+    expected = logits[:, 4:-1].gather(2, torch.from_numpy(np.asarray(got.sequences, np.int64))[:, 5:, None])[..., 0]
+    close(jm.compute_transition_scores(got.sequences, got.logits, normalize_logits=True), expected, tolerance=1e-4)
+
+
+def test_N11_nothing_is_returned_that_was_not_asked_for(gpt2):
+    got = ours(gpt2, texts(2, 5), max_new_tokens=5, eos_token_id=UNHEARD)
+    assert list(got.keys()) == ["sequences"]
+    got = ours(gpt2, texts(2, 5), max_new_tokens=5, eos_token_id=UNHEARD, num_beams=3)
+    assert list(got.keys()) == ["sequences", "sequences_scores", "beam_indices"]
+
+
+def test_transition_scores_of_other_rows_are_refused():
+    with pytest.raises(ValueError, match=r"scores is \[generated,N,V\] with a row for each of the 2 sequences"):
+        jm.compute_transition_scores(jnp.zeros((2, 5), int), jnp.zeros((3, 6, 9)))
+    with pytest.raises(ValueError, match="scores"):
+        jm.compute_transition_scores(jnp.zeros((2, 5), int), jnp.zeros((6, 9)))

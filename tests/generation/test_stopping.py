@@ -1,0 +1,150 @@
+"""What ends a text beside its eos ids: strings, time, the caller's criteria (PARITY N2, X1)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lively import UNHEARD, ours, padded, texts
+from parity.reference import close
+
+from jaxmodels.generation import recompiles, stopping
+
+PAD, PROMPT, NEW = 4, 6, 20
+OPTIONS = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": UNHEARD}
+
+
+class Numbers:
+    """Writes every id as <id>, so that a string may begin and end inside tokens."""
+
+    def decode(self, ids, *, skip_special_tokens: bool = False) -> str:
+        return "".join(f"<{i}>" for i in np.asarray(ids).tolist())
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Five rows, in a bucket of six."""
+    ids, mask = padded(texts(5, PROMPT, seed=2), [6, 3, 5, 2, 6], PAD, "left")
+    return {"ids": ids, "attention_mask": mask}
+
+
+@pytest.fixture(scope="module")
+def free(gpt2, batch):
+    """What comes without a stop, [5,NEW]."""
+    return np.asarray(ours(gpt2, **batch, **OPTIONS).sequences)[:, PROMPT:]
+
+
+def cut(free: np.ndarray, strings: list[str]) -> np.ndarray:
+    """What should be left: each row up to the token that completes a string."""
+    rows, ends = free.copy(), []
+    for row in rows:
+        found = (n for n in range(1, NEW + 1) if any(s in Numbers().decode(row[:n]) for s in strings))
+        ends.append(next(found, NEW))
+        row[ends[-1] :] = PAD
+    return rows[:, : max(ends)]
+
+
+def across(row: np.ndarray, at: int) -> str:
+    """Begins inside the token at a place and ends inside the next one."""
+    return f"{row[at] % 10}><{str(row[at + 1])[0]}"
+
+
+@pytest.mark.parametrize("stretch", [1, 3, 7, 32])
+def test_X1_stop_strings_end_rows_at_the_token_that_completes_them(stretch, gpt2, batch, free, monkeypatch):
+    monkeypatch.setattr("jaxmodels.generation.program.STRETCH", stretch)
+    everywhere = [across(row, 5 + i) for i, row in enumerate(free)]  # a string for every row: all end early
+    for strings in (everywhere, everywhere[:1], [f"<{free[1, 0]}>"], ["no such thing"]):
+        got = ours(gpt2, **batch, stop_strings=strings, tokenizer=Numbers(), **OPTIONS)
+        np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, strings))
+    assert cut(free, everywhere).shape[1] < NEW == cut(free, ["no such thing"]).shape[1]
+
+
+def test_X1_stop_strings_are_searched_in_new_text_only(gpt2, batch, free):
+    prompt = f"<{batch['ids'][0, -1]}><{str(free[0, 0])[0]}"
+    got = ours(gpt2, **batch, stop_strings=prompt, tokenizer=Numbers(), **OPTIONS)
+    np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, [prompt]))
+    assert got.sequences.shape[1] == PROMPT + NEW
+
+
+def test_X1_an_eos_id_ends_a_row_before_its_string(gpt2, batch, free):
+    eos = int(free[0, 3])
+    got = ours(gpt2, **batch, **{**OPTIONS, "eos_token_id": eos}, stop_strings=across(free[0], 8), tokenizer=Numbers())
+    row = np.asarray(got.sequences)[0, PROMPT:]
+    end = free[0].tolist().index(eos) + 1
+    np.testing.assert_array_equal(row[:end], free[0, :end])
+    assert (row[end:] == PAD).all()
+
+
+def test_X1_what_is_streamed_ends_with_the_string(gpt2, batch, free):
+    columns, strings = [], [across(row, 5) for row in free]
+    got = ours(gpt2, **batch, stop_strings=strings, tokenizer=Numbers(), streamer=columns.append, **OPTIONS)
+    np.testing.assert_array_equal(np.stack(columns, axis=1), np.asarray(got.sequences)[:, PROMPT:])
+    np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, strings))
+
+
+def test_N2_max_time_ends_between_stretches(gpt2, batch, free, monkeypatch):
+    """A clock that is one second later whenever it is looked at."""
+    lengths = []
+    for seconds in (0.5, 2.0, 6.0, 1e6):
+        ticks = iter(range(10**6))
+        monkeypatch.setattr(stopping.time, "monotonic", lambda ticks=ticks: next(ticks))
+        got = np.asarray(ours(gpt2, **batch, max_time=seconds, **OPTIONS).sequences)[:, PROMPT:]
+        np.testing.assert_array_equal(got, free[:, : got.shape[1]])
+        lengths.append(got.shape[1])
+    assert lengths[0] == 1 and lengths[-1] == NEW and lengths == sorted(lengths) and lengths[0] < lengths[2], lengths
+
+
+def test_N2_max_time_with_stop_strings_and_beams(gpt2, batch, free):
+    strings = [across(row, 5) for row in free]
+    got = ours(gpt2, **batch, max_time=1e6, stop_strings=strings, tokenizer=Numbers(), **OPTIONS)
+    np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, strings))
+    beams = {**OPTIONS, "num_beams": 2}
+    got = ours(gpt2, **batch, max_time=1e6, **beams)
+    np.testing.assert_array_equal(got.sequences, ours(gpt2, **batch, **beams).sequences)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """A row ends with this token."""
+
+    token: jax.Array
+
+    def __call__(self, text, scores):
+        return text.last(1)[:, 0] == self.token
+
+
+def test_criteria_end_rows(gpt2, batch, free):
+    for place in (3, 9):
+        token = int(free[0, place])
+        got = ours(gpt2, **batch, stopping_criteria=[Said(jnp.int32(token))], **OPTIONS)
+        expected = ours(gpt2, **batch, **{**OPTIONS, "eos_token_id": [UNHEARD, token]})
+        np.testing.assert_array_equal(got.sequences, expected.sequences)
+    before = recompiles.compiled()
+    ours(gpt2, **batch, stopping_criteria=[Said(jnp.int32(7))], **OPTIONS)
+    assert recompiles.compiled() == before, "its numbers are traced"
+
+
+def test_criteria_that_end_everything_and_several_of_them(gpt2, batch, free):
+    criteria = [lambda text, scores: text.generated >= 7, Said(jnp.int32(int(free[0, 2])))]
+    got = np.asarray(ours(gpt2, **batch, stopping_criteria=criteria, **OPTIONS).sequences)[:, PROMPT:]
+    assert got.shape[1] == 7 and (got[0, free[0].tolist().index(free[0, 2]) + 1 :] == PAD).all()
+    whole = [row for row in range(5) if free[0, 2] not in free[row, :7]]
+    np.testing.assert_array_equal(got[whole], free[whole, :7])
+
+
+def test_beams_end_when_the_criterion_holds_for_all_that_are_real(gpt2, batch):
+    """Of rows that fill the bucket it would never hold: they say nothing but padding."""
+
+    def enough(text, scores):
+        written = text.written & (jnp.arange(text.ids.shape[1]) >= text.prompt)
+        return (written & (text.ids != PAD)).sum(axis=1) >= 5
+
+    beams = {**OPTIONS, "num_beams": 3, "num_return_sequences": 3, "suppress_tokens": [PAD]}
+    got = ours(gpt2, **batch, stopping_criteria=[enough], **beams)
+    expected = ours(gpt2, **batch, **{**beams, "max_new_tokens": 5})
+    # As in the reference an eos id is put behind beams that did not end, where there is room.
+    np.testing.assert_array_equal(np.asarray(got.sequences)[:, :-1], expected.sequences)
+    assert (got.sequences[:, -1] == UNHEARD).all()
+    close(got.sequences_scores, expected.sequences_scores, tolerance=1e-5)

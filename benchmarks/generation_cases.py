@@ -59,11 +59,21 @@ def led_beams(scale: Scale, folder: Path) -> Case:
 def mixed(scale: Scale, folder: Path) -> Case:
     random, lengths = np.random.default_rng(0), scale.paragraphs[::2]
     texts = [random.integers(2, scale.model["vocab_size"], length).tolist() for length in lengths]
+    rows = len(texts) // 4
+    arguments = {"folder": str(folder / "gpt2"), "texts": texts, "new": scale.summary}
+
+    def participant(label: str, peer: str, **more) -> Participant:
+        return Participant(label, peer, MODULES[peer], "decode_mixed", {**arguments, **more})
+
     return Case(
         "prompts_64",
         f"{len(texts)} prompts of the lengths of SQuAD's paragraphs ({min(lengths)} to {max(lengths)} tokens), padded "
-        f"on the left, + {scale.summary} tokens each",
-        peers(["ours", "hf-torch-sdpa"], "decode_mixed", folder / "gpt2", texts=texts, new=scale.summary),
+        f"on the left, + {scale.summary} tokens each; ours {rows} at a time in the order of their lengths",
+        (
+            participant("ours", "ours", rows=rows),
+            participant("hf-torch-sdpa", "hf-torch-sdpa"),
+            participant("ours-at-once", "ours"),
+        ),
         rounds=3,
         weights=_gpt2(scale, folder),
         token_width=scale.summary,

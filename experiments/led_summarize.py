@@ -3,7 +3,11 @@
 What:      a small LED (2 + 2 layers of 128, window 256) from random numbers on QMSum's 35 validation meetings, tested
            on its 35 test meetings. The query's tokens are global; meetings are cut to lengths.source tokens
 Command:   python -m experiments.led_summarize --config=experiments/configs/led_qmsum_4096.py (or led_qmsum_16384)
-Score:     none recorded yet; the smoke config has been run on the same files
+Score:     ROUGE-1/2/L, 4,096 tokens, 160 steps of 2 (1.2 epochs): 0.056/0.000/0.056; 16,384 tokens, 60 steps of 1 (0.2
+           epochs): 0.060/0.000/0.060. Summary of a similar query 0.256/0.044/0.166, BM25's turns 0.215/0.042/0.140. So
+           short a training from nothing learns how often words come and no more ("the the the"): loss per token of the
+           test summaries 6.894 and 7.065, by token frequencies 6.782. It shows that the lengths train, not a summarizer
+Time:      3 minutes of training at 4,096 tokens (8,300 tokens/s), 5 at 16,384 (5,000 tokens/s), two cores shared
 
 Everything a run writes is in --workdir. A run that was killed goes on from its last checkpoint when the same command is
 given again, and ends with the same losses. A complete run shows its result again; --fresh starts over.

@@ -31,15 +31,20 @@ def decode(folder: str, ids: list[list[int]], new: int, beams: int = 1) -> Job:
     return Job(lambda: jm.generate(model, params, prompt, **options).sequences.block_until_ready())
 
 
-def decode_mixed(folder: str, texts: list[list[int]], new: int) -> Job:
+def decode_mixed(folder: str, texts: list[list[int]], new: int, rows: int | None = None) -> Job:
+    """rows: texts at a time, in the order of their lengths; None: all of them at once."""
     model, params = jm.load(folder)
-    ids, mask = padded_left(texts)
+    plan = jm.length_batches([len(text) for text in texts], rows or len(texts))
+    batches = [(places, *padded_left([texts[place] for place in places])) for places, _ in plan]
 
     def run():
-        out = jm.generate(model, params, ids, attention_mask=mask, max_new_tokens=new)
-        return out.sequences.block_until_ready()
+        found = []
+        for places, ids, mask in batches:
+            out = jm.generate(model, params, ids, attention_mask=mask, max_new_tokens=new)
+            found.append((places, out.sequences[:, ids.shape[1] :]))
+        return jax.block_until_ready(found)
 
-    return Job(run, values=lambda sequences: as_values(sequences[:, ids.shape[1] :]))
+    return Job(run, values=in_order)
 
 
 def decode_with(folder: str, ids: list[list[int]], new: int, options: dict) -> Job:

@@ -114,6 +114,7 @@ def test_N11_scores_are_warped_and_sum_to_those_of_the_beams(gpt2, batch):
     close(transitions[whole].sum(axis=1) / NEW, np.asarray(got.sequences_scores)[whole], tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_a_low_temperature_is_greedy_decoding(gpt2, batch):
     """All beams begin alike (4.57 lets only one begin), so each of them takes the likeliest token."""
     greedy = ours(gpt2, **batch, max_new_tokens=NEW, pad_token_id=PAD, eos_token_id=[]).sequences

@@ -45,7 +45,7 @@ def test_N5_never_stopping_early_with_several_eos_ids(bart, batch):
 
 def test_A19_forced_first_and_last_ids(bart, batch):
     """All but one beam begin at -1e9, and what is forced must not let them in."""
-    eos, first, last = (often_said(bart, **batch)[i] for i in (0, 5, 6))
+    eos, first, last = (often_said(bart, **batch)[i] for i in (9, 5, 6))
     forced = {"forced_bos_token_id": first, "forced_eos_token_id": last}
     got = agree(bart, batch, eos_token_id=eos, num_return_sequences=3, **forced)
     assert (got[:, 1] == first).all() and (got[:, 16] == last).any()

@@ -7,7 +7,7 @@ The search is `naive_beams`. It gave the ids and scores (to 1e-4) of 4.37.2 itse
 import numpy as np
 import pytest
 import torch
-from lively import UNHEARD, equal_beams, lively, often_said, ours, padded, texts, theirs
+from lively import UNHEARD, lively, often_said, ours, padded, texts, theirs
 from naive_beams import laid_out, search
 from parity.reference import Pair, close
 from transformers.generation import logits_process as reference
@@ -72,7 +72,9 @@ def test_N5_4_57_goes_on_where_4_37_stops(gpt2, said):
     assert any(mine != later for mine, later in lengths)
 
 
-@pytest.mark.parametrize(("beams", "groups"), [(4, 2), (3, 3), pytest.param(6, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("beams", "groups"), [(4, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((3, 3), (6, 2)))]
+)
 def test_N6_beam_groups(beams, groups, gpt2, said):
     ended = set()
     for eos, diversity, penalty in ((said[:1], 0.5, 1.0), (said[1:2], 3.0, 0.0), (said[2:3], 1.0, 2.0)):
@@ -89,6 +91,7 @@ def test_N6_beam_groups_with_several_eos_ids_in_a_padded_batch(early_stopping, g
     agree(gpt2, ids, mask, beams=4, give=3, eos=said[:3], **options)
 
 
+@pytest.mark.slow
 def test_N6_a_penalty_for_what_earlier_groups_chose_comes_before_the_one_for_repetition(gpt2, said):
     process = (reference.RepetitionPenaltyLogitsProcessor(1.4), reference.NoRepeatNGramLogitsProcessor(2))
     given = {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2}
@@ -96,6 +99,7 @@ def test_N6_a_penalty_for_what_earlier_groups_chose_comes_before_the_one_for_rep
     agree(gpt2, texts(2, PROMPT), beams=4, give=4, eos=said[:1], **options)
 
 
+@pytest.mark.slow
 def test_N6_diversity_makes_groups_differ(gpt2):
     options = {"num_beams": 4, "max_new_tokens": NEW, "num_return_sequences": 4, "eos_token_id": UNHEARD}
     options |= {"pad_token_id": PAD, "num_beam_groups": 4}
@@ -107,21 +111,16 @@ def test_N6_diversity_makes_groups_differ(gpt2):
     assert firsts(1e-4) == 1 and firsts(100.0) == 4
 
 
-@pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
+KINDS = ["relative_key_query", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("relative_key", "absolute"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_R5_beams_of_a_model_with_distances(kind, tmp_path):
     """All branches stand at one place, in slots that are not in the order of their texts."""
     pair = lively("RobertaPreLayerNormForCausalLM", tmp_path, position_embedding_type=kind, seed=2)
     eos = often_said(pair, texts(2, PROMPT))[:1]
     ids, mask = padded(texts(2, PROMPT), [6, 4], 1, "left")
     agree(pair, ids, mask, beams=3, give=3, eos=eos, early_stopping=True)
-
-
-def test_T4_beams_of_a_model_with_relative_biases(t5):
-    ids, mask = padded(texts(2, 9, seed=2), [9, 5], 0, "right")
-    eos = often_said(t5, ids, attention_mask=mask)[:1]
-    options = {"num_beams": 3, "num_return_sequences": 3, "early_stopping": True, "max_new_tokens": 16}
-    options |= {"attention_mask": mask, "eos_token_id": eos, "pad_token_id": PAD}
-    equal_beams(ours(t5, ids, **options), theirs(t5, ids, **options), 1, eos)
 
 
 def test_beams_are_the_same_alone_in_a_batch_and_in_another_bucket(gpt2, said):

@@ -31,6 +31,7 @@ def test_greedy_ids_are_mostly_those_of_float32(dtype, gpt2, batch):
     assert len({tuple(row) for row in got.tolist()}) > 1
 
 
+@pytest.mark.slow
 def test_beams_share_an_int8_cache_and_find_mostly_the_same(gpt2, batch):
     expected = ours(gpt2, **batch, **OPTIONS, **BEAMS)
     got = ours(gpt2, **batch, **OPTIONS, **BEAMS, cache_dtype="int8")

@@ -50,7 +50,10 @@ def plain(text, scores):
     return NotNear(9, 2.0)(text, scores)
 
 
-@pytest.mark.parametrize("more", [{}, {"num_beams": 3, "num_return_sequences": 2}], ids=["greedy", "beams"])
+BEAMS = {"num_beams": 3, "num_return_sequences": 2}
+
+
+@pytest.mark.parametrize("more", [{}, pytest.param(BEAMS, marks=pytest.mark.slow)], ids=["greedy", "beams"])
 def test_N4_a_processor_of_the_callers_gives_what_one_of_the_reference_gives(more, gpt2, batch):
     """Behind the penalty for repetition, and before the scores are normalised again."""
     options = {**OPTIONS, "repetition_penalty": 1.5, "renormalize_logits": True, **more}

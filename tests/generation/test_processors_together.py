@@ -90,7 +90,7 @@ def test_N4_beams(case, name):
 
 @pytest.mark.parametrize(
     ("case", "more"),
-    some_slow([("gpt2", {"num_beams": 2}), ("bart", {}), ("bart", {"num_beams": 2})], {2}),
+    some_slow([("gpt2", {"num_beams": 2}), ("bart", {}), ("bart", {"num_beams": 2})], {1, 2}),
     indirect=["case"],
 )
 def test_N4_prefix_allowed_tokens_fn(case, more):

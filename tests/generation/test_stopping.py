@@ -95,10 +95,14 @@ def test_N2_max_time_ends_between_stretches(gpt2, batch, free, monkeypatch):
     assert lengths[0] == 1 and lengths[-1] == NEW and lengths == sorted(lengths) and lengths[0] < lengths[2], lengths
 
 
-def test_N2_max_time_with_stop_strings_and_beams(gpt2, batch, free):
+def test_N2_max_time_with_stop_strings(gpt2, batch, free):
     strings = [across(row, 5) for row in free]
     got = ours(gpt2, **batch, max_time=1e6, stop_strings=strings, tokenizer=Numbers(), **OPTIONS)
     np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, strings))
+
+
+@pytest.mark.slow
+def test_N2_beams_in_stretches_are_those_of_one_run(gpt2, batch):
     beams = {**OPTIONS, "num_beams": 2}
     got = ours(gpt2, **batch, max_time=1e6, **beams)
     np.testing.assert_array_equal(got.sequences, ours(gpt2, **batch, **beams).sequences)

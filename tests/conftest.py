@@ -19,6 +19,19 @@ import pytest
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
+# Every compiled program keeps some memory maps, of which Linux gives a process 65,530; beyond that compiling crashes.
+MOST_MAPS = 30_000
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_let_go():
+    """After a file of tests, if there are many: programs that later files share would be compiled again."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

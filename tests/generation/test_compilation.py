@@ -156,16 +156,6 @@ def test_the_explanation_names_what_was_new_and_nothing_else(another):
         assert explained(*another, [(length, {**base, **options})]) == change
 
 
-@pytest.mark.slow
-def test_the_explanation_names_what_was_new_in_a_beam_search(another):
-    base = {"max_new_tokens": 20, "num_beams": 2, "diversity_penalty": 0.0}
-    assert "search: Single -> BeamSearch; " in explained(*another, [(10, base)])
-    changed = {"num_beams": 3}, {"early_stopping": "never"}, {"num_beam_groups": 2, "diversity_penalty": 1.0}
-    assert explained(*another, [(10, {**base, **changed[0]})]) == "search.width: 2 -> 3"
-    assert explained(*another, [(10, {**base, **changed[1]})]) == "search.early_stopping: False -> 'never'"
-    assert "search.groups: 1 -> 2" in explained(*another, [(10, {**base, **changed[2]})])
-
-
 def test_nothing_is_explained_that_did_not_compile(gpt2):
     before = jm.explain_recompiles()
     assert programs(*gpt2, [(10, {"max_new_tokens": 5}), (11, {"max_new_tokens": 6})]) == 0

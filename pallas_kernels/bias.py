@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from pallas_kernels.mask import query_positions
 
 
-def _skew(x, S):
+def skew(x, S):
     """y[..., t, s] = x[..., t, s - t + T - 1] for x [..., T, T+S-1], by reshapes alone: no gather, and no scatter in
     the gradient. (The relative shift of Transformer-XL and Music Transformer, arXiv:1809.04281.)"""
     *lead, T, N = x.shape
@@ -84,7 +84,7 @@ class ToeplitzBias:
         diagonals = self.diagonals.astype(jnp.float32)
         if diagonals.ndim == 2:
             diagonals = diagonals[None]
-        return _skew(
+        return skew(
             jnp.broadcast_to(diagonals[:, :, None], (*diagonals.shape[:2], T, T + S - 1)),
             S,
         )
@@ -140,13 +140,13 @@ class RelativeKeyBias:
         distance = query_positions(1, start) - jnp.arange(1 - T, S)
         E = jnp.take(self.embedding, jnp.clip(distance + P - 1, 0, 2 * P - 2), axis=0).astype(q.dtype)
         E = jnp.broadcast_to(E, (q.shape[0], *E.shape[1:]))
-        bias = _skew(jnp.einsum("bthk,bjk->bhtj", q, E, preferred_element_type=jnp.float32), S)
+        bias = skew(jnp.einsum("bthk,bjk->bhtj", q, E, preferred_element_type=jnp.float32), S)
         if self.key_term and T == 1:  # one decoded token: the general form would make S x S products for S
             bias = bias + jnp.einsum("bshk,bsk->bhs", k, E, preferred_element_type=jnp.float32)[:, :, None]
         elif self.key_term:
             # The same shift with the roles of queries and keys exchanged, so the diagonals run the other way.
             keys = jnp.einsum("bshk,bjk->bhsj", k, E[:, ::-1], preferred_element_type=jnp.float32)
-            bias = bias + _skew(keys, T).swapaxes(-1, -2)
+            bias = bias + skew(keys, T).swapaxes(-1, -2)
         return bias
 
     def block(self, t0, T, s0, S, queries) -> "RelativeKeyBias":

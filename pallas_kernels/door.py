@@ -4,21 +4,10 @@ import jax.numpy as jnp
 
 from pallas_kernels import blocked, reference
 from pallas_kernels.bias import Bias
-from pallas_kernels.dropout import Dropout
+from pallas_kernels.choice import Call, choose
+from pallas_kernels.dropout import Dropout, words_of_heads
 from pallas_kernels.mask import Mask
-
-IMPLEMENTATIONS = ("auto", "xla", "xla_blocked", "pallas")
-
-# From how many (query, key) pairs on "auto" takes the blocked path. Milliseconds and temporary MB on two (busy) CPU
-# cores, causal, 12 heads of 64, float32; with the gradient in brackets:
-#     B    T     dense ms     blocked ms      dense MB    blocked MB
-#     4   256     56 (283)     52 (182)       18 (42)      15 (36)
-#     4   512    288 (504)    230 (345)       60 (156)     47 (120)
-#     4  1024    565 (1491)   355 (1139)     216 (600)     53 (212)
-#     1  2048    574 (3464)   476 (1480)     384 (780)     32 (115)
-#     1  4096   3834         2155           1536           63
-# Below, a loop only costs compile time. It also needs more than one block of queries: a decoded token stays dense.
-BLOCKED_FROM = 512 * 512
+from pallas_kernels.shards import Split, on_each_shard
 
 
 def attention(
@@ -32,6 +21,7 @@ def attention(
     dropout: Dropout | None = None,
     implementation: str = "auto",
     return_weights: bool = False,
+    split: Split | None = None,
 ):
     """Multi-head attention: softmax(scale * q.k + bias over the keys that `mask` shows) v.
 
@@ -43,36 +33,32 @@ def attention(
     scale: None for K**-0.5, a float, or a traced scalar.
     dropout: None, or a `Dropout`; the mask is the same in every implementation.
     implementation: "xla" holds all [B, H, T, S] scores, "xla_blocked" a block of queries at a time, in the gradient
-        too. "auto" picks by size. A named implementation never falls back to another.
+        too. "pallas_tpu" is the kernel that takes the call, and "pallas" that of the platform: of the mesh in context,
+        which may be of devices that are not here, or else of this process. "auto" picks by platform, size and mask,
+        and says once why it did not take a kernel. A named implementation never falls back to another.
+    split: where a mesh is in context (`jax.set_mesh`), the axes over which examples and heads are split; a kernel then
+        runs on every shard. XLA's implementations need no such word.
 
-    Raises ValueError for shapes or options that do not fit, TypeError for dtypes that are not floating, and
-    NotImplementedError for "pallas", which has no kernels yet.
+    Raises ValueError for shapes or options that do not fit, also for a named implementation that cannot take the call,
+    with the reason; TypeError for dtypes that are not floating.
     """
     biases = bias if isinstance(bias, tuple) else () if bias is None else (bias,)
     _check(q, k, v, mask, biases, dropout)
-    chosen = _choose(implementation, T=q.shape[1], S=k.shape[1], return_weights=return_weights)
+    chosen, kernel = choose(implementation, Call(q, k, v, mask, biases, return_weights, split))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     seed, rate = (None, 0.0) if dropout is None or dropout.rate == 0 else (dropout.seed(), dropout.rate)
     arguments = {"mask": mask, "biases": biases, "scale": scale, "seed": seed, "rate": rate}
+    if kernel is not None:
+        words = None if seed is None else words_of_heads(seed, q.shape[0], q.shape[2])
+
+        def attend(q, k, v, mask, biases, scale, words):
+            return kernel(q, k, v, mask=mask, biases=biases, scale=scale, words=words, rate=rate)
+
+        return on_each_shard(attend, split)(q, k, v, mask, biases, jnp.asarray(scale, jnp.float32), words)
     if chosen == "xla_blocked":
         return blocked.attend(q, k, v, **arguments)
     out, weights = reference.attend(q, k, v, **arguments)
     return (out, weights.astype(q.dtype)) if return_weights else out
-
-
-def _choose(implementation, *, T, S, return_weights):
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}; got {implementation!r}")
-    if return_weights and implementation not in ("auto", "xla"):
-        raise ValueError(
-            f"return_weights needs every weight at once, which {implementation!r} never forms; use implementation='xla'"
-        )
-    if implementation == "pallas":
-        raise NotImplementedError("there are no Pallas kernels yet; use implementation='auto', 'xla' or 'xla_blocked'")
-    if implementation == "auto":
-        long = T > blocked.BLOCK and T * S >= BLOCKED_FROM
-        return "xla_blocked" if long and not return_weights else "xla"
-    return implementation
 
 
 def _check(q, k, v, mask, biases, dropout):

@@ -15,6 +15,37 @@ def _mix(x, y):
     return x ^ (x >> 16)
 
 
+# A probability survives where a 32-bit hash of (seed, example, head, query, key) is large enough. The hash is made in
+# three steps, so that a kernel computes the first two once for a head and for a query. Odd multipliers (from the golden
+# ratio and pi) spread small counters before they meet the hash.
+
+
+def head_words(seed, b, h) -> jax.Array:
+    """uint32 in the broadcast shape of the uint32 arrays b and h, examples and heads. seed: two uint32."""
+    return _mix(seed[0] + b * jnp.uint32(0x9E3779B9), seed[1] + h * jnp.uint32(0x85EBCA77))
+
+
+def words_of_heads(seed, B: int, H: int) -> jax.Array:
+    """uint32 [B, H, 3]: all that the mask of one head depends on, its word and the seed."""
+    heads = head_words(seed, jnp.arange(B, dtype=jnp.uint32)[:, None], jnp.arange(H, dtype=jnp.uint32))
+    return jnp.concatenate([heads[..., None], jnp.broadcast_to(seed, (B, H, 2))], axis=-1)
+
+
+def row_words(head, seed, t) -> tuple[jax.Array, jax.Array]:
+    """Two words for each query index t (uint32) of a head."""
+    return _mix(head ^ t * jnp.uint32(0xC2B2AE3D), seed[0]), _mix(head + t * jnp.uint32(0x27D4EB2F), seed[1])
+
+
+def column_words(s) -> jax.Array:
+    """A word for each key index s (uint32)."""
+    return s * jnp.uint32(0x9E3779B9)
+
+
+def keep_words(first, second, column, rate: float) -> jax.Array:
+    """bool, from the words of queries and keys."""
+    return _mix(first + column, second) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+
+
 def keep(seed, b, h, t, s, rate: float) -> jax.Array:
     """Which probabilities survive: bool, in the broadcast shape of the integer arrays b, h, t, s.
 
@@ -24,12 +55,7 @@ def keep(seed, b, h, t, s, rate: float) -> jax.Array:
     chosen for two multiplications per element.
     """
     b, h, t, s = (jnp.asarray(x).astype(jnp.uint32) for x in (b, h, t, s))
-    # Odd multipliers (from the golden ratio and pi) spread small counters before they meet the hash.
-    head = _mix(seed[0] + b * jnp.uint32(0x9E3779B9), seed[1] + h * jnp.uint32(0x85EBCA77))
-    first = _mix(head ^ t * jnp.uint32(0xC2B2AE3D), seed[0])
-    second = _mix(head + t * jnp.uint32(0x27D4EB2F), seed[1])
-    bits = _mix(first + s * jnp.uint32(0x9E3779B9), second)
-    return bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+    return keep_words(*row_words(head_words(seed, b, h), seed, t), column_words(s), rate)
 
 
 @jax.tree_util.register_dataclass

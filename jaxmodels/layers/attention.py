@@ -8,9 +8,15 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.cache import AnyKeyValue, KeyValue
 from jaxmodels.layers.linear import Initializer, Linear
-from pallas_kernels import Dropout, Mask, attention
+from pallas_kernels import Dropout, Mask, Split, attention, platform
 
 _QKV_AXES = ("embed", None, "heads", "head_dim")
+
+
+def split_of_activations() -> Split | None:
+    """The mesh axes over which the logical rules in force split examples and heads; None where there are no rules."""
+    rules = nn.get_logical_axis_rules()
+    return Split(*nn.logical_to_mesh_axes(("batch", "heads"), rules)) if rules else None
 
 
 class Attention(nn.Module):
@@ -92,6 +98,7 @@ class Attention(nn.Module):
             dropout=self._dropout(),
             implementation=self.implementation,
             return_weights=output_weights,
+            split=split_of_activations(),
         )
         return result if output_weights else (result, None)
 
@@ -103,7 +110,7 @@ class Attention(nn.Module):
         """Queries, the keys and values to attend to, and what to keep of them (None: nothing)."""
         shape = (self.num_heads, self.head_dim)
         if not self.cross:
-            query, key, value = jnp.moveaxis(self._linear((3, *shape), _QKV_AXES, self.kernel_init, "qkv")(x), -3, 0)
+            query, key, value = self._parts(3, "qkv", x)
             if kept is None:
                 return query, key, value, None
             kept = kept.write(key, value, start)
@@ -112,9 +119,15 @@ class Attention(nn.Module):
         if kept is None or self.is_initializing():
             if source is None:
                 raise ValueError("cross attention needs encoder_hidden_states, or a cache that has seen them")
-            pair = jnp.moveaxis(self._linear((2, *shape), _QKV_AXES, self.kernel_init, "kv")(source), -3, 0)
+            pair = self._parts(2, "kv", source)
             kept = KeyValue.of(*pair) if like is None else like.another(*pair)
         return query, *kept.read(query.dtype), kept
+
+    def _parts(self, count: int, name: str, x):
+        """What one fused kernel projects, [B,T,H,K] each. A CPU is quickest with one product; on an accelerator the
+        attention kernel wants arrays of their own, and slices of one product would be copied in front of it."""
+        linear = self._linear((count, self.num_heads, self.head_dim), _QKV_AXES, self.kernel_init, name)
+        return jnp.moveaxis(linear(x), -3, 0) if platform() == "cpu" else linear(x, apart=True)
 
     def _linear(self, features, axes, init, name):
         return Linear(features, axes, init, self.use_bias, self.dtype, self.param_dtype, name=name)

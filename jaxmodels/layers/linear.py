@@ -31,18 +31,26 @@ class Linear(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, apart: bool = False) -> jax.Array | tuple[jax.Array, ...]:
+        """[..., *in] -> [..., *out]; `apart`: a tuple over the first output axis, each a product of its own."""
         n_in = len(self.axes) - len(self.features)
         shape = x.shape[x.ndim - n_in :] + self.features
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), shape, self.param_dtype
         )
-        contract = (tuple(range(x.ndim - n_in, x.ndim)), tuple(range(n_in)))
-        y = jax.lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype), (contract, ((), ())))
+        bias = None
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[n_in:])
-            y = y + self.param("bias", zeros, self.features, self.param_dtype).astype(self.dtype)
-        return y
+            bias = self.param("bias", zeros, self.features, self.param_dtype)
+        if not apart:
+            return self._product(x, kernel, bias, n_in)
+        kernels = jnp.moveaxis(kernel, n_in, 0)
+        return tuple(self._product(x, kernels[i], None if bias is None else bias[i], n_in) for i in range(len(kernels)))
+
+    def _product(self, x, kernel, bias, n_in: int) -> jax.Array:
+        contract = (tuple(range(x.ndim - n_in, x.ndim)), tuple(range(n_in)))
+        y = jax.lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype), (contract, ((), ())))
+        return y if bias is None else y + bias.astype(self.dtype)
 
 
 def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name: str | None = None) -> nn.LayerNorm:

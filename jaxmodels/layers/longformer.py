@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.attention import Attention
+from jaxmodels.layers.attention import Attention, split_of_activations
 from jaxmodels.layers.linear import Initializer
 from pallas_kernels import Mask, attention, band_weights
 from pallas_kernels.dropout import drop
@@ -51,6 +51,7 @@ class LongformerAttention(Attention):
             scale=scale,
             dropout=dropout,
             implementation=self.implementation,
+            split=split_of_activations(),
         )
         if mask.key_valid is not None:
             out = jnp.where(mask.key_valid[:, :, None, None], out, 0)

@@ -1,0 +1,102 @@
+"""Which implementation takes a call, and why not another."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from pallas_kernels import blocked
+from pallas_kernels.mask import Mask
+from pallas_kernels.shards import Split, does_not_divide
+from pallas_kernels.tpu import kernels as tpu
+
+IMPLEMENTATIONS = ("auto", "xla", "xla_blocked", "pallas", "pallas_tpu")
+
+# From how many (query, key) pairs on "auto" takes the blocked path. Milliseconds and temporary MB on two (busy) CPU
+# cores, causal, 12 heads of 64, float32; with the gradient in brackets:
+#     B    T     dense ms     blocked ms      dense MB    blocked MB
+#     4   256     56 (283)     52 (182)       18 (42)      15 (36)
+#     4   512    288 (504)    230 (345)       60 (156)     47 (120)
+#     4  1024    565 (1491)   355 (1139)     216 (600)     53 (212)
+#     1  2048    574 (3464)   476 (1480)     384 (780)     32 (115)
+#     1  4096   3834         2155           1536           63
+# Below, a loop only costs compile time. It also needs more than one block of queries: a decoded token stays dense.
+BLOCKED_FROM = 512 * 512
+
+_log = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """What a choice depends on: shapes, dtypes and the static parts of a call."""
+
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    mask: Mask
+    biases: tuple
+    return_weights: bool
+    split: Split | None
+
+
+def choose(implementation: str, call: Call) -> tuple[str, Callable | None]:
+    """The name of the implementation and, for a kernel, its `attend`.
+
+    Raises:
+      ValueError: an unknown name, or a named implementation that cannot take the call, with the reason.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}; got {implementation!r}")
+    if call.return_weights and implementation not in ("auto", "xla"):
+        raise ValueError(
+            f"return_weights needs every weight at once, which {implementation!r} never forms; use implementation='xla'"
+        )
+    if implementation in ("xla", "xla_blocked"):
+        return implementation, None
+    if implementation == "auto":
+        return _by_platform(call)
+    if implementation == "pallas" and (here := platform()) != "tpu":
+        raise ValueError(
+            f"implementation='pallas' has kernels for TPUs and this is a {here}; use 'auto' or 'xla', or name "
+            "'pallas_tpu' to compile for a TPU or to run inside pltpu.force_tpu_interpret_mode()"
+        )
+    kernel, reason = _tpu(call)
+    if kernel is None:
+        raise ValueError(f"implementation={implementation!r} cannot take this call: {reason}")
+    return "pallas_tpu", kernel
+
+
+def _by_platform(call: Call) -> tuple[str, Callable | None]:
+    T, S = call.q.shape[1], call.k.shape[1]
+    # A decoded token is bound by memory, and weights are only formed by the dense form: no kernel is missed.
+    if platform() == "tpu" and T > 1 and not call.return_weights:
+        kernel, reason = _tpu(call)
+        if kernel is not None:
+            return "pallas_tpu", kernel
+        _say_once(f"attention falls back to XLA: {reason}")
+    long = T > blocked.BLOCK and T * S >= BLOCKED_FROM
+    return ("xla_blocked" if long and not call.return_weights else "xla"), None
+
+
+def _tpu(call: Call) -> tuple[Callable | None, str]:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty and jax.default_backend() == "tpu" and jax.device_count() > 1:
+        return None, (
+            "several devices and no mesh in context, so that a kernel would not know its shard; trace inside "
+            "jaxmodels.sharding.use(mesh, rules) or jax.set_mesh(mesh)"
+        )
+    if reason := does_not_divide(call.split, call.q.shape):
+        return None, reason
+    return tpu.kernel_for(call.q, call.k, call.v, call.mask, call.biases)
+
+
+def platform() -> str:
+    """Of the mesh in context, which may be of devices that are not here, or of this process."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    _log.warning(message)

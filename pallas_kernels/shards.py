@@ -1,0 +1,76 @@
+"""A kernel on every shard of a mesh: XLA partitions its own operations, but not a kernel."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from pallas_kernels.bias import DenseBias, ToeplitzBias
+
+Axes = str | tuple[str, ...] | None
+
+
+class Split(NamedTuple):
+    """The axes of the mesh in context over which examples and heads are split; None where they are whole."""
+
+    batch: Axes
+    heads: Axes
+
+
+def does_not_divide(split: Split | None, shape) -> str | None:
+    """Why q [B,T,H,K] cannot be cut so, or None."""
+    mesh = jax.sharding.get_abstract_mesh()
+    for name, axes, size in zip(("examples", "heads"), split or (), (shape[0], shape[2]), strict=False):
+        parts = math.prod(mesh.shape[axis] for axis in _names(axes) if axis in mesh.shape)
+        if size % parts:
+            return f"{size} {name} do not divide over the mesh axes {axes} of {parts} devices"
+    return None
+
+
+def on_each_shard(attend: Callable, split: Split | None) -> Callable:
+    """`attend(q, k, v, mask, biases, scale, words)` of local arrays as a function of the whole ones.
+
+    Itself where there is no mesh, or where a caller's `shard_map` has cut the arrays already.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = (
+        []
+        if mesh.empty
+        else [n for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual]
+    )
+    if math.prod(mesh.shape[name] for name in free) == 1:
+        return attend
+    batch, heads = (_only(axes, free) for axes in split or Split(None, None))
+
+    def sharded(q, k, v, mask, biases, scale, words):
+        rows = P(batch, None, heads, None)
+        per_example = partial(jax.tree.map, lambda x: P(batch, *[None] * (x.ndim - 1)) if x.ndim else P())
+        bias_specs = tuple(_bias_spec(bias, batch, heads) for bias in biases)
+        specs = (rows, rows, rows, per_example(mask), bias_specs, P(), None if words is None else P(batch, heads, None))
+        # The kernels' results are not marked as varying or not over the axes, which is what check_vma would look at.
+        return jax.shard_map(attend, in_specs=specs, out_specs=rows, axis_names=set(free), check_vma=False)(
+            q, k, v, mask, biases, scale, words
+        )
+
+    return sharded
+
+
+def _bias_spec(bias, batch: Axes, heads: Axes):
+    if isinstance(bias, ToeplitzBias):
+        return ToeplitzBias(P(*[batch] * (bias.diagonals.ndim - 2), heads, None))
+    if isinstance(bias, DenseBias):
+        names = (batch, heads, None, None)[4 - bias.values.ndim :]
+        return DenseBias(P(*(None if size == 1 else name for name, size in zip(names, bias.values.shape, strict=True))))
+    return jax.tree.map(lambda x: P(), bias)
+
+
+def _names(axes: Axes) -> tuple[str, ...]:
+    return () if axes is None else (axes,) if isinstance(axes, str) else axes
+
+
+def _only(axes: Axes, free: list[str]) -> Axes:
+    return tuple(name for name in _names(axes) if name in free) or None

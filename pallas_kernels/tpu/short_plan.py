@@ -1,0 +1,88 @@
+"""How the kernels of `short` cut their work: all static, all in one place."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+
+from pallas_kernels.tpu.tiles import along_queries, hide, keep_tile, keys_by_queries, places
+
+
+class Operands(NamedTuple):
+    """What a call reads; None where it has no such part.
+
+    q: [B,H,K,T] scaled by scale * log2(e). k: [B,H,K,S]. v: [B,H,Kv,S]. T and S are multiples of 128.
+    key_bias: float32 [B,1,S], 0 or HIDDEN.
+    bias: float32 in units of log2; [B or 1, H or 1, S, T], or the distinct tiles of a Toeplitz one, [H, N, size, size].
+    words: uint32 [B*H*3], the dropout's of each head. start: int32 [B], the first query's position among the keys.
+    """
+
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    key_bias: jax.Array | None
+    bias: jax.Array | None
+    words: jax.Array | None
+    start: jax.Array | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """causal, toeplitz, rate: of the call. heads: per grid step. queries, keys: the sides of a tile; keys_backward:
+    the same for the gradient."""
+
+    causal: bool
+    toeplitz: bool
+    rate: float
+    heads: int
+    queries: int
+    keys: int
+    keys_backward: int
+
+
+class Tile(NamedTuple):
+    """The place of a tile: its first key and query and how many there are of each."""
+
+    s0: int
+    t0: int
+    keys: int
+    queries: int
+
+
+def row_of_tiles(plan: Plan, refs, t0: int, keys: int) -> list[Tile]:
+    """The tiles that the block of queries at t0 meets: under a causal mask none that lies wholly after it."""
+    T, S = refs["q"].shape[-1], refs["k"].shape[-1]
+    queries = min(plan.queries, T - t0)
+    end = min(S, t0 + queries) if plan.causal and "start" not in refs else S
+    return [Tile(s0, t0, min(keys, end - s0), queries) for s0 in range(0, end, keys)]
+
+
+def score_tile(plan: Plan, refs, example, head, q, tile: Tile):
+    """float32 [keys, queries]: the scores of one tile with bias and mask, in base 2."""
+    scores = keys_by_queries(refs["k"][head, :, tile.s0 : tile.s0 + tile.keys], q)
+    if "bias" in refs:
+        scores = scores + refs["bias"][bias_block(plan, refs["bias"], head, tile)]
+    if "column" in refs:
+        scores = scores + along_queries(refs["column"][tile.s0 : tile.s0 + tile.keys], tile.queries)
+    start = refs["start"][example] if "start" in refs else 0
+    if plan.causal and ("start" in refs or tile.s0 + tile.keys > tile.t0 + 1):
+        s, p = places(scores.shape, tile.s0, tile.t0 + start)
+        scores = hide(scores, s <= p)
+    return scores
+
+
+def bias_block(plan: Plan, ref, head, tile: Tile):
+    """Where a tile's bias (or its gradient) lies in the block of the grid step."""
+    if plan.toeplitz:
+        size, least = plan.queries, (ref.shape[1] - 1) // 2
+        return head, least + (tile.t0 - tile.s0) // size, slice(tile.keys), slice(tile.queries)
+    keys, queries = slice(tile.s0, tile.s0 + tile.keys), slice(tile.t0, tile.t0 + tile.queries)
+    return head if ref.shape[0] > 1 else 0, keys, queries
+
+
+def kept(plan: Plan, refs, at: tuple, tile: Tile):
+    """bool [keys, queries]: what dropout leaves of a tile. at: example and head among all of this call."""
+    example, head, heads = at
+    first = 3 * (example * heads + head)
+    words = [refs["words"][first + i] for i in range(3)]
+    return keep_tile(words, tile.s0, tile.t0, (tile.keys, tile.queries), plan.rate)

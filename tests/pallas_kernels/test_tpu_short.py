@@ -1,0 +1,164 @@
+"""The TPU kernels for rows that fit on the chip, run in interpret mode: values, gradients, dropout, transformations."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import Case
+from interpreted import assert_same, evaluated, interpreted, outputs_and_gradients, races_found, relative_errors
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from pallas_kernels import DenseBias, Dropout, Mask, Split, ToeplitzBias, attention
+from pallas_kernels.tpu import short
+from pallas_kernels.tpu.blocks import ShortBlocks
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles of 128 by 128, so that a few hundred tokens meet every edge; the gradient's are longer than the others."""
+    monkeypatch.setattr(short, "short_blocks", lambda width: ShortBlocks(128, 128, 256))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(7, 13, valid="some"),
+        Case(300, 200, valid="none", rate=0.5),
+        Case(257, 257, causal=True),
+        Case(130, 300, causal=True, start=(170, 3), valid="some"),
+        Case(300, 130, causal=True, bias="toeplitz"),
+        Case(140, 260, bias="relative_key + toeplitz + dense", valid="some", scale=0.7),
+    ],
+    ids=str,
+)
+def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
+    assert_same(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(2, 1),
+        Case(127, 129, causal=True, valid="none", rate=0.3),
+        Case(128, 128, causal=True, start=0),
+        Case(512, 512, B=1, causal=True),
+        Case(1000, 1000, B=1, causal=True, valid="some"),
+        Case(129, 400, bias="dense"),
+        Case(260, 140, bias="dense over keys", valid="some"),
+        Case(140, 260, bias="dense rank 2"),
+        Case(200, 200, bias="relative_key", valid="some"),
+        Case(200, 200, bias="relative_key_query", causal=True, rate=0.2),
+        Case(270, 390, bias="toeplitz", valid="none", rate=0.1, scale=1.0),
+        Case(150, 150, bias="toeplitz per example"),
+    ],
+    ids=str,
+)
+def test_awkward_shapes_masks_and_biases(case, small_tiles):
+    assert_same(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [Case(600, 600, causal=True), Case(600, 1100, bias="toeplitz", valid="some")], ids=str)
+def test_the_sides_of_real_tiles(case):
+    assert_same(case)
+
+
+def test_rows_that_see_nothing_give_zero_and_zero_gradients():
+    out, grads = outputs_and_gradients(Case(20, 30, valid="none"), "pallas_tpu")
+    assert (out[0] == 0).all() and (out[1] != 0).any()
+    assert all((g[0] == 0).all() and np.isfinite(g).all() for g in grads[:3])
+
+
+def test_very_low_biases_are_no_mask():
+    """A bias of finfo.min on every key of a row leaves it uniform, as in the reference; the gradient follows."""
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, 3, 2, 8)) for i in range(3))
+    bias = jnp.where(jnp.arange(3)[:, None] == 1, jnp.finfo(jnp.float32).min, 0.0) * jnp.ones((3, 3))
+
+    def run(implementation, v):
+        return attention(q, k, v, bias=DenseBias(bias), implementation=implementation)
+
+    with interpreted():
+        for f in (lambda name: run(name, v), lambda name: jax.grad(lambda v: run(name, v)[0, 1].sum())(v)):
+            np.testing.assert_allclose(f("pallas_tpu"), f("xla"), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [Case(150, 150, causal=True), Case(140, 200, valid="some", rate=0.1)], ids=str)
+def test_bfloat16_errs_at_most_twice_as_much_as_the_plain_path(case):
+    plain, ours = (relative_errors(case, name, jnp.bfloat16) for name in ("xla", "pallas_tpu"))
+    for mine, its in zip(ours, plain, strict=True):
+        assert mine <= 2 * its, (ours, plain)
+
+
+def test_no_races_and_the_same_bits_again(small_tiles):
+    q, k, v, _, bias, _ = Case(260, 260, bias="toeplitz").build()
+    valid = jnp.arange(260) < jnp.array([[260], [100]])
+
+    @jax.jit
+    def run(q, k, v, bias):
+        def output(q, k, v, bias):
+            return attention(q, k, v, mask=Mask(key_valid=valid), bias=bias, implementation="pallas_tpu")
+
+        out, pull = jax.vjp(output, q, k, v, bias)
+        return out, pull(out)
+
+    with interpreted(detect_races=True, num_cores_or_threads=2):
+        first = jax.block_until_ready(run(q, k, v, bias))
+        assert not races_found()
+    with interpreted(detect_races=True, num_cores_or_threads=2):
+        second = run(q, k, v, bias)
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+
+
+def loss(q, k, v, diagonals, key):
+    out = attention(
+        q,
+        k,
+        v,
+        mask=Mask(causal=True),
+        bias=ToeplitzBias(diagonals),
+        dropout=Dropout(0.2, key),
+        implementation="pallas_tpu",
+        split=Split("data", "model"),
+    )
+    return (out**2).sum()
+
+
+def inputs():
+    q, k, v = (jax.random.normal(jax.random.key(i), (4, 40, 4, 16)) for i in range(3))
+    return q, k, v, jax.random.normal(jax.random.key(3), (4, 79))
+
+
+def test_shards_of_a_mesh_give_what_the_whole_gives():
+    """Heads and examples split over a mesh, dropout and a bias of each head included."""
+    mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    arguments = inputs()
+    value = jax.value_and_grad(partial(loss, key=jax.random.key(9)), argnums=(0, 1, 2, 3))
+    with interpreted():
+        expected = jax.jit(value)(*arguments)
+        rows = NamedSharding(mesh, PartitionSpec("data", None, "model", None))
+        heads = NamedSharding(mesh, PartitionSpec("model"))
+        with jax.set_mesh(mesh):
+            got = jax.jit(value, in_shardings=(rows, rows, rows, heads))(*arguments)
+    assert got[1][0].sharding.is_equivalent_to(rows, 4)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
+
+
+def test_vmap_and_remat_change_nothing():
+    q, k, v, diagonals = inputs()
+    key = jax.random.key(9)
+    stacked = [jnp.stack([x, x[::-1]]) for x in (q, k, v)]
+
+    def value(f):
+        return jax.value_and_grad(lambda q, k, v: f(q, k, v, diagonals, key), argnums=(0, 1, 2))
+
+    with evaluated():
+        one_by_one = [jax.jit(value(loss))(*pair) for pair in zip(*stacked, strict=True)]
+        together = jax.jit(jax.vmap(value(jax.checkpoint(loss))))(*stacked)
+    for a, b in zip(
+        jax.tree.leaves(jax.tree.map(lambda *x: jnp.stack(x), *one_by_one)), jax.tree.leaves(together), strict=True
+    ):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)

@@ -3,11 +3,12 @@
     python -m benchmarks.bundles --chip v6e --case short_causal_1024
 
 A bundle is what a TensorCore issues in one cycle, so a kernel's bundles over the clock are its time, wherever memory is
-fast enough (forward passes agree with published timings within a few per cent; a backward pass was 20 to 35 % slower than
-its count). A loop's body counts once. The peer is the splash attention that comes with JAX, at its best blocks.
+fast enough (forward passes agree with published timings within a few per cent; a backward pass was 20 to 35 % slower
+than its count). A loop's body counts once. The peer is the splash attention that comes with JAX, at its best blocks.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import tempfile
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--chip", choices=CHIPS, default="v6e")
     parser.add_argument("--case", choices=CASES, action="append", help="may be given several times; default: all")
     parser.add_argument("--json", action="store_true", help="one JSON object for all")
+    parser.add_argument("--write", type=Path, help="a file of budgets: this chip's part of it is replaced")
     options = parser.parse_args()
     compiler, found = Compiler(options.chip), {}
     for case in options.case or CASES:
@@ -166,11 +168,21 @@ def main() -> None:
         found[case] = [asdict(count) for count in counts]
         if not options.json:
             for count in counts:
-                print(
-                    f"{options.chip} {case}: {count.kernel} {count.bundles} bundles, {count.fills} fills, {count.spills} spills"
-                )
+                counted = f"{count.bundles} bundles, {count.fills} fills, {count.spills} spills"
+                print(f"{options.chip} {case}: {count.kernel} {counted}")
     if options.json:
         print(json.dumps(found))
+    if options.write:
+        _write(options.write, options.chip, found)
+
+
+def _write(path: Path, chip: str, found: dict) -> None:
+    """Counts of one version of the compiler belong together: those of another one are dropped."""
+    version = importlib.metadata.version("libtpu")
+    budgets = json.loads(path.read_text()) if path.exists() else {}
+    chips = budgets["chips"] if budgets.get("libtpu") == version else {}
+    chips[chip] = {**chips.get(chip, {}), **found}
+    path.write_text(json.dumps({"libtpu": version, "chips": chips}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

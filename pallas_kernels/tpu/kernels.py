@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from pallas_kernels.tpu import short
+from pallas_kernels.tpu import band, short
 
 
 def kernel_for(q, k, v, mask, biases) -> tuple[Callable | None, str]:
     """`attend` of the first kernel that takes the call, or None and all the reasons."""
     reasons = []
-    for kernel in (short,):
+    for kernel in (band, short):
         reason = kernel.refuses(q, k, v, mask, biases)
         if reason is None:
             return kernel.attend, ""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from pallas_kernels.bias import ToeplitzBias, skew
-from pallas_kernels.tpu.blocks import short_blocks
+from pallas_kernels.tpu.blocks import ShortBlocks, short_blocks
 from pallas_kernels.tpu.short_backward import backward
 from pallas_kernels.tpu.short_forward import forward
 from pallas_kernels.tpu.short_plan import Operands, Plan
@@ -28,8 +28,6 @@ def refuses(q, k, v, mask, biases) -> str | None:
         return f"q, k and v must all be {' or '.join(DTYPES)}; they are {q.dtype}, {k.dtype} and {v.dtype}"
     if mask.window is not None:
         return "the kernel for whole rows has no window"
-    if T == 1:
-        return "one query is a decoding step, which is bound by memory and stays with XLA"
     if max(T, S) > LONGEST:
         return f"whole rows fit on the chip up to a length of {LONGEST}; T = {T}, S = {S}"
     if max(K, Kv) > WIDEST:
@@ -46,13 +44,15 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
     words: uint32 [B,H,3], the dropout's (`dropout.words_of_heads`), or None.
     """
     (B, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
-    plan = _plan(q, k, mask, biases, rate)
+    plans = _plans(q, k, mask, biases, rate)
     lengths, widths = (_up(T, LANES), _up(S, LANES)), (_up(K, 16), _up(Kv, 16))
-    bias = (
-        None if not biases else _toeplitz(plan, biases[0], T, S) if plan.toeplitz else _dense(q, k, biases, scale, mask)
-    )
+    bias = None
+    if plans[0].toeplitz:
+        bias = _toeplitz(plans[0].queries, biases[0], T, S)
+    elif biases:
+        bias = _dense(q, k, biases, scale, mask)
     start = None
-    if plan.causal and mask.query_start is not None:
+    if mask.causal and mask.query_start is not None:
         start = jnp.broadcast_to(jnp.asarray(mask.query_start, jnp.int32), (B,))
     operands = Operands(
         q=_last(q.astype(jnp.float32) * (scale * LOG2E), widths[0], lengths[0]).astype(q.dtype),
@@ -63,25 +63,23 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
         words=None if words is None else words.reshape(-1),
         start=start,
     )
-    out = _short(plan, operands)
+    out = _short(plans, operands)
     return out[:, :, :Kv, :T].transpose(0, 3, 1, 2)
 
 
-def _plan(q, k, mask, biases, rate) -> Plan:
+def _plans(q, k, mask, biases, rate) -> tuple[Plan, Plan]:
+    """Of the forward and of the backward pass."""
     (_, T, H, K), S = q.shape, k.shape[1]
     blocks = short_blocks(K)
+    if not mask.causal:  # narrow rows of tiles pay where half of them are left out
+        blocks = ShortBlocks(blocks.forward, blocks.forward)
     toeplitz = _is_toeplitz(biases)
-    side = min(blocks.queries, blocks.keys)  # the distinct tiles of a Toeplitz bias are square
-    alone = bool(biases) and not toeplitz
-    return Plan(
-        causal=mask.causal,
-        toeplitz=toeplitz,
-        rate=rate,
-        heads=1 if alone else _heads(H, T * S),
-        queries=side if toeplitz else blocks.queries,
-        keys=side if toeplitz else blocks.keys,
-        keys_backward=side if toeplitz else blocks.keys_backward,
-    )
+    if toeplitz:  # its distinct tiles are square, and the same in both passes
+        side = blocks.forward[0]
+        blocks = ShortBlocks((side, side), (side, side))
+    heads = 1 if biases and not toeplitz else _heads(H, T * S)
+    forward, backward = (Plan(mask.causal, toeplitz, rate, heads, *sides) for sides in blocks)
+    return forward, backward
 
 
 def _heads(H: int, pairs: int) -> int:
@@ -125,10 +123,9 @@ def _dense(q, k, biases, scale, mask):
     return jnp.pad(total, [(0, 0), (0, 0), (0, _up(S, LANES) - S), (0, _up(T, LANES) - T)])
 
 
-def _toeplitz(plan: Plan, bias, T: int, S: int):
+def _toeplitz(size: int, bias, T: int, S: int):
     """The distinct tiles of the bias, float32 [H, N, size, size], keys before queries: a tile depends on the distance
     between its first query and its first key alone, so there are as many as blocks on two sides of the whole."""
-    size = plan.queries
     before, after = (math.ceil(_up(n, LANES) / size) - 1 for n in (S, T))
     diagonals = jnp.maximum(bias.diagonals.astype(jnp.float32) * LOG2E, LOWEST)
     # diagonals[s - t + T - 1]; tile n has the first query (n - before) * size after the first key.
@@ -141,23 +138,23 @@ def _toeplitz(plan: Plan, bias, T: int, S: int):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _short(plan: Plan, operands: Operands):
-    return forward(plan, operands)[0]
+def _short(plans: tuple[Plan, Plan], operands: Operands):
+    return forward(plans[0], operands)[0]
 
 
-def _forward(plan, operands):
+def _forward(plans, operands):
     # With symbolic zeros every leaf says whether its gradient is wanted; the structure of what is kept remembers it.
     bias_gradient = () if operands.bias is not None and operands.bias.perturbed else None
     values = jax.tree.map(lambda leaf: leaf.value, operands, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal))
-    out, statistics = forward(plan, values)
+    out, statistics = forward(plans[0], values)
     return out, (values, out, statistics, bias_gradient)
 
 
-def _backward(plan, kept, do):
+def _backward(plans, kept, do):
     operands, out, statistics, bias_gradient = kept
     if isinstance(do, SymbolicZero):
         do = jnp.zeros(out.shape, out.dtype)
-    grads = backward(plan, operands, out, statistics, do, bias_gradient is not None)
+    grads = backward(plans[1], operands, out, statistics, do, bias_gradient is not None)
     bias = grads.get("dbias")
     if bias is not None and bias.shape != operands.bias.shape:
         bias = bias.sum(axis=1, keepdims=True)

@@ -73,7 +73,7 @@ def _kernel(plan: Plan, shared_bias: bool, refs) -> None:
 
 
 def _queries(plan, refs, example, head, at, t0) -> None:
-    row = row_of_tiles(plan, refs, t0, plan.keys_backward)
+    row = row_of_tiles(plan, refs, t0)
     mine = slice(t0, t0 + row[0].queries)
     q, do = refs["q"][head, :, mine], refs["do"][head, :, mine]
     top, inverse = refs["statistics"][head, :1, mine], refs["statistics"][head, 1:, mine]

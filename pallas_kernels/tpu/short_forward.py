@@ -88,7 +88,7 @@ def _kernel(plan: Plan, refs) -> None:
 
 
 def _queries(plan, refs, example, head, at, t0) -> None:
-    row = row_of_tiles(plan, refs, t0, plan.keys)
+    row = row_of_tiles(plan, refs, t0)
     mine = slice(t0, t0 + row[0].queries)
     q, v = refs["q"][head, :, mine], refs["v"]
     scores = [score_tile(plan, refs, example, head, q, tile) for tile in row]

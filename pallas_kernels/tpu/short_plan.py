@@ -28,8 +28,7 @@ class Operands(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """causal, toeplitz, rate: of the call. heads: per grid step. queries, keys: the sides of a tile; keys_backward:
-    the same for the gradient."""
+    """causal, toeplitz, rate: of the call. heads: per grid step. queries, keys: the sides of a tile."""
 
     causal: bool
     toeplitz: bool
@@ -37,7 +36,6 @@ class Plan:
     heads: int
     queries: int
     keys: int
-    keys_backward: int
 
 
 class Tile(NamedTuple):
@@ -49,12 +47,12 @@ class Tile(NamedTuple):
     queries: int
 
 
-def row_of_tiles(plan: Plan, refs, t0: int, keys: int) -> list[Tile]:
+def row_of_tiles(plan: Plan, refs, t0: int) -> list[Tile]:
     """The tiles that the block of queries at t0 meets: under a causal mask none that lies wholly after it."""
     T, S = refs["q"].shape[-1], refs["k"].shape[-1]
     queries = min(plan.queries, T - t0)
     end = min(S, t0 + queries) if plan.causal and "start" not in refs else S
-    return [Tile(s0, t0, min(keys, end - s0), queries) for s0 in range(0, end, keys)]
+    return [Tile(s0, t0, min(plan.keys, end - s0), queries) for s0 in range(0, end, plan.keys)]
 
 
 def score_tile(plan: Plan, refs, example, head, q, tile: Tile):

@@ -67,8 +67,13 @@ VMEM = 48 * 2**20
 
 
 def product(a, b, contract: tuple[int, int]):
-    """The float32 product of two matrices over one dimension of each."""
-    return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
+    """The float32 product of two matrices over one dimension of each.
+
+    Of float32 matrices in `jax.default_matmul_precision`; of narrower ones it is exact as it is, and no other is taken.
+    """
+    precision = None if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+    over = (((contract[0],), (contract[1],)), ((), ()))
+    return jax.lax.dot_general(a, b, over, precision=precision, preferred_element_type=jnp.float32)
 
 
 keys_by_queries = partial(product, contract=(0, 0))  # [K, keys], [K, queries] -> [keys, queries]

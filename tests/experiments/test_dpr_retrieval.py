@@ -81,6 +81,7 @@ def kill_when(process, condition) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_undisturbed(start, undisturbed, tmp_path):
     folder, rng = tmp_path / "killed", random.Random(0)
     log, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"

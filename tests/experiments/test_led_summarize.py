@@ -81,6 +81,7 @@ def test_killed_it_ends_as_undisturbed(start, undisturbed, tmp_path):
         assert (folder / name).read_bytes() == (undisturbed[0] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_and_says(undisturbed):
     folder, output = undisturbed
     rows = curve(folder)
@@ -103,6 +104,7 @@ def test_what_a_run_leaves_and_says(undisturbed):
     assert "16 requests about 4 documents" in output
 
 
+@pytest.mark.slow
 def test_the_saved_model_is_the_one_that_was_scored(undisturbed):
     folder, _ = undisturbed
     model, _ = jm.load(folder / "model")

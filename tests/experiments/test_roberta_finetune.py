@@ -118,6 +118,7 @@ def check_killed(start, undisturbed, task, folder, rows, *flags):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_killed_pretraining_ends_as_undisturbed(start, pretrained, tmp_path):
     """The second epoch's masks, too, are those of the undisturbed run."""
     check_killed(start, pretrained[0], "masked-lm", tmp_path / "killed", 10)
@@ -168,6 +169,7 @@ def test_heads_that_the_checkpoint_lacks_are_named_and_the_rest_is_taken(pretrai
             assert 0 < moved < 0.02 < jnp.max(jnp.abs(old[name])), "fine-tuning starts from the pretrained weights"
 
 
+@pytest.mark.slow
 def test_entities_of_the_saved_folder_are_those_that_were_scored(tuned, data):
     """Recomputed text by text from the saved folder, without the experiment's batches."""
     folder, _ = tuned["entities"]

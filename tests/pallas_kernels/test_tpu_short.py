@@ -18,7 +18,7 @@ from pallas_kernels.tpu.blocks import ShortBlocks
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of 128 by 128, so that a few hundred tokens meet every edge; the gradient's are longer than the others."""
-    monkeypatch.setattr(short, "short_blocks", lambda width: ShortBlocks(128, 128, 256))
+    monkeypatch.setattr(short, "short_blocks", lambda width: ShortBlocks((128, 128), (128, 256)))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ def mesh():
     return sharding.make_mesh({"data": 2, "model": 4})
 
 
-@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BartForConditionalGeneration"])
+@pytest.mark.parametrize(
+    "name", ["GPT2LMHeadModel", pytest.param("BartForConditionalGeneration", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "no_repeat_ngram_size": 2}], ids=["greedy", "beams"])
 def test_ids_on_eight_devices_are_those_of_one(name, options, mesh):
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 2}

@@ -74,7 +74,9 @@ def textbook(model, params, data, chunks, key):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.mark.parametrize(("chunks", "negatives", "dropout"), [(4, 0, 0.0), (4, 2, 0.3)])
+@pytest.mark.parametrize(
+    ("chunks", "negatives", "dropout"), [pytest.param(4, 0, 0.0, marks=pytest.mark.slow), (4, 2, 0.3)]
+)
 def test_cached_gradients_are_the_plain_ones(params, chunks, negatives, dropout):
     model, data = encoder(dropout), batch(16, negatives)
     value, gradients = textbook(model, params, data, chunks, KEY)
@@ -133,7 +135,11 @@ def two_steps(params, data, model, *, mesh=None, rules=None, microbatches=1):
 
 @pytest.mark.parametrize(
     ("axes", "table", "microbatches"),
-    [({"data": 8}, "DP", 1), ({"data": 8}, "DP", 2), ({"data": 4, "model": 2}, "FSDP_TP", 4)],
+    [
+        pytest.param({"data": 8}, "DP", 1, marks=pytest.mark.slow),
+        pytest.param({"data": 8}, "DP", 2, marks=pytest.mark.slow),
+        ({"data": 4, "model": 2}, "FSDP_TP", 4),
+    ],
 )
 def test_negatives_come_from_all_eight_devices(params, axes, table, microbatches):
     """Eight devices take the steps of one, also with dropout; per device there would be two rows and another loss."""
@@ -151,6 +157,7 @@ def test_negatives_come_from_all_eight_devices(params, axes, table, microbatches
     assert float(contrastive_loss(question, context)(params, two, KEY)[0]) < expected[0]["loss"] - 0.5
 
 
+@pytest.mark.slow
 def test_batch_512_in_chunks_of_16_needs_the_memory_of_batch_16(params):
     model = encoder(0.1)
 

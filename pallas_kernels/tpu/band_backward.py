@@ -1,0 +1,170 @@
+"""The gradient of `band_forward` in one pass over the blocks of queries: five products a tile, nothing formed twice.
+
+With P = exp2(scores - top), i = 1/sum and delta = sum over the width of do * o (both per query):
+
+    dv = (i do) P'        dP = v'(i do)        dS = P * (dP - i delta)
+    dq = ln2 * k dS       dk = ln2 * q dS'
+
+The normalisation is folded into `do`, which is K rows and not a tile. Under dropout P in the first product and dP in
+the third keep what the forward pass kept, and `do` carries 1 / (1 - rate).
+
+A block of keys is met by the queries of `before + 1 + after` steps, one after the other. Its dk and dv add up in
+float32 in one slot of a ring; the step in which no later query sees it writes it out and clears the slot for the block
+that comes into sight next. So dk and dv trail behind by `before` blocks, and the grid has as many steps more. Those of
+the global keys add up over all steps of a head.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from pallas_kernels.tpu.band_forward import operands, per_block, per_head
+from pallas_kernels.tpu.band_plan import (
+    Operands,
+    Plan,
+    global_tile,
+    globals_kept,
+    kept,
+    keys_of,
+    parts,
+    rows_of_tiles,
+    score_tile,
+    with_ones,
+)
+from pallas_kernels.tpu.stagger import staggered
+from pallas_kernels.tpu.tiles import LN2, Operand, call, keys_by_queries, width_by_keys, width_by_queries
+
+
+def backward(plan: Plan, x: Operands, global_k, global_v, o, statistics, do) -> dict[str, jax.Array]:
+    """Gradients "dq", "dk", "dv" in their dtypes, and float32 "global_dk", "global_dv" where there are global keys."""
+    B, H, K, _ = x.q.shape
+    Kv = x.v.shape[2]
+    outputs = {
+        "dq": Operand(jax.ShapeDtypeStruct(x.q.shape, x.q.dtype), per_block(plan, K)),
+        "dk": Operand(jax.ShapeDtypeStruct(x.k.shape, x.k.dtype), per_block(plan, K, -plan.before)),
+        "dv": Operand(jax.ShapeDtypeStruct(x.v.shape, x.v.dtype), per_block(plan, Kv, -plan.before)),
+    }
+    if global_k is not None:
+        G = global_k.shape[-1]
+        outputs["global_dk"] = Operand(jax.ShapeDtypeStruct((B, H, K, G), jnp.float32), per_head(K, G))
+        outputs["global_dv"] = Operand(jax.ShapeDtypeStruct((B, H, Kv, G), jnp.float32), per_head(Kv, G))
+    views = len(plan.views)
+    return call(
+        partial(_kernel, plan),
+        name="band_backward",
+        grid=(H, B, plan.blocks + plan.before),
+        semantics=("parallel", "parallel", "arbitrary"),
+        inputs={
+            **operands(plan, x, global_k, global_v),
+            "o": Operand(o, per_block(plan, Kv)),
+            "do": Operand(do, per_block(plan, Kv)),
+            "statistics": Operand(statistics, per_block(plan, 2)),
+        },
+        outputs=outputs,
+        scratch={
+            "sum_k": pltpu.VMEM((views, K, plan.block), jnp.float32),
+            "sum_v": pltpu.VMEM((views, Kv, plan.block), jnp.float32),
+        },
+    )
+
+
+def _kernel(plan: Plan, refs) -> None:
+    step = pl.program_id(2)
+
+    @pl.when(step == 0)
+    def _():
+        for name in ("sum_k", "sum_v", "global_dk", "global_dv"):
+            if name in refs:
+                refs[name][...] = jnp.zeros_like(refs[name])
+
+    @pl.when(step < plan.blocks)
+    def _():
+        jobs = (job for row in rows_of_tiles(plan, plan.backward) for job in _jobs(plan, refs, row))
+        staggered(jobs, plan.backward.ahead)
+
+    done = _slot(plan, -plan.before)
+    refs["dk"][...] = (refs["sum_k"][done] * LN2).astype(refs["dk"].dtype)
+    refs["dv"][...] = refs["sum_v"][done].astype(refs["dv"].dtype)
+    for name in ("sum_k", "sum_v"):
+        refs[name][done] = jnp.zeros(refs[name].shape[1:], jnp.float32)
+
+    if "global_dk" in refs:
+
+        @pl.when(step == plan.blocks - 1)
+        def _():
+            refs["global_dk"][...] *= LN2
+
+
+def _slot(plan, view):
+    """Where in the ring the sums of a view are."""
+    return jax.lax.rem(pl.program_id(2) + plan.before + view, len(plan.views))
+
+
+@dataclass
+class _Row:
+    """The queries of a row of tiles. queries: q `with_ones`. do: times i. delta: times i. dq: the sum so far."""
+
+    mine: slice
+    q: jax.Array
+    queries: jax.Array
+    do: jax.Array
+    top: jax.Array
+    delta: jax.Array
+    dq: jax.Array | float = 0.0
+
+
+def _row(plan, refs, tile) -> _Row:
+    mine = slice(tile.t0, tile.t0 + tile.queries)
+    q, do = refs["q"][:, mine], refs["do"][:, mine]
+    top, inverse = refs["statistics"][:1, mine], refs["statistics"][1:, mine]
+    do_f32 = do.astype(jnp.float32)
+    delta = (do_f32 * refs["o"][:, mine].astype(jnp.float32)).sum(axis=0, keepdims=True) * inverse
+    return _Row(mine, q, with_ones(q), (do_f32 * (inverse / (1.0 - plan.rate))).astype(do.dtype), top, delta)
+
+
+def _jobs(plan, refs, tiles):
+    """One job for each tile of a row, the one of the global keys first."""
+    row = _row(plan, refs, tiles[0])
+    if "global_k" in refs:
+        yield _global_job(plan, refs, row, tiles[0])
+    for tile in tiles:
+        yield _job(plan, refs, row, tile, tile is tiles[-1])
+
+
+def _job(plan, refs, row, tile, last):
+    k, v = keys_of(plan, refs, "k", tile), keys_of(plan, refs, "v", tile)
+    scores, slopes = score_tile(plan, refs, row.queries, tile), keys_by_queries(v, row.do)
+    yield
+    dk, dv = _add(row, k, scores, slopes, kept(plan, refs, tile) if plan.rate else None)
+    for part in parts(plan, tile):
+        slot = _slot(plan, part.view)
+        refs["sum_k"][slot, :, part.there] += dk[:, part.here]
+        refs["sum_v"][slot, :, part.there] += dv[:, part.here]
+    if last:
+        refs["dq"][:, row.mine] = (row.dq * LN2).astype(refs["dq"].dtype)
+
+
+def _global_job(plan, refs, row, tile):
+    k, v = refs["global_k"][...], refs["global_v"][...]
+    scores, slopes = global_tile(plan, refs, row.queries, tile.t0), keys_by_queries(v, row.do)
+    yield
+    keep = globals_kept(plan, refs, tile.t0, tile.queries) if plan.rate else None
+    dk, dv = _add(row, k, scores, slopes, keep)
+    refs["global_dk"][...] += dk
+    refs["global_dv"][...] += dv
+
+
+def _add(row, k, scores, slopes, keep):
+    """Adds a tile's part to dq; returns its parts of dk and dv."""
+    weights = jnp.exp2(scores - row.top)
+    used = weights
+    if keep is not None:
+        slopes, used = jnp.where(keep, slopes, 0.0), jnp.where(keep, weights, 0.0)
+    ds = (weights * (slopes - row.delta)).astype(row.q.dtype)
+    dv, dk = width_by_keys(row.do, used.astype(row.do.dtype)), width_by_keys(row.q, ds)
+    row.dq = row.dq + width_by_queries(k, ds)
+    return dk, dv

@@ -1,0 +1,87 @@
+"""Whole models with the TPU kernels switched on, as plain JAX on a CPU: values and gradients of the XLA path."""
+
+import jax
+import numpy as np
+import pytest
+from interpreted import evaluated
+from parity.reference import ids
+from parity.tiny import tiny
+
+import jaxmodels as jm
+from jaxmodels.parameters import flatten
+
+B, T = 2, 12
+
+
+def rows(name: str) -> dict:
+    """Two texts, the second of them padded."""
+    mask = (np.arange(T) < np.array([[T], [T - 4]])).astype(int)
+    inputs = {"input_ids": np.where(mask, ids((B, T), low=3), 1), "attention_mask": mask}
+    if name.startswith("LED"):
+        inputs["global_attention_mask"] = (np.arange(T) < np.array([[1], [2]])).astype(int)
+    if name.startswith(("T5", "Bart", "LED")):
+        return {**inputs, "labels": ids((B, 7), seed=1, low=3)}
+    return {**inputs, "labels": inputs["input_ids"]}
+
+
+def run(name: str, implementation: str, **config):
+    model, params = tiny(name, choices={"attention": implementation}, **config)
+    inputs = rows(name)
+
+    @jax.jit
+    def value(params):
+        def loss(params):
+            out = model.apply({"params": params}, **inputs, rngs={"dropout": jax.random.key(3)})
+            return out.loss, out.logits
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    with evaluated():
+        return value(params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True, "attn_pdrop": 0.1}),
+        ("RobertaPreLayerNormForMaskedLM", {}),
+        ("RobertaPreLayerNormForMaskedLM", {"position_embedding_type": "relative_key_query"}),
+        ("T5ForConditionalGeneration", {"dropout_rate": 0.1}),
+        ("BartForConditionalGeneration", {"attention_dropout": 0.1}),
+        ("LEDForConditionalGeneration", {"attention_dropout": 0.1}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_loss_logits_and_gradients_are_those_of_the_xla_path(name, config):
+    expected, got = (run(name, implementation, **config) for implementation in ("xla", "pallas_tpu"))
+    for a, b in zip(jax.tree.leaves(expected[0]), jax.tree.leaves(got[0]), strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=2e-5)
+    for (path, a), b in zip(flatten(expected[1]).items(), flatten(got[1]).values(), strict=True):
+        np.testing.assert_allclose(b, a, atol=2e-5 * max(1.0, float(np.abs(a).max())), err_msg=path)
+
+
+def test_a_cache_is_filled_and_read():
+    """A padded prompt and then one token more, against the slots of a cache that are not all used."""
+    prompt, mask = ids((B, T), low=3), (np.arange(T) >= np.array([[0], [3]])).astype(int)
+
+    def logits(implementation):
+        model, params = tiny(choices={"attention": implementation})
+
+        @jax.jit
+        def run(params):
+            variables, cache = {"params": params}, model.init_cache(B, 20)
+            first = model.apply(variables, prompt[:, :-1], attention_mask=mask[:, :-1], cache=cache)
+            return first.logits, model.apply(variables, prompt[:, -1:], cache=first.cache).logits
+
+        with evaluated():
+            return np.concatenate(run(params), axis=1)
+
+    np.testing.assert_allclose(logits("pallas_tpu")[mask > 0], logits("xla")[mask > 0], atol=1e-5)
+
+
+def test_weights_are_not_to_be_had_from_a_kernel():
+    model, params = tiny(choices={"attention": "pallas_tpu"})
+    with pytest.raises(ValueError, match="return_weights needs every weight"):
+        model.apply({"params": params}, ids((B, T), low=3), output_attentions=True)
+    assert isinstance(model, jm.GPT2LMHeadModel)

@@ -1,0 +1,63 @@
+"""The table of what a kernel cannot take, in the docs, is what the kernels say."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pallas_kernels import DenseBias, Mask, attention
+from pallas_kernels.tpu import band, short
+
+DOCS = (Path(__file__).parents[2] / "pallas_kernels" / "README.md").read_text()
+TABLE = re.findall(r"^\| (short|band) \| (.+?) \|$", DOCS, re.MULTILINE)
+
+
+def call(T=16, S=16, K=8, dtype=jnp.float32, bias=(), **mask):
+    """Arguments of `refuses`, as shapes: nothing is computed."""
+    q, k = (jax.ShapeDtypeStruct((2, n, 2, K), dtype) for n in (T, S))
+    return q, k, k, Mask(**mask), bias
+
+
+FLAGS = jnp.zeros((2, 16), bool)
+CALLS = [
+    (short, call(dtype=jnp.float16)),
+    (short, call(window=(2, 2))),
+    (short, call(S=3000)),
+    (short, call(K=300)),
+    (short, call(T=2000, S=2000, bias=(DenseBias(jnp.zeros((1, 1))),))),
+    (band, call(dtype=jnp.float16)),
+    (band, call()),
+    (band, call(S=20, window=(2, 2))),
+    (band, call(window=(2, 2), query_start=3)),
+    (band, call(window=(2, 2), bias=(DenseBias(jnp.zeros((1, 1))),))),
+    (band, call(window=(2, 2), key_global=FLAGS)),
+    (band, call(window=(2, 2), key_global=FLAGS, global_at=jnp.zeros((2, 600), jnp.int32))),
+    (band, call(T=9000, S=9000, window=(5000, 5000))),
+    (band, call(K=300, window=(2, 2))),
+]
+
+
+@pytest.mark.parametrize(("kernel", "arguments"), CALLS)
+def test_a_reason_is_in_the_table(kernel, arguments):
+    reason = kernel.refuses(*arguments)
+    name = kernel.__name__.rpartition(".")[2]
+    assert reason is not None and (name, reason.partition(";")[0]) in TABLE
+
+
+@pytest.mark.parametrize("kernel", [short, band])
+def test_the_table_has_no_more_and_no_less(kernel):
+    function = ast.parse(inspect.getsource(kernel.refuses))
+    returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+    reasons = [node for node in returns if not (isinstance(node.value, ast.Constant) and node.value.value is None)]
+    name = kernel.__name__.rpartition(".")[2]
+    assert len(reasons) == sum(row[0] == name for row in TABLE) == sum(case[0] is kernel for case in CALLS)
+
+
+def test_a_named_kernel_raises_every_reason():
+    q = jnp.zeros((2, 16, 2, 8), jnp.float16)
+    with pytest.raises(ValueError, match="cannot take this call: .*bfloat16 or float32"):
+        attention(q, q, q, implementation="pallas_tpu")

@@ -1,0 +1,119 @@
+"""Every TPU kernel, really compiled for every chip: its instruction bundles, and nothing that moves its operands.
+
+The counts are held to `tpu_budgets.json`, which `python -m benchmarks.bundles --write FILE` renews: a rise of more than
+3 % fails. They belong to one version of libtpu, which the file names; under another one all is compiled, not counted.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import jaxmodels as jm
+from jaxmodels import estimate, sharding
+from jaxmodels.layers.attention import Attention
+from jaxmodels.training import abstract_state, make_step
+from pallas_kernels import Mask
+
+ROOT = Path(__file__).parents[2]
+BUDGETS = json.loads((Path(__file__).parent / "tpu_budgets.json").read_text())
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"),
+]
+
+
+def compiled(chip: str, *options: str) -> dict:
+    """In a process of its own: the compiler reads where to write its counts when it is loaded."""
+    cases = [option for case in BUDGETS["chips"][chip] for option in ("--case", case)]
+    command = [sys.executable, "-m", "benchmarks.bundles", "--json", "--chip", chip, *cases, *options]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("chip", BUDGETS["chips"])
+def test_bundles_and_spills_stay_within_the_budget(chip):
+    found = compiled(chip)
+    assert found.keys() == BUDGETS["chips"][chip].keys() and all(found.values())
+    version = importlib.metadata.version("libtpu")
+    if version != BUDGETS["libtpu"]:
+        pytest.skip(f"the budgets are those of libtpu {BUDGETS['libtpu']}, this is {version}; everything compiled")
+    over = [
+        f"{case}, {count['kernel']}: {count[what]} {what}, budget {budget[what]}"
+        for case, counts in found.items()
+        for count, budget in zip(counts, BUDGETS["chips"][chip][case], strict=True)
+        for what in ("bundles", "fills", "spills")
+        if count[what] > 1.03 * budget[what] + 8
+    ]
+    assert not over, over
+
+
+def producers(program: str, kernel: str) -> dict[str, str]:
+    """By operand of the kernel's call in an HLO text, the operation that makes it."""
+    lines = {found[1]: found[2] for found in re.finditer(r"^\s*(?:ROOT )?(%\S+) = (.*)$", program, re.MULTILINE)}
+    call = next(line for name, line in lines.items() if name.startswith(f"%{kernel}") and "custom-call(" in line)
+    operands = re.findall(r"%[\w.\-]+", call[call.index("custom-call(") : call.index(")", call.index("custom-call("))])
+
+    def origin(name):
+        line = lines[name]
+        if passing := re.search(r" (?:get-tuple-element|bitcast)\((%[\w.\-]+)\)", line):
+            return origin(passing[1])
+        return line
+
+    return {name: origin(name) for name in operands}
+
+
+def test_nothing_moves_the_operands_between_the_projections_and_the_kernels():
+    """No copy, transposition, slice or pad: what a kernel reads comes straight from a matrix product or a kernel."""
+    mesh = estimate.topology_mesh("v5e:1x1", {"data": 1})
+    init = nn.initializers.normal(0.02)
+    layer = Attention(12, 64, init, init, dtype=jnp.bfloat16)
+    x, mask = jax.ShapeDtypeStruct((4, 1024, 768), jnp.bfloat16), Mask(causal=True)
+    params = nn.unbox(jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, mask=mask), x))
+
+    def both(params, x):
+        out, pull = jax.vjp(lambda params, x: layer.apply(params, x, mask=mask)[0], params, x)
+        return out, pull(out)
+
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), (params, x))
+    with jax.set_mesh(mesh):
+        program = jax.jit(both).lower(*placed).compile().as_text()
+    for kernel in ("short_forward", "short_backward"):
+        found = producers(program, kernel)
+        assert len(found) >= 3
+        for name, line in found.items():
+            assert "custom-call(" in line or "kind=kOutput" in line, f"{kernel} reads {name} = {line[:200]}"
+
+
+@pytest.mark.parametrize("attention", ["auto", "pallas_tpu"])
+def test_a_sharded_training_step_of_gpt2_runs_the_kernels_on_its_shards(attention):
+    """4 x 2 chips: 16 examples over "data", 12 heads over "model"; no queries, keys or values are gathered."""
+    model = jm.GPT2LMHeadModel(jm.GPT2Config(n_layer=2, vocab_size=1024), dtype=jnp.bfloat16, attention=attention)
+    mesh, rules, optimizer = (
+        estimate.topology_mesh("v5e:2x4", {"data": 4, "model": 2}),
+        sharding.FSDP_TP,
+        optax.sgd(0.1),
+    )
+    state = abstract_state(model, optimizer, mesh=mesh, rules=rules)
+    place = sharding.batch_sharding(mesh, rules)
+    batch = {name: jax.ShapeDtypeStruct((16, 1024), jnp.int32, sharding=place) for name in ("input_ids", "labels")}
+    key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
+    program = make_step(model, optimizer, mesh=mesh, rules=rules).lower(state, batch, key).compile().as_text()
+    for kernel in ("short_forward", "short_backward"):
+        assert re.search(rf"%{kernel}\S* = \(bf16\[4,6,64,1024\]", program)
+    gathered = re.findall(r"= \S+\[([\d,]+)\]\S* all-gather", program)
+    # Heads of all tokens: [..., heads, 64, ..., 1024] in some order. (Weights are gathered, that is FSDP.)
+    assert gathered and not [shape for shape in gathered if {"64", "1024"} <= set(shape.split(","))]

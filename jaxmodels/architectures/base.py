@@ -19,7 +19,7 @@ class Configured(nn.Module):
       config: the facts of the checkpoint.
       dtype: compute type. Softmax, norms' statistics, logits and losses are float32 whatever it is.
       param_dtype: type the parameters are made in.
-      attention: implementation of the attention function ("auto", "xla", "xla_blocked", "pallas").
+      attention: implementation of the attention function, a name of `pallas_kernels.attention` ("auto", "xla", ...).
       remat: recompute layers in the backward pass (the reference's gradient checkpointing).
       unroll: unroll the loop over layers also where no cache is used.
     """

@@ -98,10 +98,8 @@ def test_nothing_moves_the_operands_between_the_projections_and_the_kernels():
             assert "custom-call(" in line or "kind=kOutput" in line, f"{kernel} reads {name} = {line[:200]}"
 
 
-@pytest.mark.parametrize("attention", ["auto", "pallas_tpu"])
-def test_a_sharded_training_step_of_gpt2_runs_the_kernels_on_its_shards(attention):
-    """4 x 2 chips: 16 examples over "data", 12 heads over "model"; no queries, keys or values are gathered."""
-    model = jm.GPT2LMHeadModel(jm.GPT2Config(n_layer=2, vocab_size=1024), dtype=jnp.bfloat16, attention=attention)
+def sharded_step(model, shapes: dict[str, tuple[int, ...]]) -> str:
+    """The program of a training step on 4 x 2 chips, examples over "data" and heads over "model"."""
     mesh, rules, optimizer = (
         estimate.topology_mesh("v5e:2x4", {"data": 4, "model": 2}),
         sharding.FSDP_TP,
@@ -109,11 +107,33 @@ def test_a_sharded_training_step_of_gpt2_runs_the_kernels_on_its_shards(attentio
     )
     state = abstract_state(model, optimizer, mesh=mesh, rules=rules)
     place = sharding.batch_sharding(mesh, rules)
-    batch = {name: jax.ShapeDtypeStruct((16, 1024), jnp.int32, sharding=place) for name in ("input_ids", "labels")}
+    batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place) for name, shape in shapes.items()}
     key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
-    program = make_step(model, optimizer, mesh=mesh, rules=rules).lower(state, batch, key).compile().as_text()
-    for kernel in ("short_forward", "short_backward"):
-        assert re.search(rf"%{kernel}\S* = \(bf16\[4,6,64,1024\]", program)
+    return make_step(model, optimizer, mesh=mesh, rules=rules).lower(state, batch, key).compile().as_text()
+
+
+def assert_on_shards(program: str, kernel: str, local: tuple[int, ...]) -> None:
+    """The kernels' first result has the shape of a shard, and nothing of that length and head width is gathered."""
+    for name in (f"{kernel}_forward", f"{kernel}_backward"):
+        assert re.search(rf"%{name}\S* = \(bf16\[{','.join(map(str, local))}\]", program), name
     gathered = re.findall(r"= \S+\[([\d,]+)\]\S* all-gather", program)
-    # Heads of all tokens: [..., heads, 64, ..., 1024] in some order. (Weights are gathered, that is FSDP.)
-    assert gathered and not [shape for shape in gathered if {"64", "1024"} <= set(shape.split(","))]
+    # Weights are gathered, that is what FSDP means.
+    assert gathered and not [shape for shape in gathered if {str(n) for n in local[2:]} <= set(shape.split(","))]
+
+
+def test_a_sharded_training_step_of_gpt2_runs_the_kernels_on_its_shards():
+    model = jm.GPT2LMHeadModel(jm.GPT2Config(n_layer=2, vocab_size=1024), dtype=jnp.bfloat16)
+    program = sharded_step(model, {"input_ids": (16, 1024), "labels": (16, 1024)})
+    assert_on_shards(program, "short", (4, 6, 64, 1024))
+
+
+def test_a_sharded_training_step_of_led_runs_the_kernels_on_its_shards():
+    """4,096 tokens, a window of 512 to each side, up to 16 global ones."""
+    sizes = {f"{stack}_{name}": value for stack in ("encoder", "decoder")
+             for name, value in (("layers", 1), ("attention_heads", 12), ("ffn_dim", 3072))}  # fmt: skip
+    config = jm.LEDConfig(d_model=768, attention_window=1024, vocab_size=1024, **sizes)
+    model = jm.LEDForConditionalGeneration(config, dtype=jnp.bfloat16, max_global_tokens=16)
+    masks = dict.fromkeys(("input_ids", "attention_mask", "global_attention_mask"), (4, 4096))
+    program = sharded_step(model, {**masks, "labels": (4, 128)})
+    assert_on_shards(program, "band", (1, 6, 64, 4096))
+    assert_on_shards(program, "short", (1, 6, 64, 128))

@@ -30,6 +30,7 @@ BELOW = {
     "training": {"layers", "parameters", "sharding"},
     "hub": {"architectures", "config", "convert", "parameters", "sharding", "tensor_files"},
     "estimate": {"parameters", "sharding", "training"},
+    "commands": {"architectures", "generation", "hub", "retrieval", "tokenization"},
 }
 # The public face and the command line may import every part.
 FACES = {"__init__", "__main__"}

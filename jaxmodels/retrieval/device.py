@@ -12,6 +12,9 @@ from jaxmodels.architectures.rag.model import Retrieved
 from jaxmodels.retrieval.retriever import RagRetriever
 from jaxmodels.tokenization.encoding import BatchEncoding
 
+# Questions are padded to multiples of this many tokens, so that others compile nothing.
+QUESTION_BUCKET = 16
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,8 @@ class DeviceRetriever:
       index: a `DenseIndex`.
       passages: int32 [N,P], the generator's ids of prefix, title and text, without special tokens; -1 after the end.
       questions: int32 [B,Q], the generator's ids of the questions; -1 after the end; None until `ask`.
+      documents: int32 [N,T], the context encoder's ids of title and text; -1 after the end; None unless the host's
+        retriever had a tokenizer for it (`set_ctx_encoder_tokenizer`).
       head, tail: static, the special tokens around a context. pad: static, its padding. length: static, of a context.
       host: static, the retriever that this was made of.
     """
@@ -32,6 +37,7 @@ class DeviceRetriever:
     index: Any
     passages: jax.Array
     questions: jax.Array | None
+    documents: jax.Array | None
     head: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     tail: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     pad: int = dataclasses.field(metadata={"static": True})
@@ -55,16 +61,24 @@ class DeviceRetriever:
         start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
         head, tail = whole[:start], whole[start + len(bare) :]
         most = config.max_combined_length - len(head) - len(tail)
-        rows = []
+        rows, documents = [], []
         for first in range(0, len(retriever.passages), batch):
-            numbers = range(first, min(first + batch, len(retriever.passages)))
-            texts = [retriever.passage_text(retriever.document(i), None).rstrip(" ") for i in numbers]
+            some = [retriever.document(i) for i in range(first, min(first + batch, len(retriever.passages)))]
+            texts = [retriever.passage_text(document, None).rstrip(" ") for document in some]
             rows += [np.asarray(ids, np.int32)[:most] for ids in _ids(tokenizer, texts)]
-        passages = _padded(rows)
+            if retriever.ctx_encoder_tokenizer is not None:
+                encoded = retriever.tokenize_documents(some)
+                lengths = encoded["attention_mask"].sum(axis=1)
+                documents += [ids[:n] for ids, n in zip(encoded["input_ids"], lengths, strict=True)]
+
+        def placed(rows: list[np.ndarray]) -> jax.Array:
+            return jnp.asarray(_padded(rows)) if sharding is None else jax.device_put(_padded(rows), sharding)
+
         return cls(
             index=retriever.index,
-            passages=jnp.asarray(passages) if sharding is None else jax.device_put(passages, sharding),
+            passages=placed(rows),
             questions=None,
+            documents=None if retriever.ctx_encoder_tokenizer is None else placed(documents),
             head=tuple(map(int, head)),
             tail=tuple(map(int, tail)),
             pad=int(tokenizer.pad_token_id),
@@ -86,7 +100,7 @@ class DeviceRetriever:
             np.asarray(ids) for ids in _ids(host.generator_tokenizer, [(" " + t).replace("  ", " ") for t in texts])
         ]
         read = BatchEncoding({name: encoded[name] for name in ("input_ids", "attention_mask")})
-        return read, dataclasses.replace(self, questions=jnp.asarray(_padded(rows)))
+        return read, dataclasses.replace(self, questions=jnp.asarray(_padded(rows, QUESTION_BUCKET)))
 
     def with_index(self, index: Any) -> Self:
         """The same passages with new vectors, say of a context encoder that was trained on."""
@@ -94,8 +108,11 @@ class DeviceRetriever:
 
     def find(self, question_ids, questions, n_docs: int, *, tokenized: bool = False) -> Retrieved:
         """For a model's call; pure."""
-        if tokenized:
-            raise ValueError("training the context encoder needs its tokens: use the RagRetriever on the host")
+        if tokenized and self.documents is None:
+            raise ValueError(
+                "training the context encoder needs its tokens: set_ctx_encoder_tokenizer(...) on the host's retriever "
+                "before DeviceRetriever.of(...)"
+            )
         if self.questions is None:
             raise ValueError("the questions are needed as the generator reads them: retriever.ask(texts) gives both")
         _, ids = self.index.search(questions, n_docs)
@@ -105,7 +122,13 @@ class DeviceRetriever:
         own = self.questions[jnp.minimum(jnp.arange(batch), len(self.questions) - 1)]
         context = self._together(passages, jnp.repeat(own, n_docs, axis=0))
         mask = (jnp.arange(self.length) < context[1][:, None]).astype(jnp.int32)
-        return Retrieved(context[0], mask, self.index.vectors(ids), ids)
+        found = Retrieved(context[0], mask, self.index.vectors(ids), ids)
+        if not tokenized:
+            return found
+        documents, pad = self.documents[rows], self.host.ctx_encoder_tokenizer.pad_token_id
+        return found._replace(
+            document_ids=jnp.where(documents < 0, pad, documents), document_mask=(documents >= 0).astype(jnp.int32)
+        )
 
     def _together(self, passages: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Contexts int32 [N,length] and their lengths [N]: head, passage, question cut to what is left, tail."""
@@ -131,9 +154,10 @@ def _ids(tokenizer, texts: list[str]) -> list:
     return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
-def _padded(rows: list[np.ndarray]) -> np.ndarray:
-    """int32 [N, longest], -1 after the end."""
-    array = np.full((len(rows), max(map(len, rows))), -1, np.int32)
+def _padded(rows: list[np.ndarray], multiple: int = 1) -> np.ndarray:
+    """int32 [N, longest], -1 after the end; the width rounded up to a multiple."""
+    width = -(-max(map(len, rows)) // multiple) * multiple
+    array = np.full((len(rows), width), -1, np.int32)
     for row, ids in zip(array, rows, strict=True):
         row[: len(ids)] = ids
     return array

@@ -1,16 +1,17 @@
 """An index in a folder: a manifest, and rows in shards of `embeddings` [n, D] and, for int8, `scales` [n]."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxmodels.retrieval.manifest import BUILD_AGAIN, MANIFEST, Manifest, Shard
+from jaxmodels.retrieval.manifest import BUILD_AGAIN, MANIFEST, Manifest, Shard, digest
 from jaxmodels.retrieval.rows import Stored
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
-from jaxmodels.tensor_files.commit import finish_save
+from jaxmodels.tensor_files.commit import finish_save, staged
 from jaxmodels.tensor_files.errors import brief
 
 SHARD_BYTES = 2**29
@@ -22,7 +23,7 @@ class IndexFiles:
     """A saved index, opened: every shard is compared with the manifest, and no row is read yet.
 
     Raises FileNotFoundError where there is no index; TensorFileError for a manifest or a shard that is damaged, cut
-    short, missing, or of another index.
+    short, missing, or of another index. Whether a shard's bytes are those that were written is seen when it is read.
     """
 
     def __init__(self, folder: str | Path):
@@ -31,21 +32,36 @@ class IndexFiles:
             finish_save(self.folder)
         self.manifest = Manifest.read(self.folder)
         self._entries = [_opened(self.folder, self.manifest, shard) for shard in self.manifest.shards]
+        self._checked: set[str] = set()
 
     @cached_property
     def _firsts(self) -> np.ndarray:
         return np.array([shard.first for shard in self.manifest.shards])
 
     def read(self, places: range) -> Iterator[tuple[int, Stored]]:
-        """Those rows as they are stored, by shard: the first row's number, and memory-mapped arrays."""
+        """Those rows as they are stored, by shard: the first row's number, and memory-mapped arrays.
+
+        Raises:
+          TensorFileError: a shard whose bytes are not those that the manifest has the digest of.
+        """
         start, stop = places.start, places.stop
         at = int(np.searchsorted(self._firsts, start, side="right")) - 1
         while start < stop:
             shard, entries = self.manifest.shards[at], self._entries[at]
+            self._check_bytes(shard)
             end = min(stop, shard.first + shard.rows)
             part = range(start - shard.first, end - shard.first)
             yield start, (_mapped(entries["embeddings"], part), _mapped(entries.get("scales"), part))
             start, at = end, at + 1
+
+    def _check_bytes(self, shard: Shard) -> None:
+        """Once for each shard that is read."""
+        if shard.sha256 is None or shard.file in self._checked:
+            return
+        path = self.folder / shard.file
+        if (found := digest(path)) != shard.sha256:
+            raise TensorFileError(path, f"sha256 {shard.sha256}, as {MANIFEST} says", found, BUILD_AGAIN)
+        self._checked.add(shard.file)
 
 
 def _opened(folder: Path, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
@@ -84,13 +100,46 @@ def write_index(
     """Writes shards and manifest of stored rows into a folder, one shard in memory; returns the number of rows."""
     shards: list[Shard] = []
     rows = 0
-    for values, scales in _regrouped(parts, max(1, shard_bytes // (width * dtype.itemsize))):
-        path = folder / f"embeddings-{len(shards) + 1:05}.safetensors"
-        save_file({"embeddings": values} | ({} if scales is None else {"scales": scales}), path)
-        shards.append(Shard(path.name, rows, len(values), path.stat().st_size))
-        rows += len(values)
+    for part in _regrouped(parts, max(1, shard_bytes // (width * dtype.itemsize))):
+        path = folder / _name(len(shards))
+        write_shard(path, part)
+        shards.append(Shard.of(path, rows, len(part[0])))
+        rows += len(part[0])
     Manifest(rows, width, dtype, fingerprint, tuple(shards)).write(folder)
     return rows
+
+
+def write_shard(path: Path, part: Stored) -> None:
+    """One shard of stored rows, as a file."""
+    values, scales = part
+    save_file({"embeddings": values} | ({} if scales is None else {"scales": scales}), path)
+
+
+def join_shards(folder: Path, paths: Sequence[Path], fingerprint: str | None) -> None:
+    """Makes an index of shards that `write_shard` wrote, in their order; all or nothing.
+
+    The files get a second name in `folder`, on the same file system; what else is there stays.
+
+    Raises:
+      TensorFileError: a shard that is damaged, or of other rows than the first one has.
+    """
+    shards, rows, kind = [], 0, None
+    with staged(folder, STALE) as staging:
+        for path in paths:
+            entry = open_tensors(path).get("embeddings")
+            found = None if entry is None or len(entry.shape) != 2 else (entry.shape[1], entry.dtype)
+            kind = kind or found
+            if found is None or found != kind:
+                raise TensorFileError(path, f"rows of {kind}" if kind else "rows of an index", f"{found}", BUILD_AGAIN)
+            linked = staging / _name(len(shards))
+            os.link(path, linked)
+            shards.append(Shard.of(linked, rows, entry.shape[0]))
+            rows += entry.shape[0]
+        Manifest(rows, *kind, fingerprint, tuple(shards)).write(staging)
+
+
+def _name(number: int) -> str:
+    return f"embeddings-{number + 1:05}.safetensors"
 
 
 def _regrouped(parts: Iterable[Stored], size: int) -> Iterator[Stored]:

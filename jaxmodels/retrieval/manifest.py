@@ -1,10 +1,11 @@
 """What a saved index is: the JSON file that says which rows lie in which shard.
 
 `dense_index.json`: format, version, rows, width, dtype, fingerprint, and for each shard its file, first row, number of
-rows and bytes.
+rows, bytes and sha256 (an index without it is loaded unchecked).
 """
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Self
@@ -22,12 +23,24 @@ BUILD_AGAIN = "copy the folder again, or build the index again"
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Rows `first` to `first + rows - 1`, in a file of `bytes` bytes beside the manifest."""
+    """Rows `first` to `first + rows - 1`, in a file of `bytes` bytes beside the manifest, and its digest if known."""
 
     file: str
     first: int
     rows: int
     bytes: int
+    sha256: str | None = None
+
+    @classmethod
+    def of(cls, path: Path, first: int, rows: int) -> Self:
+        """Of a file that is there."""
+        return cls(path.name, first, rows, path.stat().st_size, digest(path))
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,4 +107,7 @@ def _shard(found: object) -> Shard:
     # A shard lies beside its manifest: the name of any other file on this machine is not the manifest's to give.
     if not isinstance(file, str) or file in ("", ".", "..") or Path(file).name != file or "\0" in file:
         raise Malformed("the names of files beside the manifest", brief(file), BUILD_AGAIN)
-    return Shard(file, _count(found, "first", 0), _count(found, "rows"), _count(found, "bytes"))
+    sha256 = found.get("sha256")
+    if not isinstance(sha256, str | None):
+        raise Malformed("a sha256 that is text or null", brief(sha256), BUILD_AGAIN)
+    return Shard(file, _count(found, "first", 0), _count(found, "rows"), _count(found, "bytes"), sha256)

@@ -97,14 +97,7 @@ class RagRetriever:
             "doc_ids": ids,
         }
         if self.ctx_encoder_tokenizer is not None:
-            flat = [document for found in documents for document in found]
-            encoded = self.ctx_encoder_tokenizer(
-                [document.title for document in flat],
-                [document.text for document in flat],
-                truncation=True,
-                padding="max_length",
-                max_length=self.document_length,
-            )
+            encoded = self.tokenize_documents([document for found in documents for document in found])
             fields |= {
                 "tokenized_doc_ids": encoded["input_ids"],
                 "tokenized_doc_attention_mask": encoded["attention_mask"],
@@ -118,6 +111,12 @@ class RagRetriever:
         parts = [self._search(queries[i : i + size], n_docs) for i in range(0, len(queries), size)]
         embeddings, ids = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return embeddings, ids, [[self.document(int(i)) for i in row] for row in ids]
+
+    def tokenize_documents(self, documents: Sequence[Document]) -> BatchEncoding:
+        """What the context encoder reads of n documents: int32 [n,length], as `set_ctx_encoder_tokenizer` said."""
+        titles, texts = map(list, zip(*documents, strict=True))
+        options = {"truncation": True, "padding": "max_length", "max_length": self.document_length}
+        return self.ctx_encoder_tokenizer(titles, texts, **options)
 
     def postprocess_docs(
         self, documents: Sequence[Sequence[Document]], questions: Sequence[str], prefix: str | None, n_docs: int

@@ -119,9 +119,19 @@ def swapped(folder):
     edited_shard(folder, 1, bytes=len(data))
 
 
+def flipped(folder):
+    """One bit of one number of the third shard."""
+    path = folder / "embeddings-00003.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
 # How an index is damaged -> words of the error.
 DAMAGED = {
     "a shard cut short": (cut, r"embeddings-00002.*expected 19\d\d\d bytes, as dense_index.json says, found 19"),
+    "a bit that flipped": (flipped, "embeddings-00003.*expected sha256 [0-9a-f]{64}, as dense_index.json says"),
+    "a digest of numbers": (lambda f: edited_shard(f, 0, sha256=3), "text or null, found 3"),
     "a shard missing": (lambda f: (f / "embeddings-00003.safetensors").unlink(), "embeddings-00003.* no such file"),
     "a shard of another type": (other_type, r"'embeddings' float32 \(300, 16\), found 'embeddings' int32 \(300, 16\)"),
     "a shard of other rows": (swapped, r"float32 \(300, 16\), found 'embeddings' float32 \(100, 16\)"),
@@ -147,6 +157,14 @@ def test_what_does_not_fit_together_is_refused(case, tmp_path):
     damage(tmp_path)
     with pytest.raises(TensorFileError, match=words):
         DenseIndex.load(tmp_path)
+
+
+def test_an_index_without_digests_is_loaded_unchecked(tmp_path):
+    saved(tmp_path)
+    for place in range(4):
+        edited_shard(tmp_path, place, sha256=None)
+    flipped(tmp_path)
+    assert (np.asarray(DenseIndex.load(tmp_path).vectors(np.arange(1000))) != ROWS).sum() == 1
 
 
 def test_a_folder_without_an_index_says_so(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from parity.tiny import random_params
 
 import jaxmodels as jm
+from jaxmodels.generation import recompiles
 
 PASSAGES, WIDTH, LENGTH = 60, 32, 96
 
@@ -91,6 +92,16 @@ def test_one_compiled_program_answers_as_the_route_through_the_host(parts, token
     np.testing.assert_allclose(device.sequences_scores, host.sequences_scores, rtol=1e-4)
 
 
+def test_questions_of_other_lengths_compile_nothing(parts, token_model):
+    model, params = token_model
+    retriever, compiled = jm.DeviceRetriever.of(parts), []
+    for question in ("who wrote it?", "who wrote the play?"):
+        encoded, ready = retriever.ask([question], padding="max_length", max_length=16)
+        jm.generate(model, params, **encoded, retriever=ready, max_new_tokens=3)
+        compiled.append(recompiles.compiled())
+    assert compiled[0] == compiled[1]
+
+
 def test_A4_the_routes_of_a_call_agree(parts, token_model, squad):
     model, params = token_model
     encoded, ready = jm.DeviceRetriever.of(parts).ask(squad[1][:2])
@@ -125,10 +136,21 @@ def test_A5_the_marginal_likelihood_trains_question_and_context_encoder(parts, s
 
     with pytest.raises(ValueError, match="set_ctx_encoder_tokenizer"):
         loss(params)
+    with pytest.raises(ValueError, match="before DeviceRetriever.of"):
+        jm.DeviceRetriever.of(host).ask(squad[1])[1].find(None, np.zeros((2, WIDTH)), 2, tokenized=True)
     host.set_ctx_encoder_tokenizer(parts.question_encoder_tokenizer, length=40)
     gradients = jax.grad(loss)(params)["rag"]
     for part in ("question_encoder", "ctx_encoder", "generator"):
         assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients[part])), part
+    # On the device the documents are tokenized beforehand, and the same ones.
+    vectors = np.random.default_rng(1).normal(size=(2, WIDTH)).astype(np.float32)
+    ready = jm.DeviceRetriever.of(host, batch=16).ask(squad[1][:2])[1]
+    found = ready.find(None, vectors, 3, tokenized=True)
+    expected = host(encoded["input_ids"], vectors, n_docs=3)
+    width = found.document_ids.shape[1]
+    assert expected["tokenized_doc_attention_mask"][:, width:].sum() == 0
+    np.testing.assert_array_equal(found.document_mask, expected["tokenized_doc_attention_mask"][:, :width])
+    np.testing.assert_array_equal(found.document_ids, expected["tokenized_doc_ids"][:, :width])
 
 
 def test_what_does_not_fit_is_refused_by_name(parts, squad):

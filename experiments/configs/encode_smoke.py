@@ -1,0 +1,13 @@
+"""Tiny parts: the whole job in seconds, for tests. data.path and encoder are to be given."""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import encode_squad
+
+
+def get_config() -> ConfigDict:
+    config = encode_squad.get_config()
+    config.data.update({"path": "", "passage_words": 20})
+    config.encoder = ""
+    config.length, config.rows, config.part_rows = 32, 4, 6
+    return config

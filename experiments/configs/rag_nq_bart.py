@@ -1,0 +1,20 @@
+"""RAG on Natural Questions with gold passages, from MiniLM and BART-base (from the Hub); for an accelerator."""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import rag_squad
+
+
+def get_config() -> ConfigDict:
+    config = rag_squad.get_config()
+    config.data.update({"kind": "nq", "path": "../shared/data/qa/nq_gold/train.jsonl"})
+    config.generator.start = "facebook/bart-base"
+    config.generator.model = ConfigDict()
+    config.lengths.update({"passage": 256, "context": 300, "answer": 16})
+    config.dtype = "bfloat16"
+    config.reader.update({"steps": 600, "save_every": 200, "eval_every": 200})
+    config.reader.optimizer.update({"learning_rate": 3e-5, "warmup": 60})
+    config.joint.update({"steps": 1000, "batch_size": 16, "save_every": 200, "eval_every": 200, "refresh_every": 200})
+    config.joint.optimizer.update({"learning_rate": 1e-5, "warmup": 100})
+    config.num_beams = 4
+    return config

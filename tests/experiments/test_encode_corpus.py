@@ -1,0 +1,290 @@
+"""A corpus encoded in parts: killed in the middle it ends as undisturbed; parts, plan, sources and vectors."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import retrieval_samples as samples
+from ml_collections import ConfigDict, FrozenConfigDict
+from parity.tiny import random_params
+
+import jaxmodels as jm
+from experiments.batch_generation.journal import Journal, note
+from experiments.configs import encode_smoke, encode_squad
+from experiments.data import wordpiece
+from experiments.encode_corpus import run
+from experiments.encoding import plan
+from experiments.encoding.encoder import Encoder
+from experiments.encoding.parts import FILE, Parts
+from experiments.encoding.sources import passages
+from jaxmodels.retrieval import fingerprint
+from jaxmodels.retrieval.index_files import join_shards, write_shard
+from jaxmodels.tensor_files import TensorFileError
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = [text for article in samples.squad()["data"] for p in article["paragraphs"] for text in [p["context"]]]
+
+
+def save_encoder(folder: Path, cls, seed: int) -> Path:
+    """A tiny encoder with a tokenizer."""
+    wordpiece.train(TEXTS, 200, folder, 40)
+    tokenizer = jm.load_tokenizer(folder, jm.DPRContextEncoderTokenizer)
+    config = jm.DPRConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=40,
+    )  # fmt: skip
+    model = cls(config)
+    jm.save(folder, model, random_params(model, seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> Path:
+    return save_encoder(tmp_path_factory.mktemp("encoders") / "context", jm.DPRContextEncoder, 0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """150 passages as psgs_w100.tsv has them."""
+    file = tmp_path_factory.mktemp("corpus") / "passages.tsv"
+    rows = [f"{i + 1}\t{'word ' * (i % 12)}{TEXTS[i % len(TEXTS)]}\tTitle {i}" for i in range(150)]
+    file.write_text("\n".join(["id\ttext\ttitle", *rows]) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def start(encoder, corpus, tmp_path_factory):
+    """start(workdir, *flags, **environment) -> a running job with its output in a pipe."""
+    variables = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    flags = ["--config=experiments/configs/encode_smoke.py", f"--config.encoder={encoder}"]
+    flags += ["--config.data.kind=tsv", f"--config.data.path={corpus}", "--config.part_rows=2"]
+
+    def start(workdir, *more, **environment):
+        command = [sys.executable, "-m", "experiments.encode_corpus", *flags, f"--workdir={workdir}", *more]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=ROOT, env=variables | environment, text=True, **pipes)
+
+    return start
+
+
+def finish(process) -> str:
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    return output
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "index").iterdir()}
+
+
+def lines(folder: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in (folder / "parts").glob("finished-*.jsonl"))
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_as_undisturbed(start, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    output = finish(start(whole))
+    assert "75 parts, 0 of them done" in output and "21,015,300 take it" in output
+    done = []
+    for least in (3, 20):
+        process = start(killed)
+        while process.poll() is None and lines(killed) < least:
+            time.sleep(0.001)
+        assert process.poll() is None, "the job was over before it could be killed"
+        process.kill()
+        process.wait()
+        done.append(lines(killed))
+        assert not (killed / "index" / "dense_index.json").exists(), "no index before all of it is there"
+    journal = (killed / "parts" / "finished-00000.jsonl").read_text().splitlines()
+    numbers = [json.loads(line)["id"] for line in journal]
+    assert len(set(numbers)) == len(numbers), "every part was encoded once"
+    output = finish(start(killed))
+    assert f"75 parts, {done[-1]} of them done" in output
+    assert files(killed) == files(whole) and not (killed / "parts").exists()
+    assert "this job is complete" in finish(start(killed))
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_parts_and_the_index_is_the_same(start, tmp_path):
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    finish(start(whole))
+    cluster = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
+    both = [
+        start(
+            *(shared, "--config.distributed=True"),
+            **cluster | {"SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    outputs = [finish(process) for process in both]
+    assert "75 parts, 0 of them done" in outputs[0] and "passages/s" not in outputs[1]
+    assert files(shared) == files(whole)
+
+
+def smoke(encoder: Path, file: Path, **more) -> FrozenConfigDict:
+    config = encode_smoke.get_config()
+    config.data.update({"kind": "tsv", "path": str(file)})
+    config.update({"encoder": str(encoder), "part_rows": 50, "rows": 8, **more})
+    return FrozenConfigDict(config)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_every_passage_has_its_own_vector(encoder, corpus, tmp_path, dtype):
+    result = run(smoke(encoder, corpus, index_dtype=dtype), tmp_path)
+    assert result["passages"] == result["encoded"] == 150 and result["speed"] > 0
+    index, texts = jm.DenseIndex.load(tmp_path / "index"), jm.Passages.load(tmp_path / "index")
+    assert index.size == len(texts) == 150 and index.dtype == dtype and texts[3][0] == "Title 3"
+    model, params = jm.load(encoder)
+    assert index.fingerprint == fingerprint(model, params)
+    tokenizer = jm.load_tokenizer(encoder, jm.DPRContextEncoderTokenizer)
+    apply = jax.jit(lambda **batch: model.apply({"params": params}, **batch).pooler_output)
+    some = [0, 11, 74, 149]
+    titles, bodies = zip(*(texts[i] for i in some), strict=True)
+    batch = tokenizer(list(titles), list(bodies), padding="max_length", truncation=True, max_length=32)
+    expected = np.asarray(apply(**batch))
+    tolerance = 1e-5 if dtype == "float32" else np.abs(expected).max() / 100
+    np.testing.assert_allclose(index.vectors(np.array(some)), expected, atol=tolerance)
+
+
+def test_the_index_names_the_encoder_that_will_ask_and_another_one_is_refused(encoder, corpus, tmp_path):
+    question = save_encoder(tmp_path / "question", jm.DPRQuestionEncoder, 1)
+    config = smoke(encoder, corpus, question_encoder=str(question))
+    found = Encoder(config)
+    assert found.fingerprint == fingerprint(*jm.load(question)) != found.own == fingerprint(*jm.load(encoder))
+    folder = tmp_path / "job"
+    folder.mkdir()
+    note(folder, {"the encoder": "of another model", "the question encoder": found.fingerprint})
+    with pytest.raises(ValueError, match="the encoder changed since the job in .* was started"):
+        run(config, folder)
+
+
+def test_stopped_in_the_middle_it_ends_as_undisturbed(encoder, corpus, tmp_path, monkeypatch):
+    """As a kill would stop it: before a part is written, and between a part and its line in the journal."""
+    config, whole, stopped = smoke(encoder, corpus, part_rows=40), tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    run(config, whole)
+    for target, name, left in ((Parts, "add", 1), (Journal, "add", 1)):
+        calls, real = [], getattr(target, name)
+
+        def once(*arguments, calls=calls, real=real, left=left):
+            if len(calls) == left:
+                raise KeyboardInterrupt
+            calls.append(real(*arguments))
+
+        monkeypatch.setattr(target, name, once)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, stopped)
+        monkeypatch.undo()
+        assert not (stopped / "index" / "dense_index.json").exists(), "no index before all of it is there"
+    assert run(config, stopped)["encoded"] == 150 - 2 * 40, "what was done is not done again"
+    assert files(stopped) == files(whole) and not (stopped / "parts").exists()
+    assert run(config, stopped)["encoded"] == 0
+
+
+def rows(count: int, seed: int = 0):
+    return np.random.default_rng(seed).normal(size=(count, 4)).astype(np.float32), None
+
+
+def test_a_part_is_done_only_if_its_file_is_what_was_noted(tmp_path):
+    sizes = [3, 3, 2]
+    with Parts(tmp_path, sizes, 0) as parts:
+        assert parts.missing() == [0, 1, 2]
+        parts.add(0, rows(3))
+        parts.add(2, rows(2))
+        with pytest.raises(ValueError, match="part 1 has 3 rows, got 2"):
+            parts.add(1, rows(2))
+        with pytest.raises(ValueError, match="another process is writing"):
+            Parts(tmp_path, sizes, 0)
+        with Parts(tmp_path, sizes, 1) as others:
+            assert others.missing() == [1], "what another process has finished is finished"
+            others.add(1, rows(3, 1))
+        assert parts.missing() == []
+        damaged = parts.path(2).read_bytes()
+        parts.path(2).write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+        parts.path(0).unlink()
+        assert parts.missing() == [0, 2]
+        parts.add(0, rows(3))
+        assert parts.missing() == [2]
+    with (tmp_path / "finished-00000.jsonl").open("a") as journal:
+        journal.write('{"id": 2, "ro')
+    with Parts(tmp_path, sizes, 0) as parts:
+        assert parts.missing() == [2], "a line that a kill has cut off is none"
+
+
+def test_a_part_that_was_written_but_not_noted_is_made_again(tmp_path, monkeypatch):
+    with Parts(tmp_path, [3], 0) as parts:
+        monkeypatch.setattr(parts._journal, "add", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            parts.add(0, rows(3))
+        assert (tmp_path / "00000" / FILE).exists() and parts.missing() == [0]
+
+
+def test_shards_are_joined_only_if_they_fit(tmp_path):
+    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for path, (values, scales) in zip(paths, (rows(3), rows(2, 1), rows(2, 2)), strict=True):
+        write_shard(path, (values[:, :3] if path.stem == "c" else values, scales))
+    join_shards(tmp_path / "index", paths[:2], "f" * 32)
+    index = jm.DenseIndex.load(tmp_path / "index")
+    assert index.fingerprint == "f" * 32
+    np.testing.assert_array_equal(index.vectors(np.arange(5)), np.concatenate([rows(3)[0], rows(2, 1)[0]]))
+    with pytest.raises(TensorFileError, match=r"c.safetensors: expected rows of \(4, .*found \(3, "):
+        join_shards(tmp_path / "index", paths, None)
+    assert jm.DenseIndex.load(tmp_path / "index").fingerprint == "f" * 32, "the earlier index is still there"
+
+
+def test_the_plan_has_the_bytes_that_the_index_has():
+    mesh = jax.make_mesh((8,), ("rows",))
+    for dtype in ("float32", "bfloat16", "int8"):
+        index = jm.DenseIndex.abstract(100_003, 24, mesh, dtype=dtype)
+        held = sum(np.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(index))
+        assert plan.bytes_per_chip(100_003, 24, 8, index.dtype) == held
+    table = plan.table(plan.WIKIPEDIA, 768, ("v5e:1x1", "v5e:16x16", "v6e:1x1"))
+    cells = [line.split() for line in table.splitlines()]
+    assert cells[3] == ["v5e:16x16", "240.8", "120.4", "60.5"]
+    assert cells[2][1:] == ["too", "much", "too", "much", "15,472.3"] and cells[4][3] == "30,784.3"
+    with pytest.raises(ValueError, match="KIND:AxB with a kind of v4, v5e, v5p, v6e, such as v5e:16x16; got 'v5e:big'"):
+        plan.chips("v5e:big")
+    assert plan.duration(90) == "90 seconds" and plan.duration(7 * 86_400) == "7.0 days"
+
+
+def test_sources(tmp_path):
+    for name, count in (("b", 5), ("a", 8)):
+        (tmp_path / f"{name}.txt").write_text(" ".join(f"{name}{i}" for i in range(count)))
+    assert list(passages("text", str(tmp_path), 4)) == [
+        ("a", "a0 a1 a2 a3"),
+        ("a", "a4 a5 a6 a7"),
+        ("b", "b0 b1 b2 b3"),
+        ("b", "b4"),
+    ]
+    file = samples.write(tmp_path, samples.squad(2))
+    found = list(passages("squad", str(file), 0))
+    assert len(found) == 6 and found[0][0] == "Aldria (country)"
+    with pytest.raises(ValueError, match="data.kind is one of tsv, squad, nq, text; got 'csv'"):
+        list(passages("csv", str(file), 1))
+    with pytest.raises(FileNotFoundError, match="no file at data.path='/no'"):
+        list(passages("tsv", "/no", 1))
+    with pytest.raises(ValueError, match="passage_words is at least 1"):
+        list(passages("text", str(tmp_path), 0))
+
+
+def test_configs_have_the_same_keys():
+    def keys(tree, prefix=""):
+        for name, value in tree.items():
+            yield prefix + name
+            if isinstance(value, ConfigDict):
+                yield from keys(value, f"{prefix}{name}.")
+
+    assert set(keys(encode_smoke.get_config())) == set(keys(encode_squad.get_config()))

@@ -1,0 +1,310 @@
+"""RAG on questions: the scores, what the models read, the joint step and its index, and the experiment whole."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import retrieval_samples as samples
+from ml_collections import ConfigDict, FrozenConfigDict
+
+import jaxmodels as jm
+from experiments import rag_qa
+from experiments.configs import rag_nq_bart, rag_smoke, rag_squad
+from experiments.data import nq_gold
+from experiments.metrics import read
+from experiments.optimizer import make_optimizer
+from experiments.rag import prepare, start, tables
+from experiments.rag.exact_match import f1, normalised, scores
+from experiments.rag.joint import passages_of
+from experiments.rag_qa import Experiment
+from jaxmodels.__main__ import main
+from jaxmodels.training import init_state, place
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = jax.random.key(0)
+
+
+def config(file, **more) -> FrozenConfigDict:
+    found = rag_smoke.get_config()
+    found.data.path = str(file)
+    # Dropout off, so that a loss can be computed in two ways.
+    found.generator.model.dropout = 0.0
+    found.model.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    found.update(more)
+    return FrozenConfigDict(found)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return samples.write(tmp_path_factory.mktemp("squad"), samples.squad(6))
+
+
+@pytest.fixture(scope="module", params=[("token", 1), pytest.param(("sequence", 8), marks=pytest.mark.slow)], ids=str)
+def experiment(request, file, tmp_path_factory):
+    """One of each likelihood, on one device and on eight."""
+    marginal, devices = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jm.sharding, "make_mesh", partial(jm.sharding.make_mesh, devices=jax.devices()[:devices]))
+        return Experiment(config(file, marginal=marginal), tmp_path_factory.mktemp("run"))
+
+
+def test_a_published_system_has_its_published_scores(data_dir):
+    """BERT large, an ensemble of 2018: 86.2 and 92.2 on SQuAD's page."""
+    articles = json.loads((data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
+    right = {q["id"]: [a["text"] for a in q["answers"]] for d in articles for p in d["paragraphs"] for q in p["qas"]}
+    given = json.loads((data_dir / "qa/squad/predictions-bert-ensemble.json").read_text())
+    found = scores([given[name] for name in right], list(right.values()))
+    assert {name: round(100 * value, 2) for name, value in found.items()} == {"exact match": 86.21, "F1": 92.20}
+
+
+def test_scores_by_hand():
+    assert normalised("  The cat, a   dog & an 'ox'!") == "cat dog ox"
+    assert f1("the red red house", "red house of brick") == pytest.approx(2 * 2 / (3 + 4))
+    assert f1("the", "an") == 0.0, "nothing is left of either, and they share nothing"
+    assert scores(["A cat", "dog"], [["a hat", "The Cat!"], ["big dog", "ox"]]) == {
+        "exact match": 0.5,
+        "F1": pytest.approx((1 + 2 / 3) / 2),
+    }
+
+
+def test_natural_questions_are_read_with_their_passages(data_dir, tmp_path):
+    found = nq_gold.read(data_dir / "qa/nq_gold/dev.jsonl")
+    assert len(found.questions) == 1204 and len(found.passages) == 1196
+    first = found.questions[0]
+    assert first.text == "who got the first nobel prize in physics" and "Wilhelm Conrad Röntgen" in first.answers
+    assert found.passages[first.positives[0]].title == "List of Nobel laureates in Physics" == first.group
+    file = tmp_path / "bad.jsonl"
+    for line, message in (
+        ("{", "line 1: not JSON"),
+        (
+            '{"question": "q", "title": "t", "passage": "p", "answers": []}',
+            "'answers' is a list of texts, at least one",
+        ),
+        ('{"question": "q", "title": "t", "answers": ["a"]}', "no 'passage'"),
+    ):
+        file.write_text(line)
+        with pytest.raises(ValueError, match=message):
+            nq_gold.read(file)
+
+
+def test_with_one_document_rags_loss_is_the_readers(experiment):
+    """What the reader learned on is what RAG shows the generator: contexts, beginnings and labels."""
+    questions, sizes = experiment.data.train[:4], experiment.sizes
+    own = tables.own_passage(experiment.retriever, questions, **sizes)
+    table = tables.asked(experiment.retriever, questions, **sizes)
+    model = experiment.model.clone(context_encoder_training=False)
+    params = {"rag": {**experiment.encoders, "generator": experiment.first}}
+    gold = np.array([question.positives[0] for question in questions])
+    texts = [question.text for question in questions]
+    _, ready = experiment.retriever.ask(texts, padding="max_length", truncation=True, max_length=sizes["question"])
+    contexts, lengths = ready._together(ready.passages[gold], ready.questions)
+    np.testing.assert_array_equal(contexts, own.ids)
+    np.testing.assert_array_equal(lengths, own.lengths)
+    for row, question in zip(table.labels, questions, strict=True):
+        assert row[0] == experiment.generator.config.decoder_start_token_id
+        said = experiment.data.generator.decode(row, skip_special_tokens=True).strip()
+        assert said and question.answers[0].startswith(said), "the answer, cut perhaps"
+    loss = jax.jit(
+        lambda: (
+            model.apply(
+                {"params": params},
+                context_input_ids=own.ids,
+                context_attention_mask=own.mask,
+                doc_scores=np.zeros((4, 1), np.float32),
+                labels=table.labels,
+                n_docs=1,
+            ).loss
+        )
+    )()
+    reader = jax.jit(lambda **batch: experiment.generator.apply({"params": experiment.first}, **batch).loss)
+    alone = [reader(**own.batch(np.array([i]), own.ids.shape[1])) for i in range(4)]
+    np.testing.assert_allclose(loss, np.array(alone) * (own.labels != -100).sum(axis=1), rtol=1e-4)
+
+
+def joint_of(experiment, every=2):
+    optimizer, _ = make_optimizer(rag_qa._part(experiment.config, "joint"))
+    return experiment._joint(optimizer, every), optimizer
+
+
+def vectors_of(experiment, params, texts) -> np.ndarray:
+    """One passage at a time, by an encoder that knows nothing of RAG."""
+    encoder = jm.DPRContextEncoder(experiment.model.config.question_encoder)
+    tokenizer, length = experiment.data.encoder, experiment.config.lengths.passage
+    rows = [tokenizer([title], [text], truncation=True, max_length=length) for title, text in texts]
+    own = {"params": params["rag"]["ctx_encoder"]}
+    apply = jax.jit(lambda ids: encoder.apply(own, ids).pooler_output)
+    return np.concatenate([apply(row["input_ids"]) for row in rows])
+
+
+def test_the_index_is_refreshed_in_place_and_all_three_models_learn(experiment):
+    """Five steps; then the last one again, as by a process that goes on from a checkpoint of the fourth."""
+    joint, optimizer = joint_of(experiment)
+    params = experiment.join(experiment.first)
+    before = jax.tree.map(np.asarray, params)
+    some = experiment.data.passages[:5]
+    table = tables.asked(experiment.retriever, experiment.data.train, **experiment.sizes)
+    batch = place(table.rows(np.arange(8)), **experiment.here)
+    state, losses, indices = init_state(optimizer, params), [], []
+    for n in range(5):
+        kept, old = jax.tree.map(np.asarray, state), joint.retriever.index.values
+        state, metrics = joint(state, batch, KEY)
+        losses.append(float(metrics["loss"]))
+        indices.append(np.asarray(joint.retriever.index.vectors(np.arange(5))))
+        assert old.is_deleted() == (n % 2 == 0), "refreshed into the old rows, every second step"
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(indices[0], vectors_of(experiment, before, some), atol=1e-5)
+    np.testing.assert_array_equal(indices[0], indices[1])
+    assert np.abs(indices[2] - indices[1]).max() > 1e-5, "the context encoder has moved"
+    for part, changed in before["rag"].items():
+        now = jax.tree.map(np.asarray, state.params["rag"][part])
+        assert max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(x - y).max(), changed, now))) > 1e-5, part
+
+    joint._steps, joint.retriever = None, joint.retriever.with_index(experiment._empty_index())
+    _, metrics = joint(jax.tree.map(jax.numpy.asarray, kept), batch, KEY)
+    assert float(metrics["loss"]) == losses[-1]
+    np.testing.assert_array_equal(joint.retriever.index.vectors(np.arange(5)), indices[-1])
+
+
+def test_what_is_found_is_what_a_plain_search_finds(experiment):
+    joint, _ = joint_of(experiment)
+    params = {"rag": {**experiment.encoders, "generator": experiment.first}}
+    joint.refresh(params)
+    questions = experiment.data.train[:5]
+    table = tables.asked(experiment.retriever, questions, **experiment.sizes)
+    found = passages_of(experiment.model, params, joint.retriever, table, 100, rows=3)
+    count = len(experiment.data.passages)
+    assert found.shape == (5, count) and all(sorted(row) == list(range(count)) for row in found.tolist())
+    own = {"params": experiment.encoders["question_encoder"]}
+    encoder = experiment.model.question_encoder_model
+    asked = jax.jit(encoder.apply)(own, table.input_ids, attention_mask=table.attention_mask).pooler_output
+    scores = np.asarray(asked) @ vectors_of(experiment, params, experiment.data.passages).T
+    ranked = np.take_along_axis(scores, found, axis=1)
+    assert (np.diff(ranked, axis=1) <= 1e-4).all()
+
+
+def test_the_encoders_of_a_retrieval_run_are_taken_over(experiment, tmp_path):
+    facts = experiment.model.config.question_encoder
+    for name, cls, own in (
+        (start.CONTEXT, jm.DPRContextEncoder, experiment.encoders["ctx_encoder"]),
+        (start.QUESTION, jm.DPRQuestionEncoder, experiment.encoders["question_encoder"]),
+    ):
+        jm.save(tmp_path / name, cls(facts), own)
+        experiment.data.encoder.save_pretrained(tmp_path / name)
+    changed = config(experiment.config.data.path, start=str(tmp_path))
+    taken, params = start.encoders(changed, experiment.data.encoder, experiment.here)
+    assert taken.hidden_size == facts.hidden_size
+    for part in ("ctx_encoder", "question_encoder"):
+        jax.tree.map(np.testing.assert_array_equal, params[part], experiment.encoders[part])
+    tokenizer = prepare._encoder_tokenizer(changed, [], tmp_path / "unused")
+    assert tokenizer.get_vocab() == experiment.data.encoder.get_vocab()
+
+
+def test_a_generator_that_can_read_already_is_taken_over(experiment, tmp_path):
+    jm.save(tmp_path / "bart", experiment.generator, experiment.first)
+    experiment.data.generator.save_pretrained(tmp_path / "bart")
+    changed = rag_smoke.get_config()
+    changed.generator.start, changed.generator.model = str(tmp_path / "bart"), ConfigDict({"dropout": 0.2})
+    tokenizer = prepare._generator_tokenizer(changed, [], tmp_path / "unused")
+    model, params = start.generator(changed, tokenizer, experiment.here)
+    assert model.config.dropout == 0.2 and model.config.d_model == 16
+    jax.tree.map(np.testing.assert_array_equal, params, experiment.first)
+    assert tokenizer.get_vocab() == experiment.data.generator.get_vocab()
+
+
+def test_wrong_configs_are_refused_in_words(file, tmp_path):
+    with pytest.raises(ValueError, match="data.kind is one of squad, nq, dpr; got 'csv'"):
+        prepare.read(config(file, data={"kind": "csv", "path": ""}))
+    with pytest.raises(FileNotFoundError, match=r"no file at data.path='/no'.*JSON lines of question"):
+        prepare.read(config(file, data={"kind": "nq", "path": "/no"}))
+    with pytest.raises(ValueError, match=r"held_out=0.0 leaves 36 questions with answers to train on and 0 to test"):
+        prepare.prepare(config(file, data={"kind": "squad", "path": str(file), "held_out": 0.0}), tmp_path)
+    with pytest.raises(ValueError, match="marginal is one of token, sequence; got 'both'"):
+        start.rag(config(file, marginal="both"), jm.DPRConfig(), None)
+    with pytest.raises(ValueError, match="one process"):
+        rag_qa.run(config(file, distributed=True), tmp_path)
+
+
+def test_a_checkpoint_between_refreshes_is_refused(experiment):
+    between = config(experiment.config.data.path, joint={"save_every": 3})
+    other = object.__new__(Experiment)
+    other.config = between
+    with pytest.raises(ValueError, match=r"joint.save_every=3 is no multiple of joint.refresh_every=2"):
+        other.train({})
+
+
+@pytest.mark.parametrize("module", [rag_smoke, rag_nq_bart])
+def test_configs_have_the_same_keys(module):
+    def keys(tree, prefix=""):
+        for name, value in tree.items():
+            yield prefix + name
+            if isinstance(value, ConfigDict) and name not in ("changes", "mesh", "model"):
+                yield from keys(value, f"{prefix}{name}.")
+
+    assert set(keys(module.get_config())) == set(keys(rag_squad.get_config()))
+
+
+@pytest.fixture(scope="module")
+def begin(file, tmp_path_factory):
+    """begin(workdir, *flags) -> a running experiment with its output in a pipe."""
+    variables = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    flags = ["--config=experiments/configs/rag_smoke.py", f"--config.data.path={file}"]
+
+    def begin(workdir, *more):
+        command = [sys.executable, "-m", "experiments.rag_qa", *flags, f"--workdir={workdir}", *more]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=ROOT, env=variables, text=True, **pipes)
+
+    return begin
+
+
+def finish(process) -> str:
+    output, _ = process.communicate(timeout=1500)
+    assert process.returncode == 0, output
+    return output
+
+
+def curve(folder) -> list[dict]:
+    """The rows of the log without what depends on the clock."""
+    rows = read(folder / "RAG" / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name != "questions_per_second"} for row in rows]
+
+
+@pytest.mark.slow
+def test_killed_it_ends_as_undisturbed_and_can_be_asked(begin, tmp_path, capsys):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    output = finish(begin(whole))
+    process, log = begin(killed), killed / "RAG" / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 6):
+        time.sleep(0.001)
+    assert process.poll() is None, "the run was over before it could be killed"
+    process.kill()
+    process.wait()
+    assert "going on from the checkpoint of step 4" in finish(begin(killed))
+    assert curve(killed) == curve(whole) and [r["step"] for r in curve(whole) if "loss" in r] == [1, 2, 3, 4, 5, 6]
+    same = ("before.json", "answers.jsonl", "model/model.safetensors", "context_encoder/model.safetensors")
+    for name in (*same, "index/dense_index.json", "index/embeddings-00001.safetensors", "index/passages.arrow"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    result = json.loads((whole / "result.json").read_text())
+    assert set(result["scores"]) == {
+        "closed book", "own passage", "RAG before training", "RAG", "RAG's generator, own passage",
+    }  # fmt: skip
+    assert set(result["accuracy"]) == {"BM25", "RAG before training", "RAG"} and (whole / "curves.png").is_file()
+    for shown in ("exact match", "top-20", "own passage", "python -m jaxmodels ask"):
+        assert shown in output
+    assert "this run is complete" in finish(begin(whole))
+    asked = ["ask", "--model", str(whole / "model"), "--index", str(whole / "index")]
+    assert main([*asked, "Which river does Aldria have?"]) == 0
+    assert "2. " in capsys.readouterr().out, "the index is that of the model's question encoder"
+    assert main(["ask", "--model", str(whole / "model"), "--index", str(killed / "index"), "Which?"]) == 0

@@ -74,7 +74,15 @@ def _read(path: Path) -> Count | None:
     return Count(kernel, len(table), total["VLOAD:FILL"], total["VSTORE:SPILL"])
 
 
-KERNELS = ("short_forward", "short_backward", "band_forward", "band_backward", "splash")
+KERNELS = (
+    "short_forward",
+    "short_backward",
+    "band_forward",
+    "band_backward",
+    "band_pick",
+    "band_put_back",
+    "splash",
+)
 
 
 def gradients(function: Callable) -> Callable:

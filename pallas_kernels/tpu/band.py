@@ -11,7 +11,7 @@ from pallas_kernels.tpu.band_forward import forward
 from pallas_kernels.tpu.band_globals import pick, put_back
 from pallas_kernels.tpu.band_plan import BIAS_ROWS, Operands, Plan
 from pallas_kernels.tpu.blocks import band_blocks
-from pallas_kernels.tpu.tiles import HIDDEN, LANES, LOG2E
+from pallas_kernels.tpu.tiles import HIDDEN, LANES, LOG2E, length_last, up
 
 WIDEST = 256
 # Keys in sight of one query, without the global ones: all their scores are on the chip at once.
@@ -53,11 +53,11 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
     """
     (_, T, _, K), Kv = q.shape, v.shape[3]
     plan = _plan(T, K, mask, rate)
-    length, widths = plan.blocks * plan.block, (_up(K, 16), _up(Kv, 16))
+    length, widths = plan.blocks * plan.block, (up(K, 16), up(Kv, 16))
     operands = Operands(
-        q=_last(q.astype(jnp.float32) * (scale * LOG2E), widths[0], length).astype(q.dtype),
-        k=_last(k, widths[0], length),
-        v=_last(v, widths[1], length),
+        q=length_last(q.astype(jnp.float32) * (scale * LOG2E), widths[0], length).astype(q.dtype),
+        k=length_last(k, widths[0], length),
+        v=length_last(v, widths[1], length),
         key_bias=_key_bias(plan, q, mask),
         **_globals(plan, q, mask),
         words=None if words is None else words.reshape(-1),
@@ -84,22 +84,11 @@ def _plan(T: int, width: int, mask, rate: float) -> Plan:
         right=right,
         causal=mask.causal,
         rate=rate,
-        block=_up(math.ceil(T / blocks), LANES),
+        block=up(math.ceil(T / blocks), LANES),
         blocks=blocks,
         forward=sides.forward,
         backward=sides.backward,
     )
-
-
-def _up(n: int, multiple: int) -> int:
-    return math.ceil(n / multiple) * multiple
-
-
-def _last(x, width: int, length: int):
-    """[B,N,H,K] -> [B,H,width,length]. XLA chooses the layout in which the transposition moves nothing."""
-    x = x.transpose(0, 2, 3, 1)
-    missing = (width - x.shape[2], length - x.shape[3])
-    return x if missing == (0, 0) else jnp.pad(x, [(0, 0), (0, 0), (0, missing[0]), (0, missing[1])])
 
 
 def _key_bias(plan: Plan, q, mask):
@@ -124,7 +113,7 @@ def _globals(plan: Plan, q, mask) -> dict:
         return {"global_at": None, "global_bias": None, "global_column": None}
     T = q.shape[1]
     given = mask.global_at.astype(jnp.int32)
-    given = jnp.pad(given, [(0, 0), (0, _up(max(given.shape[1], 1), BIAS_ROWS) - given.shape[1])], constant_values=T)
+    given = jnp.pad(given, [(0, 0), (0, up(max(given.shape[1], 1), BIAS_ROWS) - given.shape[1])], constant_values=T)
     given = jnp.sort(given, axis=1)
     at = jnp.minimum(given, T - 1)
     seen = given < T

@@ -26,6 +26,8 @@ from pallas_kernels.tpu.band_forward import operands, per_block, per_head
 from pallas_kernels.tpu.band_plan import (
     Operands,
     Plan,
+    Step,
+    Tile,
     global_tile,
     globals_kept,
     kept,
@@ -33,6 +35,7 @@ from pallas_kernels.tpu.band_plan import (
     parts,
     rows_of_tiles,
     score_tile,
+    this_step,
     with_ones,
 )
 from pallas_kernels.tpu.stagger import staggered
@@ -73,20 +76,20 @@ def backward(plan: Plan, x: Operands, global_k, global_v, o, statistics, do) -> 
 
 
 def _kernel(plan: Plan, refs) -> None:
-    step = pl.program_id(2)
+    step = this_step(plan, refs)
 
-    @pl.when(step == 0)
+    @pl.when(step.block == 0)
     def _():
         for name in ("sum_k", "sum_v", "global_dk", "global_dv"):
             if name in refs:
                 refs[name][...] = jnp.zeros_like(refs[name])
 
-    @pl.when(step < plan.blocks)
+    @pl.when(step.block < plan.blocks)
     def _():
-        jobs = (job for row in rows_of_tiles(plan, plan.backward) for job in _jobs(plan, refs, row))
+        jobs = (job for row in rows_of_tiles(plan, plan.backward) for job in _jobs(step, row))
         staggered(jobs, plan.backward.ahead)
 
-    done = _slot(plan, -plan.before)
+    done = _slot(step, -plan.before)
     refs["dk"][...] = (refs["sum_k"][done] * LN2).astype(refs["dk"].dtype)
     refs["dv"][...] = refs["sum_v"][done].astype(refs["dv"].dtype)
     for name in ("sum_k", "sum_v"):
@@ -94,71 +97,71 @@ def _kernel(plan: Plan, refs) -> None:
 
     if "global_dk" in refs:
 
-        @pl.when(step == plan.blocks - 1)
+        @pl.when(step.block == plan.blocks - 1)
         def _():
             refs["global_dk"][...] *= LN2
 
 
-def _slot(plan, view):
+def _slot(step: Step, view: int):
     """Where in the ring the sums of a view are."""
-    return jax.lax.rem(pl.program_id(2) + plan.before + view, len(plan.views))
+    return jax.lax.rem(step.block + step.plan.before + view, len(step.plan.views))
 
 
 @dataclass
 class _Row:
-    """The queries of a row of tiles. queries: q `with_ones`. do: times i. delta: times i. dq: the sum so far."""
+    """The queries of a row of tiles. ones: q `with_ones`. do: times i. delta: times i. dq: the sum so far."""
 
     mine: slice
     q: jax.Array
-    queries: jax.Array
+    ones: jax.Array
     do: jax.Array
     top: jax.Array
     delta: jax.Array
     dq: jax.Array | float = 0.0
 
 
-def _row(plan, refs, tile) -> _Row:
-    mine = slice(tile.t0, tile.t0 + tile.queries)
+def _row(step: Step, tile: Tile) -> _Row:
+    refs, mine = step.refs, slice(tile.t0, tile.t0 + tile.queries)
     q, do = refs["q"][:, mine], refs["do"][:, mine]
     top, inverse = refs["statistics"][:1, mine], refs["statistics"][1:, mine]
     do_f32 = do.astype(jnp.float32)
     delta = (do_f32 * refs["o"][:, mine].astype(jnp.float32)).sum(axis=0, keepdims=True) * inverse
-    return _Row(mine, q, with_ones(q), (do_f32 * (inverse / (1.0 - plan.rate))).astype(do.dtype), top, delta)
+    do = (do_f32 * (inverse / (1.0 - step.plan.rate))).astype(do.dtype)
+    return _Row(mine, q, with_ones(q), do, top, delta)
 
 
-def _jobs(plan, refs, tiles):
+def _jobs(step: Step, tiles: list[Tile]):
     """One job for each tile of a row, the one of the global keys first."""
-    row = _row(plan, refs, tiles[0])
-    if "global_k" in refs:
-        yield _global_job(plan, refs, row, tiles[0])
+    row = _row(step, tiles[0])
+    if "global_k" in step.refs:
+        yield _global_job(step, row, tiles[0])
     for tile in tiles:
-        yield _job(plan, refs, row, tile, tile is tiles[-1])
+        yield _job(step, row, tile, tile is tiles[-1])
 
 
-def _job(plan, refs, row, tile, last):
-    k, v = keys_of(plan, refs, "k", tile), keys_of(plan, refs, "v", tile)
-    scores, slopes = score_tile(plan, refs, row.queries, tile), keys_by_queries(v, row.do)
+def _job(step: Step, row: _Row, tile: Tile, last: bool):
+    refs, k, v = step.refs, keys_of(step, "k", tile), keys_of(step, "v", tile)
+    scores, slopes = score_tile(step, row.ones, tile), keys_by_queries(v, row.do)
     yield
-    dk, dv = _add(row, k, scores, slopes, kept(plan, refs, tile) if plan.rate else None)
-    for part in parts(plan, tile):
-        slot = _slot(plan, part.view)
+    dk, dv = _add(row, k, scores, slopes, kept(step, tile) if step.plan.rate else None)
+    for part in parts(step.plan, tile):
+        slot = _slot(step, part.view)
         refs["sum_k"][slot, :, part.there] += dk[:, part.here]
         refs["sum_v"][slot, :, part.there] += dv[:, part.here]
     if last:
         refs["dq"][:, row.mine] = (row.dq * LN2).astype(refs["dq"].dtype)
 
 
-def _global_job(plan, refs, row, tile):
-    k, v = refs["global_k"][...], refs["global_v"][...]
-    scores, slopes = global_tile(plan, refs, row.queries, tile.t0), keys_by_queries(v, row.do)
+def _global_job(step: Step, row: _Row, tile: Tile):
+    refs, k, v = step.refs, step.refs["global_k"][...], step.refs["global_v"][...]
+    scores, slopes = global_tile(step, row.ones, tile.t0), keys_by_queries(v, row.do)
     yield
-    keep = globals_kept(plan, refs, tile.t0, tile.queries) if plan.rate else None
-    dk, dv = _add(row, k, scores, slopes, keep)
+    dk, dv = _add(row, k, scores, slopes, globals_kept(step, tile.t0, tile.queries) if step.plan.rate else None)
     refs["global_dk"][...] += dk
     refs["global_dv"][...] += dv
 
 
-def _add(row, k, scores, slopes, keep):
+def _add(row: _Row, k, scores, slopes, keep):
     """Adds a tile's part to dq; returns its parts of dk and dv."""
     weights = jnp.exp2(scores - row.top)
     used = weights

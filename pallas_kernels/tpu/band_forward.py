@@ -19,6 +19,8 @@ from pallas_kernels.tpu.band_plan import (
     BIAS_ROWS,
     Operands,
     Plan,
+    Step,
+    Tile,
     global_tile,
     globals_kept,
     in_view,
@@ -26,6 +28,7 @@ from pallas_kernels.tpu.band_plan import (
     keys_of,
     rows_of_tiles,
     score_tile,
+    this_step,
     with_ones,
 )
 from pallas_kernels.tpu.stagger import staggered
@@ -83,29 +86,31 @@ def operands(plan: Plan, x: Operands, global_k, global_v) -> dict[str, Operand |
 
 
 def _kernel(plan: Plan, refs) -> None:
-    rows = rows_of_tiles(plan, plan.forward)
-    staggered((_queries(plan, refs, row) for row in rows), plan.forward.ahead)
+    step = this_step(plan, refs)
+    staggered((_queries(step, row) for row in rows_of_tiles(plan, plan.forward)), plan.forward.ahead)
 
 
-def _queries(plan, refs, row):
+def _queries(step: Step, row: list[Tile]):
     """The output of one row of tiles, in two halves: all scores, then all that needs their maximum."""
-    t0, queries = row[0].t0, row[0].queries
+    refs, rate, t0, queries = step.refs, step.plan.rate, row[0].t0, row[0].queries
     mine = slice(t0, t0 + queries)
     q = with_ones(refs["q"][:, mine])
-    scores = [score_tile(plan, refs, q, tile) for tile in row]
+    scores = [score_tile(step, q, tile) for tile in row]
+    values = [partial(keys_of, step, "v", tile) for tile in row]
+    survivors = [partial(kept, step, tile) for tile in row]
     if "global_k" in refs:
-        scores.append(global_tile(plan, refs, q, t0))
+        scores.append(global_tile(step, q, t0))
+        values.append(lambda: refs["global_v"][...])
+        survivors.append(partial(globals_kept, step, t0, queries))
     top = reduce(jnp.maximum, [tile.max(axis=0, keepdims=True) for tile in scores])
     yield
-    values = [partial(keys_of, plan, refs, "v", tile) for tile in row] + [lambda: refs["global_v"][...]]
-    survivors = [partial(kept, plan, refs, tile) for tile in row] + [partial(globals_kept, plan, refs, t0, queries)]
     out, total = 0.0, 0.0
-    for tile, v, survives in zip(scores, values, survivors, strict=False):
+    for tile, v, survives in zip(scores, values, survivors, strict=True):
         weights = jnp.exp2(tile - top)
         total = total + weights.sum(axis=0, keepdims=True)
-        if plan.rate:
+        if rate:
             weights = jnp.where(survives(), weights, 0.0)
         out = out + width_by_queries(v(), weights.astype(refs["o"].dtype))
     inverse = jnp.where(top > HIDDEN / 2, 1.0 / total, 0.0)
-    refs["o"][:, mine] = (out * (inverse / (1.0 - plan.rate))).astype(refs["o"].dtype)
+    refs["o"][:, mine] = (out * (inverse / (1.0 - rate))).astype(refs["o"].dtype)
     refs["statistics"][:, mine] = jnp.concatenate([top, inverse], axis=0)

@@ -28,7 +28,7 @@ def put_back(places, totals, parts):
     """totals [B,H,K,T], each with its float32 part [B,H,K,G] added at the places: in their own memory."""
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in totals]
     aliases = {2 + i: i for i in range(len(totals))}
-    blocks = [_around(x) for x in totals]
+    blocks = [_around(x, places.shape[1]) for x in totals]
     return _call(_put_back, "band_put_back", places, totals, blocks, shapes, more=parts, aliases=aliases)
 
 
@@ -40,7 +40,7 @@ def _call(kernel, name, places, arrays, out_specs, out_shape, more=(), scratch=(
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
             grid=(B, G),
-            in_specs=[column, *map(_around, arrays), *map(_whole, more)],
+            in_specs=[column, *(_around(x, G) for x in arrays), *map(_whole, more)],
             out_specs=out_specs,
             scratch_shapes=scratch,
         ),
@@ -51,11 +51,9 @@ def _call(kernel, name, places, arrays, out_specs, out_shape, more=(), scratch=(
     )(places.reshape(-1), places[:, None], *arrays, *more)
 
 
-def _around(x) -> pl.BlockSpec:
+def _around(x, G: int) -> pl.BlockSpec:
     """The LANES keys of all heads among which the step's place is."""
-    return pl.BlockSpec(
-        (None, *x.shape[1:3], LANES), lambda b, g, at: (b, 0, 0, at[b * pl.num_programs(1) + g] // LANES)
-    )
+    return pl.BlockSpec((None, *x.shape[1:3], LANES), lambda b, g, at: (b, 0, 0, at[b * G + g] // LANES))
 
 
 def _whole(x) -> pl.BlockSpec:
@@ -85,9 +83,9 @@ def _product(a, b, contract):
 
 def _pick(count, at, places, *refs):
     whole, picked, sums = refs[:count], refs[count : 2 * count], refs[2 * count :]
-    block, first = _block(at)
+    (block, first), g, last = _block(at), pl.program_id(1), pl.num_programs(1) - 1
 
-    @pl.when(pl.program_id(1) == 0)
+    @pl.when(g == 0)
     def _():
         for total in sums:
             total[...] = jnp.zeros_like(total)
@@ -98,7 +96,7 @@ def _pick(count, at, places, *refs):
             rows = x[...].reshape(-1, LANES)
             total[...] += _product(rows, _is_at(places[...], block, x.dtype), 0)
 
-    @pl.when(pl.program_id(1) == pl.num_programs(1) - 1)
+    @pl.when(g == last)
     def _():
         for out, total in zip(picked, sums, strict=True):
             out[...] = total[...].astype(out.dtype).reshape(out.shape)

@@ -110,14 +110,33 @@ def parts(plan: Plan, tile: Tile) -> list[Part]:
     return found
 
 
+class Step(NamedTuple):
+    """One step of the grid. block: which block of queries. head: which of all examples' heads. (Asked for once, in the
+    kernel itself: JAX's plain interpreter of kernels cannot tell inside a branch.)"""
+
+    plan: Plan
+    refs: dict
+    block: jax.Array
+    head: jax.Array
+
+    @property
+    def first_query(self):
+        """The place of the block's first query in the sequence."""
+        return self.block * self.plan.block
+
+
+def this_step(plan: Plan, refs) -> Step:
+    return Step(plan, refs, pl.program_id(2), pl.program_id(1) * pl.num_programs(0) + pl.program_id(0))
+
+
 def in_view(name: str, view: int) -> str:
     """What a ref of one view is called."""
     return f"{name}{view:+d}"
 
 
-def keys_of(plan: Plan, refs, name: str, tile: Tile):
+def keys_of(step: Step, name: str, tile: Tile):
     """[width, keys]: the columns of a tile, out of the views of an operand."""
-    return jnp.concatenate([refs[in_view(name, p.view)][:, p.there] for p in parts(plan, tile)], axis=1)
+    return jnp.concatenate([step.refs[in_view(name, p.view)][:, p.there] for p in parts(step.plan, tile)], axis=1)
 
 
 def with_ones(q):
@@ -125,11 +144,12 @@ def with_ones(q):
     return jnp.concatenate([q, jnp.ones((BIAS_ROWS, q.shape[1]), q.dtype)], axis=0)
 
 
-def score_tile(plan: Plan, refs, q, tile: Tile):
+def score_tile(step: Step, q, tile: Tile):
     """float32 [keys, queries]: the scores of one tile with bias and mask, in base 2. q: `with_ones`."""
-    start = pl.multiple_of(first_query(plan) + (plan.before * plan.block + tile.s0), LANES)
-    bias = refs["key_bias"][:, pl.ds(start, tile.keys)]
-    scores = keys_by_queries(jnp.concatenate([keys_of(plan, refs, "k", tile), bias], axis=0), q)
+    plan = step.plan
+    start = pl.multiple_of(step.first_query + (plan.before * plan.block + tile.s0), LANES)
+    bias = step.refs["key_bias"][:, pl.ds(start, tile.keys)]
+    scores = keys_by_queries(jnp.concatenate([keys_of(step, "k", tile), bias], axis=0), q)
     strips = [
         _inside(plan, scores[a : a + LANES], tile.s0 + a, tile.t0, tile.queries) for a in range(0, tile.keys, LANES)
     ]
@@ -146,36 +166,31 @@ def _inside(plan: Plan, strip, s0: int, t0: int, queries: int):
     return strip
 
 
-def global_tile(plan: Plan, refs, q, t0: int):
+def global_tile(step: Step, q, t0: int):
     """float32 [G, queries]: the scores of the global keys."""
+    refs = step.refs
     scores = keys_by_queries(jnp.concatenate([refs["global_k"][...], refs["global_bias"][...]], axis=0), q)
-    if plan.causal:
-        _, t = places(scores.shape, 0, first_query(plan) + t0)
+    if step.plan.causal:
+        _, t = places(scores.shape, 0, step.first_query + t0)
         scores = hide(scores, along_queries(refs["global_column"][...], scores.shape[1]) <= t)
     return scores
 
 
-def first_query(plan: Plan):
-    """The place of the block's first query in the sequence."""
-    return pl.program_id(2) * plan.block
-
-
-def kept(plan: Plan, refs, tile: Tile):
+def kept(step: Step, tile: Tile):
     """bool [keys, queries]: what dropout leaves of a tile."""
-    start = first_query(plan)
-    return keep_tile(_words(refs), start + tile.s0, start + tile.t0, (tile.keys, tile.queries), plan.rate)
+    start, shape = step.first_query, (tile.keys, tile.queries)
+    return keep_tile(_words(step), start + tile.s0, start + tile.t0, shape, step.plan.rate)
 
 
-def globals_kept(plan: Plan, refs, t0: int, queries: int):
+def globals_kept(step: Step, t0: int, queries: int):
     """bool [G, queries]: what dropout leaves of the global keys."""
-    head, *seed = _words(refs)
-    t = first_query(plan) + t0 + jax.lax.broadcasted_iota(jnp.int32, (1, queries), 1)
+    head, *seed = _words(step)
+    t = step.first_query + t0 + jax.lax.broadcasted_iota(jnp.int32, (1, queries), 1)
     first, second = row_words(head, seed, t.astype(jnp.uint32))
-    columns = column_words(along_queries(refs["global_column"][...], queries).astype(jnp.uint32))
-    return keep_words(first, second, columns, plan.rate)
+    columns = column_words(along_queries(step.refs["global_column"][...], queries).astype(jnp.uint32))
+    return keep_words(first, second, columns, step.plan.rate)
 
 
-def _words(refs):
+def _words(step: Step):
     """The three words of this head."""
-    first = 3 * (pl.program_id(1) * pl.num_programs(0) + pl.program_id(0))
-    return [refs["words"][first + i] for i in range(3)]
+    return [step.refs["words"][3 * step.head + i] for i in range(3)]

@@ -12,7 +12,7 @@ from pallas_kernels.tpu.blocks import ShortBlocks, short_blocks
 from pallas_kernels.tpu.short_backward import backward
 from pallas_kernels.tpu.short_forward import forward
 from pallas_kernels.tpu.short_plan import Operands, Plan
-from pallas_kernels.tpu.tiles import HIDDEN, LANES, LOG2E, LOWEST
+from pallas_kernels.tpu.tiles import HIDDEN, LANES, LOG2E, LOWEST, length_last, up
 
 LONGEST = 2048
 WIDEST = 256
@@ -45,7 +45,7 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
     """
     (B, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
     plans = _plans(q, k, mask, biases, rate)
-    lengths, widths = (_up(T, LANES), _up(S, LANES)), (_up(K, 16), _up(Kv, 16))
+    lengths, widths = (up(T, LANES), up(S, LANES)), (up(K, 16), up(Kv, 16))
     bias = None
     if plans[0].toeplitz:
         bias = _toeplitz(plans[0].queries, biases[0], T, S)
@@ -55,9 +55,9 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
     if mask.causal and mask.query_start is not None:
         start = jnp.broadcast_to(jnp.asarray(mask.query_start, jnp.int32), (B,))
     operands = Operands(
-        q=_last(q.astype(jnp.float32) * (scale * LOG2E), widths[0], lengths[0]).astype(q.dtype),
-        k=_last(k, widths[0], lengths[1]),
-        v=_last(v, widths[1], lengths[1]),
+        q=length_last(q.astype(jnp.float32) * (scale * LOG2E), widths[0], lengths[0]).astype(q.dtype),
+        k=length_last(k, widths[0], lengths[1]),
+        v=length_last(v, widths[1], lengths[1]),
         key_bias=_key_bias(mask, B, T, S, lengths[1]),
         bias=bias,
         words=None if words is None else words.reshape(-1),
@@ -91,17 +91,6 @@ def _is_toeplitz(biases) -> bool:
     return len(biases) == 1 and isinstance(biases[0], ToeplitzBias) and biases[0].diagonals.ndim == 2
 
 
-def _up(n: int, multiple: int) -> int:
-    return math.ceil(n / multiple) * multiple
-
-
-def _last(x, width: int, length: int):
-    """[B,N,H,K] -> [B,H,width,length]. XLA chooses the layout in which the transposition moves nothing."""
-    x = x.transpose(0, 2, 3, 1)
-    missing = (width - x.shape[2], length - x.shape[3])
-    return x if missing == (0, 0) else jnp.pad(x, [(0, 0), (0, 0), (0, missing[0]), (0, missing[1])])
-
-
 def _key_bias(mask, B, T, S, padded):
     """float32 [B,1,padded], HIDDEN at keys that are not there; None where no query could see one of those."""
     valid = mask.key_valid
@@ -120,13 +109,13 @@ def _dense(q, k, biases, scale, mask):
         total = total + (term * scale if bias.before_scale else term)
     T, S = q.shape[1], k.shape[1]
     total = jnp.broadcast_to(jnp.maximum(total * LOG2E, LOWEST), (*total.shape[:2], T, S)).swapaxes(2, 3)
-    return jnp.pad(total, [(0, 0), (0, 0), (0, _up(S, LANES) - S), (0, _up(T, LANES) - T)])
+    return jnp.pad(total, [(0, 0), (0, 0), (0, up(S, LANES) - S), (0, up(T, LANES) - T)])
 
 
 def _toeplitz(size: int, bias, T: int, S: int):
     """The distinct tiles of the bias, float32 [H, N, size, size], keys before queries: a tile depends on the distance
     between its first query and its first key alone, so there are as many as blocks on two sides of the whole."""
-    before, after = (math.ceil(_up(n, LANES) / size) - 1 for n in (S, T))
+    before, after = (math.ceil(up(n, LANES) / size) - 1 for n in (S, T))
     diagonals = jnp.maximum(bias.diagonals.astype(jnp.float32) * LOG2E, LOWEST)
     # diagonals[s - t + T - 1]; tile n has the first query (n - before) * size after the first key.
     edge = (after + 1) * size

@@ -110,3 +110,15 @@ def keep_tile(words, s0, t0, shape: tuple[int, int], rate: float):
     keys = (s0 + jax.lax.broadcasted_iota(jnp.int32, (shape[0], 1), 0)).astype(jnp.uint32)
     first, second = row_words(head, seed, queries)
     return keep_words(first, second, column_words(keys), rate)
+
+
+def up(n: int, multiple: int) -> int:
+    """The least multiple from n on."""
+    return -(-n // multiple) * multiple
+
+
+def length_last(x, width: int, length: int):
+    """[B,N,H,K] -> [B,H,width,length], with zeros. XLA chooses the layout in which the transposition moves nothing."""
+    x = x.transpose(0, 2, 3, 1)
+    missing = (width - x.shape[2], length - x.shape[3])
+    return x if missing == (0, 0) else jnp.pad(x, [(0, 0), (0, 0), (0, missing[0]), (0, missing[1])])

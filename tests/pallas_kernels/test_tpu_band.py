@@ -1,0 +1,205 @@
+"""The TPU kernels for a window and global keys, run in interpret mode: values, gradients, dropout, refusals."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from interpreted import assert_same, evaluated, interpreted, races_found, relative_errors
+
+from pallas_kernels import DenseBias, Dropout, Mask, attention
+from pallas_kernels.tpu import band
+from pallas_kernels.tpu.blocks import BAND, BandBlocks, Tiling
+
+H, K, KV = 2, 8, 5
+
+
+@dataclass(frozen=True)
+class Band:
+    """Two examples. globals: for each the places of its global keys, or how many there are at random places."""
+
+    T: int
+    window: tuple[int, int]
+    globals: tuple[tuple[int, ...] | int, tuple[int, ...] | int] | None = None
+    slots: int | None = None  # of Mask.global_at; as many as the most globals of a row
+    valid: str | None = None  # "some" keys are, or "none" in the first example
+    causal: bool = False
+    rate: float = 0.0
+    scale: float = K**-0.5
+
+    def __str__(self):
+        shown = [
+            f"{n}={getattr(self, n)}" for n, f in self.__dataclass_fields__.items() if getattr(self, n) != f.default
+        ]
+        return ",".join(shown).replace(" ", "")
+
+    def build(self):
+        """q, k, v, mask, bias, dropout."""
+        rng, T = np.random.default_rng(self.T * 1009 + self.window[0]), self.T
+        q, k, v = (jnp.asarray(rng.normal(size=(2, T, H, width)), jnp.float32) for width in (K, K, KV))
+        valid = rng.random((2, T)) < 0.7
+        valid[0] &= self.valid != "none"
+        flags = places = None
+        if self.globals is not None:
+            rows = [row if isinstance(row, tuple) else rng.choice(T, row, replace=False) for row in self.globals]
+            slots = max(map(len, rows)) if self.slots is None else self.slots
+            flags = jnp.array([np.isin(np.arange(T), row) for row in rows])
+            places = jnp.array([[*row, *[T] * (slots - len(row))] for row in rows], jnp.int32)
+        mask = Mask(self.causal, self.window, jnp.asarray(valid) if self.valid else None, flags, places)
+        return q, k, v, mask, None, Dropout(self.rate, jax.random.key(7)) if self.rate else None
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Blocks of at most 256 queries, so that a few hundred tokens meet every edge; both passes cut them differently."""
+    monkeypatch.setattr(band, "band_blocks", lambda width: BandBlocks(256, Tiling(128, 256, 1), Tiling(256, 128, 2)))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Band(1, (1, 1), globals=((0,), ())),
+        Band(300, (64, 64), globals=((290, 0, 5), ()), valid="none"),
+        Band(520, (200, 70), globals=(130, 1), valid="some", rate=0.3),
+        Band(260, (1000, 1000), globals=(3, 1), slots=20),
+        Band(520, (130, 9), globals=(3, 1), causal=True, scale=1.0),
+    ],
+    ids=str,
+)
+def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
+    assert_same(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        Band(2, (0, 1)),
+        Band(7, (64, 64), globals=(0, 0), slots=1),
+        Band(127, (1, 1), globals=(1, 3), rate=0.5),
+        Band(128, (64, 512), globals=(3, 0), valid="some"),
+        Band(129, (0, 0), globals=(129, 3)),
+        Band(257, (3, 300), valid="none", rate=0.1),
+        Band(512, (512, 512), globals=(130, 3), valid="some"),
+        Band(512, (512, 512), globals=(17, 3), causal=True, rate=0.2),
+        Band(640, (256, 256), globals=(1, 1)),
+        Band(640, (255, 257), globals=((639,), (0, 639)), valid="some"),
+        Band(700, (0, 513), valid="some"),
+        Band(1000, (1, 1), globals=(3, 130)),
+        Band(1000, (512, 64), globals=(300, 0), causal=True),
+        Band(1000, (5000, 64), globals=(3, 1), valid="none", rate=0.3),
+    ],
+    ids=str,
+)
+def test_awkward_lengths_windows_and_globals(case, small_tiles):
+    assert_same(case, atol=3e-5)  # the scale's gradient adds up a million terms that nearly cancel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["v5e", "v6e"])
+def test_the_sides_of_real_tiles(chip, monkeypatch):
+    monkeypatch.setattr(band, "band_blocks", lambda width: BAND[chip, 64])
+    assert_same(Band(2500, (512, 512), globals=(16, 3), valid="some"))
+
+
+def output_and_gradients(mask):
+    """A compiled function of q, k and v."""
+
+    def run(q, k, v):
+        out, pull = jax.vjp(lambda *x: attention(*x, mask=mask, implementation="pallas_tpu"), q, k, v)
+        return out, pull(jnp.ones_like(out))
+
+    return jax.jit(run)
+
+
+def test_rows_that_see_nothing_give_zero_and_zero_gradients(small_tiles):
+    """The first example has no valid key; in the second only the queries near token 0 see one."""
+    q, k, v, mask, _, _ = Band(150, (4, 4), globals=((), ()), slots=1).build()
+    valid = jnp.zeros((2, 150), bool).at[1, 0].set(True)
+    mask = Mask(window=mask.window, key_valid=valid, key_global=mask.key_global, global_at=mask.global_at)
+    with interpreted():
+        out, gradients = output_and_gradients(mask)(q, k, v)
+    np.testing.assert_allclose(out[1, :5], jnp.broadcast_to(v[1, :1], (5, H, KV)), atol=1e-6)
+    assert (out[0] == 0).all() and (out[1, 5:] == 0).all()
+    for gradient in gradients:
+        assert (gradient[0] == 0).all() and (gradient[1, 5:] == 0).all() and np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradients[2][1, 0], 5.0, rtol=1e-6)
+
+
+def test_bfloat16_errs_at_most_twice_as_much_as_the_plain_path(small_tiles):
+    case = Band(200, (40, 64), globals=(3, 1), valid="some", rate=0.1)
+    plain, ours = (relative_errors(case, name, jnp.bfloat16) for name in ("xla", "pallas_tpu"))
+    for mine, its in zip(ours, plain, strict=True):
+        assert mine <= 2 * its, (ours, plain)
+
+
+def test_no_races_and_the_same_bits_again(small_tiles):
+    """Two global keys share a register's lanes, a third has its own: gradients are put back into both."""
+    q, k, v, mask, _, _ = Band(280, (130, 70), globals=((3, 7, 270), (279,))).build()
+    q, k, v = q[:, :, :1], k[:, :, :1], v[:, :, :1]
+
+    run = output_and_gradients(mask)
+    with interpreted(detect_races=True, num_cores_or_threads=2):
+        runs = [jax.block_until_ready(run(q, k, v)) for _ in range(2)]
+        assert not races_found()
+    assert all((a == b).all() for a, b in zip(*map(jax.tree.leaves, runs), strict=True))
+
+
+@pytest.mark.slow
+def test_vmap_and_remat_change_nothing(small_tiles):
+    q, k, v, mask, _, _ = Band(200, (30, 30), globals=(3, 1)).build()
+    stacked = [jnp.stack([x, x[::-1]]) for x in (q, k, v)]
+
+    def loss(q, k, v):
+        return (attention(q, k, v, mask=mask, implementation="pallas_tpu") ** 2).sum()
+
+    value = partial(jax.value_and_grad, argnums=(0, 1, 2))
+    with evaluated():
+        one_by_one = [jax.jit(value(loss))(*x) for x in zip(*stacked, strict=True)]
+        together = jax.jit(jax.vmap(value(jax.checkpoint(loss))))(*stacked)
+    expected = jax.tree.map(lambda *x: jnp.stack(x), *one_by_one)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
+
+
+FLAGS, PLACES = jnp.zeros((1, 40), bool), jnp.zeros((1, 600), jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "reason"),
+    [
+        (Mask(), {}, "needs Mask.window"),
+        (Mask(window=(1, 1)), {"S": 41}, "T = 40, S = 41"),
+        (Mask(window=(1, 1), query_start=3), {}, "no query_start"),
+        (Mask(window=(1, 1)), {"biases": (DenseBias(jnp.zeros((40, 40))),)}, "takes no bias"),
+        (Mask(window=(1, 1), key_global=FLAGS), {}, "say Mask.global_at"),
+        (Mask(window=(1, 1), key_global=FLAGS, global_at=PLACES), {}, "at most 512 global keys.* has 600"),
+        (Mask(window=(2048, 2048)), {"T": 5000, "S": 5000}, "up to 4096 keys"),
+        (Mask(window=(1, 1)), {"width": 257}, "at most 256 wide; K = 257"),
+        (Mask(window=(1, 1)), {"dtype": jnp.float16}, "must all be bfloat16 or float32"),
+    ],
+)
+def test_what_the_kernels_do_not_take_has_a_reason(mask, options, reason):
+    given = {"T": 40, "S": 40, "width": 8, "dtype": jnp.float32, "biases": ()} | options
+    q, k = (jax.ShapeDtypeStruct((1, n, 2, given["width"]), given["dtype"]) for n in (given["T"], given["S"]))
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(band.refuses(q, k, k, mask, given["biases"]))
+
+
+@pytest.mark.parametrize("mask", [Mask(window=(4096, 4096)), Mask(causal=True, window=(4095, 4096))])
+def test_a_window_counts_as_what_it_shows(mask):
+    """Up to the length of the text, and nothing after a causal query."""
+    T = 2048 if not mask.causal else 9000
+    q = jax.ShapeDtypeStruct((1, T, 2, 8), jnp.float32)
+    assert band.refuses(q, q, q, mask, ()) is None
+
+
+def test_globals_that_are_given_but_unused_change_nothing(small_tiles):
+    """Slots without a key, wherever they stand among the others."""
+    q, k, v, mask, _, _ = Band(100, (20, 20), globals=((90, 3), (40,)), slots=2).build()
+    moved = Mask(window=mask.window, key_global=mask.key_global, global_at=jnp.array([[100, 3, 90], [100, 40, 100]]))
+    with interpreted():
+        a, b = jax.jit(lambda: [attention(q, k, v, mask=m, implementation="pallas_tpu") for m in (mask, moved)])()
+    np.testing.assert_allclose(a, b, atol=1e-6)

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import jax
 
 from pallas_kernels import blocked
+from pallas_kernels.gpu import cudnn
+from pallas_kernels.gpu import kernels as gpu
 from pallas_kernels.mask import Mask
 from pallas_kernels.shards import Split, does_not_divide
 from pallas_kernels.tpu import kernels as tpu
 
-IMPLEMENTATIONS = ("auto", "xla", "xla_blocked", "pallas", "pallas_tpu")
+IMPLEMENTATIONS = ("auto", "xla", "xla_blocked", "pallas", "pallas_tpu", "pallas_gpu", "cudnn")
 
 # From how many (query, key) pairs on "auto" takes the blocked path. Milliseconds and temporary MB on two (busy) CPU
 # cores, causal, 12 heads of 64, float32; with the gradient in brackets:
@@ -38,6 +40,7 @@ class Call(NamedTuple):
     biases: tuple
     return_weights: bool
     split: Split | None
+    dropout: bool
 
 
 def choose(implementation: str, call: Call) -> tuple[str, Callable | None]:
@@ -56,39 +59,61 @@ def choose(implementation: str, call: Call) -> tuple[str, Callable | None]:
         return implementation, None
     if implementation == "auto":
         return _by_platform(call)
-    if implementation == "pallas" and (here := platform()) != "tpu":
-        raise ValueError(
-            f"implementation='pallas' has kernels for TPUs and this is a {here}; use 'auto' or 'xla', or name "
-            "'pallas_tpu' to compile for a TPU or to run inside pltpu.force_tpu_interpret_mode()"
-        )
-    kernel, reason = _tpu(call)
+    chosen = implementation
+    if implementation == "pallas":
+        chosen = f"pallas_{platform()}"
+        if chosen not in KERNELS:
+            raise ValueError(
+                f"implementation='pallas' has kernels for TPUs and GPUs and this is a {platform()}; use 'auto' or "
+                "'xla', or name 'pallas_tpu' or 'pallas_gpu' to compile for one or to run inside "
+                "pltpu.force_tpu_interpret_mode() (for 'pallas_gpu': with True)"
+            )
+    kernel, reason = _kernel(chosen, call)
     if kernel is None:
         raise ValueError(f"implementation={implementation!r} cannot take this call: {reason}")
-    return "pallas_tpu", kernel
+    return chosen, kernel
 
 
 def _by_platform(call: Call) -> tuple[str, Callable | None]:
     T, S = call.q.shape[1], call.k.shape[1]
-    # A decoded token is bound by memory, and weights are only formed by the dense form: no kernel is missed.
-    if platform() == "tpu" and T > 1 and not call.return_weights:
-        kernel, reason = _tpu(call)
-        if kernel is not None:
-            return "pallas_tpu", kernel
-        _say_once(f"attention falls back to XLA: {reason}")
+    # A decoded token is bound by memory, and only the dense form has weights to return: there no kernel is missed.
+    if T > 1 and not call.return_weights:
+        reason = ""
+        for name in ASKED.get(platform(), ()):
+            kernel, reason = _kernel(name, call)
+            if kernel is not None:
+                return name, kernel
+        if reason:
+            _say_once(f"attention falls back to XLA: {reason}")
     long = T > blocked.BLOCK and T * S >= BLOCKED_FROM
     return ("xla_blocked" if long and not call.return_weights else "xla"), None
 
 
-def _tpu(call: Call) -> tuple[Callable | None, str]:
+def _cudnn(call: Call) -> tuple[Callable | None, str]:
+    reason = cudnn.refuses(*call[:5], call.dropout)
+    return (cudnn.attend, "") if reason is None else (None, reason)
+
+
+KERNELS: dict[str, Callable] = {
+    "pallas_tpu": lambda call: tpu.kernel_for(*call[:5]),
+    "pallas_gpu": lambda call: gpu.kernel_for(*call[:5]),
+    "cudnn": _cudnn,
+}
+# What "auto" asks on a platform; the reason of the last is the one it gives. "pallas_gpu" has to be named: it compiles
+# for a GPU without spills, but has never run on one.
+ASKED = {"tpu": ("pallas_tpu",), "gpu": ("cudnn",)}
+
+
+def _kernel(name: str, call: Call) -> tuple[Callable | None, str]:
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty and jax.default_backend() == "tpu" and jax.device_count() > 1:
+    if mesh.empty and jax.default_backend() != "cpu" and jax.device_count() > 1:
         return None, (
             "several devices and no mesh in context, so that a kernel would not know its shard; trace inside "
             "jaxmodels.sharding.use(mesh, rules) or jax.set_mesh(mesh)"
         )
     if reason := does_not_divide(call.split, call.q.shape):
         return None, reason
-    return tpu.kernel_for(call.q, call.k, call.v, call.mask, call.biases)
+    return KERNELS[name](call)
 
 
 def platform() -> str:

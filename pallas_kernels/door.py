@@ -33,9 +33,10 @@ def attention(
     scale: None for K**-0.5, a float, or a traced scalar.
     dropout: None, or a `Dropout`; the mask is the same in every implementation.
     implementation: "xla" holds all [B, H, T, S] scores, "xla_blocked" a block of queries at a time, in the gradient
-        too. "pallas_tpu" is the kernel that takes the call, and "pallas" that of the platform: of the mesh in context,
-        which may be of devices that are not here, or else of this process. "auto" picks by platform, size and mask,
-        and says once why it did not take a kernel. A named implementation never falls back to another.
+        too. "pallas_tpu" and "pallas_gpu" are the kernel that takes the call, and "pallas" that of the platform: of the
+        mesh in context, which may be of devices that are not here, or else of this process. "cudnn" is NVIDIA's, for
+        bfloat16 and float16 without padding, window, bias or dropout. "auto" picks by platform, size and mask, and says
+        once why it did not take a kernel. A named implementation never falls back to another.
     split: where a mesh is in context (`jax.set_mesh`), the axes over which examples and heads are split; a kernel then
         runs on every shard. XLA's implementations need no such word.
 
@@ -44,7 +45,9 @@ def attention(
     """
     biases = bias if isinstance(bias, tuple) else () if bias is None else (bias,)
     _check(q, k, v, mask, biases, dropout)
-    chosen, kernel = choose(implementation, Call(q, k, v, mask, biases, return_weights, split))
+    chosen, kernel = choose(
+        implementation, Call(q, k, v, mask, biases, return_weights, split, dropout is not None and dropout.rate > 0)
+    )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     seed, rate = (None, 0.0) if dropout is None or dropout.rate == 0 else (dropout.seed(), dropout.rate)
     arguments = {"mask": mask, "biases": biases, "scale": scale, "seed": seed, "rate": rate}

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import pytest
 
 from pallas_kernels import DenseBias, Mask, attention
+from pallas_kernels.gpu import cudnn, flash
 from pallas_kernels.tpu import band, short
 
 DOCS = (Path(__file__).parents[2] / "pallas_kernels" / "README.md").read_text()
-TABLE = re.findall(r"^\| (short|band) \| (.+?) \|$", DOCS, re.MULTILINE)
+TABLE = re.findall(r"^\| (short|band|flash|cudnn) \| (.+?) \|$", DOCS, re.MULTILINE)
 
 
 def call(T=16, S=16, K=8, dtype=jnp.float32, bias=(), **mask):
@@ -23,38 +24,60 @@ def call(T=16, S=16, K=8, dtype=jnp.float32, bias=(), **mask):
 
 
 FLAGS = jnp.zeros((2, 16), bool)
+BIAS = (DenseBias(jnp.zeros((1, 1))),)
 CALLS = [
     (short, call(dtype=jnp.float16)),
     (short, call(window=(2, 2))),
     (short, call(S=3000)),
     (short, call(K=300)),
-    (short, call(T=2000, S=2000, bias=(DenseBias(jnp.zeros((1, 1))),))),
+    (short, call(T=2000, S=2000, bias=BIAS)),
     (band, call(dtype=jnp.float16)),
     (band, call()),
     (band, call(S=20, window=(2, 2))),
     (band, call(window=(2, 2), query_start=3)),
-    (band, call(window=(2, 2), bias=(DenseBias(jnp.zeros((1, 1))),))),
+    (band, call(window=(2, 2), bias=BIAS)),
     (band, call(window=(2, 2), key_global=FLAGS)),
     (band, call(window=(2, 2), key_global=FLAGS, global_at=jnp.zeros((2, 600), jnp.int32))),
     (band, call(T=9000, S=9000, window=(5000, 5000))),
     (band, call(K=300, window=(2, 2))),
+    (flash, call(dtype=jnp.float64)),
+    (flash, call(K=300)),
+    (flash, call(T=50000, S=50000, bias=BIAS)),
+    (flash, call(window=(2, 2), bias=BIAS, key_global=FLAGS)),
+    (flash, call(window=(2, 2), key_global=FLAGS)),
+    (flash, call(window=(2, 2), key_global=FLAGS, global_at=jnp.zeros((2, 600), jnp.int32))),
+    (cudnn, (*call(dtype=jnp.bfloat16), True)),
+    (cudnn, (*call(), False)),
+    (cudnn, (*call(dtype=jnp.bfloat16, bias=BIAS), False)),
+    (cudnn, (*call(dtype=jnp.bfloat16, window=(2, 2)), False)),
+    (cudnn, (*call(dtype=jnp.bfloat16, key_valid=FLAGS), False)),
+    (cudnn, (*call(dtype=jnp.bfloat16, causal=True, S=20), False)),
+    (cudnn, (*call(dtype=jnp.bfloat16, T=1), False)),
+    (cudnn, (*call(dtype=jnp.bfloat16, K=300), False)),
 ]
 
 
 @pytest.mark.parametrize(("kernel", "arguments"), CALLS)
-def test_a_reason_is_in_the_table(kernel, arguments):
+def test_a_reason_is_in_the_table(kernel, arguments, monkeypatch):
+    monkeypatch.setattr(cudnn, "capability", lambda: cudnn.OLDEST)
+    monkeypatch.setattr(cudnn, "has_cudnn", lambda: True)
     reason = kernel.refuses(*arguments)
     name = kernel.__name__.rpartition(".")[2]
     assert reason is not None and (name, reason.partition(";")[0]) in TABLE
 
 
-@pytest.mark.parametrize("kernel", [short, band])
+def test_cudnn_is_not_here():
+    assert ("cudnn", cudnn.refuses(*call(dtype=jnp.bfloat16), False).partition(";")[0]) in TABLE
+
+
+@pytest.mark.parametrize("kernel", [short, band, flash, cudnn])
 def test_the_table_has_no_more_and_no_less(kernel):
     function = ast.parse(inspect.getsource(kernel.refuses))
     returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
     reasons = [node for node in returns if not (isinstance(node.value, ast.Constant) and node.value.value is None)]
     name = kernel.__name__.rpartition(".")[2]
-    assert len(reasons) == sum(row[0] == name for row in TABLE) == sum(case[0] is kernel for case in CALLS)
+    made = sum(case[0] is kernel for case in CALLS) + (kernel is cudnn)
+    assert len(reasons) == sum(row[0] == name for row in TABLE) == made
 
 
 def test_a_named_kernel_raises_every_reason():

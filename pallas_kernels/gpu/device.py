@@ -1,0 +1,34 @@
+"""The GPUs of this process."""
+
+import ctypes.util
+import functools
+import importlib.util
+import re
+
+import jax
+
+# The compute capability from which Triton and cuDNN's attention run: Ampere (A100).
+OLDEST = (8, 0)
+
+
+def capability() -> tuple[int, int] | None:
+    """The least compute capability of this process's CUDA GPUs; None where it has none."""
+    if jax.default_backend() != "gpu":
+        return None
+    found = [re.fullmatch(r"(\d+)\.(\d+)", str(device.compute_capability)) for device in jax.local_devices()]
+    return min((int(m[1]), int(m[2])) for m in found) if all(found) else None
+
+
+def written(capability: tuple[int, int]) -> str:
+    """As NVIDIA writes it: "8.0"."""
+    return ".".join(map(str, capability))
+
+
+@functools.cache
+def has_cudnn() -> bool:
+    """Whether cuDNN is installed, as a Python package or on the system."""
+    try:
+        package = importlib.util.find_spec("nvidia.cudnn")
+    except ModuleNotFoundError:
+        package = None
+    return package is not None or ctypes.util.find_library("cudnn") is not None

@@ -1,0 +1,323 @@
+"""The GPU kernels, run as plain JAX: values, every gradient, what they look at, and when they are picked."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import interpreted
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import Case
+from interpreted import evaluated, outputs_and_gradients, relative_errors
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from pallas_kernels import DenseBias, Dropout, Mask, Split, ToeplitzBias, attention, choice
+from pallas_kernels.gpu import cudnn, flash, kernels
+from pallas_kernels.gpu.blocks import Blocks
+from pallas_kernels.gpu.tiles import Sides
+
+
+@pytest.fixture(autouse=True)
+def evaluated_kernels(monkeypatch):
+    """JAX's interpreter of GPU kernels is the one that evaluates them; the machine is that of TPUs."""
+    monkeypatch.setattr(interpreted, "interpreted", evaluated)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles so small that a few dozen tokens meet every edge; no two kernels have the same."""
+    sides = (32, 16), (16, 32), (16, 32), (32, 16), (16, 16)
+    monkeypatch.setattr(flash, "flash_blocks", lambda *_: Blocks(*(Sides(*pair, 4, 1) for pair in sides)))
+
+
+@dataclass(frozen=True)
+class Placed(Case):
+    """A case whose mask says where its global keys are, with one place to spare."""
+
+    def build(self):
+        q, k, v, mask, bias, dropout = super().build()
+        places = jnp.sort(jnp.where(mask.key_global, jnp.arange(self.S), self.S), axis=1)
+        most = int(mask.key_global.sum(axis=1).max()) + 1
+        return q, k, v, replace(mask, global_at=places[:, :most].astype(jnp.int32)), bias, dropout
+
+
+def assert_same(case, atol=2e-5):
+    """Output and every gradient are the reference's, to `atol` of each one's largest value."""
+    expected, got = (outputs_and_gradients(case, name) for name in ("xla", "pallas_gpu"))
+    paths = jax.tree_util.tree_leaves_with_path(expected)
+    for (path, a), b in zip(paths, jax.tree.leaves(got), strict=True):
+        assert np.isfinite(b).all(), jax.tree_util.keystr(path)
+        np.testing.assert_allclose(b, a, atol=atol * max(1.0, np.abs(a).max()), err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(50, 70, valid="none", rate=0.5),
+        Case(64, 64, causal=True),
+        Case(33, 90, causal=True, start=(57, 3), valid="some", rate=0.1),
+        Case(70, 70, window=(20, 9), valid="some"),
+        Case(20, 90, window=(12, 30), start=(40, 3)),
+        Placed(90, 90, window=(20, 12), globals=0.05, valid="none", rate=0.2),
+        Placed(75, 75, window=(20, 500), globals=0.4, causal=True),
+        Case(50, 35, causal=True, bias="toeplitz"),
+        Case(90, 90, window=(30, 7), bias="toeplitz"),
+        Case(40, 60, bias="relative_key + toeplitz + dense", valid="some", scale=0.7, rate=0.1),
+    ],
+    ids=str,
+)
+def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
+    assert_same(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(2, 1),
+        Case(1, 17, causal=True, start=(3, 16), valid="some"),
+        Case(3, 17, window=(1, 0), start=20),
+        Case(7, 13, valid="some"),
+        Case(16, 16, causal=True, start=0),
+        Case(33, 31, causal=True, valid="none", rate=0.3),
+        Case(100, 40, causal=True, bias="dense"),
+        Case(60, 40, bias="dense over keys", valid="some"),
+        Case(40, 60, bias="dense rank 2"),
+        Case(50, 50, bias="relative_key", valid="some"),
+        Case(50, 50, bias="relative_key_query", causal=True, rate=0.2),
+        Case(70, 90, bias="toeplitz", valid="none", rate=0.1, scale=1.0),
+        Case(50, 50, bias="toeplitz per example"),
+        Case(90, 90, window=(17, 0), bias="dense", rate=0.2),
+        Case(90, 90, window=(0, 0)),
+        Case(65, 65, window=(1, 2), valid="none"),
+        Case(64, 64, window=(500, 3)),
+        Case(64, 64, window=(500, 500), causal=True),
+        Case(30, 64, window=(500, 2), start=11, bias="toeplitz per example"),
+        Case(20, 90, window=(12, 3), start=500),
+        Case(20, 90, window=(12, 3), start=(40, 80), causal=True, bias="relative_key"),
+        Placed(90, 90, window=(500, 500), globals=0.1, valid="some"),
+        Placed(40, 90, window=(10, 5), globals=0.1, start=(30, 3), causal=True),
+        Placed(129, 129, window=(7, 7), globals=0.8, valid="some"),
+        Case(90, 90, globals=0.1, valid="some"),
+    ],
+    ids=str,
+)
+def test_awkward_shapes_masks_and_biases(case, small_tiles):
+    assert_same(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(300, 300, causal=True),
+        Placed(400, 400, window=(70, 70), globals=0.03, valid="some"),
+        Case(200, 300, bias="toeplitz"),
+    ],
+    ids=str,
+)
+def test_the_sides_of_real_tiles(case):
+    assert_same(case)
+
+
+def test_rows_that_see_nothing_give_zero_and_zero_gradients(small_tiles):
+    """All keys of the first example are padding, and its windows have tiles in reach all the same."""
+    for case in (Case(20, 30, valid="none"), Case(40, 40, valid="none", window=(5, 5))):
+        out, grads = outputs_and_gradients(case, "pallas_gpu")
+        assert (out[0] == 0).all() and (out[1] != 0).any()
+        assert all((g[0] == 0).all() and np.isfinite(g).all() for g in grads[:3])
+
+
+def test_very_low_biases_are_no_mask():
+    """A bias of finfo.min on every key of a row leaves it uniform, as in the reference; the gradient follows."""
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, 3, 2, 8)) for i in range(3))
+    bias = jnp.where(jnp.arange(3)[:, None] == 1, jnp.finfo(jnp.float32).min, 0.0) * jnp.ones((3, 3))
+
+    def run(implementation, v):
+        return attention(q, k, v, bias=DenseBias(bias), implementation=implementation)
+
+    with evaluated():
+        for f in (lambda name: run(name, v), lambda name: jax.grad(lambda v: run(name, v)[0, 1].sum())(v)):
+            np.testing.assert_allclose(f("pallas_gpu"), f("xla"), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "case", [Case(80, 80, causal=True, rate=0.1), Placed(90, 90, window=(20, 12), globals=0.05)], ids=str
+)
+def test_half_precision_errs_at_most_twice_as_much_as_the_plain_path(case, dtype, small_tiles):
+    plain, ours = (relative_errors(case, name, dtype) for name in ("xla", "pallas_gpu"))
+    for mine, its in zip(ours, plain, strict=True):
+        assert mine <= 2 * its, (ours, plain)
+
+
+def test_the_same_bits_again(small_tiles):
+    case = Case(40, 60, bias="toeplitz", rate=0.1)
+    first, second = (outputs_and_gradients(case, "pallas_gpu") for _ in range(2))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_window_looks_at_no_tile_out_of_its_reach(small_tiles):
+    """Forward and in both gradients, on either side: what is far away may be NaN."""
+    x = jax.random.normal(jax.random.key(0), (1, 160, 1, 16))
+    after = jnp.where(jnp.arange(160)[:, None, None] >= 96, jnp.nan, x)
+
+    @jax.jit
+    def run(q, k, v, do):
+        window = Mask(window=(10, 10))
+        out, pull = jax.vjp(lambda q, k, v: attention(q, k, v, mask=window, implementation="pallas_gpu"), q, k, v)
+        return out, *pull(do)
+
+    with evaluated():
+        for far, turn in ((after, 1), (after[:, ::-1], -1)):
+            for given in run(far, far, far, far):
+                given = given[0, ::turn]
+                assert np.isfinite(given[:32]).all() and np.isnan(given[128:]).any()
+
+
+def test_the_gradient_of_a_bias_is_made_only_where_it_is_wanted():
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, 20, 2, 8)) for i in range(3))
+
+    def loss(q, diagonals):
+        return attention(q, k, v, bias=ToeplitzBias(diagonals), implementation="pallas_gpu").sum()
+
+    for argument, expected in ((0, False), (1, True)):
+        program = jax.make_jaxpr(jax.grad(loss, argument))(q, jnp.ones((2, 39)))
+        assert ("flash_backward_bias" in str(program)) == expected
+
+
+def loss(q, k, v, diagonals, key):
+    out = attention(
+        q,
+        k,
+        v,
+        mask=Mask(causal=True),
+        bias=ToeplitzBias(diagonals),
+        dropout=Dropout(0.2, key),
+        implementation="pallas_gpu",
+        split=Split("data", "model"),
+    )
+    return (out**2).sum()
+
+
+def inputs():
+    q, k, v = (jax.random.normal(jax.random.key(i), (4, 40, 4, 16)) for i in range(3))
+    return q, k, v, jax.random.normal(jax.random.key(3), (4, 79))
+
+
+def test_shards_of_a_mesh_give_what_the_whole_gives(small_tiles):
+    """Heads and examples split over a mesh, dropout and a bias of each head included."""
+    mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    arguments = inputs()
+    value = jax.value_and_grad(partial(loss, key=jax.random.key(9)), argnums=(0, 1, 2, 3))
+    with evaluated():
+        expected = jax.jit(value)(*arguments)
+        rows = NamedSharding(mesh, PartitionSpec("data", None, "model", None))
+        heads = NamedSharding(mesh, PartitionSpec("model"))
+        with jax.set_mesh(mesh):
+            got = jax.jit(value, in_shardings=(rows, rows, rows, heads))(*arguments)
+    assert got[1][0].sharding.is_equivalent_to(rows, 4)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
+
+
+def test_vmap_and_remat_change_nothing(small_tiles):
+    q, k, v, diagonals = inputs()
+    key = jax.random.key(9)
+    stacked = [jnp.stack([x, x[::-1]]) for x in (q, k, v)]
+
+    def value(f):
+        return jax.value_and_grad(lambda q, k, v: f(q, k, v, diagonals, key), argnums=(0, 1, 2))
+
+    with evaluated():
+        one_by_one = [jax.jit(value(loss))(*pair) for pair in zip(*stacked, strict=True)]
+        together = jax.jit(jax.vmap(value(jax.checkpoint(loss))))(*stacked)
+    expected = jax.tree.map(lambda *x: jnp.stack(x), *one_by_one)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
+
+
+def shaped(T=512, S=512, K=64, Kv=None, dtype=jnp.bfloat16):
+    return [jax.ShapeDtypeStruct((2, n, 4, w), dtype) for n, w in ((T, K), (S, K), (S, Kv or K))]
+
+
+FLAGS = jnp.ones((2, 512), bool)
+DENSE = (DenseBias(jnp.ones(())),)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mask", "biases", "reason"),
+    [
+        (shaped(dtype=jnp.float8_e4m3fn), Mask(), (), "must all be bfloat16 or float16 or float32"),
+        (shaped(K=160), Mask(), (), "at most 128 wide; K = 160"),
+        (shaped(T=2**16, S=2**15), Mask(), DENSE, "at most 2147483648 values"),
+        (shaped(), Mask(window=(1, 1), key_global=FLAGS), (), "say Mask.global_at"),
+        (shaped(), Mask(window=(1, 1), key_global=FLAGS, global_at=jnp.zeros((2, 3), int)), DENSE, "takes no bias"),
+        (shaped(), Mask(window=(1, 1), key_global=FLAGS, global_at=jnp.zeros((2, 600), int)), (), "at most 512 global"),
+    ],
+)
+def test_what_the_kernels_cannot_take_is_said_in_words(arguments, mask, biases, reason):
+    kernel, said = kernels.kernel_for(*arguments, mask, biases)
+    assert kernel is None and reason in said
+    bias = biases or None
+    with pytest.raises(ValueError, match="'pallas_gpu' cannot take this call: .*"):
+        jax.eval_shape(
+            lambda q, k, v: attention(q, k, v, mask=mask, bias=bias, implementation="pallas_gpu"), *arguments
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mask", "biases", "dropout", "taken"),
+    [
+        (shaped(), Mask(causal=True), (), False, "cudnn"),
+        (shaped(S=300), Mask(), (), False, "cudnn"),
+        (shaped(dtype=jnp.float32), Mask(causal=True), (), False, "xla_blocked"),
+        (shaped(), Mask(causal=True), (), True, "xla_blocked"),
+        (shaped(), Mask(key_valid=FLAGS), (), False, "xla_blocked"),
+        (shaped(), Mask(window=(4, 0)), (), False, "xla_blocked"),
+        (shaped(), Mask(), DENSE, False, "xla_blocked"),
+        (shaped(S=300), Mask(causal=True), (), False, "xla"),
+        (shaped(), Mask(causal=True, query_start=3), (), False, "xla_blocked"),
+        (shaped(Kv=32), Mask(), (), False, "xla_blocked"),
+        (shaped(K=100), Mask(), (), False, "xla_blocked"),
+        (shaped(K=160), Mask(), (), False, "xla_blocked"),
+        (shaped(T=1), Mask(), (), False, "xla"),
+    ],
+)
+def test_auto_takes_cudnn_for_what_it_can_and_else_xla(monkeypatch, arguments, mask, biases, dropout, taken):
+    monkeypatch.setattr(choice, "platform", lambda: "gpu")
+    monkeypatch.setattr(cudnn, "capability", lambda: (9, 0))
+    monkeypatch.setattr(cudnn, "has_cudnn", lambda: True)
+    assert choice.choose("auto", choice.Call(*arguments, mask, biases, False, None, dropout))[0] == taken
+    if taken == "cudnn":
+        assert choice.choose("pallas", choice.Call(*arguments, mask, biases, False, None, dropout))[0] == "pallas_gpu"
+
+
+def test_without_cudnn_or_on_an_old_gpu_auto_takes_xla(monkeypatch):
+    call = choice.Call(*shaped(), Mask(causal=True), (), False, None, False)
+    monkeypatch.setattr(choice, "platform", lambda: "gpu")
+    assert choice.choose("auto", call)[0] == "xla_blocked"
+    for module in (cudnn, kernels):
+        monkeypatch.setattr(module, "capability", lambda: (7, 5))
+    assert choice.choose("auto", call)[0] == "xla_blocked"
+    with pytest.raises(ValueError, match=r"need a GPU of compute capability 8\.0 or more; this is 7\.5"):
+        choice.choose("pallas", call)
+
+
+def test_cudnn_is_called_for_the_scaled_queries(monkeypatch):
+    """By what it computes: JAX's own path stands in for cuDNN, which cannot even be compiled for without a GPU."""
+    plain = jax.nn.dot_product_attention
+    asked = []
+
+    def stand_in(*arguments, implementation, **options):
+        asked.append(implementation)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, 9, 3, 8)) for i in range(3))
+    mask = Mask(causal=True)
+    got = cudnn.attend(q, k, v, mask=mask, biases=(), scale=jnp.float32(0.3), words=None, rate=0.0)
+    np.testing.assert_allclose(got, attention(q, k, v, mask=mask, scale=0.3, implementation="xla"), atol=1e-5)
+    assert asked == ["cudnn"]

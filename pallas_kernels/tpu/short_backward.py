@@ -91,7 +91,7 @@ def _queries(plan, refs, example, head, at, t0) -> None:
             slopes, used = jnp.where(survives, slopes, 0.0), jnp.where(survives, weights, 0.0)
         ds = weights * (slopes - delta)
         if "dbias" in refs:
-            where = bias_block(plan, refs["dbias"], head, tile)
+            where = bias_block(plan, refs, "dbias", head, tile)
             refs["dbias"][where] += ds * LN2
         ds = ds.astype(q.dtype)
         refs["sum_v"][:, keys] += width_by_keys(do, used.astype(do.dtype))

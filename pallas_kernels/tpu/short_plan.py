@@ -59,7 +59,7 @@ def score_tile(plan: Plan, refs, example, head, q, tile: Tile):
     """float32 [keys, queries]: the scores of one tile with bias and mask, in base 2."""
     scores = keys_by_queries(refs["k"][head, :, tile.s0 : tile.s0 + tile.keys], q)
     if "bias" in refs:
-        scores = scores + refs["bias"][bias_block(plan, refs["bias"], head, tile)]
+        scores = scores + refs["bias"][bias_block(plan, refs, "bias", head, tile)]
     if "column" in refs:
         scores = scores + along_queries(refs["column"][tile.s0 : tile.s0 + tile.keys], tile.queries)
     start = refs["start"][example] if "start" in refs else 0
@@ -69,13 +69,14 @@ def score_tile(plan: Plan, refs, example, head, q, tile: Tile):
     return scores
 
 
-def bias_block(plan: Plan, ref, head, tile: Tile):
-    """Where a tile's bias (or its gradient) lies in the block of the grid step."""
+def bias_block(plan: Plan, refs, name: str, head, tile: Tile):
+    """Where a tile's bias (or its gradient, by the ref's name) lies in the block of the grid step."""
     if plan.toeplitz:
-        size, least = plan.queries, (ref.shape[1] - 1) // 2
-        return head, least + (tile.t0 - tile.s0) // size, slice(tile.keys), slice(tile.queries)
+        # The first of the distinct tiles is that of the first query and the last block of keys.
+        first = -(-refs["k"].shape[-1] // plan.keys) - 1
+        return head, first + (tile.t0 - tile.s0) // plan.keys, slice(tile.keys), slice(tile.queries)
     keys, queries = slice(tile.s0, tile.s0 + tile.keys), slice(tile.t0, tile.t0 + tile.queries)
-    return head if ref.shape[0] > 1 else 0, keys, queries
+    return head if refs[name].shape[0] > 1 else 0, keys, queries
 
 
 def kept(plan: Plan, refs, at: tuple, tile: Tile):

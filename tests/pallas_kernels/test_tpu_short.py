@@ -29,6 +29,7 @@ def small_tiles(monkeypatch):
         Case(257, 257, causal=True),
         Case(130, 300, causal=True, start=(170, 3), valid="some"),
         Case(300, 130, causal=True, bias="toeplitz"),
+        Case(130, 400, bias="toeplitz"),
         Case(140, 260, bias="relative_key + toeplitz + dense", valid="some", scale=0.7),
     ],
     ids=str,

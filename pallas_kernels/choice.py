@@ -11,7 +11,7 @@ from pallas_kernels import blocked
 from pallas_kernels.gpu import cudnn
 from pallas_kernels.gpu import kernels as gpu
 from pallas_kernels.mask import Mask
-from pallas_kernels.shards import Split, does_not_divide
+from pallas_kernels.shards import Split, cannot_cut
 from pallas_kernels.tpu import kernels as tpu
 
 IMPLEMENTATIONS = ("auto", "xla", "xla_blocked", "pallas", "pallas_tpu", "pallas_gpu", "cudnn")
@@ -109,9 +109,9 @@ def _kernel(name: str, call: Call) -> tuple[Callable | None, str]:
     if mesh.empty and jax.default_backend() != "cpu" and jax.device_count() > 1:
         return None, (
             "several devices and no mesh in context, so that a kernel would not know its shard; trace inside "
-            "jaxmodels.sharding.use(mesh, rules) or jax.set_mesh(mesh)"
+            "jaxmodels.sharding.use(mesh, rules)"
         )
-    if reason := does_not_divide(call.split, call.q.shape):
+    if reason := cannot_cut(call.split, call.q.shape):
         return None, reason
     return KERNELS[name](call)
 

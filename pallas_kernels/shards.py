@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -21,11 +22,24 @@ class Split(NamedTuple):
     heads: Axes
 
 
-def does_not_divide(split: Split | None, shape) -> str | None:
-    """Why q [B,T,H,K] cannot be cut so, or None."""
+def _free() -> dict[str, int]:
+    """The axes of the mesh in context that nobody has cut the arrays over yet, and their sizes. (Those of a caller's
+    `shard_map` are manual: what comes from there is a shard already.)"""
     mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name: mesh.shape[name] for name, kind in kinds if kind != AxisType.Manual}
+
+
+def cannot_cut(split: Split | None, shape) -> str | None:
+    """Why q [B,T,H,K] cannot be cut for the mesh in context, or None."""
+    free = _free()
+    if split is None and math.prod(free.values()) > 1:
+        return (
+            f"the mesh in context has axes {free} and nothing says which of them split examples and heads, so that a "
+            "kernel would gather them; trace inside jaxmodels.sharding.use(mesh, rules), or give `split`"
+        )
     for name, axes, size in zip(("examples", "heads"), split or (), (shape[0], shape[2]), strict=False):
-        parts = math.prod(mesh.shape[axis] for axis in _names(axes) if axis in mesh.shape)
+        parts = math.prod(free[axis] for axis in _names(axes) if axis in free)
         if size % parts:
             return f"{size} {name} do not divide over the mesh axes {axes} of {parts} devices"
     return None
@@ -34,21 +48,16 @@ def does_not_divide(split: Split | None, shape) -> str | None:
 def on_each_shard(attend: Callable, split: Split | None) -> Callable:
     """`attend(q, k, v, mask, biases, scale, words)` of local arrays as a function of the whole ones.
 
-    Itself where there is no mesh, or where a caller's `shard_map` has cut the arrays already.
+    Itself where nothing is left to cut: no mesh, or inside a caller's `shard_map`.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    free = (
-        []
-        if mesh.empty
-        else [n for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual]
-    )
-    if math.prod(mesh.shape[name] for name in free) == 1:
+    free = _free()
+    if math.prod(free.values()) == 1:
         return attend
     batch, heads = (_only(axes, free) for axes in split or Split(None, None))
 
     def sharded(q, k, v, mask, biases, scale, words):
         rows = P(batch, None, heads, None)
-        per_example = partial(jax.tree.map, lambda x: P(batch, *[None] * (x.ndim - 1)) if x.ndim else P())
+        per_example = partial(jax.tree.map, lambda x: P(batch, *[None] * (jnp.ndim(x) - 1)) if jnp.ndim(x) else P())
         bias_specs = tuple(_bias_spec(bias, batch, heads) for bias in biases)
         specs = (rows, rows, rows, per_example(mask), bias_specs, P(), None if words is None else P(batch, heads, None))
         # The kernels' results are not marked as varying or not over the axes, which is what check_vma would look at.
@@ -72,5 +81,5 @@ def _names(axes: Axes) -> tuple[str, ...]:
     return () if axes is None else (axes,) if isinstance(axes, str) else axes
 
 
-def _only(axes: Axes, free: list[str]) -> Axes:
+def _only(axes: Axes, free: dict[str, int]) -> Axes:
     return tuple(name for name in _names(axes) if name in free) or None

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.gpu.device import OLDEST, capability, has_cudnn, written
+from pallas_kernels.kernel_call import of_one_dtype
 
 WIDEST = 128
 DTYPES = ("bfloat16", "float16")
@@ -23,7 +24,7 @@ def refuses(q, k, v, mask, biases, dropout: bool) -> str | None:
     if dropout:
         return "cuDNN's dropout keeps other probabilities than the door's"
     (_, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
-    if len({str(x.dtype) for x in (q, k, v)}) > 1 or str(q.dtype) not in DTYPES:
+    if not of_one_dtype((q, k, v), DTYPES):
         return f"q, k and v must all be {' or '.join(DTYPES)} for cuDNN; they are {q.dtype}, {k.dtype} and {v.dtype}"
     if biases:
         return "cuDNN would need a bias as an array [B, H, T, S]"

@@ -1,6 +1,5 @@
 """Attention on a GPU with windows, global keys, biases and dropout: the kernels behind the door's arguments."""
 
-import math
 from functools import partial
 
 import jax
@@ -13,7 +12,7 @@ from pallas_kernels.gpu.flash_backward import Given, by_keys, by_queries, delta_
 from pallas_kernels.gpu.flash_bias import by_bias
 from pallas_kernels.gpu.flash_forward import forward
 from pallas_kernels.gpu.plan import Gathered, Operands, Plan
-from pallas_kernels.gpu.tiles import HIDDEN, LOG2E, LOWEST
+from pallas_kernels.kernel_call import HIDDEN, LOG2E, LOWEST, of_one_dtype, up
 
 # The least side of a tile that a matrix unit takes.
 LEAST = 16
@@ -28,11 +27,11 @@ MOST_BIASES = 2**31
 def refuses(q, k, v, mask, biases) -> str | None:
     """Why these kernels cannot take the call, in words; None where they can. The arguments are those of `attend`."""
     (_, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
-    if len({str(x.dtype) for x in (q, k, v)}) > 1 or str(q.dtype) not in DTYPES:
+    if not of_one_dtype((q, k, v), DTYPES):
         return f"q, k and v must all be {' or '.join(DTYPES)}; they are {q.dtype}, {k.dtype} and {v.dtype}"
     if max(K, Kv) > WIDEST:
         return f"heads are at most {WIDEST} wide; K = {K}, Kv = {Kv}"
-    if biases and not _is_toeplitz(biases) and _up(T, 128) * _up(S, 128) >= MOST_BIASES:
+    if biases and not _is_toeplitz(biases) and up(T, 128) * up(S, 128) >= MOST_BIASES:
         return f"a dense bias has at most {MOST_BIASES} values for a head; T * S = {T * S}"
     if mask.window is None or mask.key_global is None:
         return None
@@ -53,7 +52,7 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
     (B, T), S, Kv = q.shape[:2], k.shape[1], v.shape[3]
     plan = _plan(q, k, v, mask, biases, rate)
     T_all, S_all = (
-        _up(n, max(getattr(sides, axis) for sides in (plan.forward, plan.keys, plan.queries, plan.bias)))
+        up(n, max(getattr(sides, axis) for sides in (plan.forward, plan.keys, plan.queries, plan.bias)))
         for n, axis in ((T, "queries"), (S, "keys"))
     )
     bias = None
@@ -97,10 +96,6 @@ def _plan(q, k, v, mask, biases, rate: float) -> Plan:
 
 def _is_toeplitz(biases) -> bool:
     return len(biases) == 1 and isinstance(biases[0], ToeplitzBias)
-
-
-def _up(n: int, multiple: int) -> int:
-    return math.ceil(n / multiple) * multiple
 
 
 def _power(n: int) -> int:

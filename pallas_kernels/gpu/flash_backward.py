@@ -26,7 +26,8 @@ from pallas_kernels.gpu.flash_forward import (
     statistic_of_block,
 )
 from pallas_kernels.gpu.plan import Gathered, Operands, Plan, global_tile, kept, score_tile, span
-from pallas_kernels.gpu.tiles import LN2, Operand, all_rows, call, product, rows_of_block
+from pallas_kernels.gpu.tiles import all_rows, parameters, product, rows_of_block
+from pallas_kernels.kernel_call import LN2, Operand, call_kernel
 
 STATISTICS = ("top", "inverse", "delta")
 
@@ -55,11 +56,11 @@ def by_keys(plan: Plan, x: Operands, given: Given) -> tuple[jax.Array, jax.Array
     side = plan.keys.keys
     whole = pl.BlockSpec((None, None, T), lambda i, h, b: (b, h, 0))
     k, v = rows_of_block(side, K), rows_of_block(side, Kv)
-    results = call(
+    results = call_kernel(
         partial(_keys_kernel, plan, (T, S)),
         name="flash_backward_keys",
         grid=(S // side, H, B),
-        sides=plan.keys,
+        compiler_params=parameters(plan.keys),
         inputs={
             "q": Operand(x.q, all_rows(T, K)),
             "do": Operand(given.do, all_rows(T, Kv)),
@@ -87,11 +88,11 @@ def by_queries(plan: Plan, x: Operands, gathered: Gathered | None, given: Given)
         for name, width in (("global_dk", K), ("global_dv", Kv)):
             part = pl.BlockSpec((None, None, G, None, width), lambda i, h, b: (b, i, 0, h, 0))
             outputs[name] = Operand(jax.ShapeDtypeStruct((B, T // side, G, H, width), jnp.float32), part)
-    results = call(
+    results = call_kernel(
         partial(_queries_kernel, plan, (T, S)),
         name="flash_backward_queries",
         grid=(T // side, H, B),
-        sides=plan.queries,
+        compiler_params=parameters(plan.queries),
         inputs={
             "q": Operand(x.q, rows),
             "do": Operand(given.do, rows_of_block(side, Kv)),

@@ -14,7 +14,8 @@ from jax.experimental import pallas as pl
 from pallas_kernels.bias import skew
 from pallas_kernels.gpu.flash_backward import STATISTICS, Given, weights_and_slopes
 from pallas_kernels.gpu.plan import Head, Operands, Plan, kept, score_tile
-from pallas_kernels.gpu.tiles import LN2, Operand, call, product
+from pallas_kernels.gpu.tiles import parameters, product
+from pallas_kernels.kernel_call import LN2, Operand, call_kernel
 
 
 def by_bias(plan: Plan, x: Operands, given: Given) -> jax.Array:
@@ -48,11 +49,11 @@ def by_bias(plan: Plan, x: Operands, given: Given) -> jax.Array:
         )
     whole_head = x.bias.shape[1] > 1
     bias = pl.BlockSpec((None, None, x.bias.shape[2]), lambda c, h, e: (e, h if whole_head else 0, 0))
-    dbias = call(
+    dbias = call_kernel(
         partial(_kernel, plan, (T, S), examples),
         name="flash_backward_bias",
         grid=(tiles, H, groups),
-        sides=plan.bias,
+        compiler_params=parameters(plan.bias),
         inputs={
             **{n: of_head(a) for n, a in (("q", x.q), ("k", x.k), ("v", x.v), ("do", given.do))},
             **{n: of_head(getattr(given, n)) for n in STATISTICS},

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from pallas_kernels.gpu.plan import Gathered, Head, Operands, Plan, global_tile, kept, score_tile, span
-from pallas_kernels.gpu.tiles import HIDDEN, LOWEST, Operand, all_rows, call, product, rows_of_block
-
-SEES_NOTHING = (HIDDEN + LOWEST) / 2
+from pallas_kernels.gpu.tiles import all_rows, parameters, product, rows_of_block
+from pallas_kernels.kernel_call import HIDDEN, SEES_NOTHING, Operand, call_kernel
 
 
 def forward(plan: Plan, x: Operands, gathered: Gathered | None) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -25,11 +24,11 @@ def forward(plan: Plan, x: Operands, gathered: Gathered | None) -> tuple[jax.Arr
     (B, T, H, K), Kv = x.q.shape, x.v.shape[3]
     side = plan.forward.queries
     statistic = Operand(jax.ShapeDtypeStruct((B, H, T), jnp.float32), statistic_of_block(side))
-    results = call(
+    results = call_kernel(
         partial(_kernel, plan, (T, x.k.shape[1])),
         name="flash_forward",
         grid=(T // side, H, B),
-        sides=plan.forward,
+        compiler_params=parameters(plan.forward),
         inputs={
             "q": Operand(x.q, rows_of_block(side, K)),
             "k": Operand(x.k, all_rows(x.k.shape[1], K)),

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.dropout import column_words, keep_words, row_words
-from pallas_kernels.gpu.tiles import HIDDEN, Sides
+from pallas_kernels.gpu.tiles import Sides
+from pallas_kernels.kernel_call import HIDDEN
 
 
 class Operands(NamedTuple):

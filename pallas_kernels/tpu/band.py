@@ -6,12 +6,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.kernel_call import HIDDEN, LOG2E, of_one_dtype, up
 from pallas_kernels.tpu.band_backward import backward
 from pallas_kernels.tpu.band_forward import forward
 from pallas_kernels.tpu.band_globals import pick, put_back
 from pallas_kernels.tpu.band_plan import BIAS_ROWS, Operands, Plan
 from pallas_kernels.tpu.blocks import band_blocks
-from pallas_kernels.tpu.tiles import HIDDEN, LANES, LOG2E, length_last, up
+from pallas_kernels.tpu.tiles import LANES, length_last
 
 WIDEST = 256
 # Keys in sight of one query, without the global ones: all their scores are on the chip at once.
@@ -25,7 +26,7 @@ DTYPES = ("bfloat16", "float32")
 def refuses(q, k, v, mask, biases) -> str | None:
     """Why these kernels cannot take the call, in words; None where they can. The arguments are those of `attend`."""
     (_, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
-    if len({str(x.dtype) for x in (q, k, v)}) > 1 or str(q.dtype) not in DTYPES:
+    if not of_one_dtype((q, k, v), DTYPES):
         return f"q, k and v must all be {' or '.join(DTYPES)}; they are {q.dtype}, {k.dtype} and {v.dtype}"
     if mask.window is None:
         return "the kernel for a band needs Mask.window"

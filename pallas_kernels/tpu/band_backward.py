@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.kernel_call import LN2, Operand, call_kernel
 from pallas_kernels.tpu.band_forward import operands, per_block, per_head
 from pallas_kernels.tpu.band_plan import (
     Operands,
@@ -39,7 +40,7 @@ from pallas_kernels.tpu.band_plan import (
     with_ones,
 )
 from pallas_kernels.tpu.stagger import staggered
-from pallas_kernels.tpu.tiles import LN2, Operand, call, keys_by_queries, width_by_keys, width_by_queries
+from pallas_kernels.tpu.tiles import keys_by_queries, parameters, width_by_keys, width_by_queries
 
 
 def backward(plan: Plan, x: Operands, global_k, global_v, o, statistics, do) -> dict[str, jax.Array]:
@@ -56,11 +57,11 @@ def backward(plan: Plan, x: Operands, global_k, global_v, o, statistics, do) -> 
         outputs["global_dk"] = Operand(jax.ShapeDtypeStruct((B, H, K, G), jnp.float32), per_head(K, G))
         outputs["global_dv"] = Operand(jax.ShapeDtypeStruct((B, H, Kv, G), jnp.float32), per_head(Kv, G))
     views = len(plan.views)
-    return call(
+    return call_kernel(
         partial(_kernel, plan),
         name="band_backward",
         grid=(H, B, plan.blocks + plan.before),
-        semantics=("parallel", "parallel", "arbitrary"),
+        compiler_params=parameters("parallel", "parallel", "arbitrary"),
         inputs={
             **operands(plan, x, global_k, global_v),
             "o": Operand(o, per_block(plan, Kv)),

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.kernel_call import SEES_NOTHING, Operand, call_kernel
 from pallas_kernels.tpu.band_plan import (
     BIAS_ROWS,
     Operands,
@@ -32,18 +33,18 @@ from pallas_kernels.tpu.band_plan import (
     with_ones,
 )
 from pallas_kernels.tpu.stagger import staggered
-from pallas_kernels.tpu.tiles import HIDDEN, LANES, Operand, call, width_by_queries
+from pallas_kernels.tpu.tiles import LANES, parameters, width_by_queries
 
 
 def forward(plan: Plan, x: Operands, global_k, global_v) -> tuple[jax.Array, jax.Array]:
     """Output [B,H,Kv,T] in v's dtype and statistics float32 [B,H,2,T]. global_k, global_v: [B,H,K or Kv,G] or None."""
     B, H, _, T = x.q.shape
     Kv = x.v.shape[2]
-    results = call(
+    results = call_kernel(
         partial(_kernel, plan),
         name="band_forward",
         grid=(H, B, plan.blocks),
-        semantics=("parallel", "parallel", "arbitrary"),
+        compiler_params=parameters("parallel", "parallel", "arbitrary"),
         inputs=operands(plan, x, global_k, global_v),
         outputs={
             "o": Operand(jax.ShapeDtypeStruct((B, H, Kv, T), x.v.dtype), per_block(plan, Kv)),
@@ -111,6 +112,6 @@ def _queries(step: Step, row: list[Tile]):
         if rate:
             weights = jnp.where(survives(), weights, 0.0)
         out = out + width_by_queries(v(), weights.astype(refs["o"].dtype))
-    inverse = jnp.where(top > HIDDEN / 2, 1.0 / total, 0.0)
+    inverse = jnp.where(top > SEES_NOTHING, 1.0 / total, 0.0)
     refs["o"][:, mine] = (out * (inverse / (1.0 - rate))).astype(refs["o"].dtype)
     refs["statistics"][:, mine] = jnp.concatenate([top, inverse], axis=0)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.tpu.tiles import LANES, VMEM
+from pallas_kernels.tpu.tiles import LANES, parameters
 
 
 def pick(places, *arrays):
@@ -46,7 +46,7 @@ def _call(kernel, name, places, arrays, out_specs, out_shape, more=(), scratch=(
         ),
         out_shape=out_shape,
         input_output_aliases=aliases or {},
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM),
+        compiler_params=parameters("parallel", "arbitrary"),
         name=name,
     )(places.reshape(-1), places[:, None], *arrays, *more)
 

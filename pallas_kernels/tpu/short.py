@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from pallas_kernels.bias import ToeplitzBias, skew
+from pallas_kernels.kernel_call import HIDDEN, LOG2E, LOWEST, of_one_dtype, up
 from pallas_kernels.tpu.blocks import ShortBlocks, short_blocks
 from pallas_kernels.tpu.short_backward import backward
 from pallas_kernels.tpu.short_forward import forward
 from pallas_kernels.tpu.short_plan import Operands, Plan
-from pallas_kernels.tpu.tiles import HIDDEN, LANES, LOG2E, LOWEST, length_last, up
+from pallas_kernels.tpu.tiles import LANES, length_last
 
 LONGEST = 2048
 WIDEST = 256
@@ -24,7 +25,7 @@ DTYPES = ("bfloat16", "float32")
 def refuses(q, k, v, mask, biases) -> str | None:
     """Why these kernels cannot take the call, in words; None where they can. The arguments are those of `attend`."""
     (_, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
-    if len({str(x.dtype) for x in (q, k, v)}) > 1 or str(q.dtype) not in DTYPES:
+    if not of_one_dtype((q, k, v), DTYPES):
         return f"q, k and v must all be {' or '.join(DTYPES)}; they are {q.dtype}, {k.dtype} and {v.dtype}"
     if mask.window is not None:
         return "the kernel for whole rows has no window"

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.kernel_call import LN2, Operand, call_kernel
 from pallas_kernels.tpu.short_forward import bias_spec, column_scratch, fill_column, operands, per_head
 from pallas_kernels.tpu.short_plan import Operands, Plan, bias_block, kept, row_of_tiles, score_tile
-from pallas_kernels.tpu.tiles import LN2, Operand, call, keys_by_queries, width_by_keys, width_by_queries
+from pallas_kernels.tpu.tiles import keys_by_queries, parameters, width_by_keys, width_by_queries
 
 
 def backward(plan: Plan, x: Operands, o, statistics, do, wants_bias: bool) -> dict[str, jax.Array]:
@@ -32,11 +33,11 @@ def backward(plan: Plan, x: Operands, o, statistics, do, wants_bias: bool) -> di
     if wants_bias:
         shape = x.bias.shape if plan.toeplitz else (x.bias.shape[0], H, S, T)
         outputs["dbias"] = Operand(jax.ShapeDtypeStruct(shape, jnp.float32), bias_spec(plan, shape))
-    return call(
+    return call_kernel(
         partial(_kernel, plan, wants_bias and (plan.toeplitz or x.bias.shape[0] == 1)),
         name="short_backward",
         grid=(H // plan.heads, B),
-        semantics=("parallel", "arbitrary" if wants_bias else "parallel"),
+        compiler_params=parameters("parallel", "arbitrary" if wants_bias else "parallel"),
         inputs={
             **operands(plan, x),
             "o": Operand(o, per_head(plan, Kv, T)),

@@ -15,21 +15,20 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.kernel_call import SEES_NOTHING, Operand, call_kernel
 from pallas_kernels.tpu.short_plan import Operands, Plan, kept, row_of_tiles, score_tile
-from pallas_kernels.tpu.tiles import HIDDEN, LANES, LOWEST, Operand, as_column, call, width_by_queries
-
-SEES_NOTHING = (HIDDEN + LOWEST) / 2
+from pallas_kernels.tpu.tiles import LANES, as_column, parameters, width_by_queries
 
 
 def forward(plan: Plan, x: Operands) -> tuple[jax.Array, jax.Array]:
     """Output [B,H,Kv,T] in v's dtype and statistics float32 [B,H,2,T]."""
     B, H, _, T = x.q.shape
     Kv = x.v.shape[2]
-    results = call(
+    results = call_kernel(
         partial(_kernel, plan),
         name="short_forward",
         grid=(H // plan.heads, B),
-        semantics=("parallel", "parallel"),
+        compiler_params=parameters("parallel", "parallel"),
         inputs=operands(plan, x),
         outputs={
             "o": Operand(jax.ShapeDtypeStruct((B, H, Kv, T), x.v.dtype), per_head(plan, Kv, T)),

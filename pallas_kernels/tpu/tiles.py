@@ -1,69 +1,26 @@
-"""What every TPU kernel is written with: products, the causal edge, dropout on a tile, and a call with named operands.
+"""What every TPU kernel is written with: products, places, dropout on a tile.
 
-A score tile is float32 [keys, queries] in base 2: the queries come scaled by scale * log2(e), so that the softmax is
-exp2(tile - top) without another multiplication.
+A score tile is float32 [keys, queries] in base 2.
 """
 
-import math
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.dropout import column_words, keep_words, row_words
+from pallas_kernels.kernel_call import HIDDEN
 
 LANES = 128
-LOG2E = math.log2(math.e)
-LN2 = math.log(2.0)
-# The score of a key that is hidden, and the least value of a bias. Both finite (no NaN from inf - inf), their sum too,
-# and far enough apart to tell a row that sees nothing from one whose biases are all very low.
-HIDDEN = -2e38
-LOWEST = -1e38
-
-
-class Operand(NamedTuple):
-    """An array, or the shape of a result, and how it is cut into blocks."""
-
-    array: Any
-    spec: pl.BlockSpec
-
-
-def call(
-    kernel: Callable,
-    *,
-    name: str,
-    grid: tuple[int, ...],
-    semantics: tuple[str, ...],
-    inputs: Mapping[str, Operand | None],
-    outputs: Mapping[str, Operand],
-    scratch: Mapping[str, Any],
-) -> dict[str, jax.Array]:
-    """`pl.pallas_call` with names: the kernel gets a dict of refs, without the inputs that are None."""
-    given = {key: operand for key, operand in inputs.items() if operand is not None}
-    keys = (*given, *outputs, *scratch)
-
-    def body(*refs):
-        kernel(dict(zip(keys, refs, strict=True)))
-
-    results = pl.pallas_call(
-        body,
-        grid=grid,
-        in_specs=[operand.spec for operand in given.values()],
-        out_specs=[operand.spec for operand in outputs.values()],
-        out_shape=[operand.array for operand in outputs.values()],
-        scratch_shapes=list(scratch.values()),
-        compiler_params=pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=VMEM),
-        name=name,
-    )(*(operand.array for operand in given.values()))
-    return dict(zip(outputs, results, strict=True))
-
 
 # What a kernel may use of the on-chip memory. The smallest chip (v7x) has 64 MiB a core.
 VMEM = 48 * 2**20
+
+
+def parameters(*semantics: str) -> pltpu.CompilerParams:
+    """Of a kernel whose grid axes are "parallel" or "arbitrary"."""
+    return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=VMEM)
 
 
 def product(a, b, contract: tuple[int, int]):
@@ -82,8 +39,8 @@ width_by_keys = partial(product, contract=(1, 1))  # [K, queries], [keys, querie
 
 
 def hide(tile, visible):
-    """HIDDEN where a key is not visible; `visible` is None for all of them."""
-    return tile if visible is None else jnp.where(visible, tile, HIDDEN)
+    """HIDDEN where a key is not visible."""
+    return jnp.where(visible, tile, HIDDEN)
 
 
 def as_column(row):
@@ -110,11 +67,6 @@ def keep_tile(words, s0, t0, shape: tuple[int, int], rate: float):
     keys = (s0 + jax.lax.broadcasted_iota(jnp.int32, (shape[0], 1), 0)).astype(jnp.uint32)
     first, second = row_words(head, seed, queries)
     return keep_words(first, second, column_words(keys), rate)
-
-
-def up(n: int, multiple: int) -> int:
-    """The least multiple from n on."""
-    return -(-n // multiple) * multiple
 
 
 def length_last(x, width: int, length: int):

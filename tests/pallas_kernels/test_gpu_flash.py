@@ -3,25 +3,24 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
-import interpreted
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from attention_cases import Case
-from interpreted import evaluated, outputs_and_gradients, relative_errors
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from interpreted import assert_errs_at_most_twice_as_much, assert_same, evaluated, outputs_and_gradients
+from transformed import (
+    assert_it_runs_inside_shard_map,
+    assert_shards_give_what_the_whole_gives,
+    assert_vmap_and_remat_change_nothing,
+    causal_loss,
+    inputs,
+)
 
-from pallas_kernels import DenseBias, Dropout, Mask, Split, ToeplitzBias, attention, choice
+from pallas_kernels import DenseBias, Mask, ToeplitzBias, attention, choice
 from pallas_kernels.gpu import cudnn, flash, kernels
 from pallas_kernels.gpu.blocks import Blocks
 from pallas_kernels.gpu.tiles import Sides
-
-
-@pytest.fixture(autouse=True)
-def evaluated_kernels(monkeypatch):
-    """JAX's interpreter of GPU kernels is the one that evaluates them; the machine is that of TPUs."""
-    monkeypatch.setattr(interpreted, "interpreted", evaluated)
 
 
 @pytest.fixture
@@ -42,15 +41,6 @@ class Placed(Case):
         return q, k, v, replace(mask, global_at=places[:, :most].astype(jnp.int32)), bias, dropout
 
 
-def assert_same(case, atol=2e-5):
-    """Output and every gradient are the reference's, to `atol` of each one's largest value."""
-    expected, got = (outputs_and_gradients(case, name) for name in ("xla", "pallas_gpu"))
-    paths = jax.tree_util.tree_leaves_with_path(expected)
-    for (path, a), b in zip(paths, jax.tree.leaves(got), strict=True):
-        assert np.isfinite(b).all(), jax.tree_util.keystr(path)
-        np.testing.assert_allclose(b, a, atol=atol * max(1.0, np.abs(a).max()), err_msg=jax.tree_util.keystr(path))
-
-
 @pytest.mark.parametrize(
     "case",
     [
@@ -68,7 +58,7 @@ def assert_same(case, atol=2e-5):
     ids=str,
 )
 def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
-    assert_same(case)
+    assert_same(case, "pallas_gpu", atol=2e-5)
 
 
 @pytest.mark.slow
@@ -104,7 +94,7 @@ def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
     ids=str,
 )
 def test_awkward_shapes_masks_and_biases(case, small_tiles):
-    assert_same(case)
+    assert_same(case, "pallas_gpu", atol=2e-5)
 
 
 @pytest.mark.slow
@@ -118,7 +108,7 @@ def test_awkward_shapes_masks_and_biases(case, small_tiles):
     ids=str,
 )
 def test_the_sides_of_real_tiles(case):
-    assert_same(case)
+    assert_same(case, "pallas_gpu", atol=2e-5)
 
 
 def test_rows_that_see_nothing_give_zero_and_zero_gradients(small_tiles):
@@ -147,9 +137,7 @@ def test_very_low_biases_are_no_mask():
     "case", [Case(80, 80, causal=True, rate=0.1), Placed(90, 90, window=(20, 12), globals=0.05)], ids=str
 )
 def test_half_precision_errs_at_most_twice_as_much_as_the_plain_path(case, dtype, small_tiles):
-    plain, ours = (relative_errors(case, name, dtype) for name in ("xla", "pallas_gpu"))
-    for mine, its in zip(ours, plain, strict=True):
-        assert mine <= 2 * its, (ours, plain)
+    assert_errs_at_most_twice_as_much(case, "pallas_gpu", dtype)
 
 
 def test_the_same_bits_again(small_tiles):
@@ -188,55 +176,16 @@ def test_the_gradient_of_a_bias_is_made_only_where_it_is_wanted():
         assert ("flash_backward_bias" in str(program)) == expected
 
 
-def loss(q, k, v, diagonals, key):
-    out = attention(
-        q,
-        k,
-        v,
-        mask=Mask(causal=True),
-        bias=ToeplitzBias(diagonals),
-        dropout=Dropout(0.2, key),
-        implementation="pallas_gpu",
-        split=Split("data", "model"),
-    )
-    return (out**2).sum()
-
-
-def inputs():
-    q, k, v = (jax.random.normal(jax.random.key(i), (4, 40, 4, 16)) for i in range(3))
-    return q, k, v, jax.random.normal(jax.random.key(3), (4, 79))
-
-
 def test_shards_of_a_mesh_give_what_the_whole_gives(small_tiles):
-    """Heads and examples split over a mesh, dropout and a bias of each head included."""
-    mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    arguments = inputs()
-    value = jax.value_and_grad(partial(loss, key=jax.random.key(9)), argnums=(0, 1, 2, 3))
-    with evaluated():
-        expected = jax.jit(value)(*arguments)
-        rows = NamedSharding(mesh, PartitionSpec("data", None, "model", None))
-        heads = NamedSharding(mesh, PartitionSpec("model"))
-        with jax.set_mesh(mesh):
-            got = jax.jit(value, in_shardings=(rows, rows, rows, heads))(*arguments)
-    assert got[1][0].sharding.is_equivalent_to(rows, 4)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
-        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
+    assert_shards_give_what_the_whole_gives("pallas_gpu")
+
+
+def test_it_runs_inside_shard_map(small_tiles):
+    assert_it_runs_inside_shard_map("pallas_gpu")
 
 
 def test_vmap_and_remat_change_nothing(small_tiles):
-    q, k, v, diagonals = inputs()
-    key = jax.random.key(9)
-    stacked = [jnp.stack([x, x[::-1]]) for x in (q, k, v)]
-
-    def value(f):
-        return jax.value_and_grad(lambda q, k, v: f(q, k, v, diagonals, key), argnums=(0, 1, 2))
-
-    with evaluated():
-        one_by_one = [jax.jit(value(loss))(*pair) for pair in zip(*stacked, strict=True)]
-        together = jax.jit(jax.vmap(value(jax.checkpoint(loss))))(*stacked)
-    expected = jax.tree.map(lambda *x: jnp.stack(x), *one_by_one)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(together), strict=True):
-        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
+    assert_vmap_and_remat_change_nothing(partial(causal_loss, "pallas_gpu"), *inputs())
 
 
 def shaped(T=512, S=512, K=64, Kv=None, dtype=jnp.bfloat16):

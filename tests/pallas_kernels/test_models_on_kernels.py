@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from interpreted import evaluated, interpreted
+from interpreted import evaluated
 from parity.reference import ids
 from parity.tiny import tiny
 
@@ -36,8 +36,7 @@ def run(name: str, implementation: str, **config):
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
-    # The kernel for a band asks for its grid position inside conditions, which plain JAX cannot answer.
-    with interpreted() if name.startswith("LED") else evaluated():
+    with evaluated():
         return value(params)
 
 

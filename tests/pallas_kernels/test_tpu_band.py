@@ -1,13 +1,13 @@
 """The TPU kernels for a window and global keys, run in interpret mode: values, gradients, dropout, refusals."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from interpreted import assert_same, evaluated, interpreted, races_found, relative_errors
+from interpreted import assert_errs_at_most_twice_as_much, assert_same, interpreted, races_found
+from transformed import assert_vmap_and_remat_change_nothing
 
 from pallas_kernels import DenseBias, Dropout, Mask, attention
 from pallas_kernels.tpu import band
@@ -69,7 +69,7 @@ def small_tiles(monkeypatch):
     ids=str,
 )
 def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
-    assert_same(case)
+    assert_same(case, "pallas_tpu")
 
 
 @pytest.mark.slow
@@ -94,14 +94,14 @@ def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
     ids=str,
 )
 def test_awkward_lengths_windows_and_globals(case, small_tiles):
-    assert_same(case, atol=3e-5)  # the scale's gradient adds up a million terms that nearly cancel
+    assert_same(case, "pallas_tpu", atol=3e-5)  # the scale's gradient adds up a million terms that nearly cancel
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", ["v5e", "v6e"])
 def test_the_sides_of_real_tiles(chip, monkeypatch):
     monkeypatch.setattr(band, "band_blocks", lambda width: BAND[chip, 64])
-    assert_same(Band(2500, (512, 512), globals=(16, 3), valid="some"))
+    assert_same(Band(2500, (512, 512), globals=(16, 3), valid="some"), "pallas_tpu")
 
 
 def output_and_gradients(mask):
@@ -130,9 +130,7 @@ def test_rows_that_see_nothing_give_zero_and_zero_gradients(small_tiles):
 
 def test_bfloat16_errs_at_most_twice_as_much_as_the_plain_path(small_tiles):
     case = Band(200, (40, 64), globals=(3, 1), valid="some", rate=0.1)
-    plain, ours = (relative_errors(case, name, jnp.bfloat16) for name in ("xla", "pallas_tpu"))
-    for mine, its in zip(ours, plain, strict=True):
-        assert mine <= 2 * its, (ours, plain)
+    assert_errs_at_most_twice_as_much(case, "pallas_tpu", jnp.bfloat16)
 
 
 def test_no_races_and_the_same_bits_again(small_tiles):
@@ -150,18 +148,11 @@ def test_no_races_and_the_same_bits_again(small_tiles):
 @pytest.mark.slow
 def test_vmap_and_remat_change_nothing(small_tiles):
     q, k, v, mask, _, _ = Band(200, (30, 30), globals=(3, 1)).build()
-    stacked = [jnp.stack([x, x[::-1]]) for x in (q, k, v)]
 
     def loss(q, k, v):
         return (attention(q, k, v, mask=mask, implementation="pallas_tpu") ** 2).sum()
 
-    value = partial(jax.value_and_grad, argnums=(0, 1, 2))
-    with evaluated():
-        one_by_one = [jax.jit(value(loss))(*x) for x in zip(*stacked, strict=True)]
-        together = jax.jit(jax.vmap(value(jax.checkpoint(loss))))(*stacked)
-    expected = jax.tree.map(lambda *x: jnp.stack(x), *one_by_one)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(together), strict=True):
-        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
+    assert_vmap_and_remat_change_nothing(loss, q, k, v)
 
 
 FLAGS, PLACES = jnp.zeros((1, 40), bool), jnp.zeros((1, 600), jnp.int32)

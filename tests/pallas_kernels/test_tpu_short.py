@@ -7,10 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from attention_cases import Case
-from interpreted import assert_same, evaluated, interpreted, outputs_and_gradients, races_found, relative_errors
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from interpreted import (
+    assert_errs_at_most_twice_as_much,
+    assert_same,
+    interpreted,
+    outputs_and_gradients,
+    races_found,
+)
+from transformed import (
+    assert_it_runs_inside_shard_map,
+    assert_shards_give_what_the_whole_gives,
+    assert_vmap_and_remat_change_nothing,
+    causal_loss,
+    inputs,
+)
 
-from pallas_kernels import DenseBias, Dropout, Mask, Split, ToeplitzBias, attention
+from pallas_kernels import DenseBias, Mask, attention
 from pallas_kernels.tpu import short
 from pallas_kernels.tpu.blocks import ShortBlocks
 
@@ -35,7 +47,7 @@ def small_tiles(monkeypatch):
     ids=str,
 )
 def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
-    assert_same(case)
+    assert_same(case, "pallas_tpu")
 
 
 @pytest.mark.slow
@@ -58,13 +70,13 @@ def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
     ids=str,
 )
 def test_awkward_shapes_masks_and_biases(case, small_tiles):
-    assert_same(case)
+    assert_same(case, "pallas_tpu")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [Case(600, 600, causal=True), Case(600, 1100, bias="toeplitz", valid="some")], ids=str)
 def test_the_sides_of_real_tiles(case):
-    assert_same(case)
+    assert_same(case, "pallas_tpu")
 
 
 def test_rows_that_see_nothing_give_zero_and_zero_gradients():
@@ -88,9 +100,7 @@ def test_very_low_biases_are_no_mask():
 
 @pytest.mark.parametrize("case", [Case(150, 150, causal=True), Case(140, 200, valid="some", rate=0.1)], ids=str)
 def test_bfloat16_errs_at_most_twice_as_much_as_the_plain_path(case):
-    plain, ours = (relative_errors(case, name, jnp.bfloat16) for name in ("xla", "pallas_tpu"))
-    for mine, its in zip(ours, plain, strict=True):
-        assert mine <= 2 * its, (ours, plain)
+    assert_errs_at_most_twice_as_much(case, "pallas_tpu", jnp.bfloat16)
 
 
 def test_no_races_and_the_same_bits_again(small_tiles):
@@ -113,53 +123,13 @@ def test_no_races_and_the_same_bits_again(small_tiles):
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
 
 
-def loss(q, k, v, diagonals, key):
-    out = attention(
-        q,
-        k,
-        v,
-        mask=Mask(causal=True),
-        bias=ToeplitzBias(diagonals),
-        dropout=Dropout(0.2, key),
-        implementation="pallas_tpu",
-        split=Split("data", "model"),
-    )
-    return (out**2).sum()
+def test_shards_of_a_mesh_give_what_the_whole_gives(small_tiles):
+    assert_shards_give_what_the_whole_gives("pallas_tpu")
 
 
-def inputs():
-    q, k, v = (jax.random.normal(jax.random.key(i), (4, 40, 4, 16)) for i in range(3))
-    return q, k, v, jax.random.normal(jax.random.key(3), (4, 79))
+def test_it_runs_inside_shard_map(small_tiles):
+    assert_it_runs_inside_shard_map("pallas_tpu")
 
 
-def test_shards_of_a_mesh_give_what_the_whole_gives():
-    """Heads and examples split over a mesh, dropout and a bias of each head included."""
-    mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    arguments = inputs()
-    value = jax.value_and_grad(partial(loss, key=jax.random.key(9)), argnums=(0, 1, 2, 3))
-    with interpreted():
-        expected = jax.jit(value)(*arguments)
-        rows = NamedSharding(mesh, PartitionSpec("data", None, "model", None))
-        heads = NamedSharding(mesh, PartitionSpec("model"))
-        with jax.set_mesh(mesh):
-            got = jax.jit(value, in_shardings=(rows, rows, rows, heads))(*arguments)
-    assert got[1][0].sharding.is_equivalent_to(rows, 4)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
-        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
-
-
-def test_vmap_and_remat_change_nothing():
-    q, k, v, diagonals = inputs()
-    key = jax.random.key(9)
-    stacked = [jnp.stack([x, x[::-1]]) for x in (q, k, v)]
-
-    def value(f):
-        return jax.value_and_grad(lambda q, k, v: f(q, k, v, diagonals, key), argnums=(0, 1, 2))
-
-    with evaluated():
-        one_by_one = [jax.jit(value(loss))(*pair) for pair in zip(*stacked, strict=True)]
-        together = jax.jit(jax.vmap(value(jax.checkpoint(loss))))(*stacked)
-    for a, b in zip(
-        jax.tree.leaves(jax.tree.map(lambda *x: jnp.stack(x), *one_by_one)), jax.tree.leaves(together), strict=True
-    ):
-        np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
+def test_vmap_and_remat_change_nothing(small_tiles):
+    assert_vmap_and_remat_change_nothing(partial(causal_loss, "pallas_tpu"), *inputs())

@@ -5,9 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from attention_cases import Case, fast_jit
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pallas_kernels import DenseBias, Dropout, Mask, RelativeKeyBias, ToeplitzBias, attention, blocked, reference
+from pallas_kernels import (
+    DenseBias,
+    Dropout,
+    Mask,
+    RelativeKeyBias,
+    Split,
+    ToeplitzBias,
+    attention,
+    blocked,
+    choice,
+    reference,
+)
 
 q = np.zeros((2, 3, 4, 8), np.float32)
 k = v = np.zeros((2, 5, 4, 8), np.float32)
@@ -160,3 +171,18 @@ def test_sharded_batch_and_heads_give_the_same_numbers(implementation, small_blo
     assert sharded[1].sharding.is_equivalent_to(heads, 4)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(sharded), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_mesh_must_be_said_how_to_split_or_a_kernel_would_gather(monkeypatch):
+    """A named kernel says so; "auto" on a TPU takes XLA, which partitions itself."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",), axis_types=(AxisType.Auto,))
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="nothing says which of them split examples and heads"):
+        attention(q, k, v, implementation="pallas_tpu")
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="3 heads do not divide over the mesh axes data of 2"):
+        odd = np.zeros((2, 3, 3, 8), np.float32)
+        attention(odd, odd, odd, implementation="pallas_tpu", split=Split(None, "data"))
+    monkeypatch.setattr(choice, "platform", lambda: "tpu")
+    call = choice.Call(q, k, v, Mask(), (), False, None, False)
+    assert choice.choose("auto", call)[0] == "pallas_tpu"
+    with jax.set_mesh(mesh):
+        assert choice.choose("auto", call)[0] == "xla"

@@ -85,3 +85,12 @@ def test_weights_are_not_to_be_had_from_a_kernel():
     with pytest.raises(ValueError, match="return_weights needs every weight"):
         model.apply({"params": params}, ids((B, T), low=3), output_attentions=True)
     assert isinstance(model, jm.GPT2LMHeadModel)
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BartForConditionalGeneration"])
+def test_queries_keys_and_values_projected_apart_are_those_of_one_product(name, monkeypatch):
+    """As on an accelerator."""
+    model, params = tiny(name)
+    together = model.apply({"params": params}, **rows(name)).logits
+    monkeypatch.setattr("jaxmodels.layers.attention.platform", lambda: "tpu")
+    np.testing.assert_allclose(model.apply({"params": params}, **rows(name)).logits, together, atol=1e-5)

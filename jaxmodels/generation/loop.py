@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxmodels.generation import callbacks
 from jaxmodels.generation.search import Progress, Search
 from jaxmodels.generation.text import Text
+from jaxmodels.layers.products import for_steps
 
 # What a step can hand out beside its logits, by option.
 CAPTURED = {"output_attentions": "attentions", "output_hidden_states": "hidden_states"}
@@ -103,7 +104,8 @@ def go_on(params, prompts: Prompts, search: Search, stream, carry: Carry, until,
 
 
 def _loop(params, prompts, search, stream, carry, until, asked) -> Carry:
-    params = prompts.prepared(params)
+    progress = carry.progress
+    params = for_steps(prompts.prepared(params), rows=progress.token.size, steps=progress.text.room)
     until = jnp.minimum(until, search.terms.limit)
 
     def more(carry):

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.layers.products import TURNED, product, turned_product
+
 Initializer = Callable[..., jax.Array]
 
 
@@ -35,22 +37,24 @@ class Linear(nn.Module):
         """[..., *in] -> [..., *out]; `apart`: a tuple over the first output axis, each a product of its own."""
         n_in = len(self.axes) - len(self.features)
         shape = x.shape[x.ndim - n_in :] + self.features
-        kernel = self.param(
-            "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), shape, self.param_dtype
-        )
+        if self.has_variable("params", TURNED):
+            multiply, kernel = turned_product, self.get_variable("params", TURNED)
+        else:
+            init = nn.with_logical_partitioning(self.kernel_init, self.axes)
+            multiply, kernel = product, self.param("kernel", init, shape, self.param_dtype)
         bias = None
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[n_in:])
             bias = self.param("bias", zeros, self.features, self.param_dtype)
-        if not apart:
-            return self._product(x, kernel, bias, n_in)
-        kernels = jnp.moveaxis(kernel, n_in, 0)
-        return tuple(self._product(x, kernels[i], None if bias is None else bias[i], n_in) for i in range(len(kernels)))
 
-    def _product(self, x, kernel, bias, n_in: int) -> jax.Array:
-        contract = (tuple(range(x.ndim - n_in, x.ndim)), tuple(range(n_in)))
-        y = jax.lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype), (contract, ((), ())))
-        return y if bias is None else y + bias.astype(self.dtype)
+        def apply(kernel, bias):
+            y = multiply(x.astype(self.dtype), kernel.astype(self.dtype), n_in)
+            return y if bias is None else y + bias.astype(self.dtype)
+
+        if not apart:
+            return apply(kernel, bias)
+        kernels = jnp.moveaxis(kernel, n_in, 0)
+        return tuple(apply(kernels[i], None if bias is None else bias[i]) for i in range(len(kernels)))
 
 
 def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name: str | None = None) -> nn.LayerNorm:

@@ -1,0 +1,110 @@
+"""Every form of a linear layer's product gives the same values, and a long loop of few rows reads turned kernels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+
+import jaxmodels as jm
+from jaxmodels.generation import loop
+from jaxmodels.layers.linear import Linear
+from jaxmodels.layers.products import FEWEST_STEPS, MOST_ROWS, TURNED, for_steps
+from pallas_kernels import platform
+
+on_a_cpu = pytest.mark.skipif(platform() != "cpu", reason="on accelerators the plain product is the only form")
+
+
+def layer(features, axes, **kinds):
+    return Linear(features, axes, jax.nn.initializers.normal(1.0), **kinds)
+
+
+# (shape of the inputs, module): one input axis or two, one output axis or three, a width that has no four parts.
+LINEARS = {
+    "up": ((24,), layer((40,), ("embed", "mlp"))),
+    "qkv": ((24,), layer((3, 2, 8), ("embed", None, "heads", "head_dim"))),
+    "out": ((3, 8), layer((20,), ("heads", "head_dim", "embed"), use_bias=False)),
+    "odd": ((7,), layer((5,), ("embed", "mlp"))),
+}
+
+
+def defined(params, x, inputs: int):
+    kernel = np.asarray(params["kernel"], np.float64)
+    return np.tensordot(np.asarray(x, np.float64), kernel, inputs) + np.asarray(params.get("bias", 0.0), np.float64)
+
+
+@pytest.fixture(params=LINEARS)
+def linear(request):
+    """shape, module, parameters."""
+    shape, module = LINEARS[request.param]
+    params = meta.unbox(module.init(jax.random.key(0), jnp.zeros((1, *shape))))["params"]
+    if module.use_bias:
+        params["bias"] = jax.random.normal(jax.random.key(1), params["bias"].shape)
+    return shape, module, params
+
+
+@pytest.mark.parametrize("lead", [(1,), (1, 1), (2,), (3, 1), (2, 5)])
+def test_products_and_gradients_of_any_rows(linear, lead):
+    shape, module, params = linear
+    x = jax.random.normal(jax.random.key(2), (*lead, *shape))
+    y, back = jax.vjp(lambda p, x: module.apply({"params": p}, x), params, x)
+    np.testing.assert_allclose(y, defined(params, x, len(shape)), rtol=1e-5, atol=1e-5)
+    g = jax.random.normal(jax.random.key(3), y.shape)
+    to_params, to_x = back(g)
+    axes = list(range(len(lead)))
+    np.testing.assert_allclose(to_params["kernel"], np.tensordot(x, g, (axes, axes)), rtol=1e-5, atol=1e-5)
+    outputs = len(module.features)
+    kernel_axes = list(range(len(shape), len(shape) + outputs))
+    expected = np.tensordot(g, params["kernel"], (list(range(len(lead), len(lead) + outputs)), kernel_axes))
+    np.testing.assert_allclose(to_x, expected, rtol=1e-5, atol=1e-5)
+
+
+@on_a_cpu
+@pytest.mark.parametrize("lead", [(2,), (3, 1), (2, 5)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_turned_kernels_give_the_same(linear, lead, dtype):
+    shape, module, params = linear
+    x = jax.random.normal(jax.random.key(2), (*lead, *shape), dtype)
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    turned = for_steps({"a": ({"b": params},)}, rows=2, steps=FEWEST_STEPS)["a"][0]["b"]
+    assert turned.keys() == {TURNED, *params} - {"kernel"}
+    y = module.copy(dtype=dtype).apply({"params": turned}, x)
+    assert y.dtype == dtype
+    # In bfloat16 two roundings, of the sum and after the bias: what is multiplied is not rounded in between.
+    tolerance = 1e-5 if dtype == jnp.float32 else 1e-2
+    np.testing.assert_allclose(
+        y.astype(jnp.float32), defined(params, x, len(shape)), rtol=tolerance, atol=5 * tolerance
+    )
+
+
+@on_a_cpu
+@pytest.mark.parametrize(
+    ("rows", "steps", "pays"),
+    [(1, 64, False), (2, FEWEST_STEPS, True), (MOST_ROWS, 64, True), (MOST_ROWS + 1, 64, False), (2, 16, False)],
+)
+def test_turned_where_it_pays(rows, steps, pays):
+    params = {"layers": ({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)},), "scale": jnp.ones(3)}
+    got = for_steps(params, rows=rows, steps=steps)
+    assert ("kernel" in got["layers"][0]) != pays
+    assert pays or got is params
+    if pays:
+        assert got["layers"][0][TURNED].shape == (3, 2) and got["scale"].shape == (3,)
+
+
+@on_a_cpu
+def test_the_loop_carries_turned_kernels(monkeypatch):
+    """Turned inside the loop, every kernel would be copied at every token."""
+    model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=61, n_positions=128, n_embd=24, n_layer=2, n_head=2))
+    params = jm.init(model, jax.random.key(0))
+    programs = []
+
+    def compiled(*arguments, **options):
+        programs.append(loop.start.lower(*arguments, **options).compile().as_text())
+        return loop.start(*arguments, **options)
+
+    monkeypatch.setattr("jaxmodels.generation.program.start", compiled)
+    jm.generate(model, params, np.ones((3, 5), int), max_new_tokens=40, eos_token_id=None)
+    (state,) = (line.split(" while(")[0] for line in programs[0].splitlines() if " while(" in line)
+    turned = {"qkv": "f32[12,2,3,24]", "out": "f32[24,12,2]"}
+    assert {name: state.count(shape) for name, shape in turned.items()} == {"qkv": 2, "out": 2}
+    assert "f32[24,3,2,12]" not in state and "f32[2,12,24]" not in state

@@ -26,10 +26,15 @@ class LayerOutput:
     cache: LayerCache | None = None
 
 
+# Of LED-base's encoder at 16,384 tokens, parts of 8,192 leave 409 MiB of temporary memory in place of 633; smaller ones
+# leave no less.
+LONG = 8192
+
+
 class FeedForward(nn.Module):
     """D -> F -> D with an activation between.
 
-    chunk: tokens that go through at a time, 0 for all: the [B,T,F] between is then never whole (PARITY C5).
+    chunk: tokens that go through at a time, so that the [B,T,F] between is never whole (PARITY C5); 0: `LONG`.
     dropout: rate after the activation.
     """
 
@@ -48,14 +53,18 @@ class FeedForward(nn.Module):
         common = (self.use_bias, self.dtype, self.param_dtype)
         up = Linear((self.features,), ("embed", "mlp"), self.kernel_init, *common, name="up")
         down = Linear((x.shape[-1],), ("mlp", "embed"), self.out_init, *common, name="down")
-        length, chunk = x.shape[1], self.chunk
-        if chunk and length % chunk:
-            raise ValueError(f"chunk_size_feed_forward={chunk} does not divide the {length} tokens; pad them, or 0")
-        parts = jnp.split(x, length // chunk, axis=1) if chunk else [x]
+        length = x.shape[1]
+        if self.chunk and length % self.chunk:
+            raise ValueError(
+                f"chunk_size_feed_forward={self.chunk} does not divide the {length} tokens; pad them, or 0"
+            )
 
         def through(part):
             return down(dropout(self, activation(self.activation)(up(part)), self.dropout))
 
+        split = tuple(nn.logical_to_mesh_axes(("length",))) != (None,)  # its parts lie on different devices already
+        chunk = self.chunk or (length if split else LONG)
+        parts = jnp.split(x, list(range(chunk, length, chunk)), axis=1)
         return jnp.concatenate([through(part) for part in parts], axis=1)
 
 

@@ -30,7 +30,7 @@ BELOW = {
     "retrieval": {"architectures", "config", "layers", "parameters", "sharding", "tensor_files", "tokenization"},
     "training": {"layers", "parameters", "sharding"},
     "hub": {"architectures", "config", "convert", "parameters", "sharding", "tensor_files"},
-    "estimate": {"parameters", "sharding", "training"},
+    "estimate": {"chips", "generation", "parameters", "sharding", "training"},
     "commands": {"architectures", "chips", "convert", "estimate", "generation", "hub", "parameters", "retrieval"}
     | {"sharding", "tensor_files", "tokenization", "training"},
 }

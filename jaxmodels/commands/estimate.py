@@ -1,18 +1,21 @@
 """`python -m jaxmodels estimate MODEL --topology v5e:16x16 --mesh data=16,model=16 --batch 512 --length 1024`.
 
-What a training step (AdamW, moments in the parameters' type) will need of each device of a TPU slice, found by
-compiling it for that slice. A device is a chip, or half a chip of a tpu7x. No TPU is needed and no weights: of MODEL
-only the config.json is read.
+What a program will need of each device of a TPU slice, found by compiling it for that slice: a training step (AdamW,
+moments in the parameters' type), a forward pass (`--program forward`), or a call of generate (`--program generate
+--new-tokens 128`). A device is a chip, or half a chip of a tpu7x. No TPU is needed and no weights: of MODEL only the
+config.json is read.
 """
 
 import argparse
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh
@@ -21,29 +24,51 @@ from jaxmodels import estimate, sharding
 from jaxmodels.architectures import AUTO, config_class, model_class
 from jaxmodels.architectures.base import Model
 from jaxmodels.architectures.led import LEDForConditionalGeneration
-from jaxmodels.chips import KINDS, Device, slice_of
-from jaxmodels.estimate import Estimate
+from jaxmodels.architectures.rag import RagTokenForGeneration
+from jaxmodels.chips import KINDS, slice_of
+from jaxmodels.commands.estimate_rows import lines
+from jaxmodels.commands.generate import GENERATING
+from jaxmodels.generation import GenerationConfig
 from jaxmodels.hub.folder import checkpoint_folder, read_json
-from jaxmodels.parameters import abstract
 from jaxmodels.sharding import Rules
 from jaxmodels.training.batches import check_rows
 
-HELP = "say what a training step will need of each device of a TPU slice, without a TPU"
+HELP = "say what a training step, a forward pass or a generation will need of each device of a TPU slice, without a TPU"
 LOSSES = ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2SeqLM")
 TRAINED = tuple({cls: None for name in LOSSES for cls in AUTO[name].values()})
 TABLES = ("DP", "FSDP", "FSDP_TP")
 FLOATS = ("float32", "bfloat16", "float16")
+# Options that not every program has, by the programs that have them.
+OWN = {
+    "target_length": ("train", "forward"),
+    "unroll": ("train", "forward"),
+    "remat": ("train",),
+    "prng": ("train",),
+    "new_tokens": ("generate",),
+    "beams": ("generate",),
+    "cache_dtype": ("generate",),
+}
+SIZES = ("batch", "length", "target_length", "global_tokens", "new_tokens", "beams")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="folder, config.json or Hub id; weights are not needed")
+    parser.add_argument("--program", choices=("train", "forward", "generate"), default="train", help="default: train")
     parser.add_argument(
         "--topology", required=True, help=f"chips, of {', '.join(KINDS)}: v5e:16x16, v5p:2x2x1, v5e:1x1"
     )
     parser.add_argument("--mesh", required=True, help="axes and their sizes, all devices together: data=16,model=16")
     parser.add_argument("--batch", type=int, required=True, help="examples of a step, on all devices together")
-    parser.add_argument("--length", type=int, required=True, help="tokens of an example (of an encoder: that it reads)")
-    parser.add_argument("--target-length", type=int, help="tokens of the labels of an encoder-decoder; default: LENGTH")
+    parser.add_argument(
+        "--length", type=int, required=True,
+        help="tokens of an example (of an encoder: that it reads; of a RAG: of a document with its question)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--target-length", type=int, help="train, forward: tokens of the labels, or of the decoder; default: LENGTH"
+    )
+    parser.add_argument("--new-tokens", type=int, help="generate: tokens of each text")
+    parser.add_argument("--beams", type=int, help="generate: of a beam search (default: none)")
+    parser.add_argument("--cache-dtype", choices=(*FLOATS, "int8"), help="generate: of keys and values; default: DTYPE")
     parser.add_argument(
         "--global-tokens", type=int, help="LED: room for so many global tokens; default: there are none"
     )
@@ -55,78 +80,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--class", dest="cls", metavar="CLASS", help="class or auto class; default: the config's own")
     parser.add_argument("--dtype", choices=FLOATS, default="bfloat16", help="to compute in (default: %(default)s)")
-    parser.add_argument("--param-dtype", choices=FLOATS, default="float32", help="of the state (default: %(default)s)")
-    parser.add_argument("--remat", action="store_true", help="recompute the layers in the backward pass")
-    parser.add_argument("--unroll", action="store_true", help="unroll the layers: counts all FLOPs, in minutes")
-    parser.add_argument("--prng", choices=("threefry2x32", "rbg"), default="rbg", help="of dropout (default: rbg)")
+    parser.add_argument("--param-dtype", choices=FLOATS, help="of the parameters; default: train: float32, else DTYPE")
+    parser.add_argument("--remat", action="store_true", help="train: recompute the layers in the backward pass")
+    parser.add_argument("--unroll", action="store_true", help="train, forward: unroll the layers, which takes minutes")
+    parser.add_argument("--prng", choices=("threefry2x32", "rbg"), help="train: of dropout (default: rbg)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Compiles, and prints the table."""
     if importlib.util.find_spec("libtpu") is None:
         raise ImportError("the compiler for TPUs is in the package libtpu, which is not here: pip install libtpu")
-    if min(arguments.batch, arguments.length, arguments.target_length or 1, arguments.global_tokens or 1) < 1:
-        raise ValueError("--batch, --length, --target-length and --global-tokens are at least 1")
-    model, further = _model(arguments), _further(arguments)
-    (device, _), axes, rules = slice_of(arguments.topology), _axes(arguments.mesh), _rules(arguments.rules)
+    _check_options(arguments)
+    model = _model(arguments)
+    slice_of(arguments.topology)
+    axes, rules = _axes(arguments.mesh), _rules(arguments.rules)
     _check(_mesh(arguments.topology, axes), rules, arguments.batch)
+    sizes = {"batch": arguments.batch, "length": arguments.length}
+    where: dict[str, Any] = {"topology": arguments.topology, "axes": axes, "rules": rules, **sizes}
     try:
-        found = estimate.train_step(
-            model,
-            optax.adamw(1e-4),
-            topology=arguments.topology,
-            axes=axes,
-            rules=rules,
-            batch=arguments.batch,
-            length=arguments.length,
-            further=further,
-            prng=arguments.prng,
-        )
+        if arguments.program == "train":
+            further = _further(arguments, model)
+            prng = arguments.prng or "rbg"
+            found = estimate.train_step(model, optax.adamw(1e-4), **where, further=further, prng=prng)
+        elif arguments.program == "forward":
+            found = estimate.forward(model, **where, further=_further(arguments, model))
+        else:
+            found = estimate.generate(model, **where, **_options(arguments, model))
     except JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         line = str(error).strip().splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
         raise ValueError(
-            f"the step does not fit the devices: {line} Try --remat, more chips, a smaller --batch, or rules that "
-            "split more of the state"
+            f"the program does not fit the devices: {line} Try more chips, a smaller --batch, rules that split more of "
+            f"the parameters, or {'--remat' if arguments.program == 'train' else 'a --param-dtype of fewer bytes'}"
         ) from error
-    print("\n".join(lines(model, found, device, unrolled=arguments.unroll)))
+    print("\n".join(lines(model, found)))
 
 
-def lines(model: Model, found: Estimate, device: Device, *, unrolled: bool) -> list[str]:
-    """What is printed: a row for each figure."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(abstract(model)))
-    compute = found.flops / device.flops
-    # Every byte of the state is read and written once in a step, whatever the compiler does.
-    memory = 2 * found.arguments / device.bandwidth
-    limit = "FLOPs at peak" if compute >= memory else "reading and writing the state"
-    kinds = [f"{number} {kind}" for kind, number in sorted(found.collectives.items())]
-    counted = "" if unrolled else "; a loop's body counts once: --unroll counts all"
-    rows = {
-        "model": f"{type(model).__name__}, {count:,} parameters",
-        "slice": f"{found.topology}, {found.devices} x {device.memory} GiB",
-        "memory per device": f"{_size(found.memory)}, {found.memory / (device.memory * 2**30):.1%} of it",
-        "  state and batch": _size(found.arguments),
-        "  temporary": _size(found.temporaries),
-        "FLOPs per device": f"{found.flops:.3g} a step{counted}",
-        "collectives": ", ".join(kinds) or "none",
-        "step-time floor": f"{1e3 * max(compute, memory):.3g} ms ({limit}; collectives not counted)",
-    }
-    return [f"{name:18} {value}" for name, value in rows.items()]
+def _check_options(arguments: argparse.Namespace) -> None:
+    for name, programs in OWN.items():
+        if getattr(arguments, name) and arguments.program not in programs:
+            raise ValueError(
+                f"{_flag(name)} is for --program {' or '.join(programs)}, and this is {arguments.program}; leave it out"
+            )
+    for name in SIZES:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{_flag(name)} is at least 1, got {value}")
+    if arguments.program == "generate" and arguments.new_tokens is None:
+        raise ValueError("--program generate needs --new-tokens, how many each text gets")
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.2f} MiB"
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _model(arguments: argparse.Namespace) -> Model:
     values = read_json(_config_file(arguments.model))
     config = config_class(values.get("model_type"), arguments.cls).from_dict(values)
     cls = model_class(arguments.cls, config)
-    if cls not in TRAINED:
-        names = ", ".join(each.__name__ for each in TRAINED)
-        raise ValueError(f"{cls.__name__} has no loss of a language model; give --class, one of {names}")
-    choices = {"dtype": jnp.dtype(arguments.dtype), "param_dtype": jnp.dtype(arguments.param_dtype)}
+    able = {"train": TRAINED, "forward": (Model,), "generate": (*GENERATING, RagTokenForGeneration)}[arguments.program]
+    if not issubclass(cls, able):
+        names = ", ".join(each.__name__ for each in able)
+        lack = "has no loss of a language model" if arguments.program == "train" else "does not generate in one program"
+        raise ValueError(f"{cls.__name__} {lack}; give --class, one of {names}")
+    stored = arguments.param_dtype or ("float32" if arguments.program == "train" else arguments.dtype)
+    choices = {"dtype": jnp.dtype(arguments.dtype), "param_dtype": jnp.dtype(stored)}
     choices |= {"remat": arguments.remat, "unroll": arguments.unroll}
     if arguments.global_tokens is not None:
         if cls is not LEDForConditionalGeneration:
@@ -151,14 +170,42 @@ def _config_file(name: str) -> Path:
         ) from error
 
 
-def _further(arguments: argparse.Namespace) -> dict[str, tuple[int, int]]:
+def _further(arguments: argparse.Namespace, model: Model) -> dict[str, Any]:
     """Shapes of the inputs beside input_ids, and of labels of another length."""
-    shapes = {}
-    if arguments.target_length is not None:
-        shapes["labels"] = (arguments.batch, arguments.target_length)
+    batch, length, shapes = arguments.batch, arguments.length, dict[str, Any]()
+    target = arguments.target_length or length
+    if arguments.program == "forward" and model.config.is_encoder_decoder:
+        shapes["decoder_input_ids"] = (batch, target)
+    elif arguments.target_length is not None:
+        shapes["labels"] = (batch, target)
     if arguments.global_tokens is not None:
-        shapes["global_attention_mask"] = (arguments.batch, arguments.length)
-    return shapes
+        shapes["global_attention_mask"] = (batch, length)
+    return shapes | _documents(arguments, model)
+
+
+def _documents(arguments: argparse.Namespace, model: Model) -> dict[str, jax.ShapeDtypeStruct]:
+    """What a RAG reads: for every question so many documents as the config has."""
+    if model.config.model_type != "rag":
+        return {}
+    count = model.config.n_docs
+    shape = (arguments.batch * count, arguments.length)
+    ids = jax.ShapeDtypeStruct(shape, jnp.int32)
+    scores = jax.ShapeDtypeStruct((arguments.batch, count), jnp.float32)
+    return {"context_input_ids": ids, "context_attention_mask": ids, "doc_scores": scores}
+
+
+def _options(arguments: argparse.Namespace, model: Model) -> dict[str, Any]:
+    """Of `estimate.generate`."""
+    options: dict[str, Any] = {"new_tokens": arguments.new_tokens, "num_beams": arguments.beams or 1}
+    settings = GenerationConfig.from_model_config(model.config)
+    if settings.pad_token_id is None and settings.eos_token_id:
+        options["pad_token_id"] = settings.eos_token_id[0]
+    if arguments.cache_dtype is not None:
+        options["cache_dtype"] = arguments.cache_dtype
+    if arguments.global_tokens is not None:
+        options["global_attention_mask"] = np.zeros((arguments.batch, arguments.length), np.int32)
+    documents = _documents(arguments, model)
+    return options | {name: np.zeros(each.shape, each.dtype) for name, each in documents.items()}
 
 
 def _axes(text: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,7 @@ from jaxmodels.generation.stopping import Decodes
 from jaxmodels.generation.warpers import Warpers, spread
 from jaxmodels.layers.keys_values import check_kept_dtype
 
+T = TypeVar("T")
 ASKED = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
 
@@ -41,6 +42,22 @@ class Extras:
     cache_dtype: Any = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A call that only needs to run; new: tokens that it may generate."""
+
+    program: Program
+    called: Called
+    config: GenerationConfig
+    new: int
+    tokenizer: Decodes | None
+
+    def run(self, *, warming: bool = False) -> GenerateOutput:
+        """warming: only so far that all of it has been compiled."""
+        carry, generated = self.program.run(self.config, self.new, self.tokenizer, warming=warming)
+        return collected(carry, generated, self.called, self.program.search, self.config)
+
+
 def call(
     model: nn.Module,
     params: dict,
@@ -48,10 +65,9 @@ def call(
     attention_mask,
     options: Mapping[str, Any],
     extras: Extras,
-    *,
-    warming: bool = False,
-) -> GenerateOutput:
-    """One search over prompts or inputs; warming: only so far that all of it has been compiled."""
+    use: Callable[[Ready], T],
+) -> T:
+    """One search over prompts or inputs; use: what to do with it."""
     family: Any = encoder_decoder if model.config.is_encoder_decoder else decoder_only
     if getattr(model, "marginal", None) == "token":
         family = rag_token
@@ -91,8 +107,7 @@ def call(
         search = _search(config, terms, _keys(extras.key, config, called), model.config.vocab_size)
         asked = tuple(name for name in ASKED if getattr(config, name))
         program = Program(params, called.prompts, search, stream, bucket(new), asked)
-        carry, generated = program.run(config, new, extras.tokenizer, warming=warming)
-        return collected(carry, generated, called, search, config)
+        return use(Ready(program, called, config, new, extras.tokenizer))
 
 
 def _search(config: GenerationConfig, terms: Terms, key, vocabulary: int) -> Search:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.generation import recompiles, thorough
-from jaxmodels.generation.call import Extras, call
+from jaxmodels.generation.call import Extras, Ready, call
 from jaxmodels.generation.callbacks import PrefixFunction, Streamer
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.output import GenerateOutput
@@ -78,7 +79,7 @@ def generate(
     )
     if getattr(model, "marginal", None) == "sequence":
         return thorough.generate(model, params, input_ids, attention_mask, options, extras)
-    return call(model, params, input_ids, attention_mask, options, extras)
+    return call(model, params, input_ids, attention_mask, options, extras, Ready.run)
 
 
 def warmup(
@@ -106,5 +107,5 @@ def warmup(
         for length in prompt_lengths:
             ids = jnp.zeros((batch, length), jnp.int32)
             asked = {"max_new_tokens": max_new_tokens, **options}
-            call(model, params, ids, jnp.ones_like(ids), asked, extras, warming=True)
+            call(model, params, ids, jnp.ones_like(ids), asked, extras, partial(Ready.run, warming=True))
     return recompiles.compiled() - before

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmodels.generation import recompiles
 from jaxmodels.generation.config import GenerationConfig
@@ -31,6 +32,15 @@ class Program:
     def more(self, carry: Carry, until: int) -> Carry:
         arguments = (self.params, self.prompts, self.search, self.stream, carry, jnp.int32(until))
         return go_on(*arguments, asked=self.asked)
+
+    def trace(self, place: jax.sharding.Sharding) -> jax.stages.Traced:
+        """What `begin` runs, only traced, for devices that need not be here.
+
+        The parameters may be `jax.ShapeDtypeStruct`s; place: where all else is.
+        """
+        host = (self.prompts, self.search, self.stream, np.int32(0))
+        shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place), host)
+        return start.trace(self.params, *shapes, room=self.room, asked=self.asked)
 
     def run(self, config: GenerationConfig, new: int, tokenizer, *, warming: bool) -> tuple[Carry, int]:
         """What the loop carried in the end, and how many columns it generated."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.call import Extras, call
+from jaxmodels.generation.call import Extras, Ready, call
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.contexts import INPUTS, Contexts, contexts_of
 from jaxmodels.generation.output import GenerateOutput
@@ -55,7 +55,7 @@ def generate(
     states = _encoded(params, filled, model=model)
     if np.array_equal(inferred, contexts.mask):
         own["encoder_outputs"] = (states[: len(contexts.ids)],)
-    found = call(generator, generator_params, contexts.ids, inferred, {**rest, **own}, extras)
+    found = call(generator, generator_params, contexts.ids, inferred, {**rest, **own}, extras, Ready.run)
     candidates = np.asarray(found.sequences).reshape(questions, n_docs * beams, -1)
     kept = [_different(rows) if deduplicate else rows for rows in candidates]
     if min(map(len, kept)) < returned:

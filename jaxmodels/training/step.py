@@ -44,8 +44,13 @@ class Step:
         with _on(self._mesh, self._rules):
             return self._function(state, dict(batch), key)
 
+    def trace(self, state, batch, key) -> jax.stages.Traced:
+        """The program for arguments of these shapes (`jax.ShapeDtypeStruct`s will do), not yet lowered."""
+        with _on(self._mesh, self._rules):
+            return self._function.trace(state, dict(batch), key)
+
     def lower(self, state, batch, key) -> jax.stages.Lowered:
-        """The program for arguments of these shapes (`jax.ShapeDtypeStruct`s will do), not yet compiled."""
+        """The same, not yet compiled."""
         with _on(self._mesh, self._rules):
             return self._function.lower(state, dict(batch), key)
 

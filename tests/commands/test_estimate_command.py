@@ -13,8 +13,8 @@ from parity.tiny import sizes
 import jaxmodels as jm
 from jaxmodels import estimate
 from jaxmodels.chips import KINDS
-from jaxmodels.commands.estimate import lines
-from jaxmodels.estimate import Estimate
+from jaxmodels.commands.estimate_rows import lines
+from jaxmodels.estimate import Collective, Estimate, Generation
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
@@ -29,29 +29,51 @@ def folder(tmp_path):
 
     def write(name: str = "GPT2LMHeadModel"):
         cls = getattr(jm, name)
-        config = cls.config_class(**sizes(name)).replace(architectures=(name,))
+        config = cls.config_class(**sizes(name)).replace(architectures=(name,), bos_token_id=1, eos_token_id=2)
         (tmp_path / "config.json").write_text(config.to_json())
         return tmp_path
 
     return write
 
 
-def test_the_table_by_hand():
-    """A step whose products take 2 s, and whose state is read and written in 1 s; and the other way round."""
+def model(**choices):
+    return jm.GPT2LMHeadModel(jm.GPT2Config(**sizes("GPT2")), **choices)
+
+
+def test_the_table_of_a_step_by_hand():
+    """Products of 2 s, and a state that is read and written in 1 s; and the other way round."""
     device = KINDS["v5e"]
-    model = jm.GPT2LMHeadModel(jm.GPT2Config(**sizes("GPT2")))
-    arguments = int(device.bandwidth / 2)
-    found = Estimate("v5e:2x2", 4, arguments, 2**31, 2 * device.flops, {"all-reduce": 3, "all-gather": 2})
-    told = rows("\n".join(lines(model, found, device, unrolled=True)))
+    state, sent = int(device.bandwidth / 2), {"all-reduce": Collective(3, 2**20), "all-gather": Collective(2, 2**30)}
+    found = Estimate("v5e:2x2", 4, state, state + 2**20, state, 2**31, 2 * device.flops, sent)
+    told = rows("\n".join(lines(model(dtype=jnp.bfloat16), found)))
     assert told["slice"] == "v5e:2x2, 4 x 16 GiB"
-    memory = (arguments + 2**31) / 2**30
+    memory = (state + 2**20 + 2**31) / 2**30
     assert told["memory per device"] == f"{memory:.2f} GiB, {memory / 16:.1%} of it" and told["temporary"] == "2.00 GiB"
-    assert told["FLOPs per device"] == "3.94e+14 a step" and told["collectives"] == "2 all-gather, 3 all-reduce"
-    assert told["step-time floor"].startswith("2e+03 ms (FLOPs at peak;")
-    few = Estimate("v5e:2x2", 4, arguments, 0, 0.5 * device.flops, {})
-    told = rows("\n".join(lines(model, few, device, unrolled=False)))
-    assert told["step-time floor"].startswith("1e+03 ms (reading and writing the state;")
-    assert told["collectives"] == "none" and told["FLOPs per device"].endswith("--unroll counts all")
+    assert told["state and batch"] == f"{state / 2**30:.2f} GiB" and told["results"] == "1.00 MiB"
+    assert told["FLOPs per device"] == "3.94e+14: 2 s at peak"
+    assert told["collectives"] == "2 all-gather (1.00 GiB), 3 all-reduce (1.00 MiB)"
+    assert told["step-time floor"] == "2 s (FLOPs at peak)" and told["not in the floors"] == "collectives"
+    few = Estimate("v5e:2x2", 4, state, state, state, 0, 0.5 * device.flops, {})
+    told = rows("\n".join(lines(model(), few)))
+    assert told["step-time floor"] == "1 s (memory bandwidth)" and told["collectives"] == "none"
+    assert told["bytes per device"] == f"{2 * state / 2**30:.2f} GiB read or written at least: 1 s"
+    assert 'at the matmul precision "highest" float32 takes six times as long' in told["not in the floors"]
+
+
+def test_the_table_of_a_call_by_hand():
+    """A prompt of 10 ms of products, 10 more tokens of 4 ms of memory each: 8 texts of 11 tokens in 50 ms."""
+    device = KINDS["v5e"]
+    weights, cache, token = int(3e-3 * device.bandwidth), int(1e-3 * device.bandwidth), 1e-3 * device.flops
+    found = Generation(
+        "v5e:1x1", 1, weights, cache + 2**20, 0, 0, 20 * token, {},
+        rows=8, new_tokens=11, weights=weights, cache=cache, token_flops=token,
+    )  # fmt: skip
+    told = rows("\n".join(lines(model(dtype=jnp.bfloat16), found)))
+    assert told["cache"] == "0.76 GiB" and told["other results"] == "1.00 MiB"
+    assert told["FLOPs per device"] == "3.94e+12 a call, 1.97e+11 a further token of each text"
+    assert told["first-token floor"] == "10 ms (FLOPs at peak)"
+    assert told["next-token floor"].startswith("4 ms (memory bandwidth): 2.29 GiB of weights, 0.76 GiB of cache")
+    assert told["call floor"] == f"50 ms, {8 * 11 / 0.05:,.0f} tokens/s (8 texts of 11 new tokens)"
 
 
 @needs_libtpu
@@ -67,8 +89,12 @@ def test_the_figures_are_those_of_the_library(folder, capsys):
     )  # fmt: skip
     told = rows(printed)
     assert told["memory per device"].startswith(f"{expected.memory / 2**20:.2f} MiB")
-    assert told["FLOPs per device"] == f"{expected.flops:.3g} a step"
-    assert sum(map(int, re.findall(r"(\d+) ", told["collectives"]))) == sum(expected.collectives.values()) > 0
+    assert told["FLOPs per device"].startswith(f"{expected.flops:.3g}: ")
+    assert (
+        sum(map(int, re.findall(r"(\d+) [a-z]", told["collectives"])))
+        == sum(each.count for each in expected.collectives.values())
+        > 0
+    )
 
 
 @needs_libtpu
@@ -96,7 +122,7 @@ def test_an_led_has_its_targets_and_global_tokens(folder, capsys):
         change = ("--target-length", "4", *change)
         status, printed, _ = run(capsys, "estimate", folder("LEDForConditionalGeneration"), *ONE, *change)
         assert status == 0
-        counts.append(float(rows(printed)["FLOPs per device"].split()[0]))
+        counts.append(float(rows(printed)["FLOPs per device"].split(":")[0]))
     assert counts[0] < counts[1]
     assert run(capsys, "estimate", folder("LEDForConditionalGeneration"), *ONE, "--target-length", "99")[0] == 2
 
@@ -108,7 +134,7 @@ def test_options_reach_the_library(folder, capsys, monkeypatch):
 
     def noting(model, optimizer, **options):
         asked.update(options, model=model)
-        return Estimate(options["topology"], 4, 0, 0, 0.0, {})
+        return Estimate(options["topology"], 4, 0, 0, 0, 0, 0.0, {})
 
     monkeypatch.setattr(estimate, "train_step", noting)
     changes = ("--rules", "FSDP,embed=data+model,mlp=none", "--param-dtype", "bfloat16", "--prng", "threefry2x32")
@@ -124,7 +150,93 @@ def test_options_reach_the_library(folder, capsys, monkeypatch):
     }  # fmt: skip
 
 
+@needs_libtpu
+def test_options_of_a_generation_reach_the_library(folder, capsys, monkeypatch):
+    asked = {}
+
+    def noting(model, **options):
+        asked.update(options, model=model)
+        return Generation(
+            options["topology"], 4, 1, 1, 0, 1, 1.0, {}, rows=8, new_tokens=7, weights=1, cache=1, token_flops=0.1
+        )
+
+    monkeypatch.setattr(estimate, "generate", noting)
+    more = ("--new-tokens", "7", "--beams", "3", "--cache-dtype", "int8", "--global-tokens", "2")
+    assert run(capsys, "estimate", folder("LEDForConditionalGeneration"), *FOUR, "--program", "generate", *more)[0] == 0
+    model = asked.pop("model")
+    assert (model.dtype, model.param_dtype, model.max_global_tokens) == (jnp.bfloat16, jnp.bfloat16, 2)
+    assert asked.pop("global_attention_mask").shape == (8, 16)
+    assert asked == {
+        "topology": "v5e:2x2", "axes": {"data": 2, "model": 2}, "rules": jm.sharding.FSDP_TP, "batch": 8, "length": 16,
+        "new_tokens": 7, "num_beams": 3, "cache_dtype": "int8",
+    }  # fmt: skip
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("beams", [(), ("--beams", "2")])
+def test_a_generation_is_compiled(folder, capsys, beams):
+    options = ("--program", "generate", "--new-tokens", "8", *beams)
+    status, printed, errors = run(capsys, "estimate", folder(), *FOUR, *options)
+    assert status == 0, errors
+    told = rows(printed)
+    assert told["call floor"].endswith("(8 texts of 8 new tokens)")
+    assert {"parameters, inputs", "cache", "first-token floor", "next-token floor", "temporary"} <= told.keys()
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "further"),
+    [("DPRContextEncoder", ()), ("GPT2Model", ()), ("LEDModel", ("--target-length", "4")), ("T5Model", ())],
+)
+def test_a_forward_pass_is_compiled(folder, capsys, name, further):
+    status, printed, errors = run(capsys, "estimate", folder(name), *ONE, "--program", "forward", *further)
+    assert status == 0, errors
+    told = rows(printed)
+    assert told["model"].startswith(name) and told["collectives"] == "none" and "parameters, inputs" in told
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [("forward",), ("generate", "--new-tokens", "4")])
+def test_a_rag_reads_as_many_documents_as_its_config_says(tmp_path, capsys, program):
+    parts = jm.DPRConfig(**sizes("DPR")), jm.BartConfig(**sizes("Bart"), eos_token_id=2, decoder_start_token_id=2)
+    config = jm.RagConfig.from_question_encoder_generator_configs(*parts, n_docs=3)
+    (tmp_path / "config.json").write_text(config.replace(architectures=("RagTokenForGeneration",)).to_json())
+    status, printed, errors = run(capsys, "estimate", tmp_path, *ONE, "--program", *program)
+    assert status == 0, errors
+    assert rows(printed)["model"].startswith("RagTokenForGeneration")
+
+
+GENERATE = ("--program", "generate", "--new-tokens", "4")
 WRONG = {
+    "tokens of another program": (
+        ("--new-tokens", "4"),
+        "--new-tokens is for --program generate, and this is train; le",
+    ),
+    "beams of another program": (
+        ("--program", "forward", "--beams", "2"),
+        "--beams is for --program generate, and this",
+    ),
+    "a cache of another program": (
+        ("--cache-dtype", "int8"),
+        "--cache-dtype is for --program generate, and this is tr",
+    ),
+    "remat of another program": ((*GENERATE, "--remat"), "--remat is for --program train, and this is generate; leave"),
+    "dropout of another program": (
+        ("--program", "forward", "--prng", "rbg"),
+        "--prng is for --program train, and this",
+    ),
+    "a loop over layers": ((*GENERATE, "--unroll"), "--unroll is for --program train or forward, and this is generate"),
+    "targets of another program": (
+        (*GENERATE, "--target-length", "3"),
+        "--target-length is for --program train or forw",
+    ),
+    "no number of tokens": (("--program", "generate"), "--program generate needs --new-tokens"),
+    "no tokens": (("--program", "generate", "--new-tokens", "0"), "--new-tokens is at least 1, got 0"),
+    "too many tokens": ((*GENERATE, "--length", "23"), "a prompt of 23 tokens and 4 new ones are more than the 24"),
+    "what does not generate": ((*GENERATE, "--class", "GPT2Model"), "GPT2Model does not generate in one program; give"),
     "no folder": (("--batch", "8"), "is no folder or file here, and as a Hub id its config.json could not be had"),
     "a kind that is none": (("--topology", "v9e:2x2"), "a kind of v4, .*, tpu7x, such as v5e:16x16; got 'v9e:2x2'"),
     "no sizes": (("--topology", "v5e"), "a topology is KIND:AxB or KIND:AxBxC, a kind of"),
@@ -136,7 +248,7 @@ WRONG = {
     "rules that are none": (("--rules", "TP"), "--rules begins with one of DP, FSDP, FSDP_TP; got 'TP'"),
     "a rule that is none": (("--rules", "FSDP,width=data"), "--rules changes NAME=MESH_AXIS, a name of batch, .*width"),
     "an odd batch": (("--batch", "7"), "a batch of 7 rows does not divide"),
-    "no batch": (("--batch", "0"), "--batch, --length, --target-length and --global-tokens are at least 1"),
+    "no batch": (("--batch", "0"), "--batch is at least 1, got 0"),
     "too long": (("--length", "32"), "32 tokens are more than the 24 positions"),
     "a class without a loss": (("--class", "GPT2Model"), "GPT2Model has no loss of a language model; give --class"),
     "a class that is none": (("--class", "GPT5"), "there is no class 'GPT5'"),

@@ -94,18 +94,17 @@ def start(params, prompts: Prompts, search: Search, stream, until, *, room: int,
         )
         record |= {name: jnp.zeros((room, *a.shape), a.dtype) for name, a in shapes.items()}
     carry = Carry(progress, read.state, read.captured, record)
-    return _loop(params, prompts, search, stream, carry, until, asked)
+    prepared = for_steps(prompts.prepared(params), rows=progress.token.size, steps=room)
+    return _loop(prepared, prompts, search, stream, carry, until, asked)
 
 
 @partial(jax.jit, static_argnames=("asked",), donate_argnames=("carry",))
 def go_on(params, prompts: Prompts, search: Search, stream, carry: Carry, until, *, asked: tuple[str, ...]) -> Carry:
-    """Goes on from where `start` or this left off, until there are `until` tokens."""
-    return _loop(params, prompts, search, stream, carry, until, asked)
+    """Goes on from where `start` or this left off, until there are `until` tokens; often for few steps."""
+    return _loop(prompts.prepared(params), prompts, search, stream, carry, until, asked)
 
 
 def _loop(params, prompts, search, stream, carry, until, asked) -> Carry:
-    progress = carry.progress
-    params = for_steps(prompts.prepared(params), rows=progress.token.size, steps=progress.text.room)
     until = jnp.minimum(until, search.terms.limit)
 
     def more(carry):

@@ -91,20 +91,29 @@ def test_turned_where_it_pays(rows, steps, pays):
         assert got["layers"][0][TURNED].shape == (3, 2) and got["scale"].shape == (3,)
 
 
+def state_of_loop(program: str) -> str:
+    (state,) = (line.split(" while(")[0] for line in program.splitlines() if " while(" in line)
+    return state
+
+
 @on_a_cpu
-def test_the_loop_carries_turned_kernels(monkeypatch):
-    """Turned inside the loop, every kernel would be copied at every token."""
+def test_a_whole_loop_carries_turned_kernels_and_a_stretch_does_not(monkeypatch):
+    """Turned inside the loop every kernel would be copied at every token, and in a stretch for few tokens."""
     model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=61, n_positions=128, n_embd=24, n_layer=2, n_head=2))
     params = jm.init(model, jax.random.key(0))
-    programs = []
+    programs = {}
 
-    def compiled(*arguments, **options):
-        programs.append(loop.start.lower(*arguments, **options).compile().as_text())
-        return loop.start(*arguments, **options)
+    def compiled(function, name):
+        def call(*arguments, **options):
+            programs[name] = function.lower(*arguments, **options).compile().as_text()
+            return function(*arguments, **options)
 
-    monkeypatch.setattr("jaxmodels.generation.program.start", compiled)
-    jm.generate(model, params, np.ones((3, 5), int), max_new_tokens=40, eos_token_id=None)
-    (state,) = (line.split(" while(")[0] for line in programs[0].splitlines() if " while(" in line)
-    turned = {"qkv": "f32[12,2,3,24]", "out": "f32[24,12,2]"}
-    assert {name: state.count(shape) for name, shape in turned.items()} == {"qkv": 2, "out": 2}
-    assert "f32[24,3,2,12]" not in state and "f32[2,12,24]" not in state
+        return call
+
+    for name in ("start", "go_on"):
+        monkeypatch.setattr(f"jaxmodels.generation.program.{name}", compiled(getattr(loop, name), name))
+    jm.generate(model, params, np.ones((3, 5), int), max_new_tokens=40, eos_token_id=None, max_time=1000.0)
+    whole, stretch = (state_of_loop(programs[name]) for name in ("start", "go_on"))
+    turned, plain = ["f32[12,2,3,24]", "f32[24,12,2]"], ["f32[24,3,2,12]", "f32[2,12,24]"]  # of qkv and of out
+    assert [whole.count(shape) for shape in turned + plain] == [2, 2, 0, 0]
+    assert [stretch.count(shape) for shape in turned + plain] == [0, 0, 2, 2]

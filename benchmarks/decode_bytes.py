@@ -29,6 +29,7 @@ from jaxmodels.generation.beams import BeamSearch
 from jaxmodels.generation.decoder_only import Continuation
 from jaxmodels.generation.search import Search, Terms
 from jaxmodels.generation.single import Single
+from jaxmodels.layers.unstack import unstack_layers
 from jaxmodels.parameters import abstract
 
 CHIPS = ("v5e:1x1", "v6e:1x1")
@@ -97,7 +98,7 @@ def measure(scale: Scale, chip: str, texts: int, beams: int, dtype: str, way: Wa
     search = Single(terms) if beams == 1 or way.copied else BeamSearch(terms, jnp.float32(1.0), width=beams)
 
     def begin(params):
-        return loop.start(params, prompts, search, None, jnp.int32(scale.new), room=scale.new, asked=())
+        return loop.start(params, None, prompts, search, None, jnp.int32(scale.new), room=scale.new, asked=())
 
     step = _moved(prompts, search) if way.copied else _step(prompts, search)
     mesh = topology_mesh(chip, {"chip": 1})
@@ -105,7 +106,7 @@ def measure(scale: Scale, chip: str, texts: int, beams: int, dtype: str, way: Wa
     where = Format(Layout.AUTO, place) if way.automatic else place
     with jax.set_mesh(mesh):
         carry = jax.eval_shape(begin, params)
-        weights = params if way.stacked else jax.eval_shape(prompts.prepared, params)
+        weights = params if way.stacked else jax.eval_shape(unstack_layers, params)
         lowered = jax.jit(step, donate_argnums=1, in_shardings=where, out_shardings=where).lower(weights, carry)
     counts = [
         lowered.compile(compiler_options=options).cost_analysis()["bytes accessed"] for options in (NO_COPIES, None)

@@ -17,7 +17,6 @@ from jaxmodels.generation.loop import CAPTURED, Step
 from jaxmodels.generation.prompts import NOTHING, Called, fill_batch, ids_and_mask, pad_left
 from jaxmodels.generation.search import Progress
 from jaxmodels.layers.cache import Cache
-from jaxmodels.layers.stack import unstack_layers
 
 # What a call may say beside the options.
 INPUTS = ("negative_prompt_ids", "negative_prompt_attention_mask")
@@ -57,45 +56,45 @@ class Continuation:
     model: Any = dataclasses.field(metadata={"static": True})
     cache_dtype: Any = dataclasses.field(metadata={"static": True})
 
-    def prepared(self, params):
-        return unstack_layers(params)
+    def of_decoder(self, params):
+        return params
 
-    def begin(self, params, *, room: int, width: int, asked: Sequence[str]) -> Step:
-        step = self._read(params, self.beginning, self.mask, room, width, asked)
+    def begin(self, params, layers, *, room: int, width: int, asked: Sequence[str]) -> Step:
+        step = self._read(layers, self.beginning, self.mask, room, width, asked)
         if self.guide is None:
             return step
-        other = self._read(params, self.guide.ids, self.guide.mask, room, width, ())
+        other = self._read(layers, self.guide.ids, self.guide.mask, room, width, ())
         return _guided(step, other, self.guide.scale)
 
-    def step(self, params, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
+    def step(self, layers, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
         if self.guide is None:
-            return self._next(params, tokens, state, progress, asked)
+            return self._next(layers, tokens, state, progress, asked)
         mine, other = state
-        step = self._next(params, tokens, mine, progress, asked)
-        return _guided(step, self._next(params, tokens, other, progress, ()), self.guide.scale)
+        step = self._next(layers, tokens, mine, progress, asked)
+        return _guided(step, self._next(layers, tokens, other, progress, ()), self.guide.scale)
 
-    def _read(self, params, ids, mask, room: int, width: int, asked) -> Step:
+    def _read(self, layers, ids, mask, room: int, width: int, asked) -> Step:
         counts = jnp.cumsum(mask, axis=1) * mask
         length = ids.shape[1] + room * width
         cache = self.model.init_cache(ids.shape[0], length, dtype=self.cache_dtype)
-        out = self._apply(params, ids, counts, cache, asked, attention_mask=mask, logits_to_keep=1)
+        out = self._apply(layers, ids, counts, cache, asked, attention_mask=mask, logits_to_keep=1)
         cache = out.cache if width == 1 else out.cache.branch(width)
         return Step(out.logits, _State(cache, counts.max(axis=1)), _captured(out, asked))
 
-    def _next(self, params, tokens, state: _State, progress: Progress, asked) -> Step:
+    def _next(self, layers, tokens, state: _State, progress: Progress, asked) -> Step:
         cache, counts = state
         if progress.parents is not None:
             cache = cache.follow(progress.parents)
         places = jnp.broadcast_to(counts[:, None] + 1, tokens.shape)
-        out = self._apply(params, tokens, places, cache, asked, logits_to_keep=tokens.shape[1])
+        out = self._apply(layers, tokens, places, cache, asked, logits_to_keep=tokens.shape[1])
         captured = per_row(_captured(out, asked), out.cache, progress.text.prompt)
         return Step(out.logits, _State(out.cache, counts + 1), captured)
 
-    def _apply(self, params, ids, counts, cache, asked, **options):
+    def _apply(self, layers, ids, counts, cache, asked, **options):
         captured = {name: True for name in CAPTURED if name in asked}
         positions = self.model.count_to_position(counts)
         return self.model.apply(
-            {"params": params}, ids, position_ids=positions, cache=cache, return_dict=True, **captured, **options
+            {"params": layers}, ids, position_ids=positions, cache=cache, return_dict=True, **captured, **options
         )
 
 

@@ -15,7 +15,6 @@ from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.loop import CAPTURED, Step
 from jaxmodels.generation.prompts import NOTHING, Called, fill_batch, ids_and_mask, token_ids
 from jaxmodels.generation.search import Progress
-from jaxmodels.layers.stack import unstack_layers
 
 # What a call may say beside the options and the encoder's own inputs.
 INPUTS = ("decoder_input_ids", "encoder_outputs")
@@ -41,10 +40,10 @@ class Reading:
     copies: int = dataclasses.field(metadata={"static": True})
     cache_dtype: Any = dataclasses.field(metadata={"static": True})
 
-    def prepared(self, params):
-        return unstack_layers(params)
+    def of_decoder(self, params):
+        return params
 
-    def begin(self, params, *, room: int, width: int, asked: Sequence[str]) -> Step:
+    def begin(self, params, layers, *, room: int, width: int, asked: Sequence[str]) -> Step:
         captured, states = {}, self.states
         if states is None:
             wanted = {name: True for name in CAPTURED if name in asked}
@@ -56,19 +55,19 @@ class Reading:
         states = jnp.repeat(states, self.copies, axis=0)
         rows, columns = self.beginning.shape
         cache = self.model.init_cache(rows, columns + room * width, dtype=self.cache_dtype)
-        out = self._decode(params, self.beginning, cache, asked, encoder_hidden_states=states, logits_to_keep=1)
+        out = self._decode(layers, self.beginning, cache, asked, encoder_hidden_states=states, logits_to_keep=1)
         cache = out.cache if width == 1 else out.cache.branch(width)
         return Step(out.logits, cache, {**captured, **_captured(out, asked)})
 
-    def step(self, params, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
+    def step(self, layers, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
         cache = state if progress.parents is None else state.follow(progress.parents)
-        out = self._decode(params, tokens, cache, asked, logits_to_keep=tokens.shape[1])
+        out = self._decode(layers, tokens, cache, asked, logits_to_keep=tokens.shape[1])
         return Step(out.logits, out.cache, per_row(_captured(out, asked), out.cache, progress.text.prompt))
 
-    def _decode(self, params, ids, cache, asked, **options):
+    def _decode(self, layers, ids, cache, asked, **options):
         wanted = {name: True for name in CAPTURED if name in asked}
         return self.model.apply(
-            {"params": params},
+            {"params": layers},
             ids,
             encoder_attention_mask=jnp.repeat(self.inputs["attention_mask"], self.copies, axis=0),
             cache=cache,

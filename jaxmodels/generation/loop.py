@@ -12,6 +12,7 @@ from jaxmodels.generation import callbacks
 from jaxmodels.generation.search import Progress, Search
 from jaxmodels.generation.text import Text
 from jaxmodels.layers.products import for_steps
+from jaxmodels.layers.unstack import unstack_layers
 
 # What a step can hand out beside its logits, by option.
 CAPTURED = {"output_attentions": "attentions", "output_hidden_states": "hidden_states"}
@@ -45,14 +46,17 @@ class Prompts(Protocol):
     given: jax.Array
     real: jax.Array
 
-    def prepared(self, params):
-        """The parameters as the loop wants them; done once, outside it."""
+    def of_decoder(self, params):
+        """Those of the model that the loop runs."""
 
-    def begin(self, params, *, room: int, width: int, asked: Sequence[str]) -> Step:
-        """Reads everything, and makes room for `room` more tokens in each of `width` branches."""
+    def begin(self, params, layers, *, room: int, width: int, asked: Sequence[str]) -> Step:
+        """Reads everything, and makes room for `room` more tokens in each of `width` branches.
 
-    def step(self, params, tokens: jax.Array, state, progress: Progress, *, asked: Sequence[str]) -> Step:
-        """Reads tokens int32 [B,K]."""
+        params: all. layers: `of_decoder`, in layers.
+        """
+
+    def step(self, layers, tokens: jax.Array, state, progress: Progress, *, asked: Sequence[str]) -> Step:
+        """Reads tokens int32 [B,K]. layers: as for `begin`, perhaps with kernels turned."""
 
 
 @jax.tree_util.register_dataclass
@@ -73,9 +77,15 @@ class Carry:
 
 
 @partial(jax.jit, static_argnames=("room", "asked"))
-def start(params, prompts: Prompts, search: Search, stream, until, *, room: int, asked: tuple[str, ...]) -> Carry:
-    """Reads the prompts and generates until every row has ended, or there are `until` tokens."""
-    read = prompts.begin(params, room=room, width=search.width, asked=asked)
+def start(
+    params, layers, prompts: Prompts, search: Search, stream, until, *, room: int, asked: tuple[str, ...]
+) -> Carry:
+    """Reads the prompts and generates until every row has ended, or there are `until` tokens.
+
+    layers: the decoder's parameters in layers, where they can be had outside of a program for nothing; or None.
+    """
+    layers = _in_layers(prompts, params, layers)
+    read = prompts.begin(params, layers, room=room, width=search.width, asked=asked)
     B, _, V = read.logits.shape
     width = search.width
     beginning = jnp.repeat(prompts.beginning, width, axis=0)
@@ -90,21 +100,27 @@ def start(params, prompts: Prompts, search: Search, stream, until, *, room: int,
         record["logits"] = _recorded(jnp.zeros((room, *choice.logits.shape)), 0, choice.logits)
     if any(name in asked for name in CAPTURED):
         shapes = jax.eval_shape(
-            lambda: prompts.step(params, progress.token.reshape(B, width), read.state, progress, asked=asked).captured
+            lambda: prompts.step(layers, progress.token.reshape(B, width), read.state, progress, asked=asked).captured
         )
         record |= {name: jnp.zeros((room, *a.shape), a.dtype) for name, a in shapes.items()}
     carry = Carry(progress, read.state, read.captured, record)
-    prepared = for_steps(prompts.prepared(params), rows=progress.token.size, steps=room)
-    return _loop(prepared, prompts, search, stream, carry, until, asked)
+    layers = for_steps(layers, rows=progress.token.size, steps=room)
+    return _loop(layers, prompts, search, stream, carry, until, asked)
 
 
 @partial(jax.jit, static_argnames=("asked",), donate_argnames=("carry",))
-def go_on(params, prompts: Prompts, search: Search, stream, carry: Carry, until, *, asked: tuple[str, ...]) -> Carry:
+def go_on(
+    params, layers, prompts: Prompts, search: Search, stream, carry: Carry, until, *, asked: tuple[str, ...]
+) -> Carry:
     """Goes on from where `start` or this left off, until there are `until` tokens; often for few steps."""
-    return _loop(prompts.prepared(params), prompts, search, stream, carry, until, asked)
+    return _loop(_in_layers(prompts, params, layers), prompts, search, stream, carry, until, asked)
 
 
-def _loop(params, prompts, search, stream, carry, until, asked) -> Carry:
+def _in_layers(prompts: Prompts, params, layers):
+    return unstack_layers(prompts.of_decoder(params)) if layers is None else layers
+
+
+def _loop(layers, prompts, search, stream, carry, until, asked) -> Carry:
     until = jnp.minimum(until, search.terms.limit)
 
     def more(carry):
@@ -113,7 +129,7 @@ def _loop(params, prompts, search, stream, carry, until, asked) -> Carry:
     def body(carry):
         progress = carry.progress
         tokens = progress.token.reshape(-1, search.width)
-        step = prompts.step(params, tokens, carry.state, progress, asked=asked)
+        step = prompts.step(layers, tokens, carry.state, progress, asked=asked)
         index = progress.text.generated
         progress, choice = search.advance(progress, step.logits)
         values = {"scores": choice.scores, "logits": choice.logits, **step.captured}

@@ -1,6 +1,7 @@
 """The compiled loop of a call, run whole or in stretches."""
 
 import dataclasses
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.loop import Carry, Prompts, go_on, start
 from jaxmodels.generation.search import Search
 from jaxmodels.generation.stopping import STRETCH, Clock, StopStrings, in_stretches
+from jaxmodels.layers.unstack import views_of_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +27,16 @@ class Program:
     room: int
     asked: tuple[str, ...]
 
+    @cached_property
+    def _layers(self) -> dict | None:
+        return views_of_layers(self.prompts.of_decoder(self.params))
+
     def begin(self, until: int) -> Carry:
-        arguments = (self.params, self.prompts, self.search, self.stream, jnp.int32(until))
+        arguments = (self.params, self._layers, self.prompts, self.search, self.stream, jnp.int32(until))
         return start(*arguments, room=self.room, asked=self.asked)
 
     def more(self, carry: Carry, until: int) -> Carry:
-        arguments = (self.params, self.prompts, self.search, self.stream, carry, jnp.int32(until))
+        arguments = (self.params, self._layers, self.prompts, self.search, self.stream, carry, jnp.int32(until))
         return go_on(*arguments, asked=self.asked)
 
     def trace(self, place: jax.sharding.Sharding) -> jax.stages.Traced:
@@ -40,7 +46,7 @@ class Program:
         """
         host = (self.prompts, self.search, self.stream, np.int32(0))
         shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place), host)
-        return start.trace(self.params, *shapes, room=self.room, asked=self.asked)
+        return start.trace(self.params, None, *shapes, room=self.room, asked=self.asked)
 
     def run(self, config: GenerationConfig, new: int, tokenizer, *, warming: bool) -> tuple[Carry, int]:
         """What the loop carried in the end, and how many columns it generated."""

@@ -43,22 +43,21 @@ class Marginalised:
     n_docs: int = dataclasses.field(metadata={"static": True})
     cache_dtype: Any = dataclasses.field(metadata={"static": True})
 
-    def prepared(self, params):
-        return self._reading(self.contexts).prepared(self.model.parts(params)["generator"])
+    def of_decoder(self, params):
+        return self.model.parts(params)["generator"]
 
-    def begin(self, params, *, room: int, width: int, asked: Sequence[str]) -> Step:
+    def begin(self, params, layers, *, room: int, width: int, asked: Sequence[str]) -> Step:
         contexts = self.contexts.found(self.model, params, self.n_docs)
-        generator = self.model.parts(params)["generator"]
-        step = self._reading(contexts).begin(generator, room=room, width=width, asked=())
+        step = self._reading(contexts).begin(self.of_decoder(params), layers, room=room, width=width, asked=())
         state = (step.state, contexts.mask, contexts.doc_scores)
         return Step(self._summed(step.logits, contexts.doc_scores), state, {})
 
-    def step(self, params, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
+    def step(self, layers, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
         cache, mask, doc_scores = state
         if progress.parents is not None:
             progress = dataclasses.replace(progress, parents=jnp.repeat(progress.parents, self.n_docs, axis=0))
         reading = self._reading(Contexts(mask=mask))
-        step = reading.step(params, jnp.repeat(tokens, self.n_docs, axis=0), cache, progress, asked=())
+        step = reading.step(layers, jnp.repeat(tokens, self.n_docs, axis=0), cache, progress, asked=())
         return Step(self._summed(step.logits, doc_scores), (step.state, mask, doc_scores), {})
 
     def _reading(self, contexts: Contexts) -> Reading:

@@ -10,8 +10,7 @@ from flax.core import meta
 
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.layer import Layer, LayerOutput
-
-PARAMS = "layers"
+from jaxmodels.layers.unstack import PARAMS, unstack
 
 
 @jax.tree_util.register_dataclass
@@ -136,21 +135,3 @@ class Stack(nn.Module):
             stacked([out.cross_attentions for out in outs]),
             cache,
         )
-
-
-def unstack(tree, length: int) -> tuple:
-    """A tree of [L, ...] arrays as L trees."""
-    return tuple(jax.tree.map(lambda a: a[i], tree) for i in range(length))  # noqa: B023
-
-
-def unstack_layers(params: dict) -> dict:
-    """The same parameters with every stack cut into a tuple of layers, for a decode loop.
-
-    Called once outside the loop: slicing the stack inside it would copy every layer at every token.
-    """
-    if not isinstance(params, dict):
-        return params
-    return {
-        name: unstack(value, jax.tree.leaves(value)[0].shape[0]) if name == PARAMS else unstack_layers(value)
-        for name, value in params.items()
-    }

@@ -7,7 +7,7 @@ import pytest
 from parity.reference import ids, numbers
 from parity.tiny import tiny
 
-from jaxmodels.layers.stack import unstack_layers
+from jaxmodels.layers.unstack import unstack_layers
 
 T, CAPACITY = 6, 8
 # Lengths 1, 2 and 6 only: each is one compilation.

@@ -105,6 +105,8 @@ class Stack(nn.Module):
         entries = (None,) * count if cache is None else cache.layers
         slices = [params if isinstance(params, tuple) else unstack(params, count)]
         slices += [unstack(arrays, count) for arrays in (per_layer, keys)]
+        if isinstance(x, jax.core.Tracer):
+            body = jax.jit(body)  # one trace for all layers; XLA inlines the calls
         outs = []
         for *inputs, entry in zip(*slices, entries, strict=True):
             x, out = body(x, *inputs, entry)

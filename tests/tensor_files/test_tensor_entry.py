@@ -52,7 +52,7 @@ def test_views_are_read_in_bands_and_no_byte_twice(stored, values, monkeypatch, 
     shape, strides = VIEWS[view]
     requested, fill = [], TensorEntry._fill
     monkeypatch.setattr(
-        TensorEntry, "_fill", lambda *arguments: (requested.append(len(arguments[3])), fill(*arguments))
+        TensorEntry, "_fill", lambda *arguments: (requested.append(len(arguments[2])), fill(*arguments))
     )
     monkeypatch.setattr(entry, "BAND_BYTES", band_bytes)
     tensor = TensorEntry("view", shape, stored.dtype, stored.path, stored.spans, strides)
@@ -61,6 +61,15 @@ def test_views_are_read_in_bands_and_no_byte_twice(stored, values, monkeypatch, 
     assert sum(requested) <= values.nbytes
     if view not in ("windows", "crossed", "repeated"):  # overlapping rows are one band
         assert max(requested) <= band_bytes
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 1000, 4096, 8191])
+def test_pieces_that_several_threads_read_make_the_whole(stored, values, monkeypatch, piece_bytes):
+    monkeypatch.setattr(entry, "PIECE_BYTES", piece_bytes)
+    np.testing.assert_array_equal(stored.read(), values)
+    stored.path.write_bytes(values.tobytes()[:-1])
+    with pytest.raises(TensorFileError, match="in a file that has 8191 bytes now"):
+        stored.read()
 
 
 @pytest.mark.parametrize("lengths", [(8192,), (1, 8191), (100, 0, 3001, 5091), (4096, 4096)])

@@ -7,6 +7,7 @@ import pytest
 from parity.reference import ids, numbers
 from parity.tiny import tiny
 
+from jaxmodels.layers.layer import Layer
 from jaxmodels.layers.unstack import unstack_layers
 
 T, CAPACITY = 6, 8
@@ -75,6 +76,15 @@ def test_parameters_cut_into_layers_give_the_same(plain, run):
     expected = run((2, 2, 2), input_ids=ids((2, T)))[0]
     got = stepper(model, unstack_layers(params))((2, 2, 2), input_ids=ids((2, T)))[0]
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_layers_with_a_cache_are_traced_once(plain, monkeypatch):
+    model, params = plain
+    traced, call = [], Layer.__call__
+    monkeypatch.setattr(Layer, "__call__", lambda *args, **kwargs: (traced.append(args), call(*args, **kwargs))[1])
+    cache = model.init_cache(2, CAPACITY)
+    jax.jit(lambda c: model.apply({"params": params}, ids((2, 2)), cache=c).logits).lower(cache)
+    assert len(cache.layers) == 2 and len(traced) == 1
 
 
 def test_the_cache_that_went_in_is_untouched(plain, run):

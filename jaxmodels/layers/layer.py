@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxmodels.layers.activations import activation
 from jaxmodels.layers.cache import LayerCache
 from jaxmodels.layers.linear import Initializer, Linear, dropout
-from pallas_kernels import Mask
+from pallas_kernels import Mask, platform
 
 
 @jax.tree_util.register_dataclass
@@ -29,12 +29,15 @@ class LayerOutput:
 # Of LED-base's encoder at 16,384 tokens, parts of 8,192 leave 409 MiB of temporary memory in place of 633; smaller ones
 # leave no less.
 LONG = 8192
+# Tokens of all rows that go through at a time on a CPU: what is between stays in the processor's cache, and XLA allocates
+# less of it anew. 8,192 tokens of BERT-base's sizes 0.44 s in place of 0.51, with the gradient 0.78 and 0.80.
+NEAR = 2048
 
 
 class FeedForward(nn.Module):
     """D -> F -> D with an activation between.
 
-    chunk: tokens that go through at a time, so that the [B,T,F] between is never whole (PARITY C5); 0: `LONG`.
+    chunk: tokens that go through at a time, so that the [B,T,F] between is never whole (PARITY C5); 0: `LONG`, or `NEAR`.
     dropout: rate after the activation.
     """
 
@@ -62,10 +65,14 @@ class FeedForward(nn.Module):
         def through(part):
             return down(dropout(self, activation(self.activation)(up(part)), self.dropout))
 
-        split = tuple(nn.logical_to_mesh_axes(("length",))) != (None,)  # its parts lie on different devices already
-        chunk = self.chunk or (length if split else LONG)
-        parts = jnp.split(x, list(range(chunk, length, chunk)), axis=1)
-        return jnp.concatenate([through(part) for part in parts], axis=1)
+        shape, chunk = x.shape, self.chunk or LONG
+        batch_split, length_split = (axis is not None for axis in nn.logical_to_mesh_axes(("batch", "length")))
+        if not self.chunk and length_split:  # its parts lie on different devices already
+            chunk = length
+        elif not self.chunk and not batch_split and platform() == "cpu" and shape[0] * length > NEAR:
+            x, chunk = x.reshape(1, -1, shape[2]), NEAR
+        parts = jnp.split(x, list(range(chunk, x.shape[1], chunk)), axis=1)
+        return jnp.concatenate([through(part) for part in parts], axis=1).reshape(shape)
 
 
 class Layer(nn.Module):

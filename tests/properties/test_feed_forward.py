@@ -8,6 +8,7 @@ import pytest
 
 from jaxmodels.layers import layer
 from jaxmodels.layers.layer import FeedForward
+from pallas_kernels import platform
 
 T, D, F = 10, 8, 24
 INIT = jax.nn.initializers.normal(0.5)
@@ -29,30 +30,41 @@ def between(module, params, x) -> set:
     """Shapes of what the activation takes."""
     jaxpr = jax.make_jaxpr(module.apply)(params, x)
     found = {variable.aval.shape for eqn in jaxpr.jaxpr.eqns for variable in eqn.outvars}
-    return {shape for shape in found if len(shape) == 3 and shape[::2] == (2, F)}
+    return {shape for shape in found if len(shape) == 3 and shape[2] == F}
 
 
-@pytest.mark.parametrize(("most", "lengths"), [(16, {10}), (10, {10}), (5, {5}), (4, {4, 2}), (3, {3, 1})])
-def test_long_rows_go_through_in_parts(module, given, most, lengths, monkeypatch):
-    params, x = given
-    whole = module.apply(params, x)
-    monkeypatch.setattr(layer, "LONG", most)
-    np.testing.assert_allclose(module.apply(params, x), whole, rtol=1e-6, atol=1e-6)
-    assert {shape[1] for shape in between(module, params, x)} == lengths
+def assert_same_values_and_gradients(module, given, monkeypatch, name: str, most: int):
+    """In parts of that length and as a whole."""
 
     def loss(params, x):
         return jnp.sin(module.apply(params, x)).sum()
 
-    in_parts = jax.grad(loss, (0, 1))(params, x)
-    monkeypatch.setattr(layer, "LONG", T)
+    whole, gradients = module.apply(*given), jax.grad(loss, (0, 1))(*given)
+    monkeypatch.setattr(layer, name, most)
+    np.testing.assert_allclose(module.apply(*given), whole, rtol=1e-6, atol=1e-6)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), in_parts, jax.grad(loss, (0, 1))(params, x)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), jax.grad(loss, (0, 1))(*given), gradients
     )
+
+
+@pytest.mark.parametrize(("most", "lengths"), [(16, {10}), (10, {10}), (5, {5}), (4, {4, 2}), (3, {3, 1})])
+def test_long_rows_go_through_in_parts(module, given, most, lengths, monkeypatch):
+    assert_same_values_and_gradients(module, given, monkeypatch, "LONG", most)
+    assert between(module, *given) == {(2, length, F) for length in lengths}
+
+
+@pytest.mark.skipif(platform() != "cpu", reason="tokens of all rows are near to each other on a CPU only")
+@pytest.mark.parametrize(("most", "shapes"), [(20, {(2, 10)}), (16, {(1, 16), (1, 4)}), (5, {(1, 5)})])
+def test_on_a_cpu_tokens_of_all_rows_go_through_in_parts(module, given, most, shapes, monkeypatch):
+    assert_same_values_and_gradients(module, given, monkeypatch, "NEAR", most)
+    assert between(module, *given) == {(*shape, F) for shape in shapes}
+    with nn.logical_axis_rules([("batch", "data")]):  # rows on several devices keep to theirs
+        assert between(module, *given) == {(2, T, F)}
 
 
 def test_rows_that_lie_on_several_devices_stay_whole(module, given, monkeypatch):
     monkeypatch.setattr(layer, "LONG", 4)
     with nn.logical_axis_rules([("length", "data")]):
-        assert {shape[1] for shape in between(module, *given)} == {T}
+        assert between(module, *given) == {(2, T, F)}
     with nn.logical_axis_rules([("length", None), ("batch", "data")]):
-        assert {shape[1] for shape in between(module, *given)} == {4, 2}
+        assert between(module, *given) == {(2, 4, F), (2, 2, F)}

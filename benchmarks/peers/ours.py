@@ -135,9 +135,9 @@ def compile_step(folder: str, config: dict, ids: list[list[int]], unroll: bool) 
     return Job(run, values=lambda lowered: [], facts=lambda lowered: {"program KiB": len(lowered.as_text()) / 1024})
 
 
-def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
+def encode(folder: str, texts: list[list[int]], rows: int, multiple: int = 32) -> Job:
     model, params = jm.load(folder)
-    plan = jm.length_batches([len(text) for text in texts], rows)
+    plan = jm.length_batches([len(text) for text in texts], rows, multiple=multiple)
     batches = [padded(texts, places, width) for places, width in plan]
     forward = jax.jit(lambda params, ids, mask: model.apply({"params": params}, ids, attention_mask=mask).pooler_output)
 

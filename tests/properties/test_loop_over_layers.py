@@ -49,7 +49,7 @@ def lowered(n_layer, **choices) -> str:
 def test_scanned_program_does_not_grow_with_the_layers(remat):
     few, many = (len(lowered(n, remat=remat)) for n in (2, 16))
     assert many < 1.02 * few  # "16x" is a character longer than "2x"
-    assert len(lowered(16, unroll=True)) > 3 * many
+    assert len(lowered(16, unroll=True)) > 1.5 * len(lowered(2, unroll=True))
 
 
 def test_C10_rematerialised_program_computes_the_forward_pass_twice():

@@ -56,7 +56,7 @@ def test_A20_buckets_are_the_reference_s(bidirectional, log, monkeypatch):
     is not on every processor."""
     monkeypatch.setattr(torch, "log", log)
     relative = np.arange(-1100, 1101)
-    for count in (4, 5, 7, 8, 9, 16, 19, 32, 64) + ((36, 72) if log is rounded_log else ()):
+    for count in (4, 5, 7, 8, 9, 16, 19, 32, 64, *((36, 72) if log is rounded_log else ())):
         for most in (4, 10, 16, 20, 50, 64, 100, 128, 1000):
             if most > count // 2:
                 got = buckets_of(relative, bidirectional=bidirectional, buckets=count, max_distance=most)

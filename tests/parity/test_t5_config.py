@@ -52,8 +52,8 @@ def rounded_log(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("log", [torch.log, rounded_log], ids=["torch", "rounded"])
 @pytest.mark.parametrize("bidirectional", [True, False], ids=["both sides", "causal"])
 def test_A20_buckets_are_the_reference_s(bidirectional, log, monkeypatch):
-    """With 9 and 19 buckets a logarithm in float64 differs, with 36 and 72 one that is not rounded correctly; torch's is
-    not on every processor."""
+    """With 9 and 19 buckets a logarithm in float64 differs, with 36 and 72 one that is not rounded correctly: so
+    is torch's on some processors."""
     monkeypatch.setattr(torch, "log", log)
     relative = np.arange(-1100, 1101)
     for count in (4, 5, 7, 8, 9, 16, 19, 32, 64, *((36, 72) if log is rounded_log else ())):

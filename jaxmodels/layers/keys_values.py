@@ -68,25 +68,9 @@ class KeyValue:
     def write(self, key: jax.Array, value: jax.Array, start: jax.Array) -> Self:
         """Puts [B,T,H,K] at slots start..start+T-1: a write the size of the new tokens, not of the cache."""
         new = self.another(key, value)
-        key_axis, value_axis = (1, 1) if self.by_token else (3, 2)
-
-        def put(old, new, axis):
-            return None if old is None else jax.lax.dynamic_update_slice_in_dim(old, new, start, axis)
-
-        def written(old: Self) -> Self:
-            return dataclasses.replace(
-                old,
-                key=put(old.key, new.key, key_axis),
-                value=put(old.value, new.value, value_axis),
-                key_scale=put(old.key_scale, new.key_scale, 2),
-                value_scale=put(old.value_scale, new.value_scale, 2),
-            )
-
-        if len(key) == 1 and not self.by_token and platform() == "cpu":
-            # For one text XLA writes twice, for the product and for what is kept, and copies the cache four times for
-            # it, a tenth of a step of GPT-2 small. It does not look into a loop, here of one turn that it cannot count.
-            return jax.lax.fori_loop(0, jnp.minimum(start, 0) + 1, lambda _, old: written(old), self)
-        return written(self)
+        inside = isinstance(self.key, jax.core.Tracer) or isinstance(start, jax.core.Tracer)
+        alone = len(key) == 1 and not self.by_token and platform() == "cpu"
+        return _written_apart(self, new, start) if inside and alone else _written(self, new, start)
 
     def attend(self, query: jax.Array, **options):
         """`pallas_kernels.attention` of queries [B,T,H,K] over all slots, with its options and results."""
@@ -97,6 +81,38 @@ class KeyValue:
     @property
     def _stored(self) -> Stored:
         return Stored(self.key, self.value, self.key_scale, self.value_scale)
+
+
+def _written(old: KeyValue, new: KeyValue, start: jax.Array) -> KeyValue:
+    key_axis, value_axis = (1, 1) if old.by_token else (3, 2)
+
+    def put(name: str, axis: int):
+        kept = getattr(old, name)
+        return None if kept is None else jax.lax.dynamic_update_slice_in_dim(kept, getattr(new, name), start, axis)
+
+    return dataclasses.replace(
+        old,
+        key=put("key", key_axis),
+        value=put("value", value_axis),
+        key_scale=put("key_scale", 2),
+        value_scale=put("value_scale", 2),
+    )
+
+
+@jax.custom_jvp
+def _written_apart(old: KeyValue, new: KeyValue, start: jax.Array) -> KeyValue:
+    """The same, where XLA cannot merge it with what reads it.
+
+    For one text XLA's CPU compiler writes twice, for the product and for what is kept, and copies the whole cache four
+    times at every token for that, a tenth of a step of GPT-2 small. It does not look into a loop, here of one turn that
+    it cannot count. (Such a loop has no gradient of its own.)
+    """
+    return jax.lax.fori_loop(0, jnp.minimum(start, 0) + 1, lambda _, kept: _written(kept, new, start), old)
+
+
+@_written_apart.defjvp
+def _written_apart_jvp(primals, tangents):
+    return _written_apart(*primals), jax.jvp(_written, primals, tangents)[1]
 
 
 def check_kept_dtype(dtype) -> None:

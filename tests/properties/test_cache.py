@@ -78,6 +78,28 @@ def test_parameters_cut_into_layers_give_the_same(plain, run):
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int8])
+def test_gradients_pass_through_the_cache(plain, rows, dtype):
+    """Of tokens in the cache: in float32 those of one pass, in int8 as far as they can."""
+    model, params = plain
+    x = jax.random.normal(jax.random.key(0), (rows, T, model.config.n_embd))
+
+    def in_chunks(x):
+        cache = model.init_cache(rows, CAPACITY, dtype=dtype)
+        cache = model.apply({"params": params}, inputs_embeds=x[:, :-1], cache=cache).cache
+        return jnp.sin(model.apply({"params": params}, inputs_embeds=x[:, -1:], cache=cache).logits).sum()
+
+    def at_once(x):
+        return jnp.sin(model.apply({"params": params}, inputs_embeds=x).logits[:, -1]).sum()
+
+    got = jax.jit(jax.grad(in_chunks))(x)
+    assert jnp.isfinite(got).all()
+    if dtype == jnp.float32:
+        np.testing.assert_allclose(got, jax.jit(jax.grad(at_once))(x), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(jax.grad(in_chunks)(x), got, rtol=1e-4, atol=1e-5)
+
+
 def test_layers_with_a_cache_are_traced_once(plain, monkeypatch):
     model, params = plain
     traced, call = [], Layer.__call__

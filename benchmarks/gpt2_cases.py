@@ -105,6 +105,18 @@ def startup_warm(scale: Scale, folder: Path) -> Case:
     )
 
 
+def compile_train(scale: Scale, folder: Path) -> Case:
+    arguments = {"config": {**scale.model, **CONFIG}, "ids": random_ids(scale.model, 2, scale.train)}
+    return Case(
+        "compile_train",
+        f"Tracing, lowering and compiling the training step, 2 x {scale.train}, in a fresh process",
+        peers(["ours", "hf-flax"], "compile_step", folder, **arguments),
+        rounds=3,
+        fresh=True,
+        goals={"hf-flax": 3.0},
+    )
+
+
 def compile_growth(scale: Scale, folder: Path) -> Case:
     def participant(layers: int, unroll: bool) -> Participant:
         config = {**scale.model, **CONFIG, "n_layer": layers}
@@ -131,6 +143,7 @@ CASES: dict[str, CaseMaker] = {
     "load": load,
     "startup_cold": startup_cold,
     "startup_warm": startup_warm,
+    "compile_train": compile_train,
     "compile_growth": compile_growth,
 }
 

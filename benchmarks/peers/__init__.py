@@ -7,6 +7,8 @@ decode(folder, ids, new, beams=1): greedy continuation of every row of `ids` by 
 decode_mixed(folder, texts, new): the same for `texts` (ids) of different lengths; values: the new tokens [B,new].
 prefill(folder, ids): logits of the last position; values [B,V].
 train(folder, ids): one step of next-token loss and AdamW(1e-4, weight_decay=0.01); value: the loss before the update.
+compile_step(folder, config, ids): that step for a model of `config`, traced, lowered and compiled without parameters;
+    `folder` is not read; no values.
 encode(folder, texts, rows): a vector for every text of `texts` (ids), `rows` at a time; values: the vectors in order.
 long_encode(folder, ids): LED's encoder, the first token global; values: some of its states.
 long_decode(folder, ids, new): what that was is decoded by `new` tokens; values: the sequences [B,1+new].

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from safetensors.numpy import load_file, save_file
-from transformers import FlaxBertModel, FlaxGPT2LMHeadModel, FlaxRobertaPreLayerNormForMaskedLM
+from transformers import FlaxBertModel, FlaxGPT2LMHeadModel, FlaxRobertaPreLayerNormForMaskedLM, GPT2Config
 
 from benchmarks.peers import Job, as_they_come, in_order, some_logits, total
 
@@ -42,8 +42,37 @@ def prefill(folder: str, ids: list[list[int]]) -> Job:
 def train(folder: str, ids: list[list[int]]) -> Job:
     model, params = _load(folder)
     batch = jnp.array(ids, jnp.int32)
-    optimizer = optax.adamw(1e-4, weight_decay=0.01)
+    optimizer = _optimizer()
+    step, state = _step(model, optimizer), jax.jit(optimizer.init)(params)
 
+    def run():
+        nonlocal params, state
+        params, state, value = jax.block_until_ready(step(params, state, batch))
+        return value
+
+    return Job(run)
+
+
+def compile_step(folder: str, config: dict, ids: list[list[int]]) -> Job:
+    """Traces, lowers and compiles a training step without any parameters; `folder` is not read."""
+    model = FlaxGPT2LMHeadModel(GPT2Config(**config), _do_init=False)
+    params, batch = model.params_shape_tree, jax.ShapeDtypeStruct(np.shape(ids), jnp.int32)
+    optimizer = _optimizer()
+    state = jax.eval_shape(optimizer.init, params)
+
+    def run():
+        lowered = _step(model, optimizer).lower(params, state, batch)
+        lowered.compile()
+        return lowered
+
+    return Job(run, values=lambda lowered: [], facts=lambda lowered: {"program KiB": len(lowered.as_text()) / 1024})
+
+
+def _optimizer() -> optax.GradientTransformation:
+    return optax.adamw(1e-4, weight_decay=0.01)
+
+
+def _step(model: FlaxGPT2LMHeadModel, optimizer: optax.GradientTransformation):
     def loss(params, batch):
         logits = model(batch, params=params).logits[:, :-1]
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]).mean()
@@ -54,14 +83,7 @@ def train(folder: str, ids: list[list[int]]) -> Job:
         updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, value
 
-    state = jax.jit(optimizer.init)(params)
-
-    def run():
-        nonlocal params, state
-        params, state, value = jax.block_until_ready(step(params, state, batch))
-        return value
-
-    return Job(run)
+    return step
 
 
 def encode(folder: str, texts: list[list[int]], rows: int) -> Job:

@@ -120,7 +120,7 @@ def load(folder: str) -> Job:
     return Job(run)
 
 
-def compile_step(folder: str, config: dict, ids: list[list[int]], unroll: bool) -> Job:
+def compile_step(folder: str, config: dict, ids: list[list[int]], unroll: bool = False) -> Job:
     """Traces, lowers and compiles a training step without any parameters; `folder` is not read."""
     model = jm.GPT2LMHeadModel(jm.GPT2Config(**config), unroll=unroll)
     batch = dict.fromkeys(("input_ids", "labels"), jax.ShapeDtypeStruct(np.shape(ids), jnp.int32))

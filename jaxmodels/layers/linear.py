@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.products import TURNED, product, turned_product
+from jaxmodels.layers.products import TURNED, product, tokens_together, turned_product
 
 Initializer = Callable[..., jax.Array]
 
@@ -57,9 +57,13 @@ class Linear(nn.Module):
         return tuple(apply(kernels[i], None if bias is None else bias[i]) for i in range(len(kernels)))
 
 
+# For its gradient it keeps what it was given, and nothing from in between.
+_LayerNorm = nn.remat(nn.LayerNorm, prevent_cse=False)
+
+
 def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name: str | None = None) -> nn.LayerNorm:
     """LayerNorm over the model width with float32 statistics and the two-pass variance of the reference."""
-    return nn.LayerNorm(
+    return _LayerNorm(
         epsilon=epsilon,
         dtype=dtype,
         param_dtype=param_dtype,
@@ -101,9 +105,10 @@ class Embedding(nn.Module):
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Logits [..., size] in float32 of hidden states x [..., D] against every row."""
-        table = self.embedding.astype(self.dtype)
-        dims = (((x.ndim - 1,), (1,)), ((), ()))
-        return jax.lax.dot_general(x.astype(self.dtype), table, dims, preferred_element_type=jnp.float32)
+        table, states = self.embedding.astype(self.dtype), tokens_together(x.astype(self.dtype), x.ndim - 1)
+        dims = (((states.ndim - 1,), (1,)), ((), ()))
+        logits = jax.lax.dot_general(states, table, dims, preferred_element_type=jnp.float32)
+        return logits.reshape(*x.shape[:-1], self.size)
 
 
 def _without_row(init: Initializer, row: int) -> Initializer:

@@ -3,12 +3,15 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+# As `layer_norm`.
+_RMSNorm = nn.remat(nn.RMSNorm, prevent_cse=False)
+
 
 def rms_norm(
     epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, first: float = 1.0, name: str | None = None
 ) -> nn.RMSNorm:
     """RMSNorm over the model width with float32 statistics; `first` is the scale that training starts from."""
-    return nn.RMSNorm(
+    return _RMSNorm(
         epsilon=epsilon,
         dtype=dtype,
         param_dtype=param_dtype,

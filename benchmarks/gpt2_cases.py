@@ -69,7 +69,8 @@ def load(scale: Scale, folder: Path) -> Case:
     largest = 4 * work.embedding_sizes(scale.model)[0] / 2**20
     return Case(
         "load",
-        f"Safetensors of {gigabytes * 1e3:.0f} MB to parameters, and their sum; fresh processes, without imports",
+        f"Safetensors of {gigabytes * 1e3:.0f} MB to parameters, and their sum; fresh processes, without imports, "
+        "in memory that the machine has",
         peers(["ours", "hf-torch-sdpa", "hf-flax"], "load", folder / "gpt2"),
         rate=rate,
         machine=machine(rate, scale),

@@ -18,7 +18,8 @@ documents_answer(folder, cls, ids, doc_scores, new, beams): RAG's answers by tha
 masked_lm(folder, ids): logits of every position; values: some of them.
 search(folder, rows, width, queries, k): the k largest inner products of random queries with random rows, and which
     rows they are; `folder` is not read; values: the inner products [queries,k].
-load(folder): parameters from the file, and the sum over all of them, so that pages that were only mapped are read too.
+load(folder): parameters from the file, and the sum over all of them, so that pages that were only mapped are read too;
+    with memory that the machine has (`memory.provide`).
 """
 
 import dataclasses

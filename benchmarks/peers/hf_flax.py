@@ -12,6 +12,7 @@ import optax
 from safetensors.numpy import load_file, save_file
 from transformers import FlaxBertModel, FlaxGPT2LMHeadModel, FlaxRobertaPreLayerNormForMaskedLM, GPT2Config
 
+from benchmarks.memory import provide
 from benchmarks.peers import Job, as_they_come, in_order, some_logits, total
 
 
@@ -122,6 +123,7 @@ def _write_bert(dpr: Path, bert: Path) -> None:
 
 def load(folder: str) -> Job:
     jax.devices()  # starts the backend, as an import would
+    provide()
 
     def run():
         model = FlaxGPT2LMHeadModel.from_pretrained(folder)

@@ -11,6 +11,7 @@ from transformers import (
     RobertaPreLayerNormForMaskedLM,
 )
 
+from benchmarks.memory import provide
 from benchmarks.peers import Job, as_they_come, as_values, in_order, padded_left, some_logits, some_states, total
 
 
@@ -147,6 +148,8 @@ def masked_lm(folder: str, ids: list[list[int]]) -> Job:
 
 
 def load(folder: str) -> Job:
+    provide()
+
     def run():
         model = GPT2LMHeadModel.from_pretrained(folder)
         return total(parameter.detach().numpy() for parameter in model.parameters())

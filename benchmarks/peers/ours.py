@@ -10,6 +10,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxmodels as jm
+from benchmarks.memory import provide
 from benchmarks.peers import (
     Job,
     as_values,
@@ -112,6 +113,7 @@ def train(folder: str, ids: list[list[int]]) -> Job:
 
 def load(folder: str) -> Job:
     jax.devices()  # starts the backend, as an import would
+    provide()
 
     def run():
         _, params = jm.load(folder)

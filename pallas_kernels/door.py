@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from pallas_kernels import blocked, reference
 from pallas_kernels.bias import Bias
 from pallas_kernels.choice import Call, choose
+from pallas_kernels.devices import platform
 from pallas_kernels.dropout import Dropout, words_of_heads
 from pallas_kernels.mask import Mask
+from pallas_kernels.rows import some_at_a_time
 from pallas_kernels.shards import Split, attention_specs, on_each_shard
 
 
@@ -32,11 +34,12 @@ def attention(
     bias: one, or several in a tuple; they add up.
     scale: None for K**-0.5, a float, or a traced scalar.
     dropout: None, or a `Dropout`; the mask is the same in every implementation.
-    implementation: "xla" holds all [B, H, T, S] scores, "xla_blocked" a block of queries at a time, in the gradient
-        too. "pallas_tpu" and "pallas_gpu" are the kernel that takes the call, and "pallas" that of the platform: of the
-        mesh in context, which may be of devices that are not here, or else of this process. "cudnn" is NVIDIA's, for
-        bfloat16 and float16 without padding, window, bias or dropout. "auto" picks by platform, size and mask, and says
-        once why it did not take a kernel. A named implementation never falls back to another.
+    implementation: "xla" holds all [B, H, T, S] scores (on a CPU of some examples at a time), "xla_blocked" those of a
+        block of queries, in the gradient too. "pallas_tpu" and "pallas_gpu" are the kernel that takes the call, and
+        "pallas" that of the platform: of the mesh in context, which may be of devices that are not here, or else of
+        this process. "cudnn" is NVIDIA's, for bfloat16 and float16 without padding, window, bias or dropout. "auto"
+        picks by platform, size and mask, and says once why it did not take a kernel. A named implementation never falls
+        back to another.
     split: where a mesh is in context (`jax.set_mesh`), the axes over which examples and heads are split; a kernel then
         runs on every shard. XLA's implementations need no such word.
 
@@ -62,6 +65,13 @@ def attention(
         )
     if chosen == "xla_blocked":
         return blocked.attend(q, k, v, **arguments)
+    # Not where rules put examples on several devices, nor with dropout, whose hash counts them from the first.
+    if platform() == "cpu" and split is None and seed is None and not return_weights:
+
+        def attend(q, k, v, mask, biases):
+            return reference.attend(q, k, v, **{**arguments, "mask": mask, "biases": biases})[0]
+
+        return some_at_a_time(attend, q, k, v, mask, biases)
     out, weights = reference.attend(q, k, v, **arguments)
     return (out, weights.astype(q.dtype)) if return_weights else out
 

@@ -79,6 +79,20 @@ def test_token_types(base):
     agree(base, input_ids=tokens((2, 6)), token_type_ids=np.array([[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 0, 2]]))
 
 
+def test_R3_each_part_of_a_layer_reads_what_its_norm_gives(base):
+    """Where the norms of the layers give one value for all tokens, a layer adds the same to each of them."""
+
+    def alike(path, leaf):
+        names = [key.key for key in path]
+        return leaf * 0 if names[-2:] in (["attention_norm", "scale"], ["feed_forward_norm", "scale"]) else leaf
+
+    params = jax.tree_util.tree_map_with_path(alike, base.params)
+    states = base.model.apply({"params": params}, tokens((2, 6)), output_hidden_states=True).hidden_states
+    added = np.diff(states, axis=0)
+    np.testing.assert_allclose(added, np.broadcast_to(added[:, :1, :1], added.shape), atol=1e-5)
+    assert np.abs(added).max() > 0.1 and np.ptp(states, axis=2).max() > 0.1
+
+
 def test_R4_last_hidden_states_are_before_the_final_norm(base):
     out = ours(base, input_ids=tokens((2, 6)), output_hidden_states=True)
     compare(out, theirs(base, input_ids=tokens((2, 6)), output_hidden_states=True))

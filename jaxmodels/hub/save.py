@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from safetensors.numpy import save_file
 
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import TEXT_IDS, thaw
@@ -17,6 +16,7 @@ from jaxmodels.convert import WeightsError, export
 from jaxmodels.hub.load import kept_heads
 from jaxmodels.parameters import abstract, flatten
 from jaxmodels.tensor_files.commit import staged
+from jaxmodels.tensor_files.write import write_tensors
 
 # What an earlier save into the same folder may have left, and a later load would read.
 _STALE = (
@@ -87,7 +87,7 @@ def _write_shards(staging: Path, tensors: Iterable[tuple[str, np.ndarray]], limi
 
     def flush():
         path = staging / f"shard-{count}"
-        save_file(shard, path, metadata={"format": "pt"})
+        write_tensors(path, shard, metadata={"format": "pt"})
         return path, {name: tensor.nbytes for name, tensor in shard.items()}
 
     for name, tensor in tensors:

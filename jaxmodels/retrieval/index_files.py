@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from jaxmodels.retrieval.manifest import BUILD_AGAIN, MANIFEST, Manifest, Shard, digest
 from jaxmodels.retrieval.rows import Stored
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
 from jaxmodels.tensor_files.commit import finish_save, staged
 from jaxmodels.tensor_files.errors import brief
+from jaxmodels.tensor_files.write import write_tensors
 
 SHARD_BYTES = 2**29
 # What an earlier index may have left in a folder.
@@ -112,7 +112,7 @@ def write_index(
 def write_shard(path: Path, part: Stored) -> None:
     """One shard of stored rows, as a file."""
     values, scales = part
-    save_file({"embeddings": values} | ({} if scales is None else {"scales": scales}), path)
+    write_tensors(path, {"embeddings": values} | ({} if scales is None else {"scales": scales}))
 
 
 def join_shards(folder: Path, paths: Sequence[Path], fingerprint: str | None) -> None:

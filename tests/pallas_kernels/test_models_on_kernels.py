@@ -40,6 +40,39 @@ def run(name: str, implementation: str, **config):
         return value(params)
 
 
+def agree(expected, got):
+    """Of what is compared (value and outputs) and of the gradients."""
+    for a, b in zip(jax.tree.leaves(expected[0]), jax.tree.leaves(got[0]), strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=2e-5)
+    for (path, a), b in zip(flatten(expected[1]).items(), flatten(got[1]).values(), strict=True):
+        np.testing.assert_allclose(b, a, atol=2e-5 * max(1.0, float(np.abs(a).max())), err_msg=path)
+
+
+@pytest.mark.slow
+def test_bert_is_that_of_the_xla_path():
+    """DPR's reader, whose outputs are logits alone."""
+    inputs = {name: rows("DPRReader")[name] for name in ("input_ids", "attention_mask")}
+
+    def run(implementation: str):
+        model, params = tiny("DPRReader", choices={"attention": implementation})
+
+        @jax.jit
+        def value(params):
+            def loss(params):
+                out = model.apply({"params": params}, **inputs, rngs={"dropout": jax.random.key(3)})
+                logits = (out.start_logits, out.end_logits, out.relevance_logits)
+                # Behind a row's end a kernel's queries give what they give.
+                kept = (*(x[inputs["attention_mask"] > 0] for x in logits[:2]), logits[2])
+                return sum((x**2).sum() for x in kept), kept
+
+            return jax.value_and_grad(loss, has_aux=True)(params)
+
+        with evaluated():
+            return value(params)
+
+    agree(run("xla"), run("pallas_tpu"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "config"),
@@ -55,10 +88,7 @@ def run(name: str, implementation: str, **config):
 )
 def test_loss_logits_and_gradients_are_those_of_the_xla_path(name, config):
     expected, got = (run(name, implementation, **config) for implementation in ("xla", "pallas_tpu"))
-    for a, b in zip(jax.tree.leaves(expected[0]), jax.tree.leaves(got[0]), strict=True):
-        np.testing.assert_allclose(b, a, rtol=2e-5, atol=2e-5)
-    for (path, a), b in zip(flatten(expected[1]).items(), flatten(got[1]).values(), strict=True):
-        np.testing.assert_allclose(b, a, atol=2e-5 * max(1.0, float(np.abs(a).max())), err_msg=path)
+    agree(expected, got)
 
 
 def test_a_cache_is_filled_and_read():

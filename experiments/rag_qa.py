@@ -54,6 +54,7 @@ class Experiment:
     """One run: a config, its data, and the models on their mesh."""
 
     def __init__(self, config: FrozenConfigDict, folder: Path):
+        config = start.unpacked(config, folder)
         self.config, self.folder = config, folder
         self.data: Data = prepare(config, folder)
         self.here = placement(config)

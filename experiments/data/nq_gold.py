@@ -10,6 +10,7 @@ def read(file: Path) -> Collection:
     """All passages of the file, each once; a question is grouped by the article of its passage.
 
     A line is {"question": "...", "answers": ["...", ...], "title": "...", "passage": "..."}; other keys are not read.
+    Answers that are blank are none: the real file has such lines.
 
     Raises:
       ValueError: a line is not of this form; says which.
@@ -24,8 +25,9 @@ def read(file: Path) -> Collection:
                 raise ValueError(f"{place}: not JSON: {error}") from None
             text, title = (part(entry, name, str, place) for name in ("question", "title"))
             answers = part(entry, "answers", list, place)
-            if not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
+            if not answers or not all(isinstance(answer, str) for answer in answers):
                 raise ValueError(f"{place}: 'answers' is a list of texts, at least one; got {answers!r:.60}")
             passage = found.place(Passage(title, part(entry, "passage", str, place)))
-            found.questions.append(Question(title, text, tuple(dict.fromkeys(answers)), (passage,)))
+            given = tuple(dict.fromkeys(answer for answer in answers if answer.strip()))
+            found.questions.append(Question(title, text, given, (passage,)))
     return found

@@ -75,6 +75,9 @@ def test_natural_questions_are_read_with_their_passages(data_dir, tmp_path):
     first = found.questions[0]
     assert first.text == "who got the first nobel prize in physics" and "Wilhelm Conrad Röntgen" in first.answers
     assert found.passages[first.positives[0]].title == "List of Nobel laureates in Physics" == first.group
+    found = nq_gold.read(data_dir / "qa/nq_gold/train.jsonl")
+    assert len(found.questions) == 7167 and len(found.passages) == 6854
+    assert sum(not question.answers for question in found.questions) == 20, "blank in the file"
     file = tmp_path / "bad.jsonl"
     for line, message in (
         ("{", "line 1: not JSON"),

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from jaxmodels.retrieval import DenseIndex, index_files
 from jaxmodels.sharding import make_mesh
 from jaxmodels.tensor_files import TensorFileError
+from jaxmodels.tensor_files.write import write_tensors
 
 ROWS = normal(1000, 16)
 
@@ -75,13 +76,13 @@ def test_a_save_that_fails_leaves_the_old_index_and_nothing_else(tmp_path, monke
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     written = []
 
-    def full_disk(tensors, path):
+    def full_disk(path, tensors):
         if len(written) == 2:
             raise OSError("no space left on device")
         written.append(path)
-        save_file(tensors, path)
+        write_tensors(path, tensors)
 
-    monkeypatch.setattr(index_files, "save_file", full_disk)
+    monkeypatch.setattr(index_files, "write_tensors", full_disk)
     with pytest.raises(OSError, match="no space"):
         saved(tmp_path, rows=ROWS + 1)
     assert len(written) == 2

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     start = "package:traceforge-title-model"
     config.generator = ConfigDict({"start": start, "vocab_size": 6000, "model": ConfigDict()})
     # Tokens. passage: of the encoders; context: passage and question together, of the generator. The question is the
-    # context's end, and is lost where a passage fills it: here to one in twelve.
+    # context's end, and is lost where a passage fills it: here to one in fourteen with its own passage.
     config.lengths = ConfigDict({"question": 32, "passage": 128, "context": 320, "answer": 16})
     config.marginal = "token"  # or "sequence": which of RAG's two likelihoods
     config.n_docs = 4

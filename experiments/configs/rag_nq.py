@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
     config = rag_squad.get_config()
     config.data.update({"kind": "nq", "path": "../shared/data/qa/nq_gold/train.jsonl"})
     config.reader.steps = 80
-    # All passages take as long to encode as fifteen steps.
+    # Encoding all passages takes minutes: they are encoded at the beginning only.
     config.joint.steps = config.joint.refresh_every = 40
     config.test_questions = 200
     return config

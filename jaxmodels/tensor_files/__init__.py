@@ -1,6 +1,6 @@
 """Readers of checkpoint files: safetensors, torch's .bin and .pt (without torch), Flax's msgpack.
 
-Opening a file reads its directory; each tensor is then read by itself, straight into place.
+Opening a file reads its directory; each tensor is then read by itself, straight into place. `write` writes safetensors.
 """
 
 from .entry import TensorEntry

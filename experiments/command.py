@@ -1,5 +1,6 @@
 """The command line that the experiments share: --config, --workdir, --fresh."""
 
+import contextlib
 import functools
 import json
 import time
@@ -60,14 +61,14 @@ def start(
             jax.distributed.initialize()
         name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         folder = Path(workdir.value or Path("runs") / name)
-        if jax.process_index() == 0:
-            open_workdir(folder, config, fresh.value)
-        multihost_utils.sync_global_devices("workdir")
-        try:
-            result = run(config, folder)
-        except KeyboardInterrupt:
-            raise SystemExit("\nstopped; the same command goes on from the last checkpoint") from None
-        if jax.process_index() == 0:
-            show(result, config, folder)
+        first = jax.process_index() == 0
+        with open_workdir(folder, config, fresh.value) if first else contextlib.nullcontext():
+            multihost_utils.sync_global_devices("workdir")
+            try:
+                result = run(config, folder)
+            except KeyboardInterrupt:
+                raise SystemExit("\nstopped; the same command goes on from the last checkpoint") from None
+            if first:
+                show(result, config, folder)
 
     app.run(main)

@@ -1,6 +1,8 @@
 """The metrics log and the run's folder: what a killed run leaves, and what the next one makes of it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -64,27 +66,34 @@ def config():
     return ConfigDict({"steps": 10, "optimizer": {"rate": 0.1}, "sample": {"prompts": ("a", "b")}, "log_every": 5})
 
 
+def opened(folder, config, fresh=False):
+    """What a start of a run does with its folder before anything else."""
+    with open_workdir(folder, FrozenConfigDict(config), fresh):
+        pass
+
+
 def test_a_folder_belongs_to_one_config(tmp_path, config):
     folder = tmp_path / "run"
-    open_workdir(folder, FrozenConfigDict(config), fresh=False)
-    open_workdir(folder, FrozenConfigDict(config), fresh=False)
+    opened(folder, config)
+    opened(folder, config)
     config.optimizer.rate = 0.2
     with pytest.raises(ValueError, match=r"another config: optimizer\.rate was 0\.1 and is 0\.2\. Use .*--fresh"):
-        open_workdir(folder, FrozenConfigDict(config), fresh=False)
+        opened(folder, config)
 
 
 def test_what_does_not_change_the_run_may_change(tmp_path, config):
-    open_workdir(tmp_path / "run", FrozenConfigDict(config), fresh=False)
+    opened(tmp_path / "run", config)
     config.sample.prompts, config.log_every = ("c",), 1
-    open_workdir(tmp_path / "run", FrozenConfigDict(config), fresh=False)
+    opened(tmp_path / "run", config)
 
 
 def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path, config):
     folder = tmp_path / "run"
-    open_workdir(folder, FrozenConfigDict(config), fresh=False)
-    (folder / "checkpoint").write_text("old")
+    opened(folder, config)
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint" / "weights").write_text("old")
     config.steps = 20
-    open_workdir(folder, FrozenConfigDict(config), fresh=True)
+    opened(folder, config, fresh=True)
     assert not (folder / "checkpoint").exists()
     assert json.loads((folder / "config.json").read_text())["steps"] == 20
 
@@ -93,5 +102,31 @@ def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path, config):
     (photos / "me.jpg").write_text("precious")
     for fresh in (False, True):
         with pytest.raises(ValueError, match="is not empty and holds no run"):
-            open_workdir(photos, FrozenConfigDict(config), fresh=fresh)
-    assert (photos / "me.jpg").exists()
+            opened(photos, config, fresh)
+    assert [path.name for path in photos.iterdir()] == ["me.jpg"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ml_collections import FrozenConfigDict
+from experiments.workdir import open_workdir
+
+with open_workdir(Path(sys.argv[1]), FrozenConfigDict({"steps": 10}), fresh=False):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_process_at_a_time_works_in_a_folder_and_a_killed_one_leaves_it_free(tmp_path):
+    config = {"steps": 10}
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            for fresh in (False, True):
+                with pytest.raises(ValueError, match="another process works in .*choose another --workdir"):
+                    opened(tmp_path, config, fresh)
+            assert json.loads((tmp_path / "config.json").read_text()) == config
+        finally:
+            other.kill()
+    opened(tmp_path, config)

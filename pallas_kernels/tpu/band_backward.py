@@ -1,12 +1,4 @@
-"""The gradient of `band_forward` in one pass over the blocks of queries: five products a tile, nothing formed twice.
-
-With P = exp2(scores - top), i = 1/sum and delta = sum over the width of do * o (both per query):
-
-    dv = (i do) P'        dP = v'(i do)        dS = P * (dP - i delta)
-    dq = ln2 * k dS       dk = ln2 * q dS'
-
-The normalisation is folded into `do`, which is K rows and not a tile. Under dropout P in the first product and dP in
-the third keep what the forward pass kept, and `do` carries 1 / (1 - rate).
+"""The gradient of `band_forward` in one pass over the blocks of queries: a tile's part of it is in `gradient`.
 
 A block of keys is met by the queries of `before + 1 + after` steps, one after the other. Its dk and dv add up in
 float32 in one slot of a ring; the step in which no later query sees it writes it out and clears the slot for the block
@@ -14,7 +6,6 @@ that comes into sight next. So dk and dv trail behind by `before` blocks, and th
 the global keys add up over all steps of a head.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -39,8 +30,9 @@ from pallas_kernels.tpu.band_plan import (
     this_step,
     with_ones,
 )
+from pallas_kernels.tpu.gradient import Row, add_tile, row_of
 from pallas_kernels.tpu.stagger import staggered
-from pallas_kernels.tpu.tiles import keys_by_queries, parameters, width_by_keys, width_by_queries
+from pallas_kernels.tpu.tiles import keys_by_queries, parameters
 
 
 def backward(plan: Plan, x: Operands, global_k, global_v, o, statistics, do) -> dict[str, jax.Array]:
@@ -108,43 +100,22 @@ def _slot(step: Step, view: int):
     return jax.lax.rem(step.block + step.plan.before + view, len(step.plan.views))
 
 
-@dataclass
-class _Row:
-    """The queries of a row of tiles. ones: q `with_ones`. do: times i. delta: times i. dq: the sum so far."""
-
-    mine: slice
-    q: jax.Array
-    ones: jax.Array
-    do: jax.Array
-    top: jax.Array
-    delta: jax.Array
-    dq: jax.Array | float = 0.0
-
-
-def _row(step: Step, tile: Tile) -> _Row:
-    refs, mine = step.refs, slice(tile.t0, tile.t0 + tile.queries)
-    q, do = refs["q"][:, mine], refs["do"][:, mine]
-    top, inverse = refs["statistics"][:1, mine], refs["statistics"][1:, mine]
-    do_f32 = do.astype(jnp.float32)
-    delta = (do_f32 * refs["o"][:, mine].astype(jnp.float32)).sum(axis=0, keepdims=True) * inverse
-    do = (do_f32 * (inverse / (1.0 - step.plan.rate))).astype(do.dtype)
-    return _Row(mine, q, with_ones(q), do, top, delta)
-
-
 def _jobs(step: Step, tiles: list[Tile]):
     """One job for each tile of a row, the one of the global keys first."""
-    row = _row(step, tiles[0])
+    mine = slice(tiles[0].t0, tiles[0].t0 + tiles[0].queries)
+    row = row_of(step.refs, (), mine, step.plan.rate)
+    queries = with_ones(row.q)
     if "global_k" in step.refs:
-        yield _global_job(step, row, tiles[0])
+        yield _global_job(step, row, queries, tiles[0])
     for tile in tiles:
-        yield _job(step, row, tile, tile is tiles[-1])
+        yield _job(step, row, queries, tile, tile is tiles[-1])
 
 
-def _job(step: Step, row: _Row, tile: Tile, last: bool):
+def _job(step: Step, row: Row, queries, tile: Tile, last: bool):
     refs, k, v = step.refs, keys_of(step, "k", tile), keys_of(step, "v", tile)
-    scores, slopes = score_tile(step, row.ones, tile), keys_by_queries(v, row.do)
+    scores, slopes = score_tile(step, queries, tile), keys_by_queries(v, row.do)
     yield
-    dk, dv = _add(row, k, scores, slopes, kept(step, tile) if step.plan.rate else None)
+    dk, dv, _ = add_tile(row, k, scores, slopes, kept(step, tile) if step.plan.rate else None)
     for part in parts(step.plan, tile):
         slot = _slot(step, part.view)
         refs["sum_k"][slot, :, part.there] += dk[:, part.here]
@@ -153,22 +124,11 @@ def _job(step: Step, row: _Row, tile: Tile, last: bool):
         refs["dq"][:, row.mine] = (row.dq * LN2).astype(refs["dq"].dtype)
 
 
-def _global_job(step: Step, row: _Row, tile: Tile):
+def _global_job(step: Step, row: Row, queries, tile: Tile):
     refs, k, v = step.refs, step.refs["global_k"][...], step.refs["global_v"][...]
-    scores, slopes = global_tile(step, row.ones, tile.t0), keys_by_queries(v, row.do)
+    scores, slopes = global_tile(step, queries, tile.t0), keys_by_queries(v, row.do)
     yield
-    dk, dv = _add(row, k, scores, slopes, globals_kept(step, tile.t0, tile.queries) if step.plan.rate else None)
+    keep = globals_kept(step, tile.t0, tile.queries) if step.plan.rate else None
+    dk, dv, _ = add_tile(row, k, scores, slopes, keep)
     refs["global_dk"][...] += dk
     refs["global_dv"][...] += dv
-
-
-def _add(row: _Row, k, scores, slopes, keep):
-    """Adds a tile's part to dq; returns its parts of dk and dv."""
-    weights = jnp.exp2(scores - row.top)
-    used = weights
-    if keep is not None:
-        slopes, used = jnp.where(keep, slopes, 0.0), jnp.where(keep, weights, 0.0)
-    ds = (weights * (slopes - row.delta)).astype(row.q.dtype)
-    dv, dk = width_by_keys(row.do, used.astype(row.do.dtype)), width_by_keys(row.q, ds)
-    row.dq = row.dq + width_by_queries(k, ds)
-    return dk, dv

@@ -9,7 +9,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from pallas_kernels.bias import ToeplitzBias, skew
 from pallas_kernels.kernel_call import HIDDEN, LOG2E, LOWEST, of_one_dtype, up
-from pallas_kernels.tpu.blocks import ShortBlocks, short_blocks
+from pallas_kernels.tpu.blocks import short_blocks
 from pallas_kernels.tpu.short_backward import backward
 from pallas_kernels.tpu.short_forward import forward
 from pallas_kernels.tpu.short_plan import Operands, Plan
@@ -49,7 +49,7 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
     lengths, widths = (up(T, LANES), up(S, LANES)), (up(K, 16), up(Kv, 16))
     bias = None
     if plans[0].toeplitz:
-        bias = _toeplitz(plans[0].queries, biases[0], T, S)
+        bias = _toeplitz(plans[0].tiling.queries, biases[0], T, S)
     elif biases:
         bias = _dense(q, k, biases, scale, mask)
     start = None
@@ -71,15 +71,12 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
 def _plans(q, k, mask, biases, rate) -> tuple[Plan, Plan]:
     """Of the forward and of the backward pass."""
     (_, T, H, K), S = q.shape, k.shape[1]
-    blocks = short_blocks(K)
-    if not mask.causal:  # narrow rows of tiles pay where half of them are left out
-        blocks = ShortBlocks(blocks.forward, blocks.forward)
-    toeplitz = _is_toeplitz(biases)
+    blocks, toeplitz = short_blocks(K), _is_toeplitz(biases)
+    forward, backward = blocks.forward, blocks.causal if mask.causal else blocks.whole
     if toeplitz:  # its distinct tiles are square, and the same in both passes
-        side = blocks.forward[0]
-        blocks = ShortBlocks((side, side), (side, side))
+        forward = backward = forward._replace(keys=forward.queries)
     heads = 1 if biases and not toeplitz else _heads(H, T * S)
-    forward, backward = (Plan(mask.causal, toeplitz, rate, heads, *sides) for sides in blocks)
+    forward, backward = (Plan(mask.causal, toeplitz, rate, heads, tiling) for tiling in (forward, backward))
     return forward, backward
 
 

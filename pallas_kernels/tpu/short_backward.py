@@ -1,12 +1,6 @@
-"""The gradient of `short_forward` in one pass over the tiles: five products for each, nothing formed twice.
+"""The gradient of `short_forward` in one pass over the tiles; a tile's part of it is in `gradient`.
 
-With P = exp2(scores - top), i = 1/sum and delta = sum over the width of do * o (both per query):
-
-    dv = (i do) P'        dP = v'(i do)        dS = P * (dP - i delta)
-    dq = ln2 * k dS       dk = ln2 * q dS'     dbias = ln2 * dS
-
-The normalisation is folded into `do`, which is K rows and not a tile. Under dropout P in the first product and dP in
-the third keep what the forward pass kept, and `do` carries 1 / (1 - rate). dk and dv of a head add up in float32.
+dk and dv of a head add up in float32, the gradient of a bias over all examples that share it.
 """
 
 from functools import partial
@@ -17,9 +11,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.kernel_call import LN2, Operand, call_kernel
+from pallas_kernels.tpu.gradient import Row, add_tile, row_of
 from pallas_kernels.tpu.short_forward import bias_spec, column_scratch, fill_column, operands, per_head
-from pallas_kernels.tpu.short_plan import Operands, Plan, bias_block, kept, row_of_tiles, score_tile
-from pallas_kernels.tpu.tiles import keys_by_queries, parameters, width_by_keys, width_by_queries
+from pallas_kernels.tpu.short_plan import Operands, Plan, Tile, bias_block, kept, row_of_tiles, score_tile
+from pallas_kernels.tpu.stagger import staggered
+from pallas_kernels.tpu.tiles import keys_by_queries, parameters
 
 
 def backward(plan: Plan, x: Operands, o, statistics, do, wants_bias: bool) -> dict[str, jax.Array]:
@@ -65,37 +61,31 @@ def _kernel(plan: Plan, shared_bias: bool, refs) -> None:
     def one(head, _):
         for name in ("sum_k", "sum_v"):
             refs[name][...] = jnp.zeros_like(refs[name])
-        for t0 in range(0, refs["q"].shape[-1], plan.queries):
-            _queries(plan, refs, example, head, (example, first + head, heads), t0)
+        staggered(_jobs(plan, refs, example, head, (example, first + head, heads)), plan.tiling.ahead)
         refs["dk"][head] = (refs["sum_k"][...] * LN2).astype(refs["dk"].dtype)
         refs["dv"][head] = refs["sum_v"][...].astype(refs["dv"].dtype)
 
     jax.lax.fori_loop(0, plan.heads, one, None)
 
 
-def _queries(plan, refs, example, head, at, t0) -> None:
-    row = row_of_tiles(plan, refs, t0)
-    mine = slice(t0, t0 + row[0].queries)
-    q, do = refs["q"][head, :, mine], refs["do"][head, :, mine]
-    top, inverse = refs["statistics"][head, :1, mine], refs["statistics"][head, 1:, mine]
-    do_f32 = do.astype(jnp.float32)
-    delta = (do_f32 * refs["o"][head, :, mine].astype(jnp.float32)).sum(axis=0, keepdims=True) * inverse
-    do = (do_f32 * (inverse / (1.0 - plan.rate))).astype(do.dtype)
-    dq = 0.0
-    for tile in row:
-        keys = slice(tile.s0, tile.s0 + tile.keys)
-        k, v = refs["k"][head, :, keys], refs["v"][head, :, keys]
-        weights = jnp.exp2(score_tile(plan, refs, example, head, q, tile) - top)
-        slopes, used = keys_by_queries(v, do), weights
-        if plan.rate:
-            survives = kept(plan, refs, at, tile)
-            slopes, used = jnp.where(survives, slopes, 0.0), jnp.where(survives, weights, 0.0)
-        ds = weights * (slopes - delta)
-        if "dbias" in refs:
-            where = bias_block(plan, refs, "dbias", head, tile)
-            refs["dbias"][where] += ds * LN2
-        ds = ds.astype(q.dtype)
-        refs["sum_v"][:, keys] += width_by_keys(do, used.astype(do.dtype))
-        refs["sum_k"][:, keys] += width_by_keys(q, ds)
-        dq = dq + width_by_queries(k, ds)
-    refs["dq"][head, :, mine] = (dq * LN2).astype(refs["dq"].dtype)
+def _jobs(plan, refs, example, head, at):
+    """One job for each tile of a head, in two halves: scores and slopes, then what they give."""
+    for t0 in range(0, refs["q"].shape[-1], plan.tiling.queries):
+        tiles = row_of_tiles(plan, refs, t0)
+        row = row_of(refs, (head,), slice(t0, t0 + tiles[0].queries), plan.rate)
+        for tile in tiles:
+            yield _job(plan, refs, example, head, at, row, tile, tile is tiles[-1])
+
+
+def _job(plan, refs, example, head, at, row: Row, tile: Tile, last: bool):
+    keys = slice(tile.s0, tile.s0 + tile.keys)
+    k, v = refs["k"][head, :, keys], refs["v"][head, :, keys]
+    scores, slopes = score_tile(plan, refs, example, head, row.q, tile), keys_by_queries(v, row.do)
+    yield
+    dk, dv, ds = add_tile(row, k, scores, slopes, kept(plan, refs, at, tile) if plan.rate else None)
+    if "dbias" in refs:
+        refs["dbias"][bias_block(plan, refs, "dbias", head, tile)] += ds * LN2
+    refs["sum_k"][:, keys] += dk
+    refs["sum_v"][:, keys] += dv
+    if last:
+        refs["dq"][head, :, row.mine] = (row.dq * LN2).astype(refs["dq"].dtype)

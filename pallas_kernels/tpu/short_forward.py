@@ -17,6 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.kernel_call import SEES_NOTHING, Operand, call_kernel
 from pallas_kernels.tpu.short_plan import Operands, Plan, kept, row_of_tiles, score_tile
+from pallas_kernels.tpu.stagger import staggered
 from pallas_kernels.tpu.tiles import LANES, as_column, parameters, width_by_queries
 
 
@@ -80,18 +81,20 @@ def _kernel(plan: Plan, refs) -> None:
     example, first, heads = pl.program_id(1), pl.program_id(0) * plan.heads, pl.num_programs(0) * plan.heads
 
     def one(head, _):
-        for t0 in range(0, refs["q"].shape[-1], plan.queries):
-            _queries(plan, refs, example, head, (example, first + head, heads), t0)
+        at, starts = (example, first + head, heads), range(0, refs["q"].shape[-1], plan.tiling.queries)
+        staggered((_queries(plan, refs, example, head, at, t0) for t0 in starts), plan.tiling.ahead)
 
     jax.lax.fori_loop(0, plan.heads, one, None)
 
 
-def _queries(plan, refs, example, head, at, t0) -> None:
+def _queries(plan, refs, example, head, at, t0):
+    """The output of one row of tiles, in two halves: all scores, then all that needs their maximum."""
     row = row_of_tiles(plan, refs, t0)
     mine = slice(t0, t0 + row[0].queries)
     q, v = refs["q"][head, :, mine], refs["v"]
     scores = [score_tile(plan, refs, example, head, q, tile) for tile in row]
     top = reduce(jnp.maximum, [tile.max(axis=0, keepdims=True) for tile in scores])
+    yield
     out, total = 0.0, 0.0
     for tile, values in zip(row, scores, strict=True):
         weights = jnp.exp2(values - top)

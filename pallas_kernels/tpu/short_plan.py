@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from pallas_kernels.tpu.tiles import along_queries, hide, keep_tile, keys_by_queries, places
+from pallas_kernels.tpu.blocks import Tiling
+from pallas_kernels.tpu.tiles import LANES, along_queries, hide, keep_tile, keys_by_queries, places
 
 
 class Operands(NamedTuple):
@@ -28,14 +30,13 @@ class Operands(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """causal, toeplitz, rate: of the call. heads: per grid step. queries, keys: the sides of a tile."""
+    """causal, toeplitz, rate: of the call. heads: per grid step. tiling: how the pass cuts a head."""
 
     causal: bool
     toeplitz: bool
     rate: float
     heads: int
-    queries: int
-    keys: int
+    tiling: Tiling
 
 
 class Tile(NamedTuple):
@@ -50,9 +51,9 @@ class Tile(NamedTuple):
 def row_of_tiles(plan: Plan, refs, t0: int) -> list[Tile]:
     """The tiles that the block of queries at t0 meets: under a causal mask none that lies wholly after it."""
     T, S = refs["q"].shape[-1], refs["k"].shape[-1]
-    queries = min(plan.queries, T - t0)
+    queries = min(plan.tiling.queries, T - t0)
     end = min(S, t0 + queries) if plan.causal and "start" not in refs else S
-    return [Tile(s0, t0, min(plan.keys, end - s0), queries) for s0 in range(0, end, plan.keys)]
+    return [Tile(s0, t0, min(plan.tiling.keys, end - s0), queries) for s0 in range(0, end, plan.tiling.keys)]
 
 
 def score_tile(plan: Plan, refs, example, head, q, tile: Tile):
@@ -62,19 +63,27 @@ def score_tile(plan: Plan, refs, example, head, q, tile: Tile):
         scores = scores + refs["bias"][bias_block(plan, refs, "bias", head, tile)]
     if "column" in refs:
         scores = scores + along_queries(refs["column"][tile.s0 : tile.s0 + tile.keys], tile.queries)
-    start = refs["start"][example] if "start" in refs else 0
-    if plan.causal and ("start" in refs or tile.s0 + tile.keys > tile.t0 + 1):
-        s, p = places(scores.shape, tile.s0, tile.t0 + start)
-        scores = hide(scores, s <= p)
-    return scores
+    if not plan.causal:
+        return scores
+    if "start" in refs:
+        return _not_after(scores, tile.s0, tile.t0 + refs["start"][example])
+    strips = [(scores[a : a + LANES], tile.s0 + a) for a in range(0, tile.keys, LANES)]
+    # Nothing is compared where all queries come after the strip.
+    return jnp.concatenate([_not_after(x, s0, tile.t0) if s0 + LANES > tile.t0 + 1 else x for x, s0 in strips], axis=0)
+
+
+def _not_after(scores, s0, t0):
+    """Hides the keys that come after their query."""
+    s, t = places(scores.shape, s0, t0)
+    return hide(scores, s <= t)
 
 
 def bias_block(plan: Plan, refs, name: str, head, tile: Tile):
     """Where a tile's bias (or its gradient, by the ref's name) lies in the block of the grid step."""
     if plan.toeplitz:
         # The first of the distinct tiles is that of the first query and the last block of keys.
-        first = -(-refs["k"].shape[-1] // plan.keys) - 1
-        return head, first + (tile.t0 - tile.s0) // plan.keys, slice(tile.keys), slice(tile.queries)
+        first = -(-refs["k"].shape[-1] // plan.tiling.keys) - 1
+        return head, first + (tile.t0 - tile.s0) // plan.tiling.keys, slice(tile.keys), slice(tile.queries)
     keys, queries = slice(tile.s0, tile.s0 + tile.keys), slice(tile.t0, tile.t0 + tile.queries)
     return head if refs[name].shape[0] > 1 else 0, keys, queries
 

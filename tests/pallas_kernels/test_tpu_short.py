@@ -22,15 +22,22 @@ from transformed import (
     inputs,
 )
 
+from benchmarks.bundles import CHIPS
 from pallas_kernels import DenseBias, Mask, attention
 from pallas_kernels.tpu import short
-from pallas_kernels.tpu.blocks import ShortBlocks
+from pallas_kernels.tpu.blocks import BAND, SHORT, ShortBlocks, Tiling
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles of 128 by 128, so that a few hundred tokens meet every edge; the gradient's are longer than the others."""
-    monkeypatch.setattr(short, "short_blocks", lambda width: ShortBlocks((128, 128), (128, 256)))
+    """Tiles so small that a few hundred tokens meet every edge; each pass has its own, and another number ahead."""
+    blocks = ShortBlocks(Tiling(128, 128, 1), causal=Tiling(128, 256, 2), whole=Tiling(256, 128, 0))
+    monkeypatch.setattr(short, "short_blocks", lambda width: blocks)
+
+
+def test_every_chip_and_head_width_has_its_tiles():
+    rows = {(chip, width) for chip in CHIPS for width in (64, 128)}
+    assert SHORT.keys() == BAND.keys() == rows
 
 
 @pytest.mark.parametrize(

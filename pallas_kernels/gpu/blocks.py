@@ -1,7 +1,8 @@
 """Sides of the score tiles, by head width and bytes of a number: data.
 
-Chosen so that no kernel spills on a Hopper (255 registers a thread), which `make test-cuda-aot` checks; the heaviest
-case is the one with dropout, whose hash takes 30 registers. Not yet timed on a GPU.
+Chosen so that no kernel spills on a Hopper (255 registers a thread): `python -m benchmarks.gpu_sides` lists what does
+not, and `make test-cuda-aot` checks what is here. The heaviest case is the one with dropout, whose hash takes 30
+registers. Not yet timed on a GPU.
 
 - 128 queries by 64 keys is the largest tile of a forward kernel that fits into 4 warps: 242 registers at a width of 64,
   252 with global keys. A width of 128 needs 8 warps. Queries and output stay, so longer tiles read the keys less often.

@@ -1,0 +1,88 @@
+"""Finds the sides of the GPU kernels' tiles: compiles candidates for an H200 and lists those that do not spill.
+
+    make test-cuda-aot    # once: it makes the environment that this needs
+    JAX_PLATFORMS=cpu .venv/cuda-aot/bin/python -m benchmarks.gpu_sides --width 64 --dtype bfloat16
+
+For every kernel, the largest tiles first: the larger, the less often operands are read. Candidates have the heaviest
+shapes of the models, with dropout. What is best goes into `pallas_kernels/gpu/blocks.py` by hand; which of them is the
+fastest only a GPU can say.
+"""
+
+import argparse
+import tempfile
+from collections import defaultdict
+from itertools import product
+from pathlib import Path
+
+import jax
+
+from benchmarks.cuda_code import BACKWARD, BIAS, FORWARD, MODELS, arguments, lowered, machine_code, placed
+from pallas_kernels.gpu import flash
+from pallas_kernels.gpu.blocks import Blocks
+from pallas_kernels.gpu.tiles import Sides
+
+SIDES, WARPS, STAGES = (32, 64, 128), (4, 8), (3, 2, 1)
+# By field of `Blocks`: the kernel, and the models that are compiled for it.
+HEAVIEST = {
+    "forward": (FORWARD, ("led", "gpt2")),
+    "biased": (FORWARD, ("t5", "dense")),
+    "keys": (BACKWARD[0], ("led", "t5", "dense")),
+    "queries": (BACKWARD[1], ("led", "t5", "dense")),
+    "bias": (BIAS, ("t5", "dense")),
+}
+
+
+class Search:
+    """What the assembler says of each model's kernels, by sides."""
+
+    def __init__(self, width: int, dtype: str):
+        self._width, self._dtype = width, dtype
+        self.found: dict[Sides, dict[str, dict]] = defaultdict(dict)
+
+    def run(self) -> None:
+        models = sorted({model for _, names in HEAVIEST.values() for model in names})
+        for (queries, keys, warps), model in product(product(SIDES, SIDES, WARPS), models):
+            self._compile(queries, keys, warps, model)
+
+    def _compile(self, queries: int, keys: int, warps: int, model: str) -> None:
+        """With as many loads in flight as the shared memory holds."""
+        options, rate = MODELS[model]
+        given = placed(arguments(**options, K=self._width, dtype=self._dtype))
+        for stages in STAGES:
+            sides = Sides(queries, keys, warps, stages)
+            flash.flash_blocks = lambda *_, sides=sides: Blocks(*[sides] * len(Blocks._fields))
+            jax.clear_caches()
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    self.found[sides][model] = machine_code(lowered(given, rate), Path(folder))
+                return
+            except Exception as error:  # a candidate that does not fit is none
+                print(f"{tuple(sides)}, {model}: {str(error).splitlines()[0][:100]}", flush=True)
+
+    def without_spills(self, field: str) -> list[tuple[Sides, int]]:
+        """(sides, most registers), the largest first."""
+        kernel, models = HEAVIEST[field]
+        fitting = []
+        for sides, compiled in self.found.items():
+            counts = [compiled[model][kernel] for model in models if kernel in compiled.get(model, {})]
+            square = field != "bias" or sides.queries == sides.keys
+            if square and len(counts) == len(models) and not any(count["spilled"] for count in counts):
+                fitting.append((sides, max(count["registers"] for count in counts)))
+        return sorted(fitting, key=lambda pair: (-pair[0].queries * pair[0].keys, pair[0].warps, -pair[0].stages))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, choices=(64, 128), default=64)
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    options = parser.parse_args()
+    search = Search(options.width, options.dtype)
+    search.run()
+    for field in Blocks._fields:
+        print(f"{field}: (queries, keys, warps, stages)")
+        for sides, registers in search.without_spills(field)[:6]:
+            print(f"    {tuple(sides)}: {registers} registers")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from pallas_kernels.gpu import flash
 from pallas_kernels.gpu.blocks import Blocks
 from pallas_kernels.gpu.tiles import Sides
 
-SIDES, WARPS, STAGES = (32, 64, 128), (4, 8), (3, 2, 1)
+SIDES, WARPS, STAGES = (32, 64, 128), (4, 8), (2, 3)
 # By field of `Blocks`: the kernel, and the models that are compiled for it.
 HEAVIEST = {
     "forward": (FORWARD, ("led", "gpt2")),
@@ -41,23 +41,19 @@ class Search:
 
     def run(self) -> None:
         models = sorted({model for _, names in HEAVIEST.values() for model in names})
-        for (queries, keys, warps), model in product(product(SIDES, SIDES, WARPS), models):
-            self._compile(queries, keys, warps, model)
+        for *sides, model in product(SIDES, SIDES, WARPS, STAGES, models):
+            self._compile(Sides(*sides), model)
 
-    def _compile(self, queries: int, keys: int, warps: int, model: str) -> None:
-        """With as many loads in flight as the shared memory holds."""
+    def _compile(self, sides: Sides, model: str) -> None:
         options, rate = MODELS[model]
         given = placed(arguments(**options, K=self._width, dtype=self._dtype))
-        for stages in STAGES:
-            sides = Sides(queries, keys, warps, stages)
-            flash.flash_blocks = lambda *_, sides=sides: Blocks(*[sides] * len(Blocks._fields))
-            jax.clear_caches()
-            try:
-                with tempfile.TemporaryDirectory() as folder:
-                    self.found[sides][model] = machine_code(lowered(given, rate), Path(folder))
-                return
-            except Exception as error:  # a candidate that does not fit is none
-                print(f"{tuple(sides)}, {model}: {str(error).splitlines()[0][:100]}", flush=True)
+        flash.flash_blocks = lambda *_: Blocks(*[sides] * len(Blocks._fields))
+        jax.clear_caches()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                self.found[sides][model] = machine_code(lowered(given, rate), Path(folder))
+        except Exception as error:  # a candidate that does not fit is none
+            print(f"{tuple(sides)}, {model}: {str(error).splitlines()[0][:100]}", flush=True)
 
     def without_spills(self, field: str) -> list[tuple[Sides, int]]:
         """(sides, most registers), the largest first."""

@@ -52,7 +52,7 @@ def test_gpu_sides_names_what_no_model_makes_spill(monkeypatch):
     def machine_code(program, folder):
         sides = flash.flash_blocks(64, 2).keys
         compiled.append(sides)
-        if sides.queries * sides.keys * sides.stages > 128 * 64 * 3:
+        if sides.queries * sides.keys * sides.stages > 128 * 64 * 4:
             raise ValueError("shared memory")
         heavy = program == "dense" and sides.warps == 4 and sides.queries > 32
         count = {"registers": sides.queries, "spilled": 8 if heavy else 0}
@@ -67,9 +67,10 @@ def test_gpu_sides_names_what_no_model_makes_spill(monkeypatch):
     monkeypatch.setattr(gpu_sides, "machine_code", machine_code)
     search = gpu_sides.Search(64, "bfloat16")
     search.run()
-    # With fewer loads in flight where three do not fit; the largest first, and of those the one of fewer warps.
-    assert search.without_spills("forward")[0] == (Sides(128, 128, 4, 1), 128)
+    # The largest first, of those the one of fewer warps, of those the one with more loads in flight.
+    assert search.without_spills("forward")[:2] == [(Sides(128, 128, 4, 2), 128), (Sides(128, 128, 8, 2), 128)]
+    assert search.without_spills("forward")[2] == (Sides(64, 128, 4, 3), 64)
     # Models with a bias count there, and one of them spills with four warps.
-    assert search.without_spills("keys")[0] == (Sides(128, 128, 8, 1), 128)
+    assert search.without_spills("keys")[0] == (Sides(128, 128, 8, 2), 128)
     assert search.without_spills("bias") == []  # no such kernel was in the program
-    assert Counter(sides[:3] for sides in compiled)[32, 32, 4] == 4
+    assert Counter(compiled) == dict.fromkeys(compiled, 4)

@@ -10,7 +10,7 @@ _START = re.compile(r"(ENTRY )?%(\S+) \(")
 # Of a pair of start and done the latter has the results alone. A reduce-scatter is a computation of that name, called
 # by a fusion, with an all-reduce and a slice in it.
 _SENT = re.compile(rf" = (\(.*\)|\S+) (?:({_KINDS})(?:-done)?\(|fusion\(.* calls=%all-reduce-scatter)")
-_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
+_CHAIN = re.compile(r"\bchain_id=\"(\d+)\"")
 _CALLED = re.compile(r"\bcalls=%([^\s,)]+)")
 _LOOP = re.compile(r" while\(.*\bcondition=%([^\s,)]+).*\bbody=%([^\s,)]+)")
 _UNTIL = re.compile(r"\bROOT .* compare\(%\S+, (%\S+)\), direction=LT")
@@ -32,25 +32,26 @@ def collectives(program: str, turns: int = 1) -> dict[str, Collective]:
     """
     parts, entry = _parts(program)
     found: dict[str, Collective] = defaultdict(lambda: Collective(0, 0))
-    # One that runs beside other operations is cut into steps, each with the same channel.
-    channels: set[str] = set()
 
-    def visit(name: str, times: int, unknown: int) -> None:
+    def visit(name: str, times: int, unknown: int, chains: set[str]) -> None:
         for line in parts.get(name, ()):
-            sent, channel, called = _SENT.search(line), _CHANNEL.search(line), _CALLED.search(line)
-            if sent and not (channel and channel[1] in channels):
-                channels.update(channel.groups() if channel else ())
+            sent, chain, called = _SENT.search(line), _CHAIN.search(line), _CALLED.search(line)
+            if sent and chain and chain[1] in chains:
+                continue
+            if sent:
+                chains.update(chain.groups() if chain else ())
                 kind = sent[2] or "reduce-scatter"
                 count, size = found[kind]
                 found[kind] = Collective(count + times, size + times * _bytes(sent[1]))
             elif called:
-                visit(called[1], times, unknown)
+                visit(called[1], times, unknown, chains)
             elif loop := _LOOP.search(line):
                 known = _constant(parts[loop[1]])
                 for part in loop.groups():
-                    visit(part, times * (unknown if known is None else known), 1 if known is None else unknown)
+                    visit(part, times * (unknown if known is None else known), 1 if known is None else unknown, set())
 
-    visit(entry, 1, turns)
+    # One that runs beside other operations is cut into steps, which are fusions of one computation and share a chain.
+    visit(entry, 1, turns, set())
     return dict(found)
 
 

@@ -9,12 +9,12 @@ PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f
 
 %begun (p.1: bf16[4,8]) -> bf16[8,8] {
   %p.1 = bf16[4,8]{1,0:T(8,128)(2,1)} parameter(0)
-  ROOT %all-gather.9 = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.1), channel_id=9, dimensions={0}
+  ROOT %all-gather.9 = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.1), frontend_attributes={chain_id="0"}
 }
 
 %ended (p.2: bf16[4,8]) -> bf16[8,8] {
   %p.2 = bf16[4,8]{1,0:T(8,128)(2,1)} parameter(0)
-  ROOT %all-gather.8 = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.2), channel_id=9, dimensions={0}
+  ROOT %all-gather.8 = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.2), frontend_attributes={chain_id="0"}
 }
 
 %all-reduce-scatter.3 (p.3: f32[8]) -> f32[4] {
@@ -34,6 +34,9 @@ PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f
 %inner (t.1: (f32[8], s32[])) -> (f32[8], s32[]) {
   %x.1 = f32[8]{0} get-tuple-element(%t.1), index=0
   %all-reduce.1 = f32[8]{0} all-reduce(%x.1), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+  %all-reduce.4 = f32[8]{0} all-reduce(%x.1), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+  %fusion.4 = bf16[8,8]{1,0} fusion(%x.1), kind=kCustom, calls=%begun
+  %fusion.5 = bf16[8,8]{1,0} fusion(%x.1), kind=kCustom, calls=%ended
   ROOT %tuple.1 = (f32[8]{0}, s32[]) tuple(%all-reduce.1, %i)
 }
 
@@ -57,12 +60,14 @@ ENTRY %main.1 (a.1: f32[8], b.1: pred[8]) -> f32[8] {
 
 @pytest.mark.parametrize(("condition", "times"), [(COUNTED, 12), ("and(%less, %done)", 7)])
 def test_every_run_counts(condition, times):
-    """Pairs of start and done once, one channel in two fusions once, a loop's as often as it
-    turns, those of its condition too."""
+    """Pairs of start and done once, one chain in two fusions once, a loop's as often as it turns, those of its
+    condition too; and two of one channel twice, as where two layers are calls of one function."""
     found = collectives(PROGRAM.replace("CONDITION", condition), turns=7)
     assert found == {
-        "all-gather": (2, 64 + 128), "reduce-scatter": (1, 16), "all-reduce": (1 + 2 * times, 24 + 8 + 36 * times),
-    }  # fmt: skip
+        "all-gather": (2 + times, 64 + 128 * (1 + times)),
+        "reduce-scatter": (1, 16),
+        "all-reduce": (1 + 3 * times, 24 + 8 + 68 * times),
+    }
 
 
 def test_a_program_without_any():

@@ -167,6 +167,17 @@ def test_a_token_reads_the_weights_of_its_device_once():
     assert found.flops > 31 * found.token_flops
 
 
+def test_every_layer_sends_in_every_token():
+    """The products after attention and in the feed-forward part are split, and their sums are sent."""
+    where = {"topology": "v5e:2x2", "axes": {"data": 1, "model": 4}, "rules": jm.sharding.FSDP_TP}
+
+    def sums(layers: int) -> int:
+        found = estimate.generate(gpt2(layers), **where, batch=4, length=32, new_tokens=16)
+        return found.collectives["all-reduce"].count
+
+    assert sums(3) - sums(2) == 2 * 16
+
+
 def test_more_tokens_take_more_operations():
     few, many = generated(), generated(new_tokens=128)
     assert many.flops - few.flops == pytest.approx(127 * many.token_flops - 31 * few.token_flops, rel=0.1)

@@ -43,8 +43,8 @@ class Search:
 
     def _count(self, tiling: Tiling) -> None:
         if self._band:
-            block = blocks.band_blocks(self._column).block
-            blocks.BAND[self._chip, self._column] = blocks.BandBlocks(block, tiling, tiling)
+            row = blocks.BAND[self._chip, self._column]
+            blocks.BAND[self._chip, self._column] = row._replace(forward=tiling, backward=tiling)
         else:
             blocks.SHORT[self._chip, self._column] = blocks.ShortBlocks(tiling, tiling, tiling)
         try:

@@ -1,8 +1,8 @@
 """Sides of the tiles, by chip and head width: data.
 
 Found by `python -m benchmarks.tile_sides`, which compiles candidates and counts their instruction bundles: causal rows
-of 1,024, whole ones of 512 and 1,024, a band of 512 to each side. Of those within 4 % the one of fewer tiles is taken,
-whose program is shorter.
+of 1,024, whole ones of 512 and 1,024, a band of 512 to each side. A forward tiling serves causal and whole rows, so it
+is the best of neither; up to 4 % more was taken for fewer tiles, whose program is shorter.
 """
 
 from typing import NamedTuple

@@ -82,9 +82,13 @@ def test_a_folder_belongs_to_one_config(tmp_path, config):
 
 
 def test_what_does_not_change_the_run_may_change(tmp_path, config):
-    opened(tmp_path / "run", config)
+    folder = tmp_path / "run"
+    opened(folder, config)
+    written = (folder / "config.json").read_text()
+    assert set(json.loads(written)) == {"steps", "optimizer"}
     config.sample.prompts, config.log_every = ("c",), 1
-    opened(tmp_path / "run", config)
+    opened(folder, config)
+    assert (folder / "config.json").read_text() == written
 
 
 def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path, config):

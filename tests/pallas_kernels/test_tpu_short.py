@@ -82,7 +82,9 @@ def test_awkward_shapes_masks_and_biases(case, small_tiles):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [Case(600, 600, causal=True), Case(600, 1100, bias="toeplitz", valid="some")], ids=str)
-def test_the_sides_of_real_tiles(case):
+@pytest.mark.parametrize("chip", CHIPS)
+def test_the_sides_of_real_tiles(case, chip, monkeypatch):
+    monkeypatch.setattr(short, "short_blocks", lambda width: SHORT[chip, 64])
     assert_same(case, "pallas_tpu")
 
 

@@ -10,7 +10,7 @@ from benchmarks.case import Case, Rate
 from benchmarks.coordinator import measure, take_rounds
 from benchmarks.lane import ROOT, Lane, NoReply, Participant
 
-SEARCH = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
+SEARCH = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parents[1] / "support")])}
 
 
 def participant(label: str, job: str, module: str = "toy_peer", **arguments) -> Participant:

@@ -1,5 +1,5 @@
-import command_samples
 import pytest
+from support import command_samples
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from parity.tiny import random_params
+from support.tiny import random_params
 
 import jaxmodels as jm
 from experiments.data import bpe, wordpiece

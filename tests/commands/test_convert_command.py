@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from command_samples import rows, run
 from safetensors.numpy import load_file
+from support.command_samples import rows, run
 
 import jaxmodels as jm
 from jaxmodels.parameters import unflatten

@@ -7,8 +7,8 @@ import re
 import jax.numpy as jnp
 import optax
 import pytest
-from command_samples import rows, run
-from parity.tiny import sizes
+from support.command_samples import rows, run
+from support.tiny import sizes
 
 import jaxmodels as jm
 from jaxmodels import estimate

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from command_samples import run
+from support.command_samples import run
 
 import jaxmodels as jm
 from jaxmodels.commands import generate

@@ -7,9 +7,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from command_samples import rows, run
-from parity.tiny import tiny
 from safetensors.numpy import load_file, save_file
+from support.command_samples import rows, run
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.commands import reading, verify

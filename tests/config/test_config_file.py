@@ -61,7 +61,8 @@ CHANGED = {
 }
 
 
-def test_C1_every_value_of_a_transformers_config_arrives_and_returns(tmp_path):
+@pytest.mark.parity("C1")
+def test_every_value_of_a_transformers_config_arrives_and_returns(tmp_path):
     transformers.GPT2Config(**CHANGED).save_pretrained(tmp_path)
     config = jm.GPT2Config.from_dict(json.loads((tmp_path / "config.json").read_text()))
     values = config.to_dict()
@@ -76,7 +77,8 @@ def test_C1_every_value_of_a_transformers_config_arrives_and_returns(tmp_path):
         assert getattr(returned, name) == getattr(transformers.GPT2Config(**CHANGED), name), name
 
 
-def test_C1_defaults_are_those_of_transformers():
+@pytest.mark.parity("C1")
+def test_defaults_are_those_of_transformers():
     ours, theirs = jm.GPT2Config(), transformers.GPT2Config()
     fields = set(ours.to_dict()) & set(theirs.to_dict()) - {"label2id", "id2label", "architectures"}
     assert {"vocab_size", "summary_first_dropout", "eos_token_id", "tie_word_embeddings"} <= fields
@@ -85,13 +87,15 @@ def test_C1_defaults_are_those_of_transformers():
     assert ours.id2label == theirs.id2label and ours.label2id == theirs.label2id
 
 
-def test_C1_every_key_that_transformers_4_57_writes_is_accepted():
+@pytest.mark.parity("C1")
+def test_every_key_that_transformers_4_57_writes_is_accepted():
     values = json.loads(transformers.GPT2Config().to_json_string(use_diff=False))
     config = jm.GPT2Config.from_dict(values)
     assert jm.GPT2Config.from_dict(config.to_dict()) == config
 
 
-def test_C1_every_key_that_transformers_4_37_wrote_is_accepted():
+@pytest.mark.parity("C1")
+def test_every_key_that_transformers_4_37_wrote_is_accepted():
     keys = KEYS_4_37.split()
     values = dict.fromkeys(keys) | transformers.GPT2Config().to_dict()
     config = jm.GPT2Config.from_dict({key: values[key] for key in keys})
@@ -99,7 +103,8 @@ def test_C1_every_key_that_transformers_4_37_wrote_is_accepted():
         assert key in config.to_dict(), key  # nothing is lost on the way back
 
 
-def test_C1_keys_of_the_hubs_gpt2_are_accepted():
+@pytest.mark.parity("C1")
+def test_keys_of_the_hubs_gpt2_are_accepted():
     """The file of openai-community/gpt2, which predates most of the names."""
     values = {
         **{"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1},
@@ -126,7 +131,8 @@ def test_C1_keys_of_the_hubs_gpt2_are_accepted():
     ],
     ids=["gpt2-medium", "gpt2-xl", "distilgpt2"],
 )
-def test_C1_keys_of_other_gpt2_files_of_the_hub_are_accepted(values):
+@pytest.mark.parity("C1")
+def test_keys_of_other_gpt2_files_of_the_hub_are_accepted(values):
     config = jm.GPT2Config.from_dict({"model_type": "gpt2", **values})
     assert {name: config.to_dict()[name] for name in values} == {
         **values,
@@ -134,7 +140,8 @@ def test_C1_keys_of_other_gpt2_files_of_the_hub_are_accepted(values):
     }
 
 
-def test_C1_parts_of_the_first_rag_files_are_accepted():
+@pytest.mark.parity("C1")
+def test_parts_of_the_first_rag_files_are_accepted():
     """RagConfig's files hold every key of their parts, also those that releases 3 and 4.0 had."""
     old = {"xla_device": None, "eos_token_ids": None, "output_past": False, "_num_labels": 3, "torchscript": False}
     old |= {"use_bfloat16": False, "finetuning_task": None, "pruned_heads": {}, "tokenizer_class": None}
@@ -153,7 +160,8 @@ def test_C1_parts_of_the_first_rag_files_are_accepted():
         ("num_hidden_layers", "n_layer"),
     ],
 )
-def test_C1_other_names_are_accepted_and_readable(alias, name):
+@pytest.mark.parity("C1")
+def test_other_names_are_accepted_and_readable(alias, name):
     config = jm.GPT2Config(**{alias: 24})
     assert getattr(config, alias) == getattr(config, name) == 24
     assert config.replace(**{alias: 48}) == jm.GPT2Config(**{name: 48})
@@ -161,26 +169,30 @@ def test_C1_other_names_are_accepted_and_readable(alias, name):
     assert getattr(transformers.GPT2Config(**{alias: 24}), name) == 24
 
 
-def test_C1_two_names_of_one_fact_that_disagree_are_refused():
+@pytest.mark.parity("C1")
+def test_two_names_of_one_fact_that_disagree_are_refused():
     with pytest.raises(ValueError, match="'n_embd'"):
         jm.GPT2Config(n_embd=48, hidden_size=24)
     assert jm.GPT2Config(n_embd=24, hidden_size=24).n_embd == 24
 
 
-def test_C1_unknown_key_is_refused_with_the_nearest_known_one():
+@pytest.mark.parity("C1")
+def test_unknown_key_is_refused_with_the_nearest_known_one():
     with pytest.raises(ValueError, match="no key 'n_layers'; did you mean 'n_layer'"):
         jm.GPT2Config(n_layers=3)
     with pytest.raises(ValueError, match="no key 'rotary_dim'"):
         jm.GPT2Config.from_dict({"model_type": "gpt2", "rotary_dim": 64})
 
 
-def test_C1_generation_settings_of_old_files_are_kept_apart():
+@pytest.mark.parity("C1")
+def test_generation_settings_of_old_files_are_kept_apart():
     config = jm.GPT2Config(max_length=50, do_sample=True)
     assert config.generation == {"max_length": 50, "do_sample": True}
     assert config.to_dict()["max_length"] == 50
 
 
-def test_C1_config_of_another_family_is_refused():
+@pytest.mark.parity("C1")
+def test_config_of_another_family_is_refused():
     with pytest.raises(ValueError, match="bert"):
         jm.GPT2Config.from_dict({"model_type": "bert"})
 

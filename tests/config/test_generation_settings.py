@@ -4,8 +4,8 @@ import json
 
 import pytest
 import transformers
-from parity.reference import torch_model
-from parity.tiny import tiny
+from support.reference import torch_model
+from support.tiny import tiny
 
 import jaxmodels as jm
 
@@ -40,7 +40,8 @@ def test_settings_of_an_old_config_are_read_where_there_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("made_from_config", [False, True])
-def test_N14_a_file_of_its_own_takes_the_place_of_an_old_configs_settings(made_from_config, tmp_path):
+@pytest.mark.parity("N14")
+def test_a_file_of_its_own_takes_the_place_of_an_old_configs_settings(made_from_config, tmp_path):
     """As in transformers, config.json counts beside generation_config.json only if that was made from it; its ids
     stay."""
     config = {"min_length": 4, "num_beams": 2, "forced_eos_token_id": 2}

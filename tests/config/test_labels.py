@@ -6,19 +6,22 @@ import transformers
 import jaxmodels as jm
 
 
-def test_C2_default_is_two_labels_with_made_up_names():
+@pytest.mark.parity("C2")
+def test_default_is_two_labels_with_made_up_names():
     config = jm.GPT2Config()
     assert config.num_labels == 2
     assert config.id2label == {0: "LABEL_0", 1: "LABEL_1"} and config.label2id == {"LABEL_0": 0, "LABEL_1": 1}
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_C2_number_of_labels_makes_names(count):
+@pytest.mark.parity("C2")
+def test_number_of_labels_makes_names(count):
     ours, theirs = jm.GPT2Config(num_labels=count), transformers.GPT2Config(num_labels=count)
     assert (ours.num_labels, ours.id2label, ours.label2id) == (count, theirs.id2label, theirs.label2id)
 
 
-def test_C2_names_make_the_number_and_keys_become_ints():
+@pytest.mark.parity("C2")
+def test_names_make_the_number_and_keys_become_ints():
     names = {"0": "cat", "1": "dog", "2": "eel"}
     ours = jm.GPT2Config(id2label=names, label2id={"cat": 0, "dog": 1, "eel": 2})
     theirs = transformers.GPT2Config(id2label=names, label2id={"cat": 0, "dog": 1, "eel": 2})
@@ -26,13 +29,15 @@ def test_C2_names_make_the_number_and_keys_become_ints():
     assert ours.id2label == theirs.id2label and ours.label2id == theirs.label2id
 
 
-def test_C2_names_win_over_a_number_that_disagrees():
+@pytest.mark.parity("C2")
+def test_names_win_over_a_number_that_disagrees():
     names = {0: "cat", 1: "dog", 2: "eel"}
     assert jm.GPT2Config(id2label=names, num_labels=7).num_labels == 3
     assert transformers.GPT2Config(id2label=names, num_labels=7).num_labels == 3
 
 
-def test_C2_replacing_the_number_or_the_names_keeps_all_three_in_step():
+@pytest.mark.parity("C2")
+def test_replacing_the_number_or_the_names_keeps_all_three_in_step():
     config = jm.GPT2Config(id2label={0: "cat", 1: "dog"}).replace(num_labels=3)
     assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
     config = config.replace(id2label={0: "cat"})
@@ -41,10 +46,12 @@ def test_C2_replacing_the_number_or_the_names_keeps_all_three_in_step():
 
 
 @pytest.mark.parametrize("problem", [None, "regression", "single_label_classification", "multi_label_classification"])
-def test_C2_problem_types(problem):
+@pytest.mark.parity("C2")
+def test_problem_types(problem):
     assert jm.GPT2Config(problem_type=problem).problem_type == problem
 
 
-def test_C2_unknown_problem_type_is_refused_with_the_known_ones():
+@pytest.mark.parity("C2")
+def test_unknown_problem_type_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="regression.*'ranking'"):
         jm.GPT2Config(problem_type="ranking")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from parity.tiny import sizes
+from support.tiny import sizes
 
 import jaxmodels as jm
 from jaxmodels import estimate

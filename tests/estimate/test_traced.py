@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from parity.tiny import tiny
+from support.tiny import tiny
 
 from jaxmodels import sharding
 from jaxmodels.estimate.traced import decoding_loop, product_flops

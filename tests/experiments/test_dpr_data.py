@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import retrieval_samples as samples
+from support import retrieval_samples as samples
 
 import jaxmodels as jm
 from experiments.data import cloze, dpr_json, pairs, squad, wordpiece

@@ -5,9 +5,9 @@ import random
 
 import numpy as np
 import pytest
-import retrieval_samples as samples
-from experiment_runs import curve, finish, in_two_processes, kill_when, logged, starter
 from ml_collections import ConfigDict
+from support import retrieval_samples as samples
+from support.experiment_runs import curve, finish, in_two_processes, kill_when, logged, starter
 
 import jaxmodels as jm
 from experiments.configs import dpr_smoke, dpr_squad_minilm, dpr_squad_scratch

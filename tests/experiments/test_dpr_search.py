@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-import retrieval_samples as samples
 from ml_collections import FrozenConfigDict
+from support import retrieval_samples as samples
 
 import jaxmodels as jm
 from experiments.configs import dpr_smoke

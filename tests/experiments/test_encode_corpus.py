@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import retrieval_samples as samples
-from experiment_runs import finish, in_two_processes, kill_when, logged, starter
 from ml_collections import ConfigDict, FrozenConfigDict
-from parity.tiny import random_params
+from support import retrieval_samples as samples
+from support.experiment_runs import finish, in_two_processes, kill_when, logged, starter
+from support.tiny import random_params
 
 import jaxmodels as jm
 from experiments.batch_generation.journal import Journal, note

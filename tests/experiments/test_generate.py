@@ -5,12 +5,12 @@ import random
 import shutil
 from pathlib import Path
 
-import generation_samples as samples
 import jax
 import numpy as np
 import pytest
-from experiment_runs import finish, kill_when, logged, refused, starter
 from ml_collections import ConfigDict, FrozenConfigDict
+from support import generation_samples as samples
+from support.experiment_runs import finish, kill_when, logged, refused, starter
 
 import jaxmodels as jm
 from experiments import generate

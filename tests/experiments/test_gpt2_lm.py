@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from experiment_runs import curve, finish, in_two_processes, kill_when, logged, refused, starter
 from jax.sharding import AbstractMesh, AxisType
 from ml_collections import ConfigDict
+from support.experiment_runs import curve, finish, in_two_processes, kill_when, logged, refused, starter
 
 import jaxmodels as jm
 from experiments.configs import gpt2_demo, gpt2_smoke, gpt2_xl_pod

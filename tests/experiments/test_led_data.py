@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-import summary_samples as samples
+from support import summary_samples as samples
 
 import jaxmodels as jm
 from experiments.data import bpe, qmsum

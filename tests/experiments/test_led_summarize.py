@@ -6,9 +6,9 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
-import summary_samples as samples
-from experiment_runs import curve, finish, kill_when, logged, starter
 from ml_collections import ConfigDict, FrozenConfigDict
+from support import summary_samples as samples
+from support.experiment_runs import curve, finish, kill_when, logged, starter
 
 import jaxmodels as jm
 from experiments import led_summarize

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import generation_samples as samples
 import pytest
+from support import generation_samples as samples
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "experiments/notebooks").glob("*.ipynb"))

@@ -6,9 +6,9 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-import retrieval_samples as samples
-from experiment_runs import curve, finish, kill_when, logged, starter
 from ml_collections import ConfigDict, FrozenConfigDict
+from support import retrieval_samples as samples
+from support.experiment_runs import curve, finish, kill_when, logged, starter
 
 import jaxmodels as jm
 from experiments import rag_qa

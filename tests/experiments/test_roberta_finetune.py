@@ -6,7 +6,7 @@ import random
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiment_runs import curve, finish, in_two_processes, kill_when, logged, refused, starter
+from support.experiment_runs import curve, finish, in_two_processes, kill_when, logged, refused, starter
 
 import jaxmodels as jm
 from experiments.tasks.entities import FILES

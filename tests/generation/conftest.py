@@ -1,7 +1,7 @@
 """Pairs of tiny models that say something; files that want others have their own."""
 
 import pytest
-from lively import lively
+from support.lively import lively
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from lively import often_said, ours, padded, texts
-from parity.reference import close
+from support.lively import often_said, ours, padded, texts
+from support.reference import close
 from transformers.generation import logits_process as reference
 
 import jaxmodels as jm
@@ -59,7 +59,8 @@ def reference_chosen(sums, eos) -> list[tuple]:
 
 @pytest.mark.parametrize("sums", [None, [-1.0, -2.5]], ids=["the first step", "a later step"])
 @pytest.mark.parametrize("eos", [[], [2]], ids=["no end", "an end"])
-def test_N5_draws_of_a_step_follow_torch_multinomial(sums, eos):
+@pytest.mark.parity("N5")
+def test_draws_of_a_step_follow_torch_multinomial(sums, eos):
     mine, other = (collections.Counter(f(sums, eos)) for f in (chosen, reference_chosen))
     both = {pair: (mine[pair], other[pair]) for pair in mine | other}
     frequent = [(a, b) for a, b in both.values() if a + b > 20]
@@ -101,7 +102,8 @@ def test_keys_of_their_own_make_rows_independent_of_their_place(gpt2, batch):
     np.testing.assert_array_equal(first, second[::-1])
 
 
-def test_N11_scores_are_warped_and_sum_to_those_of_the_beams(gpt2, batch):
+@pytest.mark.parity("N11")
+def test_scores_are_warped_and_sum_to_those_of_the_beams(gpt2, batch):
     eos = often_said(gpt2, **batch)[:2]
     got = sampled(gpt2, batch, eos_token_id=eos, output_scores=True)
     scores = np.asarray(got.scores)

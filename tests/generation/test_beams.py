@@ -6,7 +6,7 @@ What 4.57 changed (early_stopping=False with a positive length_penalty) is in `t
 import numpy as np
 import pytest
 import torch
-from lively import UNHEARD, equal_beams, often_said, ours, padded, texts, theirs
+from support.lively import UNHEARD, equal_beams, often_said, ours, padded, texts, theirs
 
 PROMPT, PAD = 9, 4
 LENGTHS = [9, 4, 7]
@@ -39,7 +39,8 @@ SLOW = [(2, "never"), (3, True), (4, "never"), (5, True)]
 @pytest.mark.parametrize(
     ("beams", "early_stopping"), [*RULES, *(pytest.param(*rule, marks=pytest.mark.slow) for rule in SLOW)]
 )
-def test_N5_every_width_and_rule(beams, early_stopping, gpt2, batch, said):
+@pytest.mark.parity("N5")
+def test_every_width_and_rule(beams, early_stopping, gpt2, batch, said):
     ended = set()
     for penalty in (-1.0, 0.0, 1.0, 2.0):
         for eos in said[:3]:
@@ -56,13 +57,15 @@ def test_N5_every_width_and_rule(beams, early_stopping, gpt2, batch, said):
     assert True in ended, "no row ended early"
 
 
-def test_N5_early_stopping_false_with_penalties_up_to_0(gpt2, batch, said):
+@pytest.mark.parity("N5")
+def test_early_stopping_false_with_penalties_up_to_0(gpt2, batch, said):
     for penalty in (-2.0, -0.5, 0.0):
         for eos in said[:4]:
             agree(gpt2, batch, num_beams=3, length_penalty=penalty, num_return_sequences=2, eos_token_id=eos)
 
 
-def test_N13_several_eos_ids_and_the_first_is_written(gpt2, batch, said):
+@pytest.mark.parity("N13")
+def test_several_eos_ids_and_the_first_is_written(gpt2, batch, said):
     eos = [said[2], said[0], said[1]]
     options = {"num_beams": 4, "num_return_sequences": 4, "early_stopping": True}
     got = agree(gpt2, batch, eos_token_id=eos, **options)
@@ -70,7 +73,8 @@ def test_N13_several_eos_ids_and_the_first_is_written(gpt2, batch, said):
     agree(gpt2, batch, eos_token_id=eos[::-1], length_penalty=-1.0, **options)
 
 
-def test_N5_without_an_end_all_beams_go_to_the_limit(gpt2, batch):
+@pytest.mark.parity("N5")
+def test_without_an_end_all_beams_go_to_the_limit(gpt2, batch):
     options = {"num_beams": 4, "num_return_sequences": 4, "early_stopping": True}
     assert agree(gpt2, batch, eos_token_id=UNHEARD, **options).shape == (12, PROMPT + 16)
     free = {"max_new_tokens": 16, "pad_token_id": PAD, "num_beams": 4, "num_return_sequences": 4}
@@ -79,7 +83,8 @@ def test_N5_without_an_end_all_beams_go_to_the_limit(gpt2, batch):
     np.testing.assert_array_equal(none.sequences, ours(gpt2, **batch, **free, eos_token_id=UNHEARD).sequences)
 
 
-def test_N10_fewer_returned_are_the_best_of_all(gpt2, batch, said):
+@pytest.mark.parity("N10")
+def test_fewer_returned_are_the_best_of_all(gpt2, batch, said):
     options = {"num_beams": 4, "early_stopping": True, "eos_token_id": said[0], "max_new_tokens": 16}
     everything = ours(gpt2, **batch, **options, pad_token_id=PAD, num_return_sequences=4)
     scores = np.asarray(everything.sequences_scores).reshape(3, 4)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lively import equal_beams, often_said, ours, padded, texts, theirs
+from support.lively import equal_beams, often_said, ours, padded, texts, theirs
 
 PAD, LENGTHS = 4, [9, 4, 7]
 
@@ -27,7 +27,8 @@ def agree(pair, batch, prompt=1, **options):
     return np.asarray(got.sequences)
 
 
-def test_N5_ids_and_scores_of_padded_inputs(pair, batch):
+@pytest.mark.parity("N5")
+def test_ids_and_scores_of_padded_inputs(pair, batch):
     ended = set()
     for eos in often_said(pair, **batch)[:3]:
         for penalty in (0.0, 1.0, 2.0):
@@ -37,13 +38,15 @@ def test_N5_ids_and_scores_of_padded_inputs(pair, batch):
 
 
 @pytest.mark.slow
-def test_N5_never_stopping_early_with_several_eos_ids(bart, batch):
+@pytest.mark.parity("N5")
+def test_never_stopping_early_with_several_eos_ids(bart, batch):
     for penalty in (0.0, 1.0):
         eos = often_said(bart, **batch)[:2]
         agree(bart, batch, eos_token_id=eos, length_penalty=penalty, num_beams=4, early_stopping="never")
 
 
-def test_A19_forced_first_and_last_ids(bart, batch):
+@pytest.mark.parity("A19")
+def test_forced_first_and_last_ids(bart, batch):
     """All but one beam begin at -1e9, and what is forced must not let them in."""
     eos, first, last = (often_said(bart, **batch)[i] for i in (9, 5, 6))
     forced = {"forced_bos_token_id": first, "forced_eos_token_id": last}
@@ -60,7 +63,8 @@ def test_decoder_input_ids_of_several_tokens(bart, batch):
 
 
 @pytest.mark.slow
-def test_L14_global_tokens_reach_every_beam(led, batch):
+@pytest.mark.parity("L14")
+def test_global_tokens_reach_every_beam(led, batch):
     flags = np.zeros_like(batch["ids"])
     flags[:, 0] = flags[0, 5] = 1
     eos = often_said(led, **batch)[0]

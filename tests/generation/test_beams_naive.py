@@ -7,9 +7,9 @@ The search is `naive_beams`. It gave the ids and scores (to 1e-4) of 4.37.2 itse
 import numpy as np
 import pytest
 import torch
-from lively import UNHEARD, lively, often_said, ours, padded, texts, theirs
-from naive_beams import laid_out, search
-from parity.reference import Pair, close
+from support.lively import UNHEARD, lively, often_said, ours, padded, texts, theirs
+from support.naive_beams import laid_out, search
+from support.reference import Pair, close
 from transformers.generation import logits_process as reference
 
 PAD, NEW, PROMPT = 4, 16, 6
@@ -57,12 +57,14 @@ def agree(pair: Pair, ids, mask=None, *, beams, give, eos, groups=1, diversity=0
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.0, 2.0])
-def test_N5_early_stopping_false_with_a_positive_penalty(penalty, gpt2, said):
+@pytest.mark.parity("N5")
+def test_early_stopping_false_with_a_positive_penalty(penalty, gpt2, said):
     for eos in said[:3]:
         agree(gpt2, texts(2, PROMPT), beams=4, give=4, eos=[eos], length_penalty=penalty, early_stopping=False)
 
 
-def test_N5_4_57_goes_on_where_4_37_stops(gpt2, said):
+@pytest.mark.parity("N5")
+def test_4_57_goes_on_where_4_37_stops(gpt2, said):
     """Why the naive search is here: with early_stopping=False the two versions differ."""
     options = {"num_beams": 4, "max_new_tokens": NEW, "pad_token_id": PAD, "length_penalty": 2.0}
     lengths = [
@@ -75,7 +77,8 @@ def test_N5_4_57_goes_on_where_4_37_stops(gpt2, said):
 @pytest.mark.parametrize(
     ("beams", "groups"), [(4, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((3, 3), (6, 2)))]
 )
-def test_N6_beam_groups(beams, groups, gpt2, said):
+@pytest.mark.parity("N6")
+def test_beam_groups(beams, groups, gpt2, said):
     ended = set()
     for eos, diversity, penalty in ((said[:1], 0.5, 1.0), (said[1:2], 3.0, 0.0), (said[2:3], 1.0, 2.0)):
         options = {"groups": groups, "diversity": diversity, "length_penalty": penalty}
@@ -85,14 +88,16 @@ def test_N6_beam_groups(beams, groups, gpt2, said):
 
 
 @pytest.mark.parametrize("early_stopping", [True, pytest.param("never", marks=pytest.mark.slow)])
-def test_N6_beam_groups_with_several_eos_ids_in_a_padded_batch(early_stopping, gpt2, said):
+@pytest.mark.parity("N6")
+def test_beam_groups_with_several_eos_ids_in_a_padded_batch(early_stopping, gpt2, said):
     ids, mask = padded(texts(2, PROMPT, seed=3), [6, 3], PAD, "left")
     options = {"groups": 2, "diversity": 0.7, "early_stopping": early_stopping}
     agree(gpt2, ids, mask, beams=4, give=3, eos=said[:3], **options)
 
 
 @pytest.mark.slow
-def test_N6_a_penalty_for_what_earlier_groups_chose_comes_before_the_one_for_repetition(gpt2, said):
+@pytest.mark.parity("N6")
+def test_a_penalty_for_what_earlier_groups_chose_comes_before_the_one_for_repetition(gpt2, said):
     process = (reference.RepetitionPenaltyLogitsProcessor(1.4), reference.NoRepeatNGramLogitsProcessor(2))
     given = {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2}
     options = {"groups": 2, "diversity": 0.7, "process": process, "given": given}
@@ -100,7 +105,8 @@ def test_N6_a_penalty_for_what_earlier_groups_chose_comes_before_the_one_for_rep
 
 
 @pytest.mark.slow
-def test_N6_diversity_makes_groups_differ(gpt2):
+@pytest.mark.parity("N6")
+def test_diversity_makes_groups_differ(gpt2):
     options = {"num_beams": 4, "max_new_tokens": NEW, "num_return_sequences": 4, "eos_token_id": UNHEARD}
     options |= {"pad_token_id": PAD, "num_beam_groups": 4}
 
@@ -115,7 +121,8 @@ KINDS = ["relative_key_query", *(pytest.param(kind, marks=pytest.mark.slow) for 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_R5_beams_of_a_model_with_distances(kind, tmp_path):
+@pytest.mark.parity("R5")
+def test_beams_of_a_model_with_distances(kind, tmp_path):
     """All branches stand at one place, in slots that are not in the order of their texts."""
     pair = lively("RobertaPreLayerNormForCausalLM", tmp_path, position_embedding_type=kind, seed=2)
     eos = often_said(pair, texts(2, PROMPT))[:1]

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lively import UNHEARD, ours, padded, texts
+from support.lively import UNHEARD, ours, padded, texts
 
 from jaxmodels.generation import recompiles
 

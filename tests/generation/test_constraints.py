@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from presented import COLUMNS, N, V, compilations, ours, same, scores_of, theirs, written
+from support.presented import COLUMNS, N, V, compilations, ours, same, scores_of, theirs, written
 from transformers.generation import logits_process as reference
 
 from jaxmodels.generation.callbacks import registered
@@ -26,12 +26,14 @@ BIASES = {(4,): -2.0, (7,): 1.5, (1, 4): 3.0, (0, 4): -1.0, (2, 1, 3): -4.0, (2,
 
 
 @pytest.mark.parametrize("count", [1, 4, len(BIASES)])
-def test_N4_sequence_bias(count):
+@pytest.mark.parity("N4")
+def test_sequence_bias(count):
     biases = dict(list(BIASES.items())[:count])
     assert same(SequenceBias.of(biases), reference.SequenceBiasLogitsProcessor(biases)) == {True}
 
 
-def test_N4_sequence_bias_reads_what_comes_before_and_adds_up():
+@pytest.mark.parity("N4")
+def test_sequence_bias_reads_what_comes_before_and_adds_up():
     ids = np.array([[4, 4, 4, 1, 1], [4, 4, 4, 2, 1], [4, 4, 4, 2, 0], [4, 4, 0, 2, 1]])
     # The last of them is longer than the text and, as in the reference, says nothing.
     biases = {(1, 9): 1.0, (2, 1, 9): 10.0, (4, 4, 2, 1, 9): 100.0, (4, 4, 4, 2, 1, 9): 1000.0}
@@ -40,13 +42,15 @@ def test_N4_sequence_bias_reads_what_comes_before_and_adds_up():
     assert not np.delete(got, 9, axis=1).any()
 
 
-def test_N4_bad_words_and_an_end_that_is_none():
+@pytest.mark.parity("N4")
+def test_bad_words_and_an_end_that_is_none():
     words = [[4], [1, 2], [3], [0, 0, 1]]
     ours_ = SequenceBias.of({tuple(word): -np.inf for word in words if word != [3]})
     assert same(ours_, reference.NoBadWordsLogitsProcessor(words, eos_token_id=torch.tensor([3]))) == {True}
 
 
-def test_N4_min_length_and_min_new_tokens():
+@pytest.mark.parity("N4")
+def test_min_length_and_min_new_tokens():
     eos = torch.tensor(EOS)
     expected = reference.MinLengthLogitsProcessor(7, eos)
     assert same(NoEarlyEnd(jnp.int32(7), BOTH), expected) == {True, False}
@@ -54,14 +58,16 @@ def test_N4_min_length_and_min_new_tokens():
     assert same(NoEarlyEnd(jnp.int32(4 + 3), BOTH), expected, lengths=range(4, 12)) == {True, False}
 
 
-def test_N4_forced_first_and_last_ids():
+@pytest.mark.parity("N4")
+def test_forced_first_and_last_ids():
     assert same(Forced.of([1], [5]), reference.ForcedBOSTokenLogitsProcessor(5)) == {True, False}
     for eos in ([3], [3, 11], [3, 11, 0]):
         expected = reference.ForcedEOSTokenLogitsProcessor(9, torch.tensor(eos))
         assert same(Forced.of([8] * len(eos), eos), expected) == {True, False}
 
 
-def test_N4_forced_decoder_ids():
+@pytest.mark.parity("N4")
+def test_forced_decoder_ids():
     """As `ForceTokensLogitsProcessor` of 4.37: all but one score are -inf, and that one is 0; 4.57 has none."""
     processor = Forced.of([4, 6, 7], [9, 2, 9])
     for length in range(1, 10):
@@ -72,7 +78,8 @@ def test_N4_forced_decoder_ids():
         np.testing.assert_array_equal(ours(processor, ids, scores), expected)
 
 
-def test_N4_suppress_and_begin_suppress():
+@pytest.mark.parity("N4")
+def test_suppress_and_begin_suppress():
     tokens = [0, 5, 22]
     assert same(Suppressed.of(tokens, V), reference.SuppressTokensLogitsProcessor(tokens)) == {True}
     expected = reference.SuppressTokensAtBeginLogitsProcessor(tokens, 5)
@@ -81,13 +88,15 @@ def test_N4_suppress_and_begin_suppress():
 
 
 @pytest.mark.parametrize("factor", [1.3, 0.7])
-def test_N4_exponential_decay(factor):
+@pytest.mark.parity("N4")
+def test_exponential_decay(factor):
     processor = ExponentialDecay(jnp.int32(2 + 3), jnp.float32(factor), BOTH)
     expected = reference.ExponentialDecayLengthPenalty((2, factor), torch.tensor(EOS), 3)
     assert same(processor, expected) == {True, False}
 
 
-def test_N4_exponential_decay_leaves_a_forbidden_end_forbidden():
+@pytest.mark.parity("N4")
+def test_exponential_decay_leaves_a_forbidden_end_forbidden():
     """In the reference |-inf| makes NaN of it, and the end comes."""
     scores = scores_of()
     scores[:, EOS[0]] = -np.inf
@@ -95,7 +104,8 @@ def test_N4_exponential_decay_leaves_a_forbidden_end_forbidden():
     assert np.isneginf(got[:, EOS[0]]).all() and (got[:, EOS[1]] > scores[:, EOS[1]]).all()
 
 
-def test_N4_remove_invalid_and_renormalise():
+@pytest.mark.parity("N4")
+def test_remove_invalid_and_renormalise():
     ids, scores = written(4), scores_of()
     scores[:, 0], scores[:, 1], scores[:, 2] = np.nan, np.inf, -np.inf
     got = ours(RemoveInvalid(), ids, scores)
@@ -107,7 +117,8 @@ def test_N4_remove_invalid_and_renormalise():
     np.testing.assert_allclose(ours(Renormalise(), ids, scores), expected, rtol=1e-5)
 
 
-def test_N4_prefix_allowed_tokens_fn_sees_the_text_of_each_row():
+@pytest.mark.parity("N4")
+def test_prefix_allowed_tokens_fn_sees_the_text_of_each_row():
     """Rows of two examples with two beams; the last example only fills a bucket and is not asked."""
     seen = []
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from lively import UNHEARD, equal_beams, equal_scores, ours, padded, texts, theirs
+from support.lively import UNHEARD, equal_beams, equal_scores, ours, padded, texts, theirs
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from jaxmodels.generation import recompiles
@@ -54,7 +54,8 @@ BEAMS = {"num_beams": 3, "num_return_sequences": 2}
 
 
 @pytest.mark.parametrize("more", [{}, pytest.param(BEAMS, marks=pytest.mark.slow)], ids=["greedy", "beams"])
-def test_N4_a_processor_of_the_callers_gives_what_one_of_the_reference_gives(more, gpt2, batch):
+@pytest.mark.parity("N4")
+def test_a_processor_of_the_callers_gives_what_one_of_the_reference_gives(more, gpt2, batch):
     """Behind the penalty for repetition, and before the scores are normalised again."""
     options = {**OPTIONS, "repetition_penalty": 1.5, "renormalize_logits": True, **more}
     mine = NotNear(jnp.int32(9), jnp.float32(2.0))

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from lively import UNHEARD, ours, padded, theirs
+from support.lively import UNHEARD, ours, padded, theirs
 
 import jaxmodels as jm
 from jaxmodels.generation import recompiles
@@ -37,7 +37,8 @@ def agree(both, ids, slots=None, **options):
 
 
 @pytest.mark.parametrize("length", [1, 7, 32])
-def test_A19_L14_ids_of_any_input_length(both, length):
+@pytest.mark.parity("A19", "L14")
+def test_ids_of_any_input_length(both, length):
     got = agree(both, texts(length, seed=length), max_new_tokens=16)
     assert (got[:, 0] == START).all()
     assert len({tuple(row) for row in got.tolist()}) == 3
@@ -54,14 +55,16 @@ GLOBALS = {"the first": ((0,), (0,), (0,)), "scattered": ((0, 5, 8), (), (1,)), 
 
 
 @pytest.mark.parametrize("name", GLOBALS)
-def test_L14_global_attention_reaches_the_encoder(name, led):
+@pytest.mark.parity("L14")
+def test_global_attention_reaches_the_encoder(name, led):
     ids, mask = right_padded(texts(9, seed=2), 9, 4, 7)
     inputs = {"attention_mask": mask, "max_new_tokens": 16}
     got = agree(led, ids, slots=4, global_attention_mask=flags(9, *GLOBALS[name]), **inputs)
     assert np.array_equal(got, generated(led, ids, **inputs)) == (name == "none"), "global tokens make a difference"
 
 
-def test_L14_without_a_number_there_is_room_for_the_next_power_of_two(led):
+@pytest.mark.parity("L14")
+def test_without_a_number_there_is_room_for_the_next_power_of_two(led):
     def room(*rows, model=led.model, **options):
         return dict(model.encoder_inputs({"global_attention_mask": flags(9, *rows), **options})[1])
 
@@ -88,14 +91,16 @@ def test_decoder_input_ids_of_which_some_begin_with_the_start_id_are_left_as_the
     np.testing.assert_array_equal(got[:, :4], own)
 
 
-def test_N2_max_length_counts_what_the_decoder_starts_with(bart):
+@pytest.mark.parity("N2")
+def test_max_length_counts_what_the_decoder_starts_with(bart):
     ids, own = texts(6), texts(3, seed=1)
     assert agree(bart, ids, max_length=9).shape == (3, 9)
     assert agree(bart, ids, max_length=9, decoder_input_ids=own).shape == (3, 9)
     assert generated(bart, ids).shape == (3, 20), "the default of 4.37; 4.57 adds the beginning to it"
 
 
-def test_A19_forced_first_and_last_ids(both):
+@pytest.mark.parity("A19")
+def test_forced_first_and_last_ids(both):
     ids = texts(6, seed=5)
     got = agree(both, ids, forced_bos_token_id=7, forced_eos_token_id=9, max_new_tokens=6)
     assert (got[:, 1] == 7).all() and (got[:, 6] == 9).all()
@@ -103,19 +108,22 @@ def test_A19_forced_first_and_last_ids(both):
     assert (one[:, 1] == 9).all()
 
 
-def test_A19_a_first_id_is_forced_after_a_beginning_of_one_id_only(bart):
+@pytest.mark.parity("A19")
+def test_a_first_id_is_forced_after_a_beginning_of_one_id_only(bart):
     got = agree(bart, texts(6), forced_bos_token_id=7, decoder_input_ids=texts(3, seed=1), max_new_tokens=4)
     assert not (got[:, 4] == 7).all()
 
 
-def test_A19_bart_forces_its_last_id_by_default(bart, led):
+@pytest.mark.parity("A19")
+def test_bart_forces_its_last_id_by_default(bart, led):
     got = generated(bart, texts(6), max_new_tokens=5, eos_token_id=UNHEARD)
     assert (got[:, -1] == 2).all()
     got = generated(led, texts(6), max_new_tokens=5, eos_token_id=UNHEARD)
     assert not (got[:, -1] == 2).any()
 
 
-def test_N13_several_eos_ids_end_rows_and_the_rest_is_pad(led):
+@pytest.mark.parity("N13")
+def test_several_eos_ids_end_rows_and_the_rest_is_pad(led):
     ids = texts(6, seed=3)
     free = generated(led, ids, max_new_tokens=12, eos_token_id=UNHEARD)
     eos = sorted({int(free[0, 3]), int(free[1, 6])})  # ids that the model does produce
@@ -135,7 +143,8 @@ def test_a_row_is_generated_the_same_alone_and_in_a_padded_batch(led):
         np.testing.assert_array_equal(batch[row], alone[0])
 
 
-def test_N14_the_start_id_comes_from_the_call_then_the_files_then_bos(bart, tmp_path):
+@pytest.mark.parity("N14")
+def test_the_start_id_comes_from_the_call_then_the_files_then_bos(bart, tmp_path):
     jm.save(tmp_path, bart.model, bart.params)
     (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": 5, "max_new_tokens": 3}')
     config = jm.load(tmp_path)[0].config

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lively import ours, texts
+from support.lively import ours, texts
 
 from jaxmodels.generation import recompiles
 

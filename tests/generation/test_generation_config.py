@@ -64,7 +64,8 @@ def test_every_field_has_a_value_here():
 
 
 @pytest.mark.parametrize("values", [FITTING, GROUPS, {"stop_strings": ["a", "bc"]}, {}], ids=len)
-def test_N14_what_is_saved_is_loaded(values, tmp_path):
+@pytest.mark.parity("N14")
+def test_what_is_saved_is_loaded(values, tmp_path):
     config = GenerationConfig(**values)
     config.save_pretrained(tmp_path)
     assert GenerationConfig.from_pretrained(tmp_path) == config
@@ -74,7 +75,8 @@ def test_N14_what_is_saved_is_loaded(values, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["generation_config.json"]
 
 
-def test_N14_a_file_of_the_reference_means_the_same_here(tmp_path):
+@pytest.mark.parity("N14")
+def test_a_file_of_the_reference_means_the_same_here(tmp_path):
     later = {
         "output_logits",
         "min_p",
@@ -89,14 +91,16 @@ def test_N14_a_file_of_the_reference_means_the_same_here(tmp_path):
         assert GenerationConfig.from_pretrained(tmp_path) == GenerationConfig(**values)
 
 
-def test_N14_the_reference_reads_what_is_saved_here(tmp_path):
+@pytest.mark.parity("N14")
+def test_the_reference_reads_what_is_saved_here(tmp_path):
     GenerationConfig(**FITTING).save_pretrained(tmp_path)
     theirs = transformers.GenerationConfig.from_pretrained(tmp_path)
     for name in ("max_new_tokens", "top_p", "bad_words_ids", "eos_token_id", "early_stopping", "num_return_sequences"):
         assert getattr(theirs, name) == VALUES[name], name
 
 
-def test_N14_unknown_settings_are_named_and_notes_are_not():
+@pytest.mark.parity("N14")
+def test_unknown_settings_are_named_and_notes_are_not():
     with pytest.warns(UserWarning, match="mean nothing here: my_setting, watermarking_config"):
         GenerationConfig.from_dict({"watermarking_config": {}, "my_setting": 1, "top_k": 3})
     with warnings.catch_warnings():
@@ -105,7 +109,8 @@ def test_N14_unknown_settings_are_named_and_notes_are_not():
         assert GenerationConfig.from_dict(notes) == GenerationConfig()
 
 
-def test_N14_none_is_the_default_and_of_top_k_off():
+@pytest.mark.parity("N14")
+def test_none_is_the_default_and_of_top_k_off():
     values = {field.name: None for field in dataclasses.fields(GenerationConfig)}
     assert GenerationConfig(**values) == GenerationConfig(top_k=0)
 
@@ -136,7 +141,8 @@ MODEL = jm.GPT2Config(eos_token_id=7, pad_token_id=0, bos_token_id=1).replace(
 )
 
 
-def test_N14_the_call_wins_over_the_checkpoint_s_settings_and_they_over_its_config():
+@pytest.mark.parity("N14")
+def test_the_call_wins_over_the_checkpoint_s_settings_and_they_over_its_config():
     merged = GenerationConfig.merge(MODEL, None, {"top_k": 4})
     assert (merged.top_k, merged.max_new_tokens, merged.eos_token_id) == (4, 5, (8, 9))
     assert (merged.pad_token_id, merged.bos_token_id) == (0, 1)
@@ -144,7 +150,8 @@ def test_N14_the_call_wins_over_the_checkpoint_s_settings_and_they_over_its_conf
     assert GenerationConfig.merge(MODEL, None, {"eos_token_id": None}).eos_token_id == ()
 
 
-def test_N14_a_given_configuration_replaces_the_checkpoint_s_but_for_ids_that_it_leaves_open():
+@pytest.mark.parity("N14")
+def test_a_given_configuration_replaces_the_checkpoint_s_but_for_ids_that_it_leaves_open():
     given = GenerationConfig(max_new_tokens=6, pad_token_id=2)
     merged = GenerationConfig.merge(MODEL, given, {"num_beams": 2})
     assert (merged.max_new_tokens, merged.num_beams, merged.top_k, merged.do_sample) == (6, 2, 50, False)
@@ -164,14 +171,16 @@ def merged(**call):
         ({"min_new_tokens": 7, "max_new_tokens": 6}, "min_new_tokens asks for 12 .* at most 11 may come"),
     ],
 )
-def test_N2_a_checkpoints_minimum_beyond_the_maximum_is_warned_of(options, message):
+@pytest.mark.parity("N2")
+def test_a_checkpoints_minimum_beyond_the_maximum_is_warned_of(options, message):
     """The reference generates up to the maximum; a checkpoint's min_length says nothing against a short answer. (One in
     the call is refused: test_refused_options.)"""
     with pytest.warns(UserWarning, match=message):
         assert GenerationConfig(**options).new_tokens(5) == {"max_length": 15}.get(list(options)[1], 6)
 
 
-def test_N2_max_new_tokens_wins_with_a_warning():
+@pytest.mark.parity("N2")
+def test_max_new_tokens_wins_with_a_warning():
     with pytest.warns(UserWarning, match="both max_new_tokens and max_length were given; max_new_tokens wins"):
         assert merged(max_new_tokens=3, max_length=50).new_tokens(10) == 3
     assert merged(max_length=50).new_tokens(10) == 40
@@ -187,7 +196,8 @@ def test_N2_max_new_tokens_wins_with_a_warning():
         ({"length_penalty": 2.0, "early_stopping": True}, "early_stopping, length_penalty"),
     ],
 )
-def test_N14_options_without_effect_are_said(call, named):
+@pytest.mark.parity("N14")
+def test_options_without_effect_are_said(call, named):
     with pytest.warns(UserWarning, match=f"^{named}: without effect"):
         merged(**call)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.reference import pair
+from support.reference import pair
 
 import jaxmodels as jm
 from jaxmodels import GenerationConfig
@@ -40,7 +40,8 @@ def test_ids_of_any_prompt_length(gpt2, length):
     np.testing.assert_array_equal(result.sequences, reference_ids(gpt2, ids, max_new_tokens=20, pad_token_id=0))
 
 
-def test_G9_left_padded_batch_counts_positions_from_the_mask(gpt2):
+@pytest.mark.parity("G9")
+def test_left_padded_batch_counts_positions_from_the_mask(gpt2):
     ids, mask = left_padded(prompts(4, 12), [12, 7, 1, 3])
     result = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=24)
     expected = reference_ids(gpt2, ids, arrays={"attention_mask": mask}, max_new_tokens=24, pad_token_id=0)
@@ -61,7 +62,8 @@ def test_a_row_is_generated_the_same_alone_and_in_a_padded_batch(gpt2):
         np.testing.assert_array_equal(batch.sequences[row, -16:], alone.sequences[0, -16:])
 
 
-def test_N13_several_eos_ids_end_rows_and_the_rest_is_pad(gpt2):
+@pytest.mark.parity("N13")
+def test_several_eos_ids_end_rows_and_the_rest_is_pad(gpt2):
     ids = prompts(6, 5, seed=3)
     free = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=[]).sequences[:, 5:]
     eos = sorted({int(free[0, 3]), int(free[1, 6])})  # ids that the model does produce
@@ -72,7 +74,8 @@ def test_N13_several_eos_ids_end_rows_and_the_rest_is_pad(gpt2):
     assert ended.any() and (result[0, 5 + ended.argmax() + 1 :] == 0).all()
 
 
-def test_N13_all_rows_ended_stops_early(gpt2):
+@pytest.mark.parity("N13")
+def test_all_rows_ended_stops_early(gpt2):
     ids = prompts(1, 5)
     free = np.asarray(jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=[]).sequences)[0, 5:]
     eos = int(free[4])
@@ -80,13 +83,15 @@ def test_N13_all_rows_ended_stops_early(gpt2):
     assert result.sequences.shape[1] == 5 + list(free).index(eos) + 1
 
 
-def test_N13_without_a_pad_id_the_eos_id_fills_with_a_warning(gpt2):
+@pytest.mark.parity("N13")
+def test_without_a_pad_id_the_eos_id_fills_with_a_warning(gpt2):
     model = gpt2.model.clone(config=gpt2.model.config.replace(pad_token_id=None, generation={}))
     with pytest.warns(UserWarning, match="no pad_token_id"):
         jm.generate(model, gpt2.params, prompts(2, 4), max_new_tokens=4)
 
 
-def test_N2_max_length_counts_the_prompt_and_max_new_tokens_wins(gpt2):
+@pytest.mark.parity("N2")
+def test_max_length_counts_the_prompt_and_max_new_tokens_wins(gpt2):
     ids = prompts(1, 6)
     assert jm.generate(gpt2.model, gpt2.params, ids, max_length=13, eos_token_id=[]).sequences.shape == (1, 13)
     assert jm.generate(gpt2.model, gpt2.params, ids, eos_token_id=[]).sequences.shape == (1, 20)  # the default
@@ -95,7 +100,8 @@ def test_N2_max_length_counts_the_prompt_and_max_new_tokens_wins(gpt2):
     assert both.sequences.shape == (1, 9)
 
 
-def test_N14_call_over_generation_config_over_config(gpt2):
+@pytest.mark.parity("N14")
+def test_call_over_generation_config_over_config(gpt2):
     config = gpt2.model.config.replace(eos_token_id=7, generation={"max_new_tokens": 5, "eos_token_id": [8, 9]})
     assert GenerationConfig.merge(config, None, {}).eos_token_id == (8, 9)
     assert GenerationConfig.merge(config, None, {}).max_new_tokens == 5
@@ -103,14 +109,16 @@ def test_N14_call_over_generation_config_over_config(gpt2):
     assert GenerationConfig.merge(config.replace(generation={}), None, {}).eos_token_id == (7,)
 
 
-def test_N14_generation_config_json_is_read(gpt2, tmp_path):
+@pytest.mark.parity("N14")
+def test_generation_config_json_is_read(gpt2, tmp_path):
     jm.save(tmp_path, gpt2.model, gpt2.params)
     (tmp_path / "generation_config.json").write_text('{"max_new_tokens": 3, "eos_token_id": null}')
     model, params = jm.load(tmp_path)
     assert jm.generate(model, params, prompts(1, 4)).sequences.shape == (1, 7)
 
 
-def test_N15_right_padding_is_warned_of(gpt2):
+@pytest.mark.parity("N15")
+def test_right_padding_is_warned_of(gpt2):
     ids = prompts(2, 6)
     mask = np.ones_like(ids)
     mask[1, 4:] = 0

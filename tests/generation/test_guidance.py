@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from lively import UNHEARD, equal_scores, ours, padded, texts, theirs
-from naive_beams import laid_out, search
-from parity.reference import close
+from support.lively import UNHEARD, equal_scores, ours, padded, texts, theirs
+from support.naive_beams import laid_out, search
+from support.reference import close
 
 from jaxmodels.generation import recompiles
 
@@ -13,7 +13,8 @@ PAD, NEW = 4, 12
 OPTIONS = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": UNHEARD}
 
 
-def test_N4_guided_away_from_the_last_token(gpt2):
+@pytest.mark.parity("N4")
+def test_guided_away_from_the_last_token(gpt2):
     free = np.asarray(ours(gpt2, texts(1, 6), **OPTIONS).sequences)
     changed = []
     for scale in (1.5, 3.0, 0.5):
@@ -25,7 +26,8 @@ def test_N4_guided_away_from_the_last_token(gpt2):
     assert any(changed)
 
 
-def test_N4_guided_away_from_a_negative_prompt_and_other_processors_after_it(gpt2):
+@pytest.mark.parity("N4")
+def test_guided_away_from_a_negative_prompt_and_other_processors_after_it(gpt2):
     options = {**OPTIONS, "guidance_scale": 2.0, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
     for length in (5, 6):
         negative = texts(1, length, seed=7)

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from lively import UNHEARD, equal_scores, lively, often_said, ours, padded, texts, theirs
-from parity.reference import close
+from support.lively import UNHEARD, equal_scores, lively, often_said, ours, padded, texts, theirs
+from support.reference import close
 
 import jaxmodels as jm
 
@@ -57,7 +57,8 @@ def transitions_agree(pair, got, expected):
 
 
 @pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
-def test_N11_of_a_decoder_only_model(more, gpt2, batches):
+@pytest.mark.parity("N11")
+def test_of_a_decoder_only_model(more, gpt2, batches):
     got, expected = both_ways(gpt2, batches["left"], **more)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     real = np.repeat(batches["left"][1] == 1, more.get("num_beams", 1), axis=0)
@@ -81,7 +82,8 @@ def of_an_encoder_decoder(pair, batch, more):
 
 
 @pytest.mark.parametrize("more", [pytest.param({}, marks=pytest.mark.slow), BEAMS], ids=["greedy", "beams"])
-def test_N11_of_an_encoder_decoder(more, bart, batches):
+@pytest.mark.parity("N11")
+def test_of_an_encoder_decoder(more, bart, batches):
     got, expected = of_an_encoder_decoder(bart, batches["right"], more)
     real = batches["right"][1] == 1
     for name in ("encoder_attentions", "encoder_hidden_states"):
@@ -95,12 +97,14 @@ def test_N11_of_an_encoder_decoder(more, bart, batches):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["led", "t5"])
 @pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
-def test_N11_of_led_and_t5(more, name, batches, request):
+@pytest.mark.parity("N11")
+def test_of_led_and_t5(more, name, batches, request):
     of_an_encoder_decoder(request.getfixturevalue(name), batches["right"], more)
 
 
 @pytest.mark.parametrize("windows", [(4, 4), (4, 6)], ids=str)
-def test_N11_of_leds_encoder(windows, tmp_path):
+@pytest.mark.parity("N11")
+def test_of_leds_encoder(windows, tmp_path):
     """3 global tokens, for which there are 4 slots."""
     led = lively("LEDForConditionalGeneration", tmp_path, encoder_layers=2, attention_window=list(windows))
     ids, mask = padded(texts(2, 12, seed=3), [12, 9], PAD, "right")
@@ -115,7 +119,8 @@ def test_N11_of_leds_encoder(windows, tmp_path):
         close(mine, layer, "encoder_attentions", tolerance=1e-4)
 
 
-def test_N11_transition_scores_of_beams_sum_to_their_scores(gpt2, batches):
+@pytest.mark.parity("N11")
+def test_transition_scores_of_beams_sum_to_their_scores(gpt2, batches):
     """Ends included: `scores` holds the step at which the eos id came."""
     ids, mask = batches["left"]
     eos = often_said(gpt2, ids, attention_mask=mask)[0]
@@ -130,7 +135,8 @@ def test_N11_transition_scores_of_beams_sum_to_their_scores(gpt2, batches):
         transitions_agree(gpt2, got, theirs(gpt2, ids, **options))
 
 
-def test_N11_transition_scores_of_greedy_decoding_are_the_tokens_log_probabilities(gpt2, batches):
+@pytest.mark.parity("N11")
+def test_transition_scores_of_greedy_decoding_are_the_tokens_log_probabilities(gpt2, batches):
     got, _ = both_ways(gpt2, batches["left"])
     ids = torch.from_numpy(np.asarray(got.sequences, np.int64))[:1]  # the row without padding
     expected = gpt2.reference(ids).logits.log_softmax(-1)[:, PROMPT - 1 : -1].gather(2, ids[:, PROMPT:, None])[..., 0]
@@ -138,7 +144,8 @@ def test_N11_transition_scores_of_greedy_decoding_are_the_tokens_log_probabiliti
     close(mine[:1], expected, tolerance=1e-4)
 
 
-def test_N11_nothing_is_returned_that_was_not_asked_for(gpt2):
+@pytest.mark.parity("N11")
+def test_nothing_is_returned_that_was_not_asked_for(gpt2):
     got = ours(gpt2, texts(3, 5), max_new_tokens=5, eos_token_id=UNHEARD)
     assert list(got.keys()) == ["sequences"]
     got = ours(gpt2, texts(3, 5), max_new_tokens=5, eos_token_id=UNHEARD, num_beams=3, early_stopping="never")

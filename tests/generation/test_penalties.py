@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from presented import COLUMNS, N, V, compilations, ours, same, scores_of, theirs, written
+from support.presented import COLUMNS, N, V, compilations, ours, same, scores_of, theirs, written
 from transformers.generation import logits_process as reference
 
 from jaxmodels.generation.penalties import (
@@ -20,25 +20,29 @@ SOURCE = np.array([[3, 1, 4, 1, 0, 2, 1, 4], [2, 0, 1, 2, 0, -1, -1, -1]], np.in
 LENGTHS = (8, 5)
 
 
-def test_N4_repetition_penalty():
+@pytest.mark.parity("N4")
+def test_repetition_penalty():
     for penalty in (1.3, 0.5):
         expected = reference.RepetitionPenaltyLogitsProcessor(penalty)
         assert same(Repetition(jnp.float32(penalty)), expected) == {True}
 
 
-def test_N4_a_repeated_token_is_penalised_once():
+@pytest.mark.parity("N4")
+def test_a_repeated_token_is_penalised_once():
     scores = np.ones((1, V), np.float32)
     got = ours(Repetition(jnp.float32(2.0)), np.array([[7, 7, 7]]), scores)
     assert got[0, 7] == 0.5 and (np.delete(got[0], 7) == 1.0).all()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_N4_no_repeat_ngram(size):
+@pytest.mark.parity("N4")
+def test_no_repeat_ngram(size):
     changed = same(NoRepeatedNgrams(jnp.int32(size)), reference.NoRepeatNGramLogitsProcessor(size))
     assert True in changed or size == 5
 
 
-def test_N4_no_repeat_ngram_bans_what_would_complete_one_and_nothing_else():
+@pytest.mark.parity("N4")
+def test_no_repeat_ngram_bans_what_would_complete_one_and_nothing_else():
     ids = np.array(
         [[4, 1, 2, 4, 1, 3, 4, 1], [0, 1, 2, 3, 0, 1, 4, 4], [4, 4, 4, 4, 4, 4, 4, 4], [1, 2, 3, 4, 0, 3, 2, 4]]
     )
@@ -57,7 +61,8 @@ def of_each_example(make):
     return call
 
 
-def test_N4_encoder_repetition_penalty():
+@pytest.mark.parity("N4")
+def test_encoder_repetition_penalty():
     expected = of_each_example(
         # It takes a source for each row, where the n-grams take one for each example.
         lambda source: reference.EncoderRepetitionPenaltyLogitsProcessor(1.7, source.repeat(N // 2, 1))
@@ -66,12 +71,14 @@ def test_N4_encoder_repetition_penalty():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_N4_encoder_no_repeat_ngram(size):
+@pytest.mark.parity("N4")
+def test_encoder_no_repeat_ngram(size):
     expected = of_each_example(lambda source: reference.EncoderNoRepeatNGramLogitsProcessor(size, source))
     assert True in same(NoSourceNgrams(jnp.int32(size), jnp.asarray(SOURCE)), expected)
 
 
-def test_N6_hamming_diversity():
+@pytest.mark.parity("N6")
+def test_hamming_diversity():
     """Three groups of two beams: those of the third lose for what the first two groups chose."""
     chosen = np.array([[3, 3, 5, 3, 0, 0], [7, 1, 1, 9, 0, 0]])  # the last group has not chosen
     expected = reference.HammingDiversityLogitsProcessor(0.7, num_beams=6, num_beam_groups=3)
@@ -83,7 +90,8 @@ def test_N6_hamming_diversity():
             np.testing.assert_allclose(got, theirs(expected, ids, scores, **more), rtol=1e-6)
 
 
-def test_N6_the_first_group_keeps_its_scores():
+@pytest.mark.parity("N6")
+def test_the_first_group_keeps_its_scores():
     np.testing.assert_array_equal(ours(Diversity(jnp.float32(0.7)), written(5), scores_of()), scores_of())
 
 

@@ -4,8 +4,8 @@
 
 import numpy as np
 import pytest
-from lively import UNHEARD, equal_beams, equal_scores, often_said, ours, padded, texts, theirs
-from parity.reference import close
+from support.lively import UNHEARD, equal_beams, equal_scores, often_said, ours, padded, texts, theirs
+from support.reference import close
 
 PAD, PROMPT, NEW = 4, 9, 14
 BEAMS = {"num_beams": 3, "early_stopping": True, "num_return_sequences": 2}
@@ -74,7 +74,8 @@ def both_ways(case, name, **more):
 
 
 @pytest.mark.parametrize(("case", "name"), some_slow(CASES, {2, 3}), indirect=["case"])
-def test_N4_greedy(case, name):
+@pytest.mark.parity("N4")
+def test_greedy(case, name):
     got, expected, _, eos = both_ways(case, name)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     equal_scores(got.scores, expected.scores)
@@ -84,7 +85,8 @@ def test_N4_greedy(case, name):
 
 
 @pytest.mark.parametrize(("case", "name"), some_slow(CASES, {0, 1}), indirect=["case"])
-def test_N4_beams(case, name):
+@pytest.mark.parity("N4")
+def test_beams(case, name):
     equal_beams(*both_ways(case, name, **BEAMS))
 
 
@@ -93,7 +95,8 @@ def test_N4_beams(case, name):
     some_slow([("gpt2", {"num_beams": 2}), ("bart", {}), ("bart", {"num_beams": 2})], {1, 2}),
     indirect=["case"],
 )
-def test_N4_prefix_allowed_tokens_fn(case, more):
+@pytest.mark.parity("N4")
+def test_prefix_allowed_tokens_fn(case, more):
     """The function sees each example's texts, padding included, and never a row that fills a bucket."""
     pair, inputs, beginning = case
     seen = set()
@@ -112,7 +115,8 @@ def test_N4_prefix_allowed_tokens_fn(case, more):
         close(got.sequences_scores, expected.sequences_scores, tolerance=1e-4)
 
 
-def test_N4_what_the_prefix_function_raises_comes_out(gpt2):
+@pytest.mark.parity("N4")
+def test_what_the_prefix_function_raises_comes_out(gpt2):
     def allowed(example, ids):
         if len(ids) == PROMPT + 3:
             raise KeyError("no such prefix")

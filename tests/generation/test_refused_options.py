@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from lively import V, ours, texts
+from support.lively import V, ours, texts
 
 import jaxmodels as jm
 from jaxmodels.generation import recompiles
@@ -100,7 +100,8 @@ def test_it_is_refused_by_name_before_anything_compiles(name, gpt2):
 
 
 @pytest.mark.parametrize("method", LATER)
-def test_N1_methods_that_are_for_later_are_refused_by_name(method, gpt2):
+@pytest.mark.parity("N1")
+def test_methods_that_are_for_later_are_refused_by_name(method, gpt2):
     before = recompiles.compiled()
     with pytest.raises(NotImplementedError, match=f"{method} .* is not here yet; leave"):
         ours(gpt2, IDS, **LATER[method])
@@ -108,7 +109,8 @@ def test_N1_methods_that_are_for_later_are_refused_by_name(method, gpt2):
 
 
 @pytest.mark.parametrize("name", ["assistant_model", "constraints"])
-def test_N1_their_objects_are_refused_too(name, gpt2):
+@pytest.mark.parity("N1")
+def test_their_objects_are_refused_too(name, gpt2):
     with pytest.raises(NotImplementedError, match=name):
         ours(gpt2, IDS, **{name: object()})
 

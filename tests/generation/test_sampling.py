@@ -43,7 +43,8 @@ def drawn(options, scores, step=0):
     ],
     ids=str,
 )
-def test_N3_draws_follow_the_reference_distribution(warpers):
+@pytest.mark.parity("N3")
+def test_draws_follow_the_reference_distribution(warpers):
     counts = np.bincount(drawn(warpers, np.broadcast_to(LOGITS, (DRAWS, VOCABULARY))), minlength=VOCABULARY)
     expected = torch.softmax(torch.from_numpy(theirs(warpers, 1, LOGITS[None])), -1)[0].numpy() * DRAWS
     assert (counts[expected == 0] == 0).all(), "a token that the warpers remove was drawn"
@@ -91,7 +92,8 @@ def test_the_same_key_gives_the_same_text_whatever_the_padding(gpt2):
     np.testing.assert_array_equal(sampled(gpt2, padded)[:1, 37:], texts[0])
 
 
-def test_N10_returned_sequences_are_other_draws_of_the_same_prompt(gpt2):
+@pytest.mark.parity("N10")
+def test_returned_sequences_are_other_draws_of_the_same_prompt(gpt2):
     """The batch is that of three rows, so the rows of a prompt draw what rows at their place draw."""
     two = np.repeat(IDS, 2, axis=0)
     two[1] = 9
@@ -101,7 +103,8 @@ def test_N10_returned_sequences_are_other_draws_of_the_same_prompt(gpt2):
     np.testing.assert_array_equal(got, sampled(gpt2, np.repeat(two, 2, axis=0)))
 
 
-def test_N11_scores_of_sampling_are_the_warped_ones(gpt2):
+@pytest.mark.parity("N11")
+def test_scores_of_sampling_are_the_warped_ones(gpt2):
     """-inf for what could not have been drawn; the rest shares the softmax of the logits."""
     out = jm.generate(
         *gpt2, IDS, key=jax.random.key(0), output_scores=True, output_logits=True, top_k=5, temperature=0.5, **SAMPLED

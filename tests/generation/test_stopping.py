@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lively import UNHEARD, ours, padded, texts
-from parity.reference import close
+from support.lively import UNHEARD, ours, padded, texts
+from support.reference import close
 
 from jaxmodels.generation import recompiles, stopping
 
@@ -51,7 +51,8 @@ def across(row: np.ndarray, at: int) -> str:
 
 
 @pytest.mark.parametrize("stretch", [1, 3, 7, 32])
-def test_X1_stop_strings_end_rows_at_the_token_that_completes_them(stretch, gpt2, batch, free, monkeypatch):
+@pytest.mark.parity("X1")
+def test_stop_strings_end_rows_at_the_token_that_completes_them(stretch, gpt2, batch, free, monkeypatch):
     monkeypatch.setattr("jaxmodels.generation.program.STRETCH", stretch)
     everywhere = [across(row, 5 + i) for i, row in enumerate(free)]  # a string for every row: all end early
     for strings in (everywhere, everywhere[:1], [f"<{free[1, 0]}>"], ["no such thing"]):
@@ -60,14 +61,16 @@ def test_X1_stop_strings_end_rows_at_the_token_that_completes_them(stretch, gpt2
     assert cut(free, everywhere).shape[1] < NEW == cut(free, ["no such thing"]).shape[1]
 
 
-def test_X1_stop_strings_are_searched_in_new_text_only(gpt2, batch, free):
+@pytest.mark.parity("X1")
+def test_stop_strings_are_searched_in_new_text_only(gpt2, batch, free):
     prompt = f"<{batch['ids'][0, -1]}><{str(free[0, 0])[0]}"
     got = ours(gpt2, **batch, stop_strings=prompt, tokenizer=Numbers(), **OPTIONS)
     np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, [prompt]))
     assert got.sequences.shape[1] == PROMPT + NEW
 
 
-def test_X1_an_eos_id_ends_a_row_before_its_string(gpt2, batch, free):
+@pytest.mark.parity("X1")
+def test_an_eos_id_ends_a_row_before_its_string(gpt2, batch, free):
     eos = int(free[0, 3])
     got = ours(gpt2, **batch, **{**OPTIONS, "eos_token_id": eos}, stop_strings=across(free[0], 8), tokenizer=Numbers())
     row = np.asarray(got.sequences)[0, PROMPT:]
@@ -76,14 +79,16 @@ def test_X1_an_eos_id_ends_a_row_before_its_string(gpt2, batch, free):
     assert (row[end:] == PAD).all()
 
 
-def test_X1_what_is_streamed_ends_with_the_string(gpt2, batch, free):
+@pytest.mark.parity("X1")
+def test_what_is_streamed_ends_with_the_string(gpt2, batch, free):
     columns, strings = [], [across(row, 5) for row in free]
     got = ours(gpt2, **batch, stop_strings=strings, tokenizer=Numbers(), streamer=columns.append, **OPTIONS)
     np.testing.assert_array_equal(np.stack(columns, axis=1), np.asarray(got.sequences)[:, PROMPT:])
     np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, strings))
 
 
-def test_N2_max_time_ends_between_stretches(gpt2, batch, free, monkeypatch):
+@pytest.mark.parity("N2")
+def test_max_time_ends_between_stretches(gpt2, batch, free, monkeypatch):
     """A clock that is one second later whenever it is looked at."""
     lengths = []
     for seconds in (0.5, 2.0, 6.0, 1e6):
@@ -95,14 +100,16 @@ def test_N2_max_time_ends_between_stretches(gpt2, batch, free, monkeypatch):
     assert lengths[0] == 1 and lengths[-1] == NEW and lengths == sorted(lengths) and lengths[0] < lengths[2], lengths
 
 
-def test_N2_max_time_with_stop_strings(gpt2, batch, free):
+@pytest.mark.parity("N2")
+def test_max_time_with_stop_strings(gpt2, batch, free):
     strings = [across(row, 5) for row in free]
     got = ours(gpt2, **batch, max_time=1e6, stop_strings=strings, tokenizer=Numbers(), **OPTIONS)
     np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, strings))
 
 
 @pytest.mark.slow
-def test_N2_beams_in_stretches_are_those_of_one_run(gpt2, batch):
+@pytest.mark.parity("N2")
+def test_beams_in_stretches_are_those_of_one_run(gpt2, batch):
     beams = {**OPTIONS, "num_beams": 2}
     got = ours(gpt2, **batch, max_time=1e6, **beams)
     np.testing.assert_array_equal(got.sequences, ours(gpt2, **batch, **beams).sequences)

@@ -45,6 +45,7 @@ def test_tokens_come_one_by_one_and_not_when_all_are_there(gpt2):
     assert len(columns) == 30
 
 
-def test_N12_beams_do_not_stream(gpt2):
+@pytest.mark.parity("N12")
+def test_beams_do_not_stream(gpt2):
     with pytest.raises(ValueError, match="a streamer needs num_beams=1"):
         jm.generate(*gpt2, IDS, num_beams=2, max_new_tokens=3, streamer=lambda tokens: None)

@@ -68,7 +68,8 @@ ALONE = [
 
 
 @pytest.mark.parametrize("keep", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
-def test_N3_every_warper_alone(keep):
+@pytest.mark.parity("N3")
+def test_every_warper_alone(keep):
     for options in ALONE:
         for kind in ("all", "banned", "few"):
             scores = scores_of(kind)
@@ -86,7 +87,8 @@ CHAINS = [
 
 
 @pytest.mark.parametrize("keep", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
-def test_N3_several_warpers_in_the_reference_s_order(keep):
+@pytest.mark.parity("N3")
+def test_several_warpers_in_the_reference_s_order(keep):
     for options in CHAINS:
         for kind in ("all", "banned"):
             scores = scores_of(kind)
@@ -94,14 +96,16 @@ def test_N3_several_warpers_in_the_reference_s_order(keep):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
 
 
-def test_N3_the_order_of_warpers_matters_here():
+@pytest.mark.parity("N3")
+def test_the_order_of_warpers_matters_here():
     """Temperature first: what top_p leaves depends on it, so a wrong order would have been seen above."""
     options, scores = CHAINS[0], scores_of("all")
     hot = theirs({"temperature": 1.5}, 1, theirs({"top_k": 20, "top_p": 0.9}, 1, scores))
     assert (np.isfinite(hot) != np.isfinite(theirs(options, 1, scores))).any()
 
 
-def test_N3_ties_with_the_k_th_are_kept_as_far_as_they_are_looked_at():
+@pytest.mark.parity("N3")
+def test_ties_with_the_k_th_are_kept_as_far_as_they_are_looked_at():
     """The reference keeps every tie; here those among the `looked_at` likeliest."""
     scores = np.zeros((1, V), np.float32)
     scores[0, :3] = 1.0

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import H, K, attention_by_loops, fast_jit
+from support.attention_cases import H, K, attention_by_loops, fast_jit
 
 from pallas_kernels import Dropout, Mask, attention, band, band_weights, blocked
 

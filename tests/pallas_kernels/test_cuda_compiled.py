@@ -8,7 +8,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from attention_cases import Case
+from support.attention_cases import Case
 
 from benchmarks.cuda_code import (
     DECODED,

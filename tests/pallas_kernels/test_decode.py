@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decode_cases import DecodeCase
-from interpreted import evaluated
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from transformed import SPLIT, two_by_two
+from support.decode_cases import DecodeCase
+from support.interpreted import evaluated
+from support.transformed import SPLIT, two_by_two
 
 from pallas_kernels import Mask, Stored, attention, choice, decode
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import Case, fast_jit
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from support.attention_cases import Case, fast_jit
 
 from pallas_kernels import (
     DenseBias,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import fast_jit
+from support.attention_cases import fast_jit
 
 from pallas_kernels import Dropout, attention
 from pallas_kernels.dropout import keep

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decode_cases import DecodeCase, assert_decodes
-from interpreted import evaluated
+from support.decode_cases import DecodeCase, assert_decodes
+from support.interpreted import evaluated
 
 from pallas_kernels import DenseBias, Dropout, Mask, Stored, choice, decode
 from pallas_kernels.gpu import decode as kernel

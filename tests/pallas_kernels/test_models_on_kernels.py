@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from interpreted import evaluated
-from parity.reference import ids
-from parity.tiny import tiny
+from support.interpreted import evaluated
+from support.reference import ids
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import CASES, Case, attention_by_loops, fast_jit, sees
 from jax.test_util import check_grads
+from support.attention_cases import CASES, Case, attention_by_loops, fast_jit, sees
 
 from pallas_kernels import Mask, ToeplitzBias, attention
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from interpreted import assert_errs_at_most_twice_as_much, assert_same, interpreted, races_found
-from transformed import assert_vmap_and_remat_change_nothing
+from support.interpreted import assert_errs_at_most_twice_as_much, assert_same, interpreted, races_found
+from support.transformed import assert_vmap_and_remat_change_nothing
 
 from pallas_kernels import DenseBias, Dropout, Mask, attention
 from pallas_kernels.tpu import band

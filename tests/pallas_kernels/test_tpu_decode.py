@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decode_cases import DecodeCase, assert_decodes
-from interpreted import interpreted, races_found
+from support.decode_cases import DecodeCase, assert_decodes
+from support.interpreted import interpreted, races_found
 
 from pallas_kernels import decode
 from pallas_kernels.tpu import decode as kernel

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import Case
-from interpreted import (
+from support.attention_cases import Case
+from support.interpreted import (
     assert_errs_at_most_twice_as_much,
     assert_same,
     interpreted,
     outputs_and_gradients,
     races_found,
 )
-from transformed import (
+from support.transformed import (
     assert_it_runs_inside_shard_map,
     assert_shards_give_what_the_whole_gives,
     assert_vmap_and_remat_change_nothing,

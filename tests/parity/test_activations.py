@@ -34,12 +34,14 @@ NAMES = [
 GRID = np.concatenate([np.linspace(-12.01, 12.02, 481), [-1e4, -300.0, -40.0, 40.0, 300.0, 1e4]]).astype(np.float32)
 
 
-def test_C4_exactly_the_documented_names_are_there():
+@pytest.mark.parity("C4")
+def test_exactly_the_documented_names_are_there():
     assert sorted(ACTIVATIONS) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_C4_value_and_slope(name):
+@pytest.mark.parity("C4")
+def test_value_and_slope(name):
     x = torch.tensor(GRID, requires_grad=True)
     expected = ACT2FN[name](x)
     expected.sum().backward()
@@ -50,10 +52,12 @@ def test_C4_value_and_slope(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_C4_value_at_zero(name):
+@pytest.mark.parity("C4")
+def test_value_at_zero(name):
     np.testing.assert_allclose(activation(name)(np.float32(0.0)), ACT2FN[name](torch.zeros(())).numpy(), atol=1e-7)
 
 
-def test_C4_unknown_name_lists_the_known_ones():
+@pytest.mark.parity("C4")
+def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="no activation 'gelu_never'; there are gelu, gelu_10"):
         activation("gelu_never")

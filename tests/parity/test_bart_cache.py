@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.bart_inputs import EVERYTHING, MASK, PADDED
-from parity.reference import compare, ids, ours, pair
-from parity.tiny import tiny
+from support.bart_inputs import EVERYTHING, MASK, PADDED
+from support.reference import compare, ids, ours, pair
+from support.tiny import tiny
 
 import jaxmodels as jm
 
@@ -58,7 +58,8 @@ def in_pieces(both, step, encoded, chunks, mask=None, again=False):
 
 
 @pytest.mark.parametrize("chunks", CHUNKS, ids=str)
-def test_A19_every_step_gives_the_reference_s_states_and_attentions(both, step, encoded, chunks):
+@pytest.mark.parity("A19")
+def test_every_step_gives_the_reference_s_states_and_attentions(both, step, encoded, chunks):
     past, start = None, 0
     for got, count in zip(in_pieces(both, step, encoded, chunks), chunks, strict=True):
         expected = both.reference(
@@ -85,7 +86,8 @@ def one_pass(both, encoded):
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "left padded"])
-def test_A19_every_chunking_gives_the_logits_of_one_pass(both, step, encoded, one_pass, padded):
+@pytest.mark.parity("A19")
+def test_every_chunking_gives_the_logits_of_one_pass(both, step, encoded, one_pass, padded):
     """The reference's one-token step ignores the decoder's mask (REFERENCE_NOTES 26); here it holds."""
     mask = np.ones((2, T), int)
     mask[1, :2] = 1 - padded
@@ -96,7 +98,8 @@ def test_A19_every_chunking_gives_the_logits_of_one_pass(both, step, encoded, on
         np.testing.assert_allclose(got[mask == 1], whole[mask == 1], atol=2e-5, err_msg=str(chunks))
 
 
-def test_A19_cross_keys_and_values_are_computed_once(both, step, encoded):
+@pytest.mark.parity("A19")
+def test_cross_keys_and_values_are_computed_once(both, step, encoded):
     """What comes for the encoder's states later is not looked at, and need not come."""
     once, again = (in_pieces(both, step, encoded, CHUNKS[0], again=again) for again in (False, True))
     for a, b in zip(once, again, strict=True):
@@ -157,7 +160,8 @@ def test_decoding_without_states_anywhere_is_refused(both, cached):
         both.model.apply({"params": both.params}, TOKENS, **cache, method="decode")
 
 
-def test_C3_a_step_s_tuple_holds_the_cache(both, encoded):
+@pytest.mark.parity("C3")
+def test_a_step_s_tuple_holds_the_cache(both, encoded):
     cache = both.model.init_cache(2, CAPACITY)
     inputs = {"encoder_hidden_states": encoded, "cache": cache, "return_dict": False}
     out = both.model.apply({"params": both.params}, TOKENS[:, :3], **inputs, method="decode")

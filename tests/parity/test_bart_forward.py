@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from parity.bart_inputs import BATCH, DECODED, DECODER_HEADS, EVERYTHING, HEADS, LABELS, MASK, PADDED
-from parity.reference import Pair, agree, close, compare, ids, numbers, ours, pair, theirs, torch_model
-from parity.tiny import tiny
 from safetensors.torch import save_file
+from support.bart_inputs import BATCH, DECODED, DECODER_HEADS, EVERYTHING, HEADS, LABELS, MASK, PADDED
+from support.reference import Pair, agree, close, compare, ids, numbers, ours, pair, theirs, torch_model
+from support.tiny import tiny
 
 import jaxmodels as jm
 
@@ -33,13 +33,15 @@ def whole(plain):
     return ours(plain, **BATCH, **EVERYTHING)
 
 
-def test_A19_masks_on_both_sides_and_every_output(plain, whole):
+@pytest.mark.parity("A19")
+def test_masks_on_both_sides_and_every_output(plain, whole):
     compare(whole, theirs(plain, **BATCH, **EVERYTHING))
     assert np.asarray(plain.params["final_logits_bias"]).any(), "the bias takes part in the comparison"
 
 
 @pytest.mark.filterwarnings("ignore:input_ids begin or end with the pad id")
-def test_A19_without_decoder_inputs_the_decoder_reads_the_encoder_s_shifted_right(base):
+@pytest.mark.parity("A19")
+def test_without_decoder_inputs_the_decoder_reads_the_encoder_s_shifted_right(base):
     out = ours(base, input_ids=PADDED, **EVERYTHING)
     compare(out, theirs(base, input_ids=PADDED, **EVERYTHING))
     assert len(out.encoder_attentions) == 1 and len(out.decoder_attentions) == len(out.cross_attentions) == 3
@@ -50,11 +52,13 @@ def scaled(tmp_path_factory):
     return pair("BartModel", tmp_path_factory.mktemp("scaled"), scale_embedding=True, activation_function="relu")
 
 
-def test_A19_scaled_embeddings(scaled):
+@pytest.mark.parity("A19")
+def test_scaled_embeddings(scaled):
     agree(scaled, **BATCH, **EVERYTHING)
 
 
-def test_A19_given_embeddings_are_not_scaled(scaled):
+@pytest.mark.parity("A19")
+def test_given_embeddings_are_not_scaled(scaled):
     embeddings = {"inputs_embeds": numbers((2, 6, 32)), "decoder_inputs_embeds": numbers((2, 5, 32), seed=1)}
     agree(scaled, attention_mask=MASK, **embeddings, **EVERYTHING)
 
@@ -69,13 +73,15 @@ def untied_pair(folder) -> Pair:
     return Pair(reference, *jm.load(folder, cls=NAME), folder)
 
 
-def test_A19_C9_untied_language_head(tmp_path):
+@pytest.mark.parity("A19", "C9")
+def test_untied_language_head(tmp_path):
     both = untied_pair(tmp_path)
     assert both.params["lm_head"]["kernel"].shape == (32, 67)
     agree(both, **BATCH)
 
 
-def test_A19_positions_start_at_the_third_row_and_reach_the_last():
+@pytest.mark.parity("A19")
+def test_positions_start_at_the_third_row_and_reach_the_last():
     """Rows 0 and 1 of both tables are never read; a text as long as the table reads all others."""
     model, params = tiny("BartModel")
     rows = ids((1, 24), low=3)
@@ -90,7 +96,8 @@ def test_A19_positions_start_at_the_third_row_and_reach_the_last():
         np.testing.assert_array_equal(table.any(axis=1), [False, False, *[True] * 24])
 
 
-def test_C6_L9_head_masks_of_all_three_attentions(plain):
+@pytest.mark.parity("C6", "L9")
+def test_head_masks_of_all_three_attentions(plain):
     masks = {"head_mask": HEADS, "decoder_head_mask": DECODER_HEADS, "cross_attn_head_mask": DECODER_HEADS[::-1].copy()}
     agree(plain, **BATCH, **masks, **EVERYTHING)
 
@@ -103,7 +110,8 @@ def test_a_mask_for_every_query_of_the_encoder_is_that_of_the_keys_written_out(p
 
 
 @pytest.mark.parametrize("form", ["output", "tuple"])
-def test_A19_encoder_outputs_take_the_encoder_s_place(form, plain, whole):
+@pytest.mark.parity("A19")
+def test_encoder_outputs_take_the_encoder_s_place(form, plain, whole):
     names = ("last_hidden_state", "hidden_states", "attentions")
     arrays = {name: whole[f"encoder_{name}"] for name in names}
     encoded = jm.outputs.BaseModelOutput(**arrays) if form == "output" else tuple(arrays.values())
@@ -143,7 +151,8 @@ def test_encode_and_decode_give_what_one_call_gives(plain, whole):
     np.testing.assert_allclose(decoded.cross_attentions, whole.cross_attentions, atol=1e-5)
 
 
-def test_C3_tuples_have_the_reference_s_order(plain):
+@pytest.mark.parity("C3")
+def test_tuples_have_the_reference_s_order(plain):
     got = ours(plain, **BATCH, labels=LABELS, return_dict=False, **EVERYTHING)
     expected = theirs(plain, **BATCH, labels=LABELS, return_dict=False, **EVERYTHING)
     assert isinstance(got, tuple) and len(got) == len(expected)
@@ -151,7 +160,8 @@ def test_C3_tuples_have_the_reference_s_order(plain):
         close(mine, torch.stack(reference) if isinstance(reference, tuple) else reference)
 
 
-def test_C3_switches_of_the_config_hold_without_those_of_the_call(tmp_path):
+@pytest.mark.parity("C3")
+def test_switches_of_the_config_hold_without_those_of_the_call(tmp_path):
     agree(pair("BartModel", tmp_path, output_attentions=True, output_hidden_states=True), **BATCH)
 
 
@@ -220,13 +230,15 @@ def test_an_unknown_keyword_is_refused_where_the_encoder_does_not_run_too(plain)
 
 
 @pytest.mark.parametrize("key", ["pad_token_id", "decoder_start_token_id"])
-def test_L12_labels_need_a_start_and_a_pad_id(key):
+@pytest.mark.parity("L12")
+def test_labels_need_a_start_and_a_pad_id(key):
     model, params = tiny(NAME, **{key: None})
     with pytest.raises(ValueError, match="only with pad_token_id and decoder_start_token_id"):
         model.apply({"params": params}, PADDED, attention_mask=MASK, labels=LABELS)
 
 
-def test_C13_padding_without_a_mask_warns(plain):
+@pytest.mark.parity("C13")
+def test_padding_without_a_mask_warns(plain):
     with pytest.warns(UserWarning, match="no attention_mask"):
         plain.model.apply({"params": plain.params}, PADDED, method="encode")
 
@@ -247,7 +259,8 @@ BAD_CONFIG = {
 
 
 @pytest.mark.parametrize("name", BAD_CONFIG)
-def test_C1_what_cannot_be_is_refused_by_name(name):
+@pytest.mark.parity("C1")
+def test_what_cannot_be_is_refused_by_name(name):
     values, message = BAD_CONFIG[name]
     with pytest.raises(ValueError, match=message):
         jm.BartConfig(**values)

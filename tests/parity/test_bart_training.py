@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.bart_inputs import BATCH, LABELS, MASK, PADDED
-from parity.reference import agree, agree_in_training, pair, theirs
-from parity.tiny import tiny
+from support.bart_inputs import BATCH, LABELS, MASK, PADDED
+from support.reference import agree, agree_in_training, pair, theirs
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten
@@ -23,16 +23,19 @@ STILL = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
     [{}, {"scale_embedding": True, "decoder_layers": 1, "activation_function": "gelu_new"}],
     ids=["plain", "scaled uneven"],
 )
-def test_A19_L12_loss_and_every_gradient_from_labels_alone(options, tmp_path):
+@pytest.mark.parity("A19", "L12")
+def test_loss_and_every_gradient_from_labels_alone(options, tmp_path):
     """The decoder reads the labels shifted right, pads for the ignored ones; the loss is not shifted."""
     agree_in_training(pair(NAME, tmp_path, **options), **TRAINING)
 
 
-def test_L12_given_decoder_inputs_are_not_replaced(tmp_path):
+@pytest.mark.parity("L12")
+def test_given_decoder_inputs_are_not_replaced(tmp_path):
     agree(pair(NAME, tmp_path), **BATCH, labels=LABELS)
 
 
-def test_C10_rematerialised_it_is_the_same_loss_and_gradients():
+@pytest.mark.parity("C10")
+def test_rematerialised_it_is_the_same_loss_and_gradients():
     model, params = tiny(NAME)
 
     def step(m):
@@ -59,20 +62,23 @@ def still():
 
 
 @pytest.mark.parametrize("rate", STILL)
-def test_A19_each_dropout_acts_with_a_key_only(rate, still):
+@pytest.mark.parity("A19")
+def test_each_dropout_acts_with_a_key_only(rate, still):
     run = jax.jit(lambda key: states(key, **{rate: 0.5}))
     one, again, other = (np.asarray(run(jax.random.key(seed))) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - still).max() > 0.01 and np.abs(one - other).max() > 0.01
 
 
-def test_L11_without_rates_a_key_changes_nothing(still):
+@pytest.mark.parity("L11")
+def test_without_rates_a_key_changes_nothing(still):
     got = jax.jit(states)(jax.random.key(0))
     np.testing.assert_allclose(got, still, atol=1e-6)
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-def test_L11_layerdrop_skips_whole_layers_each_on_its_own(unroll):
+@pytest.mark.parity("L11")
+def test_layerdrop_skips_whole_layers_each_on_its_own(unroll):
     model, params = tiny("BartModel", encoder_layerdrop=0.5, decoder_layerdrop=1.0, **STILL)
     model = model.clone(unroll=unroll)
 
@@ -110,7 +116,8 @@ def test_dropout_is_at_the_reference_s_places(tmp_path):
         assert np.mean((mine.mean(axis=0) - reference.mean(axis=0)) ** 2 / error) < 1.5, f"{name}: another mean"
 
 
-def test_C11_fresh_parameters_have_the_reference_s_widths(tmp_path):
+@pytest.mark.parity("C11")
+def test_fresh_parameters_have_the_reference_s_widths(tmp_path):
     options = {"vocab_size": 97, "d_model": 64, "encoder_layers": 3, "decoder_layers": 3, "init_std": 0.1}
     options |= {"encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "encoder_attention_heads": 4}
     options |= {"decoder_attention_heads": 4, "max_position_embeddings": 64}

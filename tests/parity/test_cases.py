@@ -4,9 +4,9 @@ import importlib.util
 import json
 from pathlib import Path
 
-import adapter
 import numpy as np
 import pytest
+from support import adapter
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from parity.reference import (
+from support.reference import (
     agree,
     close,
     compare,
@@ -17,7 +17,7 @@ from parity.reference import (
     theirs,
     trees_agree,
 )
-from parity.tiny import tiny
+from support.tiny import tiny
 
 import jaxmodels as jm
 
@@ -40,7 +40,8 @@ def reader(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_D1_each_class_gives_every_output_of_its_kind(name, tmp_path):
+@pytest.mark.parity("D1")
+def test_each_class_gives_every_output_of_its_kind(name, tmp_path):
     both = pair(name, tmp_path, num_hidden_layers=3)
     got = ours(both, input_ids=ids((2, 7)), **EVERYTHING)
     compare(got, theirs(both, input_ids=ids((2, 7)), **EVERYTHING))
@@ -49,7 +50,8 @@ def test_D1_each_class_gives_every_output_of_its_kind(name, tmp_path):
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("width", [0, 12])
-def test_D2_pooler_output_is_the_raw_or_the_projected_first_state(name, width, tmp_path):
+@pytest.mark.parity("D2")
+def test_pooler_output_is_the_raw_or_the_projected_first_state(name, width, tmp_path):
     both = pair(name, tmp_path, projection_dim=width)
     agree(both, input_ids=ids((2, 6)), **EVERYTHING)
     out = ours(both, input_ids=ids((2, 6)), output_hidden_states=True)
@@ -58,7 +60,8 @@ def test_D2_pooler_output_is_the_raw_or_the_projected_first_state(name, width, t
         np.testing.assert_array_equal(out.pooler_output, out.hidden_states[-1][:, 0])
 
 
-def test_D3_encoders_take_the_pad_id_for_padding_and_the_reader_does_not(encoder, reader):
+@pytest.mark.parity("D3")
+def test_encoders_take_the_pad_id_for_padding_and_the_reader_does_not(encoder, reader):
     for both in (encoder, reader):
         agree(both, input_ids=PADDED, **EVERYTHING)
     for both, hides in ((encoder, True), (reader, False)):
@@ -67,18 +70,21 @@ def test_D3_encoders_take_the_pad_id_for_padding_and_the_reader_does_not(encoder
         assert np.allclose(implied, masked, atol=1e-6) == hides
 
 
-def test_D3_a_given_mask_is_taken_whatever_the_ids(encoder):
+@pytest.mark.parity("D3")
+def test_a_given_mask_is_taken_whatever_the_ids(encoder):
     mask = np.array([[1, 1, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
     agree(encoder, input_ids=PADDED, attention_mask=mask, **EVERYTHING)
 
 
-def test_C12_three_dimensional_mask_with_a_row_that_sees_nothing(encoder):
+@pytest.mark.parity("C12")
+def test_three_dimensional_mask_with_a_row_that_sees_nothing(encoder):
     mask = np.random.default_rng(3).integers(0, 2, (2, 6, 6))
     mask[0, 2] = 0
     agree(encoder, input_ids=ids((2, 6)), attention_mask=mask, **EVERYTHING)
 
 
-def test_C13_embeddings_instead_of_ids_have_no_padding(encoder, reader):
+@pytest.mark.parity("C13")
+def test_embeddings_instead_of_ids_have_no_padding(encoder, reader):
     for both in (encoder, reader):
         agree(both, inputs_embeds=numbers((2, 6, 32)), **EVERYTHING)
 
@@ -88,7 +94,8 @@ def test_token_types(encoder):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_D4_tuple_form_has_no_last_hidden_state(name, tmp_path):
+@pytest.mark.parity("D4")
+def test_tuple_form_has_no_last_hidden_state(name, tmp_path):
     both = pair(name, tmp_path)
     got = ours(both, input_ids=ids((2, 5)), return_dict=False, **EVERYTHING)
     expected = theirs(both, input_ids=ids((2, 5)), return_dict=False, **EVERYTHING)
@@ -99,18 +106,21 @@ def test_D4_tuple_form_has_no_last_hidden_state(name, tmp_path):
             close(a, b, f"{i}.{j}")
 
 
-def test_D5_reader_scores_every_token_and_every_passage(reader):
+@pytest.mark.parity("D5")
+def test_reader_scores_every_token_and_every_passage(reader):
     out = ours(reader, input_ids=ids((3, 6)), attention_mask=np.ones((3, 6), int))
     assert (out.start_logits.shape, out.end_logits.shape, out.relevance_logits.shape) == ((3, 6), (3, 6), (3,))
     agree(reader, input_ids=PADDED, attention_mask=MASK)
 
 
-def test_D5_reader_knows_no_token_types(reader):
+@pytest.mark.parity("D5")
+def test_reader_knows_no_token_types(reader):
     with pytest.raises(TypeError, match="token_type_ids"):
         ours(reader, input_ids=PADDED, token_type_ids=MASK)
 
 
-def test_D5_reader_keeps_a_projection_it_does_not_use_and_refuses_one_of_another_width(tmp_path):
+@pytest.mark.parity("D5")
+def test_reader_keeps_a_projection_it_does_not_use_and_refuses_one_of_another_width(tmp_path):
     both = pair("DPRReader", tmp_path, projection_dim=32)
     agree(both, input_ids=ids((2, 5)))
     assert both.params["span_predictor"]["encoder"]["encode_proj"]["kernel"].shape == (32, 32)
@@ -120,7 +130,8 @@ def test_D5_reader_keeps_a_projection_it_does_not_use_and_refuses_one_of_another
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["DPRContextEncoder", "DPRReader"])
-def test_D6_position_kinds(name, kind, tmp_path):
+@pytest.mark.parity("D6")
+def test_position_kinds(name, kind, tmp_path):
     both = pair(name, tmp_path, position_embedding_type=kind)
     agree(both, input_ids=PADDED, attention_mask=MASK, **EVERYTHING)
     mask = np.tril(np.ones((2, 6, 6), int))
@@ -128,7 +139,8 @@ def test_D6_position_kinds(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_D6_blocked_attention_gives_the_same_distances(kind):
+@pytest.mark.parity("D6")
+def test_blocked_attention_gives_the_same_distances(kind):
     model, params = tiny("DPRContextEncoder", position_embedding_type=kind)
 
     def pooled(name):
@@ -157,11 +169,13 @@ def test_gradients_of_every_parameter(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize("act", ["relu", "silu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "mish"])
-def test_C4_activations(act, tmp_path):
+@pytest.mark.parity("C4")
+def test_activations(act, tmp_path):
     agree(pair("DPRContextEncoder", tmp_path, hidden_act=act), input_ids=ids((2, 5)))
 
 
-def test_C5_feed_forward_in_chunks_gives_the_same_numbers(tmp_path):
+@pytest.mark.parity("C5")
+def test_feed_forward_in_chunks_gives_the_same_numbers(tmp_path):
     both = pair("DPRContextEncoder", tmp_path, chunk_size_feed_forward=3)
     agree(both, input_ids=ids((2, 6)), **EVERYTHING)
     with pytest.raises(ValueError, match="chunk_size_feed_forward=3 does not divide the 7 tokens"):
@@ -191,7 +205,8 @@ def test_remat_gives_the_same_gradients():
     trees_agree(loss(model.clone(remat=True))(params), loss(model)(params))
 
 
-def test_C11_initialisation_leaves_the_padding_row_at_zero():
+@pytest.mark.parity("C11")
+def test_initialisation_leaves_the_padding_row_at_zero():
     model, _ = tiny("DPRContextEncoder", pad_token_id=3, initializer_range=0.3)
     params = jm.init(model, jax.random.key(0))["ctx_encoder"]["bert_model"]
     table = np.asarray(params["embeddings"]["word_embeddings"]["embedding"])

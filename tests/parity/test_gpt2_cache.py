@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from parity.reference import as_torch, compare, ids, numbers, pair
-from parity.tiny import tiny
+from support.reference import as_torch, compare, ids, numbers, pair
+from support.tiny import tiny
 
 # Few lengths in many orders: each length is one compilation.
 CHUNKS = [(5, 1, 1), (1, 5, 1)]
@@ -70,7 +70,8 @@ def their_steps(stepper, inputs, chunks, **every):
 
 
 @pytest.mark.parametrize("chunks", CHUNKS, ids=str)
-def test_G10_every_step_gives_the_states_and_attentions_of_the_reference(plain, chunks):
+@pytest.mark.parity("G10")
+def test_every_step_gives_the_states_and_attentions_of_the_reference(plain, chunks):
     inputs = {"input_ids": ids((2, sum(chunks)))}
     for got, expected in zip(our_steps(plain, inputs, chunks), their_steps(plain, inputs, chunks), strict=True):
         compare(got, expected)
@@ -85,13 +86,15 @@ def left_padded():
 
 
 @pytest.mark.parametrize("chunks", CHUNKS, ids=str)
-def test_G10_left_padded_prompts_with_positions(plain, left_padded, chunks):
+@pytest.mark.parity("G10")
+def test_left_padded_prompts_with_positions(plain, left_padded, chunks):
     steps = our_steps(plain, left_padded, chunks), their_steps(plain, left_padded, chunks)
     for got, expected, part in zip(*steps, pieces(left_padded, chunks), strict=True):
         compare(got, expected, only=part["attention_mask"].astype(bool))
 
 
-def test_G10_mask_of_the_whole_cache_means_the_same(plain, left_padded):
+@pytest.mark.parity("G10")
+def test_mask_of_the_whole_cache_means_the_same(plain, left_padded):
     inputs = dict(left_padded)
     whole = np.pad(inputs.pop("attention_mask"), ((0, 0), (0, CAPACITY - 7)), constant_values=1)
     in_parts = our_steps(plain, left_padded, CHUNKS[0])
@@ -100,7 +103,8 @@ def test_G10_mask_of_the_whole_cache_means_the_same(plain, left_padded):
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["states-once", "states-at-every-step"])
-def test_G7_G10_cross_keys_are_computed_once_and_kept(crossed, again):
+@pytest.mark.parity("G7", "G10")
+def test_cross_keys_are_computed_once_and_kept(crossed, again):
     chunks, mask = CHUNKS[0], np.array([[1, 1, 0, 0], [0, 1, 1, 1]])
     inputs, states = {"input_ids": ids((2, 7))}, {"encoder_hidden_states": numbers((2, 4, 32))}
     first, every = ({}, states) if again else (states, {})
@@ -110,7 +114,8 @@ def test_G7_G10_cross_keys_are_computed_once_and_kept(crossed, again):
         compare(mine, theirs)
 
 
-def test_G7_G10_three_dimensional_cross_mask_a_chunk_at_a_time(crossed):
+@pytest.mark.parity("G7", "G10")
+def test_three_dimensional_cross_mask_a_chunk_at_a_time(crossed):
     states = {"encoder_hidden_states": numbers((2, 4, 32))}
     inputs = {"input_ids": ids((2, 7)), "encoder_attention_mask": np.random.default_rng(0).integers(0, 2, (2, 7, 4))}
     got = our_steps(crossed, inputs, CHUNKS[0], first=states)
@@ -118,7 +123,8 @@ def test_G7_G10_three_dimensional_cross_mask_a_chunk_at_a_time(crossed):
         compare(mine, theirs)
 
 
-def test_G10_classification_reads_the_last_token_of_the_new_ones(tmp_path):
+@pytest.mark.parity("G10")
+def test_classification_reads_the_last_token_of_the_new_ones(tmp_path):
     stepper = with_step(pair("GPT2ForSequenceClassification", tmp_path, num_labels=3))
     inputs, chunks = {"input_ids": ids((2, 6))}, (3, 3)
     for got, expected in zip(our_steps(stepper, inputs, chunks), their_steps(stepper, inputs, chunks), strict=True):

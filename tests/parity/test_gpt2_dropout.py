@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from parity.reference import ids
-from parity.tiny import TINY, tiny
+from support.reference import ids
+from support.tiny import TINY, tiny
 
 RATES = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
@@ -65,7 +65,8 @@ def test_attention_dropout_keeps_the_mean():
     ],
     ids=["default", "hidden", "classifier-first", "zero"],
 )
-def test_G16_rate_before_the_token_classifier(config, rate):
+@pytest.mark.parity("G16")
+def test_rate_before_the_token_classifier(config, rate):
     reference = transformers.GPT2ForTokenClassification(transformers.GPT2Config(**TINY, **config))
     assert reference.dropout.p == rate
     # With one-hot weights the classifier shows single entries of the dropped states.
@@ -80,7 +81,8 @@ def test_G16_rate_before_the_token_classifier(config, rate):
 
 
 @pytest.mark.parametrize("name", ["summary_first_dropout", "summary_last_dropout"])
-def test_G14_dropout_of_the_summary(name):
+@pytest.mark.parity("G14")
+def test_dropout_of_the_summary(name):
     rates = {**RATES, "summary_first_dropout": 0.0, "summary_last_dropout": 0.0, name: 0.5}
     model, params = tiny("GPT2DoubleHeadsModel", **rates, summary_use_proj=False)
     apply = jax.jit(lambda key=None: outputs(model, params, key).mc_logits)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.reference import agree, close, compare, ids, numbers, ours, pair, theirs
-from parity.tiny import tiny
+from support.reference import agree, close, compare, ids, numbers, ours, pair, theirs
+from support.tiny import tiny
 
 CLASSES = (
     "GPT2Model",
@@ -31,16 +31,19 @@ def crossed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_G1_each_class_gives_every_logit_state_and_attention(name, tmp_path):
+@pytest.mark.parity("G1")
+def test_each_class_gives_every_logit_state_and_attention(name, tmp_path):
     both = pair(name, tmp_path, num_labels=3)
     agree(both, input_ids=ids((2, 7)), **EVERYTHING)
 
 
-def test_G8_token_types_are_looked_up_in_the_word_table(base):
+@pytest.mark.parity("G8")
+def test_token_types_are_looked_up_in_the_word_table(base):
     agree(base, input_ids=ids((2, 6)), token_type_ids=ids((2, 6), seed=1))
 
 
-def test_G11_last_hidden_state_is_after_ln_f(base):
+@pytest.mark.parity("G11")
+def test_last_hidden_state_is_after_ln_f(base):
     got = ours(base, input_ids=ids((2, 6)), output_hidden_states=True)
     expected = theirs(base, input_ids=ids((2, 6)), output_hidden_states=True)
     compare(got, expected)
@@ -60,28 +63,33 @@ def test_forward_never_derives_positions_from_the_mask(base):
     agree(base, input_ids=ids((2, 6)), attention_mask=mask, only=mask.astype(bool), **EVERYTHING)
 
 
-def test_C12_right_padding_with_every_state(base):
+@pytest.mark.parity("C12")
+def test_right_padding_with_every_state(base):
     mask = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
     agree(base, input_ids=ids((2, 6)), attention_mask=mask, **EVERYTHING)
 
 
-def test_C12_holes_in_the_mask(base):
+@pytest.mark.parity("C12")
+def test_holes_in_the_mask(base):
     mask = np.array([[1, 0, 1, 0, 1, 1], [1, 1, 0, 0, 0, 1]])
     agree(base, input_ids=ids((2, 6)), attention_mask=mask, **EVERYTHING)
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=["heads", "layers-heads"])
-def test_C6_head_mask_scales_the_attentions_too(base, shape):
+@pytest.mark.parity("C6")
+def test_head_mask_scales_the_attentions_too(base, shape):
     mask = np.random.default_rng(2).choice([0.0, 1.0, 0.5], shape).astype(np.float32)
     assert 0.0 in mask
     agree(base, input_ids=ids((2, 6)), head_mask=mask, **EVERYTHING)
 
 
-def test_C13_inputs_embeds_instead_of_ids(base):
+@pytest.mark.parity("C13")
+def test_inputs_embeds_instead_of_ids(base):
     agree(base, inputs_embeds=numbers((2, 6, 32)), token_type_ids=ids((2, 6)), **EVERYTHING)
 
 
-def test_C13_embeddings_of_the_ids_give_the_same_as_the_ids(base):
+@pytest.mark.parity("C13")
+def test_embeddings_of_the_ids_give_the_same_as_the_ids(base):
     tokens = ids((2, 6))
     table = np.asarray(base.params["wte"]["embedding"])
     np.testing.assert_allclose(
@@ -90,14 +98,16 @@ def test_C13_embeddings_of_the_ids_give_the_same_as_the_ids(base):
 
 
 @pytest.mark.parametrize("given", ["both", "none"])
-def test_C13_both_or_none_of_ids_and_embeddings_is_an_error(base, given):
+@pytest.mark.parity("C13")
+def test_both_or_none_of_ids_and_embeddings_is_an_error(base, given):
     inputs = {"input_ids": ids((1, 4)), "inputs_embeds": numbers((1, 4, 32))} if given == "both" else {}
     with pytest.raises(ValueError, match="input_ids or inputs_embeds"):
         base.model.apply({"params": base.params}, **inputs)
 
 
 @pytest.mark.parametrize("tokens", [[[5, 6, 0]], [[0, 5, 6]]], ids=["right", "left"])
-def test_C13_padding_without_a_mask_is_warned_of(base, tokens):
+@pytest.mark.parity("C13")
+def test_padding_without_a_mask_is_warned_of(base, tokens):
     apply = lambda tokens, **mask: base.model.apply({"params": base.params}, np.array(tokens), **mask)  # noqa: E731
     with pytest.warns(UserWarning, match="pad id 0, but there is no attention_mask"):
         apply(tokens)
@@ -107,17 +117,20 @@ def test_C13_padding_without_a_mask_is_warned_of(base, tokens):
         apply([[5, 0, 6]])
 
 
-def test_G7_cross_attention_without_a_mask(crossed):
+@pytest.mark.parity("G7")
+def test_cross_attention_without_a_mask(crossed):
     agree(crossed, input_ids=ids((2, 5)), encoder_hidden_states=numbers((2, 4, 32)), **EVERYTHING)
 
 
-def test_G7_cross_attention_with_a_two_dimensional_mask(crossed):
+@pytest.mark.parity("G7")
+def test_cross_attention_with_a_two_dimensional_mask(crossed):
     mask = np.array([[1, 1, 0, 0], [0, 1, 1, 1]])
     states = numbers((2, 4, 32))
     agree(crossed, input_ids=ids((2, 5)), encoder_hidden_states=states, encoder_attention_mask=mask, **EVERYTHING)
 
 
-def test_G7_C12_cross_attention_with_a_three_dimensional_mask_and_a_row_that_sees_nothing(crossed):
+@pytest.mark.parity("G7", "C12")
+def test_cross_attention_with_a_three_dimensional_mask_and_a_row_that_sees_nothing(crossed):
     mask = np.random.default_rng(3).integers(0, 2, (2, 5, 4))
     mask[0, 2] = 0  # uniform weights, in the reference and here
     states = numbers((2, 4, 32))
@@ -127,21 +140,25 @@ def test_G7_C12_cross_attention_with_a_three_dimensional_mask_and_a_row_that_see
     np.testing.assert_allclose(weights[:, 0, :, 2], 0.25, rtol=1e-6)
 
 
-def test_G7_one_head_mask_serves_self_and_cross_attention(crossed):
+@pytest.mark.parity("G7")
+def test_one_head_mask_serves_self_and_cross_attention(crossed):
     mask = np.array([[1.0, 0.0, 1.0, 0.5], [0.0, 1.0, 1.0, 1.0]], np.float32)
     agree(crossed, input_ids=ids((2, 5)), encoder_hidden_states=numbers((2, 4, 32)), head_mask=mask, **EVERYTHING)
 
 
-def test_G7_without_encoder_states_the_cross_attention_is_skipped(crossed):
+@pytest.mark.parity("G7")
+def test_without_encoder_states_the_cross_attention_is_skipped(crossed):
     agree(crossed, input_ids=ids((2, 5)), output_hidden_states=True)
 
 
-def test_G7_encoder_states_need_cross_attention(base):
+@pytest.mark.parity("G7")
+def test_encoder_states_need_cross_attention(base):
     with pytest.raises(ValueError, match="add_cross_attention"):
         base.model.apply({"params": base.params}, ids((1, 4)), encoder_hidden_states=numbers((1, 3, 32)))
 
 
-def test_G2_fused_projection_is_stored_in_by_out(base):
+@pytest.mark.parity("G2")
+def test_fused_projection_is_stored_in_by_out(base):
     """Column h*K+k of the first third of c_attn.weight is dimension k of head h's query."""
     stored = base.reference.h[1].attn.c_attn.weight.detach().numpy()
     kernel = np.asarray(base.params["h"]["layers"]["attention"]["qkv"]["kernel"])[1]
@@ -149,13 +166,15 @@ def test_G2_fused_projection_is_stored_in_by_out(base):
     np.testing.assert_array_equal(kernel.reshape(32, 96), stored)
 
 
-def test_C3_outputs_that_were_not_asked_for_are_absent(base):
+@pytest.mark.parity("C3")
+def test_outputs_that_were_not_asked_for_are_absent(base):
     out = ours(base, input_ids=ids((1, 4)))
     assert list(out.keys()) == ["last_hidden_state"]
     assert out.hidden_states is None and out.attentions is None
 
 
-def test_C3_output_switches_come_from_the_config_too(tmp_path):
+@pytest.mark.parity("C3")
+def test_output_switches_come_from_the_config_too(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, output_hidden_states=True, output_attentions=True, return_dict=False)
     got, expected = ours(both, input_ids=ids((2, 5))), theirs(both, input_ids=ids((2, 5)))
     assert isinstance(got, tuple) and len(got) == len(expected) == 3
@@ -168,7 +187,8 @@ def test_C3_output_switches_come_from_the_config_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_C3_tuple_form_has_the_fields_in_order_without_those_that_are_none(name):
+@pytest.mark.parity("C3")
+def test_tuple_form_has_the_fields_in_order_without_those_that_are_none(name):
     model, params = tiny(name)
     inputs = {"input_ids": ids((2, 4)), "output_hidden_states": True, "output_attentions": True}
 
@@ -179,7 +199,8 @@ def test_C3_tuple_form_has_the_fields_in_order_without_those_that_are_none(name)
     assert shapes(False) == shapes(True).to_tuple()
 
 
-def test_C3_outputs_read_by_name_index_and_slice(base):
+@pytest.mark.parity("C3")
+def test_outputs_read_by_name_index_and_slice(base):
     out = ours(base, input_ids=ids((1, 4)), output_hidden_states=True)
     assert out[0] is out["last_hidden_state"] is out.last_hidden_state
     assert out[1] is out.hidden_states and len(out[:2]) == len(out) == 2

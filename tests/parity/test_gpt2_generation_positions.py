@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from parity.reference import as_torch, ids, pair
+from support.reference import as_torch, ids, pair
 
 import jaxmodels as jm
 
@@ -14,13 +14,15 @@ def both(tmp_path_factory):
     return pair("GPT2LMHeadModel", tmp_path_factory.mktemp("positions"))
 
 
-def test_G9_positions_count_the_real_tokens_and_pads_get_one(both):
+@pytest.mark.parity("G9")
+def test_positions_count_the_real_tokens_and_pads_get_one(both):
     expected = both.reference.prepare_inputs_for_generation(as_torch(ids((3, 6))), attention_mask=as_torch(MASK))
     got = both.model.count_to_position(np.cumsum(MASK, axis=1))
     np.testing.assert_array_equal(np.where(MASK, got, 1), expected["position_ids"])
 
 
-def test_G9_generation_continues_left_padded_rows_like_the_reference(both):
+@pytest.mark.parity("G9")
+def test_generation_continues_left_padded_rows_like_the_reference(both):
     mask = MASK[:2]
     prompt = np.where(mask, ids((2, 6)), 0)
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": 66}

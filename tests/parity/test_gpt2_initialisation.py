@@ -22,7 +22,8 @@ def fresh():
     return flatten(jm.init(jm.GPT2DoubleHeadsModel(config), jax.random.key(0)))
 
 
-def test_C11_every_kernel_and_table_is_normal_with_the_configured_width(fresh):
+@pytest.mark.parity("C11")
+def test_every_kernel_and_table_is_normal_with_the_configured_width(fresh):
     kernels = {path: leaf for path, leaf in fresh.items() if path.endswith(("kernel", "embedding"))}
     assert len(kernels) == 10
     for path, leaf in kernels.items():
@@ -33,7 +34,8 @@ def test_C11_every_kernel_and_table_is_normal_with_the_configured_width(fresh):
         assert abs(np.mean(leaf)) < 4 * std / math.sqrt(leaf.size), path
 
 
-def test_C11_norms_are_one_and_every_bias_is_zero(fresh):
+@pytest.mark.parity("C11")
+def test_norms_are_one_and_every_bias_is_zero(fresh):
     for path, leaf in fresh.items():
         if path.endswith("scale"):
             assert (np.asarray(leaf) == 1).all(), path
@@ -41,13 +43,15 @@ def test_C11_norms_are_one_and_every_bias_is_zero(fresh):
             assert (np.asarray(leaf) == 0).all(), path
 
 
-def test_C11_layers_differ_from_each_other(fresh):
+@pytest.mark.parity("C11")
+def test_layers_differ_from_each_other(fresh):
     kernel = np.asarray(fresh["transformer/h/layers/feed_forward/up/kernel"])
     for layer in kernel[1:]:
         assert abs(np.corrcoef(kernel[0].ravel(), layer.ravel())[0, 1]) < 0.1
 
 
-def test_C11_same_statistics_as_the_reference(fresh, tmp_path):
+@pytest.mark.parity("C11")
+def test_same_statistics_as_the_reference(fresh, tmp_path):
     torch.manual_seed(0)
     config = transformers.GPT2Config(**SIZES, initializer_range=RANGE, add_cross_attention=True)
     transformers.GPT2DoubleHeadsModel(config).save_pretrained(tmp_path)
@@ -55,7 +59,8 @@ def test_C11_same_statistics_as_the_reference(fresh, tmp_path):
         assert np.isclose(np.std(leaf), np.std(fresh[path]), rtol=0.06 if leaf.size > 1000 else 0.3), path
 
 
-def test_C11_same_key_same_parameters_another_key_others():
+@pytest.mark.parity("C11")
+def test_same_key_same_parameters_another_key_others():
     model = jm.GPT2Model(jm.GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
     one, two, three = (flatten(jm.init(model, jax.random.key(seed))) for seed in (1, 1, 2))
     assert all(np.array_equal(one[path], two[path]) for path in one)

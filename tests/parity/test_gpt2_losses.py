@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.reference import (
+from support.reference import (
     agree_in_training,
     close,
     ids,
@@ -33,17 +33,20 @@ def _labels(shape, seed=7):
     return labels
 
 
-def test_G12_language_loss_shifts_and_ignores(language):
+@pytest.mark.parity("G12")
+def test_language_loss_shifts_and_ignores(language):
     agree_in_training(language, input_ids=ids((2, 6)), labels=_labels((2, 6)))
 
 
-def test_G12_language_loss_with_padding_types_and_positions(language):
+@pytest.mark.parity("G12")
+def test_language_loss_with_padding_types_and_positions(language):
     mask = np.array([[1, 1, 1, 1, 0, 0], [1] * 6])
     inputs = {"input_ids": ids((2, 6)), "token_type_ids": ids((2, 6), 1), "position_ids": np.arange(3, 9)[None]}
     agree_in_training(language, **inputs, attention_mask=mask, labels=np.where(mask, _labels((2, 6)), -100))
 
 
-def test_G12_left_padding_does_not_touch_the_gradients(language):
+@pytest.mark.parity("G12")
+def test_left_padding_does_not_touch_the_gradients(language):
     mask = np.array([[0, 0, 1, 1, 1, 1], [1] * 6])
     positions = np.maximum(np.cumsum(mask, 1) - 1, 0)
     inputs = {"input_ids": np.where(mask, ids((2, 6)), 0), "attention_mask": mask, "position_ids": positions}
@@ -55,13 +58,15 @@ def test_G12_left_padding_does_not_touch_the_gradients(language):
     trees_agree(gradients(language.params), reference_gradients(language))
 
 
-def test_G12_all_labels_ignored_gives_nan_like_the_reference(language):
+@pytest.mark.parity("G12")
+def test_all_labels_ignored_gives_nan_like_the_reference(language):
     labels = np.full((2, 6), -100)
     assert theirs(language, input_ids=ids((2, 6)), labels=labels).loss.isnan()
     assert jnp.isnan(ours(language, input_ids=ids((2, 6)), labels=labels).loss)
 
 
-def test_G7_gradients_reach_the_cross_attention(tmp_path):
+@pytest.mark.parity("G7")
+def test_gradients_reach_the_cross_attention(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, add_cross_attention=True)
     mask = np.array([[1, 1, 0, 0], [0, 1, 1, 1]])
     cross = {"encoder_hidden_states": numbers((2, 4, 32)), "encoder_attention_mask": mask}
@@ -77,22 +82,26 @@ def test_G7_gradients_reach_the_cross_attention(tmp_path):
     ],
     ids=["by-layer", "upcast-unscaled", "untied"],
 )
-def test_G3_G4_G5_G6_C9_gradients_under_options(options, tmp_path):
+@pytest.mark.parity("G3", "G4", "G5", "G6", "C9")
+def test_gradients_under_options(options, tmp_path):
     agree_in_training(pair("GPT2LMHeadModel", tmp_path, **options), input_ids=ids((2, 6)), labels=_labels((2, 6)))
 
 
-def test_C6_gradients_under_a_head_mask(language):
+@pytest.mark.parity("C6")
+def test_gradients_under_a_head_mask(language):
     mask = np.array([1.0, 0.0, 0.5, 1.0], np.float32)
     agree_in_training(language, input_ids=ids((2, 6)), labels=_labels((2, 6)), head_mask=mask)
 
 
-def test_G13_both_losses_of_the_double_heads_with_choices(choices):
+@pytest.mark.parity("G13")
+def test_both_losses_of_the_double_heads_with_choices(choices):
     inputs = {"input_ids": ids((2, 3, 6)), "mc_token_ids": np.array([[5, 0, 2], [1, 3, 5]])}
     labels = {"labels": _labels((2, 3, 6)), "mc_labels": np.array([2, 0])}
     agree_in_training(choices, ("loss", "mc_loss"), **inputs, **labels)
 
 
-def test_G13_each_loss_comes_alone_too(choices):
+@pytest.mark.parity("G13")
+def test_each_loss_comes_alone_too(choices):
     inputs = {"input_ids": ids((2, 3, 6))}
     labels = {"labels": _labels((2, 3, 6)), "mc_labels": np.array([2, 0])}
     for name, loss in (("labels", "loss"), ("mc_labels", "mc_loss")):
@@ -101,19 +110,22 @@ def test_G13_each_loss_comes_alone_too(choices):
         close(got[loss], expected[loss], loss)
 
 
-def test_C14_single_label_classification(tmp_path):
+@pytest.mark.parity("C14")
+def test_single_label_classification(tmp_path):
     both = pair("GPT2ForSequenceClassification", tmp_path, num_labels=3)
     agree_in_training(both, input_ids=ids((4, 6)), labels=np.array([2, 0, 1, -100]))
 
 
-def test_C14_regression_on_one_label_is_squeezed(tmp_path):
+@pytest.mark.parity("C14")
+def test_regression_on_one_label_is_squeezed(tmp_path):
     both = pair("GPT2ForSequenceClassification", tmp_path, num_labels=1)
     agree_in_training(both, input_ids=ids((3, 6)), labels=numbers((3, 1)))
     for labels in (numbers((3,)), numbers((3, 1))):
         close(*(run(both, input_ids=ids((3, 6)), labels=labels).loss for run in (ours, theirs)), "loss")
 
 
-def test_C14_float_labels_mean_several_labels(tmp_path):
+@pytest.mark.parity("C14")
+def test_float_labels_mean_several_labels(tmp_path):
     both = pair("GPT2ForSequenceClassification", tmp_path, num_labels=3)
     labels = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.25]], np.float32)
     agree_in_training(both, input_ids=ids((2, 6)), labels=labels)
@@ -127,26 +139,30 @@ def test_C14_float_labels_mean_several_labels(tmp_path):
         ("multi_label_classification", np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], np.float32)),
     ],
 )
-def test_C14_problem_type_of_the_config_decides(problem, labels, tmp_path):
+@pytest.mark.parity("C14")
+def test_problem_type_of_the_config_decides(problem, labels, tmp_path):
     both = pair("GPT2ForSequenceClassification", tmp_path, num_labels=3, problem_type=problem)
     got, expected = (run(both, input_ids=ids((2, 6)), labels=labels) for run in (ours, theirs))
     close(got.loss, expected.loss, "loss")
 
 
-def test_C14_labels_that_do_not_fit_the_problem_type_are_refused(tmp_path):
+@pytest.mark.parity("C14")
+def test_labels_that_do_not_fit_the_problem_type_are_refused(tmp_path):
     both = pair("GPT2ForSequenceClassification", tmp_path, num_labels=3, problem_type="single_label_classification")
     with pytest.raises(ValueError, match="single_label_classification needs integer labels"):
         both.model.apply({"params": both.params}, ids((2, 6)), labels=numbers((2,)))
 
 
-def test_C14_token_labels_are_not_shifted(tmp_path):
+@pytest.mark.parity("C14")
+def test_token_labels_are_not_shifted(tmp_path):
     both = pair("GPT2ForTokenClassification", tmp_path, num_labels=5)
     labels = ids((2, 6), 3, low=0, high=5)
     labels[1, 4:] = -100
     agree_in_training(both, input_ids=ids((2, 6)), labels=labels)
 
 
-def test_C15_span_positions_are_clamped_and_the_end_is_ignored(tmp_path):
+@pytest.mark.parity("C15")
+def test_span_positions_are_clamped_and_the_end_is_ignored(tmp_path):
     both = pair("GPT2ForQuestionAnswering", tmp_path)
     positions = {"start_positions": np.array([1, -3, 6, 2]), "end_positions": np.array([4, 5, 99, 3])}
     agree_in_training(both, input_ids=ids((4, 6)), **positions)
@@ -154,7 +170,8 @@ def test_C15_span_positions_are_clamped_and_the_end_is_ignored(tmp_path):
     close(*(run(both, input_ids=ids((4, 6)), **column).loss for run in (ours, theirs)), "loss")
 
 
-def test_C15_padding_enters_the_span_loss(tmp_path):
+@pytest.mark.parity("C15")
+def test_padding_enters_the_span_loss(tmp_path):
     both = pair("GPT2ForQuestionAnswering", tmp_path)
     mask = np.array([[1, 1, 1, 1, 0, 0], [1] * 6])
     positions = {"start_positions": np.array([1, 2]), "end_positions": np.array([3, 5])}

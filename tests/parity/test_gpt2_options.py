@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from parity.reference import agree, ids, numbers, ours, pair
+from support.reference import agree, ids, numbers, ours, pair
 
 import jaxmodels as jm
 from jaxmodels.parameters import abstract
@@ -27,25 +27,29 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_G3_G4_G5_G6_C5_C9_option(option, tmp_path):
+@pytest.mark.parity("G3", "G4", "G5", "G6", "C5", "C9")
+def test_option(option, tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, **OPTIONS[option])
     agree(both, input_ids=ids((2, 6)), attention_mask=np.array([[1] * 6, [1] * 4 + [0] * 2]), **EVERYTHING)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "silu", "quick_gelu", "tanh", "gelu_fast", "mish", "relu2", "laplace"])
-def test_G6_other_activations_inside_the_model(name, tmp_path):
+@pytest.mark.parity("G6")
+def test_other_activations_inside_the_model(name, tmp_path):
     agree(pair("GPT2Model", tmp_path, activation_function=name), input_ids=ids((2, 6)))
 
 
 @pytest.mark.parametrize("reorder", [False, True])
-def test_G4_G7_scales_hold_for_cross_attention_too(reorder, tmp_path):
+@pytest.mark.parity("G4", "G7")
+def test_scales_hold_for_cross_attention_too(reorder, tmp_path):
     options = {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": reorder, "add_cross_attention": True}
     both = pair("GPT2LMHeadModel", tmp_path, n_layer=3, **options)
     agree(both, input_ids=ids((2, 5)), encoder_hidden_states=numbers((2, 4, 32)), **EVERYTHING)
 
 
-def test_C9_tied_head_is_the_word_table_and_has_no_parameter_of_its_own(tmp_path):
+@pytest.mark.parity("C9")
+def test_tied_head_is_the_word_table_and_has_no_parameter_of_its_own(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path)
     assert "lm_head" not in both.params
     changed = {**both.params, "transformer": {**both.params["transformer"]}}
@@ -55,7 +59,8 @@ def test_C9_tied_head_is_the_word_table_and_has_no_parameter_of_its_own(tmp_path
     np.testing.assert_array_equal(logits[..., 5], 0.0)
 
 
-def test_C9_untied_head_has_its_own_parameter(tmp_path):
+@pytest.mark.parity("C9")
+def test_untied_head_has_its_own_parameter(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, tie_word_embeddings=False)
     stored = both.reference.lm_head.weight.detach().numpy()
     np.testing.assert_array_equal(both.params["lm_head"]["kernel"], stored.T)

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from parity.reference import agree, close, ids, numbers, ours, pair, theirs
+from support.reference import agree, close, ids, numbers, ours, pair, theirs
 
 TOKENS = {
     "right_padding": [3, 4, 5, 0, 0],
@@ -27,7 +27,8 @@ def both(tmp_path_factory):
     return pair("GPT2ForSequenceClassification", tmp_path_factory.mktemp("pooling"), num_labels=3)
 
 
-def test_G15_token_that_is_read(both):
+@pytest.mark.parity("G15")
+def test_token_that_is_read(both):
     agree(both, input_ids=np.array(list(TOKENS.values())))
     out = ours(both, input_ids=np.array([TOKENS[name] for name in LAST]), output_hidden_states=True)
     kernel = np.asarray(both.params["score"]["kernel"])
@@ -35,11 +36,13 @@ def test_G15_token_that_is_read(both):
         np.testing.assert_allclose(out.logits[row], out.hidden_states[-1][row, last] @ kernel, rtol=1e-4, atol=1e-5)
 
 
-def test_G15_attention_mask_is_not_asked_which_token_is_last(both):
+@pytest.mark.parity("G15")
+def test_attention_mask_is_not_asked_which_token_is_last(both):
     agree(both, input_ids=ids((2, 5)), attention_mask=np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]))
 
 
-def test_G15_embeddings_read_the_last_position_with_a_warning(both):
+@pytest.mark.parity("G15")
+def test_embeddings_read_the_last_position_with_a_warning(both):
     inputs = {"inputs_embeds": numbers((2, 5, 32))}
     with pytest.warns(UserWarning, match="last position") as caught:
         got = ours(both, **inputs)
@@ -47,11 +50,13 @@ def test_G15_embeddings_read_the_last_position_with_a_warning(both):
     close(got.logits, theirs(both, **inputs).logits)
 
 
-def test_G15_score_has_no_bias(both):
+@pytest.mark.parity("G15")
+def test_score_has_no_bias(both):
     assert list(both.params["score"]) == ["kernel"]
 
 
-def test_G15_without_a_pad_id_one_row_reads_its_last_token_and_more_rows_are_refused(tmp_path):
+@pytest.mark.parity("G15")
+def test_without_a_pad_id_one_row_reads_its_last_token_and_more_rows_are_refused(tmp_path):
     both = pair("GPT2ForSequenceClassification", tmp_path, pad_token_id=None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from parity.reference import agree, agree_in_training, close, ids, ours, pair, theirs
+from support.reference import agree, agree_in_training, close, ids, ours, pair, theirs
 
 import jaxmodels as jm
 
@@ -27,52 +27,61 @@ def _check(settings, shape, folder):
 
 
 @pytest.mark.parametrize("settings", SAMPLE, ids=lambda s: "-".join(map(str, s.values())))
-def test_G14_summary_of_choices_a_sample(settings, tmp_path):
+@pytest.mark.parity("G14")
+def test_summary_of_choices_a_sample(settings, tmp_path):
     _check(settings, (2, 3, 5), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 5)], ids=["choices", "texts"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(map(str, s.values())))
-def test_G14_summary_all_settings(settings, shape, tmp_path):
+@pytest.mark.parity("G14")
+def test_summary_all_settings(settings, shape, tmp_path):
     _check(settings, shape, tmp_path)
 
 
-def test_G14_mean_acts_on_the_choices_axis(tmp_path):
+@pytest.mark.parity("G14")
+def test_mean_acts_on_the_choices_axis(tmp_path):
     """For [B,choices,T,D] the reference averages axis 1, which is the choices: a score per token, not per choice."""
     both = pair("GPT2DoubleHeadsModel", tmp_path, summary_type="mean")
     assert ours(both, input_ids=ids((2, 3, 5))).mc_logits.shape == (2, 5)
 
 
-def test_G14_texts_without_a_choices_axis(tmp_path):
+@pytest.mark.parity("G14")
+def test_texts_without_a_choices_axis(tmp_path):
     agree(pair("GPT2DoubleHeadsModel", tmp_path), input_ids=ids((2, 5)), mc_token_ids=np.array([4, 1]))
 
 
-def test_G14_gradients_through_projection_and_activation(tmp_path):
+@pytest.mark.parity("G14")
+def test_gradients_through_projection_and_activation(tmp_path):
     both = pair("GPT2DoubleHeadsModel", tmp_path, summary_activation="tanh", summary_type="first")
     # Three choices of five tokens: "first" leaves one score per token, so the label is one of five.
     agree_in_training(both, ("mc_loss",), input_ids=ids((2, 3, 5)), mc_labels=np.array([4, 0]))
 
 
-def test_G14_summary_by_attention_is_refused_like_in_the_reference():
+@pytest.mark.parity("G14")
+def test_summary_by_attention_is_refused_like_in_the_reference():
     with pytest.raises(NotImplementedError, match="summary_type"):
         jm.GPT2Config(summary_type="attn")
 
 
-def test_G14_unknown_summary_type_is_refused():
+@pytest.mark.parity("G14")
+def test_unknown_summary_type_is_refused():
     with pytest.raises(ValueError, match="summary_type"):
         jm.GPT2Config(summary_type="max")
 
 
 @pytest.mark.parametrize("index", [[5], [-1]])
-def test_G14_index_outside_the_text_is_refused(index, tmp_path):
+@pytest.mark.parity("G14")
+def test_index_outside_the_text_is_refused(index, tmp_path):
     both = pair("GPT2DoubleHeadsModel", tmp_path)
     with pytest.raises(ValueError, match="mc_token_ids"):
         both.model.apply({"params": both.params}, ids((1, 5)), mc_token_ids=np.array(index))
     assert np.isnan(ours(both, input_ids=ids((1, 5)), mc_token_ids=np.array(index)).mc_logits).all()
 
 
-def test_G13_double_heads_score_one_label_per_choice_whatever_the_config_says(tmp_path):
+@pytest.mark.parity("G13")
+def test_double_heads_score_one_label_per_choice_whatever_the_config_says(tmp_path):
     both = pair("GPT2DoubleHeadsModel", tmp_path, num_labels=5)
     assert both.reference.config.num_labels == 1
     assert both.params["multiple_choice_head"]["summary"]["kernel"].shape == (32, 1)

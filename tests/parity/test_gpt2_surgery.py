@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.reference import Pair, agree, agree_in_training, close, compare, ids, numbers, ours, pair, theirs
-from parity.tiny import TINY, tiny
+from support.reference import Pair, agree, agree_in_training, close, compare, ids, numbers, ours, pair, theirs
+from support.tiny import TINY, tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten
@@ -27,26 +27,30 @@ def pruned(tmp_path_factory):
     return pruned_pair(tmp_path_factory.mktemp("pruned"))
 
 
-def test_C7_pruned_model_gives_the_numbers_and_the_remaining_attentions(pruned):
+@pytest.mark.parity("C7")
+def test_pruned_model_gives_the_numbers_and_the_remaining_attentions(pruned):
     got = ours(pruned, input_ids=ids((2, 6)), **EVERYTHING)
     compare(got, theirs(pruned, input_ids=ids((2, 6)), **EVERYTHING))
     assert [layer.shape[1] for layer in got.attentions] == [2, 4, 3]
     assert pruned.model.config.pruned_heads == {0: (1, 3), 2: (0,)}
 
 
-def test_C7_cross_attention_keeps_all_its_heads(tmp_path):
+@pytest.mark.parity("C7")
+def test_cross_attention_keeps_all_its_heads(tmp_path):
     both = pruned_pair(tmp_path, add_cross_attention=True)
     agree(both, input_ids=ids((2, 5)), encoder_hidden_states=numbers((2, 4, 32)), **EVERYTHING)
 
 
-def test_C7_pruning_adds_up(pruned):
+@pytest.mark.parity("C7")
+def test_pruning_adds_up(pruned):
     model, params = jm.prune_heads(pruned.model, pruned.params, {0: [0], 1: [2]})
     assert model.config.pruned_heads == {0: (0, 1, 3), 1: (2,), 2: (0,)}
     again = jm.prune_heads(model, params, {0: [1]})
     assert again[0].config == model.config
 
 
-def test_C7_pruned_heads_get_no_gradient(pruned):
+@pytest.mark.parity("C7")
+def test_pruned_heads_get_no_gradient(pruned):
     loss = lambda params: pruned.model.apply({"params": params}, ids((2, 6)), labels=ids((2, 6))).loss  # noqa: E731
     attention = jax.jit(jax.grad(loss))(pruned.params)["transformer"]["h"]["layers"]["attention"]
     for name, axis in (("qkv", 2), ("out", 0)):
@@ -54,7 +58,8 @@ def test_C7_pruned_heads_get_no_gradient(pruned):
         assert not gone[[1, 3]].any() and all(head.any() for head in gone[[0, 2]])
 
 
-def test_C7_pruned_model_of_ours_loads_in_torch(pruned, tmp_path):
+@pytest.mark.parity("C7")
+def test_pruned_model_of_ours_loads_in_torch(pruned, tmp_path):
     jm.save(tmp_path, pruned.model, pruned.params)
     reference, report = transformers.GPT2LMHeadModel.from_pretrained(
         tmp_path, attn_implementation="eager", output_loading_info=True
@@ -65,7 +70,8 @@ def test_C7_pruned_model_of_ours_loads_in_torch(pruned, tmp_path):
     compare(ours(pruned, input_ids=ids((2, 6))), reference(torch.tensor(ids((2, 6))), use_cache=False))
 
 
-def test_C7_pruned_model_of_torch_loads_here(pruned, tmp_path):
+@pytest.mark.parity("C7")
+def test_pruned_model_of_torch_loads_here(pruned, tmp_path):
     pruned.reference.save_pretrained(tmp_path)
     model, params = jm.load(tmp_path)
     assert model.config.pruned_heads == pruned.model.config.pruned_heads
@@ -73,7 +79,8 @@ def test_C7_pruned_model_of_torch_loads_here(pruned, tmp_path):
         np.testing.assert_array_equal(flatten(params)[path], leaf, err_msg=path)
 
 
-def test_C7_head_mask_and_pruning_together(pruned):
+@pytest.mark.parity("C7")
+def test_head_mask_and_pruning_together(pruned):
     """The reference's pruned layer would take a mask of the remaining heads only; ours keeps the documented shape."""
     mask = np.ones((3, 4), np.float32)
     mask[1, 2] = 0.0
@@ -83,14 +90,16 @@ def test_C7_head_mask_and_pruning_together(pruned):
 
 
 @pytest.mark.parametrize("heads", [{5: [0]}, {0: [4]}, {0: [0, 1, 2, 3]}])
-def test_C7_heads_that_do_not_exist_or_leave_none_are_refused(heads):
+@pytest.mark.parity("C7")
+def test_heads_that_do_not_exist_or_leave_none_are_refused(heads):
     with pytest.raises(ValueError, match="pruned_heads"):
         jm.prune_heads(*tiny(), heads)
 
 
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "GPT2ForTokenClassification"])
 @pytest.mark.parametrize(("size", "multiple"), [(80, None), (50, None), (68, 64), (None, 8)])
-def test_C8_resized_embeddings_have_the_shape_of_the_reference_and_keep_the_rows(name, size, multiple):
+@pytest.mark.parity("C8")
+def test_resized_embeddings_have_the_shape_of_the_reference_and_keep_the_rows(name, size, multiple):
     model, params = tiny(name)
     reference = getattr(transformers, name)(transformers.GPT2Config(**TINY))
     reference.resize_token_embeddings(size, pad_to_multiple_of=multiple)
@@ -108,7 +117,8 @@ def resize(model, params, size, multiple=None):
     return jm.resize_token_embeddings(model, params, size, pad_to_multiple_of=multiple, key=jax.random.key(3))
 
 
-def test_C8_old_tokens_keep_their_logits_and_new_rows_are_initialised(tmp_path):
+@pytest.mark.parity("C8")
+def test_old_tokens_keep_their_logits_and_new_rows_are_initialised(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, initializer_range=0.5)
     model, params = resize(both.model, both.params, 400)
     got = ours(Pair(None, model, params, None), input_ids=ids((2, 6))).logits
@@ -117,14 +127,16 @@ def test_C8_old_tokens_keep_their_logits_and_new_rows_are_initialised(tmp_path):
     assert 0.45 < np.std(params["transformer"]["wte"]["embedding"][67:]) < 0.55
 
 
-def test_C8_untied_head_is_resized_along(tmp_path):
+@pytest.mark.parity("C8")
+def test_untied_head_is_resized_along(tmp_path):
     model, params = tiny(tie_word_embeddings=False)
     _, new = resize(model, params, 80)
     assert new["lm_head"]["kernel"].shape == (32, 80)
     np.testing.assert_array_equal(new["lm_head"]["kernel"][:, :67], params["lm_head"]["kernel"])
 
 
-def test_C8_resized_model_loads_in_torch(tmp_path):
+@pytest.mark.parity("C8")
+def test_resized_model_loads_in_torch(tmp_path):
     model, params = resize(*tiny(), 80)
     jm.save(tmp_path, model, params)
     reference = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, attn_implementation="eager")
@@ -133,6 +145,7 @@ def test_C8_resized_model_loads_in_torch(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "multiple"), [(0, None), (-3, None), (67, 0)])
-def test_C8_sizes_that_make_no_sense_are_refused(size, multiple):
+@pytest.mark.parity("C8")
+def test_sizes_that_make_no_sense_are_refused(size, multiple):
     with pytest.raises(ValueError, match="positive"):
         resize(*tiny(), size, multiple)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from parity.bart_inputs import DECODER_HEADS, EVERYTHING, HEADS
-from parity.led_pairs import agree_on_globals, expected_of, real_globals
-from parity.reference import agree, close, compare, ids, numbers, ours, pair, theirs
-from parity.tiny import random_params, tiny
+from support.bart_inputs import DECODER_HEADS, EVERYTHING, HEADS
+from support.led_pairs import agree_on_globals, expected_of, real_globals
+from support.reference import agree, close, compare, ids, numbers, ours, pair, theirs
+from support.tiny import random_params, tiny
 
 import jaxmodels as jm
 
@@ -63,12 +63,14 @@ def inputs_of(length, mask, global_mask):
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("name", masks(12))
-def test_L3_to_L8_every_mask_gives_every_output(name, length, base, run):
+@pytest.mark.parity("L5", "L6", "L7", "L8")
+def test_every_mask_gives_every_output(name, length, base, run):
     length = LENGTHS[length]
     agree_on_globals(base, run, SLOTS, inputs_of(length, *masks(length)[name]))
 
 
-def test_L8_layout_of_the_attentions(base, run):
+@pytest.mark.parity("L8")
+def test_layout_of_the_attentions(base, run):
     """Said once without the reference: what adds up to one, what is zero, and where the token itself stands."""
     length, used = 11, 3
     mask, global_mask = masks(length)["right padding"]
@@ -89,25 +91,29 @@ def test_L8_layout_of_the_attentions(base, run):
     assert out.encoder_hidden_states.shape == (3, 3, length, 32), "hidden states are not padded"
 
 
-def test_L3_without_masks(base):
+@pytest.mark.parity("L3")
+def test_without_masks(base):
     agree(base, input_ids=ids((2, 7), low=3), **EVERYTHING)
 
 
 @pytest.mark.parametrize("length", [1, 3])
-def test_L4_texts_shorter_than_the_window(length, base):
+@pytest.mark.parity("L4")
+def test_texts_shorter_than_the_window(length, base):
     global_mask = at(length, (0,), ())
     inputs = {"input_ids": ids((2, length), low=3), "global_attention_mask": global_mask, **EVERYTHING}
     compare(ours(base, max_global_tokens=1, **inputs), expected_of(base, **inputs))
 
 
-def test_L2_number_of_global_tokens_is_taken_from_a_concrete_mask(base):
+@pytest.mark.parity("L2")
+def test_number_of_global_tokens_is_taken_from_a_concrete_mask(base):
     """Then the attentions have the reference's width, without spare slots."""
     inputs = {"input_ids": ids((2, 8), low=3), "global_attention_mask": at(8, (0, 5), (3,)), **EVERYTHING}
     compare(base.model.apply({"params": base.params}, **inputs), expected_of(base, **inputs))
 
 
 @pytest.mark.parametrize("windows", [[4, 8], [8, 4, 4, 8, 8], [6, 6]], ids=str)
-def test_L2_a_window_for_each_layer(windows, tmp_path):
+@pytest.mark.parity("L2")
+def test_a_window_for_each_layer(windows, tmp_path):
     """Where they differ, the attentions are a tuple of layers."""
     both = pair("LEDModel", tmp_path, attention_window=windows, encoder_layers=len(windows))
     inputs = {"input_ids": ids((2, 13), low=3), "attention_mask": padded(13, 13, 9)}
@@ -119,7 +125,8 @@ def test_L2_a_window_for_each_layer(windows, tmp_path):
 
 
 @pytest.mark.parametrize("window", [2, 6, 50])
-def test_L2_L5_a_window_is_a_band_of_bart_s_attention(window):
+@pytest.mark.parity("L2", "L5")
+def test_a_window_is_a_band_of_bart_s_attention(window):
     """A window of 2, which the reference does not take, one beyond the text, and one between."""
     model, params = tiny("LEDModel", attention_window=window)
     rows, mask = ids((2, 9), low=3), padded(9, 9, 6)
@@ -138,21 +145,24 @@ def test_L2_L5_a_window_is_a_band_of_bart_s_attention(window):
 TAKEN = ("vocab_size", "d_model", "encoder_layers", "encoder_ffn_dim", "encoder_attention_heads")
 
 
-def test_L9_head_masks_of_all_attentions(base):
+@pytest.mark.parity("L9")
+def test_head_masks_of_all_attentions(base):
     inputs = inputs_of(12, *masks(12)["scattered, in each row another number"])
     heads = {"head_mask": HEADS, "decoder_head_mask": DECODER_HEADS, "cross_attn_head_mask": DECODER_HEADS[::-1].copy()}
     inputs |= {**heads, **EVERYTHING}
     compare(ours(base, max_global_tokens=SLOTS, **inputs), expected_of(base, **inputs))
 
 
-def test_C13_L4_embeddings_in_place_of_ids(base):
+@pytest.mark.parity("C13", "L4")
+def test_embeddings_in_place_of_ids(base):
     """The reference pads them with the pad id's vector; no token of the text sees it."""
     inputs = {"inputs_embeds": numbers((2, 7, 32)), "decoder_inputs_embeds": numbers((2, 5, 32), seed=1)}
     inputs |= {"global_attention_mask": at(7, (0,), (2, 6)), "attention_mask": padded(7, 7, 5), **EVERYTHING}
     compare(ours(base, max_global_tokens=1, **inputs), expected_of(base, **inputs))
 
 
-def test_L15_positions_have_no_offset(base):
+@pytest.mark.parity("L15")
+def test_positions_have_no_offset(base):
     """A text as long as the table reads every row of it."""
     rows = ids((1, 32), low=3)
 
@@ -194,7 +204,8 @@ HEADED = {
 
 @pytest.mark.filterwarnings("ignore:.*LEDForSequenceClassification")
 @pytest.mark.parametrize("name", HEADED)
-def test_L1_each_head_gives_every_output(name, tmp_path):
+@pytest.mark.parity("L1")
+def test_each_head_gives_every_output(name, tmp_path):
     """The decoder reads the encoder's ids; each row has two eos."""
     config, output = HEADED[name]
     both = pair(name, tmp_path, **config)
@@ -206,7 +217,8 @@ def test_L1_each_head_gives_every_output(name, tmp_path):
     assert type(got) is output
 
 
-def test_C3_tuples_have_the_reference_s_order(base):
+@pytest.mark.parity("C3")
+def test_tuples_have_the_reference_s_order(base):
     inputs = inputs_of(12, *masks(12)["the first"]) | EVERYTHING
     got = ours(base, **inputs, max_global_tokens=1, return_dict=False)
     expected = expected_of(base, **inputs)
@@ -216,7 +228,8 @@ def test_C3_tuples_have_the_reference_s_order(base):
 
 
 @pytest.mark.filterwarnings("ignore:.*LEDForSequenceClassification")
-def test_L13_the_decoder_s_state_at_the_last_eos_is_classified(tmp_path):
+@pytest.mark.parity("L13")
+def test_the_decoder_s_state_at_the_last_eos_is_classified(tmp_path):
     """With decoder inputs of its own, of the same length; the eos is still that of input_ids."""
     both = pair("LEDForSequenceClassification", tmp_path)
     rows, own = ids((2, 6), low=3), ids((2, 6), seed=4, low=3)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from parity.bart_inputs import LABELS
-from parity.led_pairs import real_globals
-from parity.reference import agree_in_training, ids, numbers, pair, theirs
-from parity.tiny import tiny
+from support.bart_inputs import LABELS
+from support.led_pairs import real_globals
+from support.reference import agree_in_training, ids, numbers, pair, theirs
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.architectures.bart.decoder import bart_layer
@@ -31,20 +31,23 @@ def with_slots(both, slots=2):
     return dataclasses.replace(both, model=both.model.clone(max_global_tokens=slots))
 
 
-def test_L7_L12_loss_and_every_gradient(tmp_path):
+@pytest.mark.parity("L7", "L12")
+def test_loss_and_every_gradient(tmp_path):
     """Through the global projections too; the decoder reads the labels shifted right, and the loss is not shifted."""
     agree_in_training(with_slots(pair(NAME, tmp_path, attention_window=[4, 8], decoder_layers=1)), **TRAINING)
 
 
 @pytest.mark.filterwarnings("ignore:.*LEDForSequenceClassification")
-def test_L13_C14_classification_loss_and_every_gradient(tmp_path):
+@pytest.mark.parity("L13", "C14")
+def test_classification_loss_and_every_gradient(tmp_path):
     both = with_slots(pair("LEDForSequenceClassification", tmp_path, num_labels=3, encoder_layers=1, decoder_layers=1))
     rows = TEXT["input_ids"].copy()
     rows[[0, 1], [6, 8]] = 2
     agree_in_training(both, **{**TEXT, "input_ids": rows}, labels=np.array([2, 0]))
 
 
-def test_L12_C15_question_answering_loss_and_every_gradient(tmp_path):
+@pytest.mark.parity("L12", "C15")
+def test_question_answering_loss_and_every_gradient(tmp_path):
     """A position beyond the decoder's text is ignored; positions may have a second axis."""
     both = with_slots(pair("LEDForQuestionAnswering", tmp_path, encoder_layers=1, decoder_layers=1))
     positions = {"start_positions": np.array([1, 30]), "end_positions": np.array([[3], [2]])}
@@ -62,7 +65,8 @@ def plain():
     return model, params, gradients_of(model, params)
 
 
-def test_L7_every_layer_s_global_projections_are_trained(plain):
+@pytest.mark.parity("L7")
+def test_every_layer_s_global_projections_are_trained(plain):
     layers = plain[2]["led"]["encoder"]["stack"]["layers"]["attention"]
     for part in "qkv":
         assert np.asarray(layers[f"global_{part}"]["kernel"]).any(axis=(1, 2, 3)).all(), part
@@ -73,18 +77,21 @@ def same(got, expected):
 
 
 @pytest.mark.slow
-def test_C10_rematerialised_it_is_the_same_gradients(plain):
+@pytest.mark.parity("C10")
+def test_rematerialised_it_is_the_same_gradients(plain):
     model, params, expected = plain
     same(gradients_of(model.clone(remat=True), params), expected)
 
 
-def test_L7_both_routes_of_the_global_rows_give_the_same_gradients(plain):
+@pytest.mark.parity("L7")
+def test_both_routes_of_the_global_rows_give_the_same_gradients(plain):
     """With few slots the projections of all tokens are absorbed; from d_model / heads = 8 on they are made."""
     model, params, expected = plain
     same(gradients_of(model, params, max_global_tokens=8), expected)
 
 
-def test_L7_both_routes_of_the_global_rows_give_the_same_states_and_attentions(plain):
+@pytest.mark.parity("L7")
+def test_both_routes_of_the_global_rows_give_the_same_states_and_attentions(plain):
     model, params, _ = plain
 
     @jax.jit
@@ -126,7 +133,8 @@ def test_each_dropout_acts_with_a_key_only_in_local_and_global_rows(rate, still)
 
 
 @pytest.mark.parametrize("windows", [4, [4, 8]], ids=["one window", "two windows"])
-def test_L11_layerdrop_leaves_the_embeddings_or_changes_nothing(windows, still):
+@pytest.mark.parity("L11")
+def test_layerdrop_leaves_the_embeddings_or_changes_nothing(windows, still):
     run = jax.jit(lambda key: [states(key, encoder_layerdrop=rate, attention_window=windows) for rate in (1.0, 0.0)])
     dropped, kept = run(jax.random.key(0))
     np.testing.assert_array_equal(dropped.last_hidden_state, dropped.hidden_states[0])
@@ -175,14 +183,16 @@ def layer():
     return run
 
 
-def test_L10_float16_states_that_overflow_are_clamped(layer):
+@pytest.mark.parity("L10")
+def test_float16_states_that_overflow_are_clamped(layer):
     y = layer("float16", True, 1e5, numbers((2, 3, 32)))
     assert y.dtype == jnp.float16 and np.isfinite(y).all()
     assert np.abs(y).max() == np.float16(65504 - 1000)
     assert not np.isfinite(layer("float16", False, 1e5, numbers((2, 3, 32)))).all()
 
 
-def test_L10_states_that_fit_and_other_types_are_left_alone(layer):
+@pytest.mark.parity("L10")
+def test_states_that_fit_and_other_types_are_left_alone(layer):
     x = numbers((2, 3, 32))
     wide = np.abs(layer("float32", True, 1e5, x)).max()
     assert wide > 65504
@@ -228,7 +238,8 @@ def test_bfloat16_gradients_are_close(plain):
         assert np.abs(np.asarray(half[path]) - leaf).max() < 0.15 * scale, path
 
 
-def test_C11_fresh_parameters():
+@pytest.mark.parity("C11")
+def test_fresh_parameters():
     model, _ = tiny("LEDForQuestionAnswering", init_std=0.3, encoder_layers=1, decoder_layers=1)
     fresh = flatten(jm.init(model, jax.random.key(0)))
     for path, leaf in fresh.items():

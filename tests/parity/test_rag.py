@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.rag_pairs import CONTEXTS, DOCUMENTS, LABELS, QUESTIONS, rag_pair
-from parity.reference import as_torch, close, ours, theirs
+from support.rag_pairs import CONTEXTS, DOCUMENTS, LABELS, QUESTIONS, rag_pair
+from support.reference import as_torch, close, ours, theirs
 
 import jaxmodels as jm
 from jaxmodels.generation.recompiles import compiled
@@ -35,13 +35,15 @@ def agree(both, **inputs):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_A4_outputs_from_contexts_and_scores(pairs, name):
+@pytest.mark.parity("A4")
+def test_outputs_from_contexts_and_scores(pairs, name):
     got = agree(pairs[name], **CONTEXTS, decoder_input_ids=LABELS, output_attentions=True)
     assert got.logits.shape[:2] == (QUESTIONS * DOCUMENTS, LABELS.shape[1])
     assert not {"retrieved_doc_embeds", "context_input_ids", "question_encoder_last_hidden_state"} & set(got.keys())
 
 
-def test_A4_encoder_outputs_in_place_of_contexts(pairs):
+@pytest.mark.parity("A4")
+def test_encoder_outputs_in_place_of_contexts(pairs):
     both = pairs["RagTokenForGeneration"]
     states = np.random.default_rng(0).normal(size=(6, 9, 32)).astype(np.float32)
     shared = {name: CONTEXTS[name] for name in ("context_attention_mask", "doc_scores")}
@@ -63,7 +65,8 @@ def test_A4_encoder_outputs_in_place_of_contexts(pairs):
     ],
     ids=str,
 )
-def test_A8_A9_A10_losses(pairs, name, options):
+@pytest.mark.parity("A8", "A9", "A10")
+def test_losses(pairs, name, options):
     bos = np.where(np.arange(6) == 1, 0, LABELS)  # the first target is bos, where there is one
     for labels in (LABELS, bos):
         got = agree(pairs[name], **CONTEXTS, labels=labels, **options)
@@ -71,7 +74,8 @@ def test_A8_A9_A10_losses(pairs, name, options):
 
 
 @pytest.mark.parametrize("name", CLASSES[1:])
-def test_A8_A9_label_smoothing_and_every_gradient(name, tmp_path):
+@pytest.mark.parity("A8", "A9")
+def test_label_smoothing_and_every_gradient(name, tmp_path):
     both = rag_pair(name, tmp_path, label_smoothing=0.2, reduce_loss=True)
     inputs = {**CONTEXTS, "labels": LABELS}
     (loss, got), gradients = jax.jit(jax.value_and_grad(lambda p: _loss(both, p, inputs), has_aux=True))(both.params)
@@ -109,7 +113,8 @@ def generated(both, contexts=CONTEXTS, **options):
     ],
     ids=str,
 )
-def test_A12_token_answers(pairs, options):
+@pytest.mark.parity("A12")
+def test_token_answers(pairs, options):
     both = pairs["RagTokenForGeneration"]
     expected = generated(both, max_length=10, **options)
     got = jm.generate(both.model, both.params, **CONTEXTS, max_length=10, **options)
@@ -125,7 +130,8 @@ def test_A12_token_answers(pairs, options):
     ],
     ids=str,
 )
-def test_A11_thorough_answers(pairs, options):
+@pytest.mark.parity("A11")
+def test_thorough_answers(pairs, options):
     both = pairs["RagSequenceForGeneration"]
     expected = generated(both, max_length=9, **options)
     got = jm.generate(both.model, both.params, **CONTEXTS, max_length=9, **options)
@@ -133,7 +139,8 @@ def test_A11_thorough_answers(pairs, options):
     assert (np.diff(np.asarray(got.sequences_scores).reshape(QUESTIONS, -1), axis=1) <= 0).all()
 
 
-def test_A11_the_generator_reads_what_is_not_padding_and_scores_by_the_mask_given(pairs):
+@pytest.mark.parity("A11")
+def test_the_generator_reads_what_is_not_padding_and_scores_by_the_mask_given(pairs):
     """Where the two are not alike, documents are encoded once for each."""
     both = pairs["RagSequenceForGeneration"]
     masked = {**CONTEXTS, "context_attention_mask": CONTEXTS["context_attention_mask"] * (np.arange(9) > 2)}
@@ -221,7 +228,8 @@ def test_what_cannot_be_done_is_refused_by_name(pairs):
         jm.generate(sequence.model, sequence.params, **CONTEXTS, max_length=8, num_return_sequences=9)
 
 
-def test_A3_a_rag_from_the_checkpoints_of_its_parts(pairs, tmp_path):
+@pytest.mark.parity("A3")
+def test_a_rag_from_the_checkpoints_of_its_parts(pairs, tmp_path):
     both = pairs["RagTokenForGeneration"]
     both.reference.question_encoder.save_pretrained(tmp_path / "question")
     both.reference.generator.save_pretrained(tmp_path / "generator")

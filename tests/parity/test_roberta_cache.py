@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.reference import close, ids, numbers, pair
-from parity.tiny import tiny
+from support.reference import close, ids, numbers, pair
+from support.tiny import tiny
 
 import jaxmodels as jm
 
@@ -27,7 +27,8 @@ def steps(model, params, chunks, every=None, **inputs):
 
 @pytest.mark.parametrize("chunks", CHUNKINGS, ids=str)
 @pytest.mark.parametrize("kind", ["absolute", "relative_key", "relative_key_query"])
-def test_R5_R6_every_chunking_gives_the_logits_of_one_pass(kind, chunks):
+@pytest.mark.parity("R5", "R6")
+def test_every_chunking_gives_the_logits_of_one_pass(kind, chunks):
     """The reference cannot do this with distances: it takes the prefill's queries for one (REFERENCE_NOTES 4)."""
     model, params = tiny(NAME, is_decoder=True, position_embedding_type=kind)
     whole = jax.jit(lambda: model.apply({"params": params}, ids((2, T), low=2)).logits)()
@@ -36,7 +37,8 @@ def test_R5_R6_every_chunking_gives_the_logits_of_one_pass(kind, chunks):
     assert int(cache.length) == T
 
 
-def test_R6_steps_agree_with_the_reference_s_cache(tmp_path):
+@pytest.mark.parity("R6")
+def test_steps_agree_with_the_reference_s_cache(tmp_path):
     both = pair(NAME, tmp_path, is_decoder=True, add_cross_attention=True)
     states = numbers((2, 4, 32))
     got, _ = steps(both.model, both.params, (4, 1, 1), {"encoder_hidden_states": states}, input_ids=ids((2, T), low=2))
@@ -54,7 +56,8 @@ def test_R6_steps_agree_with_the_reference_s_cache(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
-def test_R5_a_cache_longer_than_the_table_works_until_the_tokens_are_more(kind):
+@pytest.mark.parity("R5")
+def test_a_cache_longer_than_the_table_works_until_the_tokens_are_more(kind):
     model, params = tiny(NAME, is_decoder=True, position_embedding_type=kind, max_position_embeddings=8)
     rows = ids((2, 10), low=2)
     whole = jax.jit(lambda: model.apply({"params": params}, rows[:, :8]).logits)()
@@ -71,7 +74,8 @@ def test_R5_a_cache_longer_than_the_table_works_until_the_tokens_are_more(kind):
 
 
 @pytest.mark.parametrize("kind", ["absolute", "relative_key"])
-def test_R2_generated_ids_do_not_depend_on_left_padding(kind):
+@pytest.mark.parity("R2")
+def test_generated_ids_do_not_depend_on_left_padding(kind):
     """Positions count real tokens from pad_token_id + 1; 4.57's generate() starts at 0 (REFERENCE_NOTES 2)."""
     model, params = tiny(NAME, is_decoder=True, position_embedding_type=kind, eos_token_id=None)
     prompt = ids((1, 5), low=2)

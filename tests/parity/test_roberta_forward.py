@@ -5,8 +5,8 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from parity.reference import agree, close, compare, ids, numbers, ours, pair, theirs
-from parity.tiny import tiny
+from support.reference import agree, close, compare, ids, numbers, ours, pair, theirs
+from support.tiny import tiny
 
 import jaxmodels as jm
 
@@ -34,38 +34,44 @@ def crossed(tmp_path_factory):
     return pair(f"{NAME}ForCausalLM", folder, is_decoder=True, add_cross_attention=True)
 
 
-def test_R1_base_model_gives_every_output(base):
+@pytest.mark.parity("R1")
+def test_base_model_gives_every_output(base):
     agree(base, input_ids=tokens((2, 7)), **EVERYTHING)
 
 
 @pytest.mark.filterwarnings("ignore:without is_decoder")
 @pytest.mark.parametrize("head", HEADS)
-def test_R1_each_head_gives_every_logit_state_and_attention(head, tmp_path):
+@pytest.mark.parity("R1")
+def test_each_head_gives_every_logit_state_and_attention(head, tmp_path):
     both = pair(NAME + head, tmp_path, num_labels=2 if head == "ForQuestionAnswering" else 3)
     agree(both, input_ids=tokens((2, 7)), **EVERYTHING)
 
 
-def test_R1_base_model_without_a_pooler(base):
+@pytest.mark.parity("R1")
+def test_base_model_without_a_pooler(base):
     model, params = jm.load(base.folder, add_pooling_layer=False, cls=f"{NAME}Model")
     out = model.apply({"params": params}, tokens((2, 5)))
     assert "pooler" not in params and list(out.keys()) == ["last_hidden_state"]
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["implied", "mask"])
-def test_R2_positions_are_counted_over_ids_that_are_not_padding(base, mask):
+@pytest.mark.parity("R2")
+def test_positions_are_counted_over_ids_that_are_not_padding(base, mask):
     for rows in (PADDED, PADDED[:, ::-1].copy(), np.array([[5, 1, 6, 1, 7, 8]])):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             agree(base, input_ids=rows, **({} if mask is None else {"attention_mask": (rows != 1).astype(int)}))
 
 
-def test_R2_the_mask_does_not_move_positions(base):
+@pytest.mark.parity("R2")
+def test_the_mask_does_not_move_positions(base):
     agree(
         base, input_ids=tokens((2, 6)), attention_mask=np.array([[0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 0, 1]]), **EVERYTHING
     )
 
 
-def test_R2_embeddings_have_consecutive_positions(base):
+@pytest.mark.parity("R2")
+def test_embeddings_have_consecutive_positions(base):
     agree(base, inputs_embeds=numbers((2, 6, 32)), attention_mask=MASK, **EVERYTHING)
 
 
@@ -79,7 +85,8 @@ def test_token_types(base):
     agree(base, input_ids=tokens((2, 6)), token_type_ids=np.array([[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 0, 2]]))
 
 
-def test_R3_each_part_of_a_layer_reads_what_its_norm_gives(base):
+@pytest.mark.parity("R3")
+def test_each_part_of_a_layer_reads_what_its_norm_gives(base):
     """Where the norms of the layers give one value for all tokens, a layer adds the same to each of them."""
 
     def alike(path, leaf):
@@ -93,7 +100,8 @@ def test_R3_each_part_of_a_layer_reads_what_its_norm_gives(base):
     assert np.abs(added).max() > 0.1 and np.ptp(states, axis=2).max() > 0.1
 
 
-def test_R4_last_hidden_states_are_before_the_final_norm(base):
+@pytest.mark.parity("R4")
+def test_last_hidden_states_are_before_the_final_norm(base):
     out = ours(base, input_ids=tokens((2, 6)), output_hidden_states=True)
     compare(out, theirs(base, input_ids=tokens((2, 6)), output_hidden_states=True))
     normed = base.model.bind({"params": base.params}).norm(out.hidden_states[-1])
@@ -102,18 +110,21 @@ def test_R4_last_hidden_states_are_before_the_final_norm(base):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_R5_position_kinds(kind, tmp_path):
+@pytest.mark.parity("R5")
+def test_position_kinds(kind, tmp_path):
     both = pair(f"{NAME}Model", tmp_path, position_embedding_type=kind)
     agree(both, input_ids=PADDED, attention_mask=MASK, **EVERYTHING)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_R6_decoder_is_causal_like_the_reference(kind, tmp_path):
+@pytest.mark.parity("R6")
+def test_decoder_is_causal_like_the_reference(kind, tmp_path):
     both = pair(f"{NAME}Model", tmp_path, is_decoder=True, position_embedding_type=kind)
     agree(both, input_ids=PADDED, attention_mask=MASK, **EVERYTHING)
 
 
-def test_C12_three_dimensional_masks_replace_the_causal_rule(tmp_path):
+@pytest.mark.parity("C12")
+def test_three_dimensional_masks_replace_the_causal_rule(tmp_path):
     both = pair(f"{NAME}Model", tmp_path, is_decoder=True)
     mask = np.random.default_rng(3).integers(0, 2, (2, 6, 6))
     mask[0, 2] = 0
@@ -121,13 +132,15 @@ def test_C12_three_dimensional_masks_replace_the_causal_rule(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=["heads", "layers-heads"])
-def test_C6_head_mask(base, shape):
+@pytest.mark.parity("C6")
+def test_head_mask(base, shape):
     mask = np.random.default_rng(2).choice([0.0, 1.0, 0.5], shape).astype(np.float32)
     agree(base, input_ids=tokens((2, 6)), head_mask=mask, **EVERYTHING)
 
 
 @pytest.mark.parametrize("mask", [None, (2, 4), (2, 5, 4)], ids=str)
-def test_R6_cross_attention(crossed, mask):
+@pytest.mark.parity("R6")
+def test_cross_attention(crossed, mask):
     inputs = {"input_ids": tokens((2, 5)), "encoder_hidden_states": numbers((2, 4, 32))}
     if mask:
         inputs["encoder_attention_mask"] = np.random.default_rng(4).integers(0, 2, mask)
@@ -135,12 +148,14 @@ def test_R6_cross_attention(crossed, mask):
     agree(crossed, **inputs, **EVERYTHING)
 
 
-def test_R6_one_head_mask_serves_self_and_cross_attention(crossed):
+@pytest.mark.parity("R6")
+def test_one_head_mask_serves_self_and_cross_attention(crossed):
     mask = np.array([[1.0, 0.0, 1.0, 0.5], [0.0, 1.0, 1.0, 1.0]], np.float32)
     agree(crossed, input_ids=tokens((2, 5)), encoder_hidden_states=numbers((2, 4, 32)), head_mask=mask, **EVERYTHING)
 
 
-def test_R6_cross_attention_has_no_distances(tmp_path):
+@pytest.mark.parity("R6")
+def test_cross_attention_has_no_distances(tmp_path):
     both = pair(
         f"{NAME}ForCausalLM",
         tmp_path,
@@ -153,18 +168,21 @@ def test_R6_cross_attention_has_no_distances(tmp_path):
     agree(both, input_ids=tokens((2, 5)), encoder_hidden_states=numbers((2, 4, 32)), **EVERYTHING)
 
 
-def test_R6_without_encoder_states_the_cross_attention_is_skipped(crossed):
+@pytest.mark.parity("R6")
+def test_without_encoder_states_the_cross_attention_is_skipped(crossed):
     agree(crossed, input_ids=tokens((2, 5)), output_hidden_states=True)
 
 
-def test_R8_untied_language_head(tmp_path):
+@pytest.mark.parity("R8")
+def test_untied_language_head(tmp_path):
     both = pair(f"{NAME}ForMaskedLM", tmp_path, tie_word_embeddings=False)
     assert both.params["lm_head"]["decoder"]["kernel"].shape == (32, 67)
     agree(both, input_ids=tokens((2, 5)))
 
 
 @pytest.mark.parametrize("given", ["ids", "embeddings"])
-def test_R10_multiple_choice_flattens_every_argument(given, tmp_path):
+@pytest.mark.parity("R10")
+def test_multiple_choice_flattens_every_argument(given, tmp_path):
     both = pair(f"{NAME}ForMultipleChoice", tmp_path)
     choices = np.stack([PADDED, tokens((2, 6), 1), tokens((2, 6), 2)], axis=1)
     inputs = {"input_ids": choices} if given == "ids" else {"inputs_embeds": numbers((2, 3, 6, 32))}
@@ -173,7 +191,8 @@ def test_R10_multiple_choice_flattens_every_argument(given, tmp_path):
     agree(both, **inputs, position_ids=np.arange(36).reshape(2, 3, 6) % 26)
 
 
-def test_C3_tuple_form_and_switches_from_the_config(tmp_path):
+@pytest.mark.parity("C3")
+def test_tuple_form_and_switches_from_the_config(tmp_path):
     both = pair(f"{NAME}Model", tmp_path, output_hidden_states=True, output_attentions=True, return_dict=False)
     got, expected = ours(both, input_ids=tokens((2, 5))), theirs(both, input_ids=tokens((2, 5)))
     assert isinstance(got, tuple) and len(got) == len(expected) == 4
@@ -183,17 +202,20 @@ def test_C3_tuple_form_and_switches_from_the_config(tmp_path):
         close(mine, reference)
 
 
-def test_C4_C5_activation_and_chunks(tmp_path):
+@pytest.mark.parity("C4", "C5")
+def test_activation_and_chunks(tmp_path):
     both = pair(f"{NAME}Model", tmp_path, hidden_act="gelu_new", chunk_size_feed_forward=2)
     agree(both, input_ids=tokens((2, 6)), **EVERYTHING)
 
 
-def test_C13_padding_without_a_mask_is_warned_of(base):
+@pytest.mark.parity("C13")
+def test_padding_without_a_mask_is_warned_of(base):
     with pytest.warns(UserWarning, match="pad id 1, but there is no attention_mask"):
         base.model.apply({"params": base.params}, PADDED)
 
 
-def test_R7_causal_head_without_is_decoder_warns(tmp_path):
+@pytest.mark.parity("R7")
+def test_causal_head_without_is_decoder_warns(tmp_path):
     model, params = tiny(f"{NAME}ForCausalLM")
     with pytest.warns(UserWarning, match="without is_decoder=True"):
         model.apply({"params": params}, tokens((1, 3)))
@@ -265,6 +287,7 @@ def test_bad_config_is_refused_by_name(values, message):
         jm.RobertaPreLayerNormConfig(**values)
 
 
-def test_R1_question_answering_needs_two_labels():
+@pytest.mark.parity("R1")
+def test_question_answering_needs_two_labels():
     with pytest.raises(ValueError, match="2 labels, start and end; num_labels=3"):
         tiny(f"{NAME}ForQuestionAnswering", num_labels=3)

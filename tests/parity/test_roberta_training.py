@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from parity.reference import Pair, agree, agree_in_training, close, compare, ids, numbers, ours, pair, theirs
-from parity.tiny import sizes, tiny
+from support.reference import Pair, agree, agree_in_training, close, compare, ids, numbers, ours, pair, theirs
+from support.tiny import sizes, tiny
 
 import jaxmodels as jm
 
@@ -17,18 +17,21 @@ LABELS = np.where(MASK, np.roll(PADDED, 1, axis=1), -100)
 EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 
 
-def test_R8_masked_language_loss_and_every_gradient(tmp_path):
+@pytest.mark.parity("R8")
+def test_masked_language_loss_and_every_gradient(tmp_path):
     """The pad row of the tied table is trained by the head alone, as in torch."""
     agree_in_training(pair(f"{NAME}ForMaskedLM", tmp_path), input_ids=PADDED, attention_mask=MASK, labels=LABELS)
 
 
 @pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
-def test_R5_gradients_of_the_distance_embeddings(kind, tmp_path):
+@pytest.mark.parity("R5")
+def test_gradients_of_the_distance_embeddings(kind, tmp_path):
     both = pair(f"{NAME}ForMaskedLM", tmp_path, position_embedding_type=kind, tie_word_embeddings=False)
     agree_in_training(both, input_ids=PADDED, attention_mask=MASK, labels=LABELS)
 
 
-def test_R7_causal_loss_is_shifted(tmp_path):
+@pytest.mark.parity("R7")
+def test_causal_loss_is_shifted(tmp_path):
     both = pair(f"{NAME}ForCausalLM", tmp_path, is_decoder=True, add_cross_attention=True)
     states = numbers((2, 4, 32))
     agree_in_training(both, input_ids=PADDED, attention_mask=MASK, labels=LABELS, encoder_hidden_states=states)
@@ -44,7 +47,8 @@ def test_R7_causal_loss_is_shifted(tmp_path):
     ],
     ids=["single-label", "regression", "multi-label", "regression-3"],
 )
-def test_C14_every_problem_type(config, labels, tmp_path):
+@pytest.mark.parity("C14")
+def test_every_problem_type(config, labels, tmp_path):
     both = pair(f"{NAME}ForSequenceClassification", tmp_path, **config)
     agree_in_training(both, input_ids=PADDED, attention_mask=MASK, labels=labels)
 
@@ -54,13 +58,15 @@ def test_token_classification_loss(tmp_path):
     agree_in_training(both, input_ids=PADDED, attention_mask=MASK, labels=np.where(MASK, PADDED % 4, -100))
 
 
-def test_C15_question_answering_loss_with_a_position_beyond_the_text(tmp_path):
+@pytest.mark.parity("C15")
+def test_question_answering_loss_with_a_position_beyond_the_text(tmp_path):
     both = pair(f"{NAME}ForQuestionAnswering", tmp_path)
     positions = {"start_positions": np.array([1, 9]), "end_positions": np.array([[3], [2]])}
     agree_in_training(both, input_ids=PADDED, attention_mask=MASK, **positions)
 
 
-def test_R10_multiple_choice_loss(tmp_path):
+@pytest.mark.parity("R10")
+def test_multiple_choice_loss(tmp_path):
     both = pair(f"{NAME}ForMultipleChoice", tmp_path)
     rows = np.stack([PADDED, PADDED[::-1]], axis=1)
     agree_in_training(both, input_ids=rows, attention_mask=(rows != 1).astype(int), labels=np.array([1, 0]))
@@ -69,7 +75,8 @@ def test_R10_multiple_choice_loss(tmp_path):
 @pytest.mark.parametrize(
     ("config", "rate"), [({}, 0.1), ({"hidden_dropout_prob": 0.4}, 0.4), ({"classifier_dropout": 0.0}, 0.0)], ids=str
 )
-def test_R9_rate_in_front_of_the_classifiers(config, rate):
+@pytest.mark.parity("R9")
+def test_rate_in_front_of_the_classifiers(config, rate):
     values = transformers.RobertaPreLayerNormConfig(**sizes(NAME), **config)
     for head in ("SequenceClassification", "TokenClassification"):
         reference = getattr(transformers, f"{NAME}For{head}")(values)
@@ -103,7 +110,8 @@ def test_dropout_needs_a_key_and_a_rate(head, rates):
     assert np.abs(one - still).max() > 0.01 and np.abs(one - other).max() > 0.01
 
 
-def test_C10_remat_gives_the_same_loss_and_gradients():
+@pytest.mark.parity("C10")
+def test_remat_gives_the_same_loss_and_gradients():
     model, params = tiny(f"{NAME}ForMaskedLM")
 
     def step(m):
@@ -114,7 +122,8 @@ def test_C10_remat_gives_the_same_loss_and_gradients():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_C7_pruned_heads_and_their_round_trip(tmp_path):
+@pytest.mark.parity("C7")
+def test_pruned_heads_and_their_round_trip(tmp_path):
     both = pair(f"{NAME}ForMaskedLM", tmp_path / "whole", num_hidden_layers=3)
     gone = {0: [1, 3], 2: [0]}
     both.reference.prune_heads(gone)
@@ -129,7 +138,8 @@ def test_C7_pruned_heads_and_their_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize("size", [60, 80])
-def test_C8_another_vocabulary_size_keeps_the_rows_and_the_bias(size, tmp_path):
+@pytest.mark.parity("C8")
+def test_another_vocabulary_size_keeps_the_rows_and_the_bias(size, tmp_path):
     both = pair(f"{NAME}ForMaskedLM", tmp_path)
     model, params = jm.resize_token_embeddings(both.model, both.params, size, key=jax.random.key(0))
     assert params["lm_head"]["bias"].shape == (size,) and model.config.vocab_size == size
@@ -141,7 +151,8 @@ def test_C8_another_vocabulary_size_keeps_the_rows_and_the_bias(size, tmp_path):
         assert not np.asarray(params["lm_head"]["bias"])[67:].any()
 
 
-def test_C11_initialisation_leaves_both_padding_rows_at_zero():
+@pytest.mark.parity("C11")
+def test_initialisation_leaves_both_padding_rows_at_zero():
     model, _ = tiny(f"{NAME}Model", initializer_range=0.3)
     tables = jm.init(model, jax.random.key(0))["embeddings"]
     for name in ("word_embeddings", "position_embeddings"):

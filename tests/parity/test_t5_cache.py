@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.reference import compare, ids, ours
-from parity.t5_pairs import EVERYTHING, MASK, PADDED, t5_pair
-from parity.tiny import tiny
+from support.reference import compare, ids, ours
+from support.t5_pairs import EVERYTHING, MASK, PADDED, t5_pair
+from support.tiny import tiny
 
 T, CAPACITY = 12, 14
 TOKENS = ids((2, T), seed=3)
@@ -54,7 +54,8 @@ def in_pieces(both, step, encoded, chunks, mask=EVERY_TOKEN):
 
 
 @pytest.mark.parametrize("chunks", CHUNKS, ids=str)
-def test_A20_every_step_gives_the_reference_s_states_and_attentions(both, step, encoded, chunks):
+@pytest.mark.parity("A20")
+def test_every_step_gives_the_reference_s_states_and_attentions(both, step, encoded, chunks):
     past, start = None, 0
     states = (torch.tensor(np.asarray(encoded)),)
     for got, count in zip(in_pieces(both, step, encoded, chunks), chunks, strict=True):
@@ -74,7 +75,8 @@ def test_A20_every_step_gives_the_reference_s_states_and_attentions(both, step, 
 
 @pytest.mark.parametrize("chunks", [*CHUNKS, (4, 4, 4), (1,) * T], ids=str)
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "left padded"])
-def test_A20_every_chunking_gives_the_logits_of_one_pass(both, step, encoded, chunks, padded):
+@pytest.mark.parity("A20")
+def test_every_chunking_gives_the_logits_of_one_pass(both, step, encoded, chunks, padded):
     mask = EVERY_TOKEN.copy()
     mask[1, :3] = 1 - padded
     whole = ours(

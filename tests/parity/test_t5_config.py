@@ -51,7 +51,8 @@ def rounded_log(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("log", [torch.log, rounded_log], ids=["torch", "rounded"])
 @pytest.mark.parametrize("bidirectional", [True, False], ids=["both sides", "causal"])
-def test_A20_buckets_are_the_reference_s(bidirectional, log, monkeypatch):
+@pytest.mark.parity("A20")
+def test_buckets_are_the_reference_s(bidirectional, log, monkeypatch):
     """With 9 and 19 buckets a logarithm in float64 differs, with 36 and 72 one that is not rounded correctly: so
     is torch's on some processors."""
     monkeypatch.setattr(torch, "log", log)
@@ -66,7 +67,8 @@ def test_A20_buckets_are_the_reference_s(bidirectional, log, monkeypatch):
 
 
 @pytest.mark.parametrize("values", [T5_SMALL, {**T5_SMALL, **FLAN}], ids=["t5-small", "flan-t5"])
-def test_C1_config_files_of_the_hub_are_read_and_written_again(values, tmp_path):
+@pytest.mark.parity("C1")
+def test_config_files_of_the_hub_are_read_and_written_again(values, tmp_path):
     config = jm.T5Config.from_dict(values)
     written = config.to_dict()
     assert {key: written[key] for key in values} == values
@@ -77,7 +79,8 @@ def test_C1_config_files_of_the_hub_are_read_and_written_again(values, tmp_path)
         assert getattr(config, key) == getattr(reference, key), key
 
 
-def test_C1_defaults_are_the_reference_s():
+@pytest.mark.parity("C1")
+def test_defaults_are_the_reference_s():
     ours, reference = jm.T5Config(), transformers.T5Config()
     for key, value in reference.to_dict().items():
         if hasattr(ours, key) and key not in ("id2label", "label2id"):
@@ -90,12 +93,14 @@ def test_C1_defaults_are_the_reference_s():
     ("form", "name", "gated"),
     [("relu", "relu", False), ("gated-gelu", "gelu_new", True), ("gated-silu", "silu", True), ("gelu", "gelu", False)],
 )
-def test_A20_feed_forward_forms(form, name, gated):
+@pytest.mark.parity("A20")
+def test_feed_forward_forms(form, name, gated):
     ours, reference = jm.T5Config(feed_forward_proj=form), transformers.T5Config(feed_forward_proj=form)
     assert (ours.dense_act_fn, ours.is_gated_act) == (reference.dense_act_fn, reference.is_gated_act) == (name, gated)
 
 
-def test_C1_aliases_and_the_depth_of_the_decoder():
+@pytest.mark.parity("C1")
+def test_aliases_and_the_depth_of_the_decoder():
     config = jm.T5Config(hidden_size=32, num_attention_heads=2, num_hidden_layers=3)
     assert (config.d_model, config.num_heads, config.num_layers, config.num_decoder_layers) == (32, 2, 3, 3)
     assert config.replace(num_hidden_layers=4).num_decoder_layers == 3
@@ -124,7 +129,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_C1_what_cannot_be_is_refused_by_name(name):
+@pytest.mark.parity("C1")
+def test_what_cannot_be_is_refused_by_name(name):
     values, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         jm.T5Config(**values)

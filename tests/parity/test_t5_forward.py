@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.reference import agree, compare, ids, numbers, ours, theirs
-from parity.t5_pairs import BATCH, DECODED, EVERYTHING, LABELS, LONG, MASK, PADDED, t5_pair
-from parity.tiny import tiny
+from support.reference import agree, compare, ids, numbers, ours, theirs
+from support.t5_pairs import BATCH, DECODED, EVERYTHING, LABELS, LONG, MASK, PADDED, t5_pair
+from support.tiny import tiny
 
 DROPPED = np.array([[1.0, 0.0, 0.5, 2.0], [0.0, 1.0, 1.0, 0.5]], np.float32)
 
@@ -24,7 +24,8 @@ def uneven(tmp_path_factory):
     return t5_pair("T5Model", tmp_path_factory.mktemp("uneven"), num_decoder_layers=3, **EVERYTHING)
 
 
-def test_A20_C3_base_model_with_a_deeper_decoder_gives_every_output(uneven):
+@pytest.mark.parity("A20", "C3")
+def test_base_model_with_a_deeper_decoder_gives_every_output(uneven):
     out = ours(uneven, **LONG)
     compare(out, theirs(uneven, **LONG))
     assert len(out.encoder_attentions) == 2 and len(out.decoder_attentions) == len(out.cross_attentions) == 3
@@ -40,17 +41,20 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_A20_every_option_gives_every_logit_state_and_attention(options, tmp_path):
+@pytest.mark.parity("A20")
+def test_every_option_gives_every_logit_state_and_attention(options, tmp_path):
     agree(t5_pair("T5ForConditionalGeneration", tmp_path, **options), **LONG, **EVERYTHING)
 
 
-def test_A20_padding_on_the_left_with_masks(plain):
+@pytest.mark.parity("A20")
+def test_padding_on_the_left_with_masks(plain):
     """Distances are counted over padding too. Queries that see nothing mean nothing."""
     batch = {name: value[:, ::-1].copy() for name, value in BATCH.items()}
     agree(plain, only=batch["decoder_attention_mask"].astype(bool), **batch, **EVERYTHING)
 
 
-def test_C13_embeddings_in_place_of_ids(plain):
+@pytest.mark.parity("C13")
+def test_embeddings_in_place_of_ids(plain):
     batch = {"inputs_embeds": numbers((2, 6, 32)), "decoder_inputs_embeds": numbers((2, 5, 32), seed=1)}
     agree(plain, attention_mask=MASK, **batch, **EVERYTHING)
 
@@ -75,7 +79,8 @@ def test_a_mask_for_every_query_is_that_of_the_keys_written_out(plain):
     np.testing.assert_allclose(out.logits, whole.logits, atol=1e-5)
 
 
-def test_C12_a_cross_mask_for_every_query(plain):
+@pytest.mark.parity("C12")
+def test_a_cross_mask_for_every_query(plain):
     states, mask = numbers((2, 6, 32)), np.random.default_rng(0).integers(0, 2, (2, 5, 6))
     mask[..., 0] = 1
     options = {"decoder_input_ids": DECODED, "attention_mask": mask, **EVERYTHING}
@@ -90,11 +95,13 @@ MASKED_HEADS = [
 
 
 @pytest.mark.parametrize("masks", MASKED_HEADS, ids=["by layer", "one for all layers"])
-def test_C6_head_masks_multiply_the_probabilities(masks, plain):
+@pytest.mark.parity("C6")
+def test_head_masks_multiply_the_probabilities(masks, plain):
     agree(plain, **BATCH, **masks, **EVERYTHING)
 
 
-def test_C6_a_head_mask_alone_is_the_decoder_s_too_and_says_so(plain):
+@pytest.mark.parity("C6")
+def test_a_head_mask_alone_is_the_decoder_s_too_and_says_so(plain):
     """The reference means to do so, but its warning fails with a NameError; it is given both masks."""
     with pytest.warns(FutureWarning, match="head_mask holds for the decoder too"):
         got = ours(plain, **BATCH, head_mask=DROPPED, **EVERYTHING)
@@ -102,7 +109,8 @@ def test_C6_a_head_mask_alone_is_the_decoder_s_too_and_says_so(plain):
 
 
 @pytest.mark.filterwarnings("error")
-def test_C6_a_head_mask_alone_stays_in_the_encoder_of_uneven_stacks(uneven):
+@pytest.mark.parity("C6")
+def test_a_head_mask_alone_stays_in_the_encoder_of_uneven_stacks(uneven):
     agree(uneven, **BATCH, head_mask=DROPPED)
 
 
@@ -132,7 +140,8 @@ def test_encode_and_decode_give_what_one_call_gives(plain):
     np.testing.assert_allclose(decoded.cross_attentions, whole.cross_attentions, atol=1e-5)
 
 
-def test_C3_tuples_have_the_reference_s_order_and_labels_beside_decoder_inputs_are_not_shifted(plain):
+@pytest.mark.parity("C3")
+def test_tuples_have_the_reference_s_order_and_labels_beside_decoder_inputs_are_not_shifted(plain):
     asked = {**BATCH, "labels": LABELS, "return_dict": False, **EVERYTHING}
     got, expected = ours(plain, **asked), theirs(plain, **asked)
     assert isinstance(got, tuple) and len(got) == len(expected)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.reference import agree_in_training, close, ids, theirs
-from parity.t5_pairs import BATCH, DECODED, DECODED_MASK, LABELS, MASK, PADDED, t5_pair
-from parity.tiny import sizes, tiny
+from support.reference import agree_in_training, close, ids, theirs
+from support.t5_pairs import BATCH, DECODED, DECODED_MASK, LABELS, MASK, PADDED, t5_pair
+from support.tiny import sizes, tiny
 
 import jaxmodels as jm
 from jaxmodels import sharding
@@ -23,7 +23,8 @@ TRAINING = {"input_ids": PADDED, "attention_mask": MASK, "labels": LABELS}
     [{}, {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu", "num_decoder_layers": 1}],
     ids=["tied", "untied gated"],
 )
-def test_A20_loss_and_every_gradient_from_labels_alone(options, tmp_path):
+@pytest.mark.parity("A20")
+def test_loss_and_every_gradient_from_labels_alone(options, tmp_path):
     agree_in_training(t5_pair(NAME, tmp_path, **options), **TRAINING)
 
 
@@ -32,7 +33,8 @@ def loss_and_gradients(model, params, inputs):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-def test_C10_rematerialised_and_unrolled_it_is_the_same_loss_and_gradients():
+@pytest.mark.parity("C10")
+def test_rematerialised_and_unrolled_it_is_the_same_loss_and_gradients():
     model, params = tiny(NAME, feed_forward_proj="gated-silu")
     expected, got = (loss_and_gradients(m, params, TRAINING) for m in (model, model.clone(remat=True, unroll=True)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, expected)
@@ -79,7 +81,8 @@ WIDE = {"vocab_size": 97, "d_model": 64, "d_kv": 24, "d_ff": 80, "num_layers": 6
 
 
 @pytest.mark.parametrize("form", ["relu", "gated-gelu"])
-def test_C11_fresh_parameters_have_the_reference_s_widths(form, tmp_path):
+@pytest.mark.parity("C11")
+def test_fresh_parameters_have_the_reference_s_widths(form, tmp_path):
     options = {**WIDE, "initializer_factor": 0.5, "tie_word_embeddings": False, "feed_forward_proj": form}
     fresh = flatten(jm.init(jm.T5ForConditionalGeneration(jm.T5Config(**options)), jax.random.key(0)))
     torch.manual_seed(0)
@@ -99,7 +102,8 @@ def test_C11_fresh_parameters_have_the_reference_s_widths(form, tmp_path):
 
 
 @pytest.mark.parametrize(("size", "tied"), [(60, False), (80, True)], ids=["smaller untied", "larger tied"])
-def test_C8_another_vocabulary_size_keeps_the_rows(size, tied, tmp_path):
+@pytest.mark.parity("C8")
+def test_another_vocabulary_size_keeps_the_rows(size, tied, tmp_path):
     both = t5_pair(NAME, tmp_path, tie_word_embeddings=tied)
     model, params = jm.resize_token_embeddings(both.model, both.params, size, key=jax.random.key(0))
     assert model.config.vocab_size == size and params["shared"]["embedding"].shape == (size, 32)
@@ -131,7 +135,8 @@ def test_bfloat16_is_close_and_logits_and_loss_are_float32():
     assert abs(exact.loss - half.loss) < 0.1
 
 
-def test_A20_states_beyond_float16_are_kept(tmp_path):
+@pytest.mark.parity("A20")
+def test_states_beyond_float16_are_kept(tmp_path):
     """Trained T5s have states beyond 65504. The reference keeps `wo` in float32, and with it the residual stream."""
     both = t5_pair("T5Model", tmp_path)
     params = both.params

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.reference import ids, numbers
-from parity.tiny import tiny
+from support.reference import ids, numbers
+from support.tiny import tiny
 
 B, K, P, STEPS = 2, 3, 5, 4
 ROBERTA = {"name": "RobertaPreLayerNormForCausalLM", "is_decoder": True}

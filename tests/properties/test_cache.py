@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.reference import ids, numbers
-from parity.tiny import tiny
+from support.reference import ids, numbers
+from support.tiny import tiny
 
 from jaxmodels.layers.layer import Layer
 from jaxmodels.layers.unstack import unstack_layers

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.reference import numbers
-from parity.tiny import tiny
+from support.reference import numbers
+from support.tiny import tiny
 
 T = 6
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.bart_inputs import DECODER_HEADS, HEADS
-from parity.reference import ids, numbers
-from parity.tiny import tiny
+from support.bart_inputs import DECODER_HEADS, HEADS
+from support.reference import ids, numbers
+from support.tiny import tiny
 
 import jaxmodels as jm
 
@@ -26,7 +26,8 @@ BAD_CONFIG = {
 
 
 @pytest.mark.parametrize("name", BAD_CONFIG)
-def test_L2_C1_what_cannot_be_is_refused_by_name(name):
+@pytest.mark.parity("L2", "C1")
+def test_what_cannot_be_is_refused_by_name(name):
     values, message = BAD_CONFIG[name]
     with pytest.raises(ValueError, match=message):
         jm.LEDConfig(**values)
@@ -98,7 +99,8 @@ def classifier():
     return tiny("LEDForSequenceClassification", encoder_layers=1, decoder_layers=1)
 
 
-def test_L13_rows_with_different_numbers_of_eos_or_none_are_refused(classifier):
+@pytest.mark.parity("L13")
+def test_rows_with_different_numbers_of_eos_or_none_are_refused(classifier):
     model, params = classifier
     with pytest.raises(ValueError, match=r"all rows have the same number of eos \(2\), at least one; got \[1, 2\]"):
         model.apply({"params": params}, with_eos((3,), (0, 5)))
@@ -106,39 +108,45 @@ def test_L13_rows_with_different_numbers_of_eos_or_none_are_refused(classifier):
         model.apply({"params": params}, with_eos((), ()))
 
 
-def test_L13_traced_rows_with_different_numbers_of_eos_are_nan(classifier):
+@pytest.mark.parity("L13")
+def test_traced_rows_with_different_numbers_of_eos_are_nan(classifier):
     model, params = classifier
     apply = jax.jit(lambda rows: model.apply({"params": params}, rows).logits)
     assert np.isfinite(apply(with_eos((1, 3), (0, 5)))).all()
     assert np.isnan(apply(with_eos((3,), (0, 5)))).all() and np.isnan(apply(with_eos((), ()))).all()
 
 
-def test_L13_embeddings_have_no_eos(classifier):
+@pytest.mark.parity("L13")
+def test_embeddings_have_no_eos(classifier):
     model, params = classifier
     with pytest.raises(NotImplementedError, match="reads the eos in input_ids; inputs_embeds has none"):
         model.apply({"params": params}, inputs_embeds=numbers((2, 6, 32)), decoder_input_ids=WORDS)
 
 
-def test_L13_decoder_inputs_of_another_length_have_no_state_at_the_eos(classifier):
+@pytest.mark.parity("L13")
+def test_decoder_inputs_of_another_length_have_no_state_at_the_eos(classifier):
     model, params = classifier
     with pytest.raises(ValueError, match=r"both have the same length; input_ids \(1, 6\), decoder \(1, 4\)"):
         jax.eval_shape(lambda: model.apply({"params": params}, with_eos((3,)), decoder_input_ids=WORDS[:1, :4]))
 
 
 @pytest.mark.parametrize("eos", [None, [2, 3]], ids=str)
-def test_L13_classification_needs_one_eos(eos):
+@pytest.mark.parity("L13")
+def test_classification_needs_one_eos(eos):
     with pytest.raises(ValueError, match="needs one eos_token_id in its config"):
         tiny("LEDForSequenceClassification", eos_token_id=eos)
 
 
-def test_L12_one_of_two_positions_is_refused():
+@pytest.mark.parity("L12")
+def test_one_of_two_positions_is_refused():
     model, params = tiny("LEDForQuestionAnswering")
     with pytest.raises(ValueError, match="start_positions and end_positions go together"):
         model.apply({"params": params}, WORDS, start_positions=np.array([1, 2]))
 
 
 @pytest.mark.filterwarnings("error")
-def test_C13_padding_without_a_mask_is_warned_of_unless_the_global_mask_marks_it(led):
+@pytest.mark.parity("C13")
+def test_padding_without_a_mask_is_warned_of_unless_the_global_mask_marks_it(led):
     model, params = led
     rows = WORDS.copy()
     rows[0, 4:] = 1

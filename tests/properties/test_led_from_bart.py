@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.tiny import random_params
+from support.tiny import random_params
 
 import jaxmodels as jm
 

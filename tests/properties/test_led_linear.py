@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.tiny import tiny
+from support.tiny import tiny
 
 S, SLOTS, WIDTH = 2048, 4, 32
 

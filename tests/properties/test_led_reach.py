@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.reference import ids, numbers
-from parity.tiny import tiny
+from support.reference import ids, numbers
+from support.tiny import tiny
 
 T, WINDOW = 12, 4
 DISTANCE = np.abs(np.arange(T)[:, None] - np.arange(T))
@@ -29,22 +29,26 @@ def encoder_depends(layers, mask=None, globals=(), attention="auto"):
 
 
 @pytest.mark.parametrize(("layers", "attention"), [(1, "xla_blocked"), (2, "xla")])
-def test_L5_local_tokens_see_the_stacked_windows_and_no_more(layers, attention):
+@pytest.mark.parity("L5")
+def test_local_tokens_see_the_stacked_windows_and_no_more(layers, attention):
     reach = layers * WINDOW // 2
     np.testing.assert_array_equal(encoder_depends(layers, attention=attention), reach >= DISTANCE)
 
 
-def test_L7_through_one_layer_a_global_token_sees_all_and_is_seen_by_all():
+@pytest.mark.parity("L7")
+def test_through_one_layer_a_global_token_sees_all_and_is_seen_by_all():
     expected = DISTANCE <= WINDOW // 2
     expected[[3, 10]], expected[:, [3, 10]] = True, True
     np.testing.assert_array_equal(encoder_depends(1, globals=(3, 10)), expected)
 
 
-def test_L7_through_two_layers_every_token_reaches_every_other_over_a_global_one():
+@pytest.mark.parity("L7")
+def test_through_two_layers_every_token_reaches_every_other_over_a_global_one():
     assert encoder_depends(2, globals=(6,)).all()
 
 
-def test_L5_L7_padding_is_seen_by_itself_only_also_where_it_is_marked_global():
+@pytest.mark.parity("L5", "L7")
+def test_padding_is_seen_by_itself_only_also_where_it_is_marked_global():
     mask = np.ones((1, T), int)
     mask[0, [2, 11]] = 0
     real = mask[0].astype(bool)

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from parity.reference import ids
-from parity.tiny import tiny
+from support.reference import ids
+from support.tiny import tiny
 
 from jaxmodels.architectures.led.visibility import visibility
 

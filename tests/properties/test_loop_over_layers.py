@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from parity.reference import ids
-from parity.tiny import tiny
+from support.reference import ids
+from support.tiny import tiny
 
 
 def loss(model, **options):
@@ -22,7 +22,8 @@ def plain():
 
 
 @pytest.mark.parametrize("choices", [{"unroll": True}, {"remat": True}, {"unroll": True, "remat": True}], ids=str)
-def test_C10_loss_and_gradients_are_the_same(choices, plain):
+@pytest.mark.parity("C10")
+def test_loss_and_gradients_are_the_same(choices, plain):
     model, params, expected = plain
     got = gradients(model.clone(**choices), params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
@@ -52,13 +53,15 @@ def test_scanned_program_does_not_grow_with_the_layers(remat):
     assert len(lowered(16, unroll=True)) > 1.5 * len(lowered(2, unroll=True))
 
 
-def test_C10_rematerialised_program_computes_the_forward_pass_twice():
+@pytest.mark.parity("C10")
+def test_rematerialised_program_computes_the_forward_pass_twice():
     """The activation of the feed-forward is recomputed: its tanh stands in the backward pass too."""
     kept, remat = (lowered(2, remat=choice).count("stablehlo.tanh") for choice in (False, True))
     assert remat > kept
 
 
-def test_C10_rematerialising_does_not_disturb_decoding(plain):
+@pytest.mark.parity("C10")
+def test_rematerialising_does_not_disturb_decoding(plain):
     model, params, _ = plain
 
     def step(chosen):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from parity.reference import ids, pair
-from parity.tiny import tiny
+from support.reference import ids, pair
+from support.tiny import tiny
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -28,7 +28,8 @@ def test_logits_are_close_to_those_in_float32_and_loss_is_float32(dtype, toleran
     assert abs(exact.loss - half.loss) < tolerance
 
 
-def test_G5_scores_that_overflow_float16_are_kept_in_float32(tmp_path):
+@pytest.mark.parity("G5")
+def test_scores_that_overflow_float16_are_kept_in_float32(tmp_path):
     """Large queries and keys: products beyond 65504. The reference needs reorder_and_upcast_attn for it."""
     both = pair("GPT2LMHeadModel", tmp_path, n_layer=1, reorder_and_upcast_attn=True, load={"dtype": "float16"})
     params = both.params

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.reference import ids
-from parity.tiny import tiny
+from support.reference import ids
+from support.tiny import tiny
 
 TOKENS = ids((1, 5))
 

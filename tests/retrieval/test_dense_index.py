@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from index_samples import MESHES, best, normal, whole_numbers
+from support.index_samples import MESHES, best, normal, whole_numbers
 
 from jaxmodels.retrieval import DenseIndex, search
 from jaxmodels.sharding import make_mesh
@@ -166,7 +166,8 @@ def test_approximate_search_finds_most_of_the_best(mesh):
 
 
 @pytest.mark.parametrize("mesh", ["one", "eight"])
-def test_A14_vectors_of_missing_hits_are_zeros(mesh):
+@pytest.mark.parity("A14")
+def test_vectors_of_missing_hits_are_zeros(mesh):
     rows = normal(300, 8)
     got = on(mesh, rows).vectors([[3, -1], [299, 0]])
     np.testing.assert_array_equal(got, [[rows[3], 0 * rows[3]], [rows[299], rows[0]]])

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from index_samples import best, normal
+from support.index_samples import best, normal
 
 from jaxmodels.retrieval import FaissIndex
 
@@ -22,7 +22,8 @@ def written(faiss, path, index, rows=ROWS):
     return path
 
 
-def test_A13_a_flat_index_answers_as_a_plain_search(faiss, tmp_path):
+@pytest.mark.parity("A13")
+def test_a_flat_index_answers_as_a_plain_search(faiss, tmp_path):
     index = FaissIndex.load(written(faiss, tmp_path / "x", faiss.IndexFlatIP(8)))
     assert (index.size, index.width) == (200, 8)
     scores, ids = index.search(QUERIES, 10)
@@ -33,7 +34,8 @@ def test_A13_a_flat_index_answers_as_a_plain_search(faiss, tmp_path):
     np.testing.assert_array_equal(index.vectors([[3, -1], [199, 0]]), [[ROWS[3], 0 * ROWS[3]], [ROWS[199], ROWS[0]]])
 
 
-def test_A13_the_dimension_that_DPR_adds_is_left_out(faiss, tmp_path):
+@pytest.mark.parity("A13")
+def test_the_dimension_that_DPR_adds_is_left_out(faiss, tmp_path):
     """Source: DPR's faiss_indexers.py: x -> (x, sqrt(phi - |x|^2)), so that L2 order is the order of inner products."""
     squares = (ROWS**2).sum(axis=1, keepdims=True)
     longer = np.concatenate([ROWS, np.sqrt(squares.max() - squares)], axis=1).astype(np.float32)
@@ -46,7 +48,8 @@ def test_A13_the_dimension_that_DPR_adds_is_left_out(faiss, tmp_path):
     np.testing.assert_array_equal(index.vectors(ids[0]), ROWS[ids[0]])
 
 
-def test_A14_missing_hits_are_minus_one(faiss):
+@pytest.mark.parity("A14")
+def test_missing_hits_are_minus_one(faiss):
     quantizer = faiss.IndexFlatIP(8)
     index = faiss.IndexIVFFlat(quantizer, 8, 20, faiss.METRIC_INNER_PRODUCT)
     index.train(ROWS)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.tiny import random_params, tiny
+from support.tiny import random_params, tiny
 
 import jaxmodels as jm
 from jaxmodels import sharding

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pyarrow
 import pytest
-from index_samples import normal
+from support.index_samples import normal
 
 from jaxmodels.retrieval import DenseIndex, Passages, import_dataset, import_dpr, import_faiss, write_folder
 from jaxmodels.retrieval.array_pickle import read_dpr_embeddings
@@ -41,7 +41,8 @@ def check(folder, dtype="float32"):
 
 @pytest.mark.parametrize("suffix", [".tsv", ".tsv.gz"])
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_A13_DPR_embeddings_and_passages(protocol, suffix, tmp_path):
+@pytest.mark.parity("A13")
+def test_DPR_embeddings_and_passages(protocol, suffix, tmp_path):
     files = [
         pickled(tmp_path / "a.pkl", [f"wiki:{i}" for i in range(1, 21)], VECTORS[:20], protocol),
         pickled(tmp_path / "b.pkl", range(21, 31), VECTORS[20:], protocol),
@@ -174,7 +175,8 @@ def flat_index(path, vectors, fourcc=b"IxFI", metric=0, **changes):
 
 
 @pytest.mark.parametrize("fourcc", [b"IxFI", b"IxFl"])
-def test_A13_a_flat_faiss_index(fourcc, tmp_path):
+@pytest.mark.parity("A13")
+def test_a_flat_faiss_index(fourcc, tmp_path):
     import_faiss(tmp_path / "index", flat_index(tmp_path / "x", VECTORS, fourcc), table(tmp_path / "t.tsv"), "int8")
     check(tmp_path / "index", "int8")
 
@@ -227,7 +229,8 @@ def dataset(folder, kind, cuts=(0, 11, 12, 30), **state):
 
 
 @pytest.mark.parametrize("kind", [pyarrow.list_(pyarrow.float32()), pyarrow.list_(pyarrow.float32(), 8)], ids=str)
-def test_A13_a_dataset_with_embeddings(kind, tmp_path):
+@pytest.mark.parity("A13")
+def test_a_dataset_with_embeddings(kind, tmp_path):
     import_dataset(tmp_path / "index", dataset(tmp_path / "d", kind))
     check(tmp_path / "index")
 

@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from index_samples import MESHES, normal
 from safetensors.numpy import load_file, save_file
+from support.index_samples import MESHES, normal
 
 from jaxmodels.retrieval import DenseIndex, index_files
 from jaxmodels.sharding import make_mesh

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from index_memory import ROWS, WIDTH
+from support.index_memory import ROWS, WIDTH
 
 from jaxmodels.retrieval.filling import PIECE_BYTES
 
@@ -20,7 +20,7 @@ def test_the_peak_is_one_copy_and_a_few_pieces(way, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
     environment["XLA_FLAGS"] = ""  # one device
     result = subprocess.run(
-        [sys.executable, TESTS / "retrieval" / "index_memory.py", way, tmp_path],
+        [sys.executable, TESTS / "support" / "index_memory.py", way, tmp_path],
         env=environment,
         capture_output=True,
         text=True,

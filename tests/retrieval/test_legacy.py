@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from index_samples import best, normal
+from support.index_samples import best, normal
 
 from jaxmodels.retrieval import DenseIndex, FaissIndex, Passages, import_legacy, legacy_passages
 from jaxmodels.retrieval.legacy import GRAPH, IDS, TEXTS, read_ids
@@ -37,7 +37,8 @@ def legacy(tmp_path_factory):
     return folder
 
 
-def test_A13_a_legacy_index_as_an_exact_one(legacy, tmp_path):
+@pytest.mark.parity("A13")
+def test_a_legacy_index_as_an_exact_one(legacy, tmp_path):
     import_legacy(tmp_path, legacy, fingerprint="an encoder")
     index, passages = DenseIndex.load(tmp_path), Passages.load(tmp_path)
     assert (index.size, index.width, index.fingerprint) == (ROWS, WIDTH, "an encoder")
@@ -46,7 +47,8 @@ def test_A13_a_legacy_index_as_an_exact_one(legacy, tmp_path):
     assert list(passages) == EXPECTED
 
 
-def test_A13_a_legacy_index_as_it_is(legacy, tmp_path):
+@pytest.mark.parity("A13")
+def test_a_legacy_index_as_it_is(legacy, tmp_path):
     graph, passages = FaissIndex.load(legacy / GRAPH, WIDTH), Passages.write(tmp_path, legacy_passages(legacy))
     queries = normal(3, WIDTH, seed=1)
     _, ids = graph.search(queries, 10)

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from parity.tiny import random_params
+from support.tiny import random_params
 
 import jaxmodels as jm
 from jaxmodels.generation import recompiles
@@ -56,7 +56,8 @@ def token_model(parts):
     return model, random_params(model)
 
 
-def test_A15_contexts_on_the_device_are_those_of_the_host(parts, squad):
+@pytest.mark.parity("A15")
+def test_contexts_on_the_device_are_those_of_the_host(parts, squad):
     device = jm.DeviceRetriever.of(parts, batch=16)
     encoded, ready = device.ask(squad[1])
     vectors = np.random.default_rng(1).normal(size=(len(squad[1]), WIDTH)).astype(np.float32)
@@ -70,7 +71,8 @@ def test_A15_contexts_on_the_device_are_those_of_the_host(parts, squad):
     assert (lengths == LENGTH).any() and (lengths < LENGTH).any(), "some are cut, some are padded"
 
 
-def test_A15_every_passage_is_put_together_as_on_the_host(parts, squad):
+@pytest.mark.parity("A15")
+def test_every_passage_is_put_together_as_on_the_host(parts, squad):
     """Searching for each passage's own place, whatever its vector."""
     device = jm.DeviceRetriever.of(parts)
     question = squad[1][0]
@@ -102,7 +104,8 @@ def test_questions_of_other_lengths_compile_nothing(parts, token_model):
     assert compiled[0] == compiled[1]
 
 
-def test_A4_the_routes_of_a_call_agree(parts, token_model, squad):
+@pytest.mark.parity("A4")
+def test_the_routes_of_a_call_agree(parts, token_model, squad):
     model, params = token_model
     encoded, ready = jm.DeviceRetriever.of(parts).ask(squad[1][:2])
     options = {"attention_mask": encoded["attention_mask"], "labels": np.full((2, 4), 5), "output_retrieved": True}
@@ -121,7 +124,8 @@ def test_A4_the_routes_of_a_call_agree(parts, token_model, squad):
     assert outs[0].question_encoder_last_hidden_state.shape == (2, WIDTH)
 
 
-def test_A5_the_marginal_likelihood_trains_question_and_context_encoder(parts, squad):
+@pytest.mark.parity("A5")
+def test_the_marginal_likelihood_trains_question_and_context_encoder(parts, squad):
     host = jm.RagRetriever(
         parts.config, parts.question_encoder_tokenizer, parts.generator_tokenizer,
         index=parts.index, passages=parts.passages,

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from parity.reference import ids
-from parity.tiny import CLASSES, tiny
+from support.reference import ids
+from support.tiny import CLASSES, tiny
 
 import jaxmodels as jm
 from jaxmodels import sharding

@@ -3,7 +3,7 @@
 import jax
 import pytest
 from jax.sharding import AxisType, PartitionSpec
-from parity.tiny import tiny
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import abstract, flatten, logical_axes

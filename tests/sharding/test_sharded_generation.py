@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from parity.tiny import tiny
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels import sharding

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from tensor_file_samples import sample_files
+from support.tensor_file_samples import sample_files
 
 from jaxmodels.tensor_files import TensorFileError, open_tensors
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import pytest
-from tensor_file_samples import sample_files
+from support.tensor_file_samples import sample_files
 
 from jaxmodels.tensor_files import TensorFileError, open_folder, open_tensors
 

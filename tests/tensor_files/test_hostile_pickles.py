@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from tensor_file_samples import TORCH_HEAD, storage_pickle, tensor_pickle, text, torch_bytes, zip_of
+from support.tensor_file_samples import TORCH_HEAD, storage_pickle, tensor_pickle, text, torch_bytes, zip_of
 
 from jaxmodels.tensor_files import TensorFileError, open_tensors
 from jaxmodels.tensor_files.torch_objects import GLOBALS

@@ -8,7 +8,7 @@ import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch
-from tensor_file_samples import same, sample_files
+from support.tensor_file_samples import same, sample_files
 
 from jaxmodels.tensor_files import TensorFileError, open_tensors
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from tensor_file_samples import sample_files
+from support.tensor_file_samples import sample_files
 
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, entry, open_tensors
 

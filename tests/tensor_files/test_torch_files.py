@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from tensor_file_samples import (
+from support.tensor_file_samples import (
     TORCH_HEAD,
     number,
     numbers,

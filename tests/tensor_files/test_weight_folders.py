@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from tensor_file_samples import torch_bytes
+from support.tensor_file_samples import torch_bytes
 
 from jaxmodels.tensor_files import TensorFileError, open_folder
 from jaxmodels.tensor_files.folder import WEIGHT_FILES

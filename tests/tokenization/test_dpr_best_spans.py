@@ -64,7 +64,8 @@ def assert_equal_answers(got, expected):
     ],
     ids=str,
 )
-def test_D8_answers_equal_the_reference(reader, reference, options, levels):
+@pytest.mark.parity("D8")
+def test_answers_equal_the_reference(reader, reference, options, levels):
     ids = reader("Who is it?", TITLES, TEXTS, padding=True)["input_ids"]
     for seed in range(3):
         scores = logits(ids.shape, seed, levels)
@@ -72,7 +73,8 @@ def test_D8_answers_equal_the_reference(reader, reference, options, levels):
         assert_equal_answers(got, expected_answers(reference, ids, scores, **options))
 
 
-def test_D8_takes_a_models_output_and_a_call(reader, reference):
+@pytest.mark.parity("D8")
+def test_takes_a_models_output_and_a_call(reader, reference):
     encoded = reader("Who is it?", TITLES, TEXTS, padding=True, return_tensors="jax")
     scores = logits(encoded["input_ids"].shape, 0, 0)
     start, end, relevance = map(jnp.asarray, scores)
@@ -82,7 +84,8 @@ def test_D8_takes_a_models_output_and_a_call(reader, reference):
     assert [type(value) for value in got[0]] == [float, float, int, int, int, str]
 
 
-def test_D8_passages_after_enough_answers_are_not_searched(reader):
+@pytest.mark.parity("D8")
+def test_passages_after_enough_answers_are_not_searched(reader):
     """The best span of all may lie in a passage of low relevance; it is not found."""
     ids = reader("Who is it?", TITLES[:2], TEXTS[:2], padding=True)["input_ids"].copy()
     start, end, relevance = (np.zeros(shape, np.float32) for shape in (ids.shape, ids.shape, 2))
@@ -93,7 +96,8 @@ def test_D8_passages_after_enough_answers_are_not_searched(reader):
     assert len(reader.decode_best_spans({"input_ids": ids}, (start, end, relevance), 4)) == 4
 
 
-def test_D8_titles_can_be_answers(reader):
+@pytest.mark.parity("D8")
+def test_titles_can_be_answers(reader):
     ids = reader("Who is it?", "Seine", "the river")["input_ids"]
     start, end = np.zeros((2, *ids.shape), np.float32)
     title = ids[0].tolist().index(reader.sep_token_id) + 1
@@ -102,7 +106,8 @@ def test_D8_titles_can_be_answers(reader):
     assert (best.text, best.start_index, best.end_index) == ("seine [SEP]", title, title + 1)
 
 
-def test_D8_a_row_ends_before_its_first_pad_token_if_it_ends_in_one(reader, reference):
+@pytest.mark.parity("D8")
+def test_a_row_ends_before_its_first_pad_token_if_it_ends_in_one(reader, reference):
     pad = reader.pad_token_id
     for text in ("the [PAD] river", "the [PAD] river [PAD]"):
         ids = reader("Who?", "Rome", text)["input_ids"]
@@ -113,14 +118,16 @@ def test_D8_a_row_ends_before_its_first_pad_token_if_it_ends_in_one(reader, refe
     assert ids[0, -1] == pad
 
 
-def test_D8_a_passage_that_was_cut_off_has_no_answers(reader, reference):
+@pytest.mark.parity("D8")
+def test_a_passage_that_was_cut_off_has_no_answers(reader, reference):
     ids = reader("Who?", ["Rome"] * 2, ["x", "y"])["input_ids"]
     ids = ids[:, : ids[0].tolist().index(reader.sep_token_id) + 1]
     assert reader.decode_best_spans({"input_ids": ids}, logits(ids.shape, 0, 0)) == []
     assert expected_answers(reference, ids, logits(ids.shape, 0, 0)) == []
 
 
-def test_D9_nested_spans_are_left_out_and_partial_overlaps_are_not():
+@pytest.mark.parity("D9")
+def test_nested_spans_are_left_out_and_partial_overlaps_are_not():
     start = np.array([5, 4, 0, 0], np.float32)
     end = np.array([0, 0, 5, 4], np.float32)
     assert best_spans(start, end, 4, 10) == [(0, 2), (1, 3)]
@@ -129,12 +136,14 @@ def test_D9_nested_spans_are_left_out_and_partial_overlaps_are_not():
     assert best_spans(start[:0], end[:0], 4, 10) == []
 
 
-def test_D9_of_equal_scores_the_earlier_start_and_the_shorter_span_come_first():
+@pytest.mark.parity("D9")
+def test_of_equal_scores_the_earlier_start_and_the_shorter_span_come_first():
     zeros = np.zeros(4, np.float32)
     assert best_spans(zeros, zeros, 3, 10) == [(0, 0), (1, 1), (2, 2), (3, 3)]
 
 
-def test_D8_long_passages_are_quick(reader):
+@pytest.mark.parity("D8")
+def test_long_passages_are_quick(reader):
     ids = reader("Who?", ["Rome"] * 16, ["river " * 500] * 16, padding="max_length", truncation=True, max_length=512)
     scores = logits((16, 512), 0, 0)
     scores[0][:, 20] = scores[1][:, 60] = 99  # whatever lies in the best span is nested
@@ -143,7 +152,8 @@ def test_D8_long_passages_are_quick(reader):
     assert time.perf_counter() - start < 2
 
 
-def test_D8_bad_input_is_named(reader):
+@pytest.mark.parity("D8")
+def test_bad_input_is_named(reader):
     ids = reader("Who?", "Rome", "the river")["input_ids"]
     start, end, relevance = logits(ids.shape, 0, 0)
     with pytest.raises(ValueError, match=r"row 0 of 1 has 8 ids.*shapes \(1, 7\) and \(1, 8\)"):

@@ -39,21 +39,24 @@ def assert_equal_rows(got, expected):
 @pytest.mark.parametrize("padding", [False, True, "max_length"])
 @pytest.mark.parametrize("truncation", [False, True, "only_second"])
 @pytest.mark.parametrize("max_length", [14, 30])
-def test_D7_rows_equal_the_reference(reader, reference, padding, truncation, max_length):
+@pytest.mark.parity("D7")
+def test_rows_equal_the_reference(reader, reference, padding, truncation, max_length):
     options = {"padding": padding, "truncation": truncation, "max_length": max_length}
     for mask, questions in itertools.product((None, True, False), (QUESTION, [QUESTION, "Who?", "the river"])):
         arguments = {"questions": questions, "titles": TITLES, "texts": TEXTS, "return_attention_mask": mask}
         assert_equal_rows(reader(**arguments, **options), reference(**arguments, **options))
 
 
-def test_D7_layout(reader):
+@pytest.mark.parity("D7")
+def test_layout(reader):
     encoded = reader(QUESTION, "Rome", "the river")
     assert encoded["input_ids"].shape == (1, 13)
     tokens = reader.convert_ids_to_tokens(encoded["input_ids"][0])
     assert tokens == ["[CLS]", *reader.tokenize(QUESTION), "[SEP]", "rome", "[SEP]", "the", "river"]
 
 
-def test_D7_pairs_and_single_texts(reader, reference):
+@pytest.mark.parity("D7")
+def test_pairs_and_single_texts(reader, reference):
     for arguments in (
         {"questions": QUESTION},
         {"questions": [QUESTION, "Who?"], "padding": True},
@@ -70,7 +73,8 @@ def test_D7_pairs_and_single_texts(reader, reference):
     assert_equal_rows(one_for_all, reference([QUESTION] * 3, texts=TEXTS))
 
 
-def test_D7_arrays(reader):
+@pytest.mark.parity("D7")
+def test_arrays(reader):
     encoded = reader(QUESTION, np.array(TITLES), tuple(TEXTS), padding=True, return_tensors="jax")
     assert isinstance(encoded["input_ids"], jnp.ndarray) and encoded["input_ids"].dtype == jnp.int32
     assert encoded["input_ids"].shape == encoded["attention_mask"].shape
@@ -78,7 +82,8 @@ def test_D7_arrays(reader):
         reader(QUESTION, TITLES, TEXTS, return_tensors="np")
 
 
-def test_D7_real_passages_equal_the_reference(bert_vocabulary, data_dir):
+@pytest.mark.parity("D7")
+def test_real_passages_equal_the_reference(bert_vocabulary, data_dir):
     tokenizer = jt.DPRReaderTokenizer(bert_vocabulary)
     reference = transformers.DPRReaderTokenizerFast(bert_vocabulary)
     for row in json.loads((data_dir / "qa/dpr/sample.json").read_text()):
@@ -90,7 +95,8 @@ def test_D7_real_passages_equal_the_reference(bert_vocabulary, data_dir):
         )
 
 
-def test_D7_passages_must_be_there_and_match(reader):
+@pytest.mark.parity("D7")
+def test_passages_must_be_there_and_match(reader):
     with pytest.raises(ValueError, match="got 3 titles and 2 texts"):
         reader(QUESTION, TITLES, TEXTS[:2])
     with pytest.raises(ValueError, match="got 1 titles and 3 texts"):
@@ -105,7 +111,8 @@ def test_D7_passages_must_be_there_and_match(reader):
         reader(3, TITLES, TEXTS)
 
 
-def test_D7_options_are_refused_by_name(reader):
+@pytest.mark.parity("D7")
+def test_options_are_refused_by_name(reader):
     with pytest.raises(TypeError, match=r"do not take the options \['stride'\]"):
         reader(QUESTION, TITLES, TEXTS, stride=2)
     with pytest.raises(ValueError, match="truncation must be one of"):
@@ -116,7 +123,8 @@ def test_D7_options_are_refused_by_name(reader):
         reader(QUESTION, TITLES, TEXTS, padding="max_length", truncation=True, max_length=0)
 
 
-def test_D7_rows_that_the_model_cannot_take_bring_a_warning(folder):
+@pytest.mark.parity("D7")
+def test_rows_that_the_model_cannot_take_bring_a_warning(folder):
     reader = jt.load_tokenizer(folder, model_max_length=20)
     with pytest.warns(UserWarning, match=r"a text has 20\d tokens.*truncation=True, max_length=20,"):
         reader(QUESTION, "Rome", "river " * 190, truncation=True)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import transformers
-from hard_texts import HARD_TEXTS
+from support.hard_texts import HARD_TEXTS
 from test_tokenizer_families import PAIRS, TEXTS, assert_equal_fields
 from tokenizers import AddedToken
 
@@ -35,7 +35,8 @@ def three(request, roberta_files):
     return getattr(jm, request.param)(**roberta_files, **OPTIONS), *references
 
 
-def test_L16_ids_equal_both_references(three):
+@pytest.mark.parity("L16")
+def test_ids_equal_both_references(three):
     tokenizer, fast, slow = three
     assert tokenizer.encode("Hello world") == [0, 31414, 232, 2]
     for text in (*HARD_TEXTS, *SPECIAL_TEXTS):
@@ -47,7 +48,8 @@ def test_L16_ids_equal_both_references(three):
 
 
 @pytest.mark.filterwarnings("ignore:a text has .* tokens")
-def test_L16_real_texts_equal_both_references(three, data_dir):
+@pytest.mark.parity("L16")
+def test_real_texts_equal_both_references(three, data_dir):
     tokenizer, fast, slow = three
     texts = real_texts(data_dir)
     ids = [row.tolist() for row in tokenizer(texts).input_ids]
@@ -73,7 +75,8 @@ def test_L16_real_texts_equal_both_references(three, data_dir):
     ids=str,
 )
 @pytest.mark.parametrize("second", [None, PAIRS], ids=["texts", "pairs"])
-def test_L16_calls_equal_the_fast_reference(three, options, second):
+@pytest.mark.parity("L16")
+def test_calls_equal_the_fast_reference(three, options, second):
     tokenizer, fast, _ = three
     got, expected = tokenizer(TEXTS, second, **options), fast(TEXTS, second, **options)
     assert_equal_fields(got, expected)
@@ -82,7 +85,8 @@ def test_L16_calls_equal_the_fast_reference(three, options, second):
     assert [got.sequence_ids(i) for i in rows] == [expected.sequence_ids(i) for i in rows]
 
 
-def test_L16_words_need_the_space_before_them(three, roberta_files):
+@pytest.mark.parity("L16")
+def test_words_need_the_space_before_them(three, roberta_files):
     tokenizer, fast, _ = three
     words = [["Empire", "State"], ["don't", ""]]
     with pytest.raises(ValueError, match="add_prefix_space=True"):
@@ -91,14 +95,16 @@ def test_L16_words_need_the_space_before_them(three, roberta_files):
     assert_equal_fields(*(each(words, is_split_into_words=True) for each in (tokenizer, fast)))
 
 
-def test_L16_special_tokens_are_named_in_errors(three, roberta_files):
+@pytest.mark.parity("L16")
+def test_special_tokens_are_named_in_errors(three, roberta_files):
     cls = type(three[0])
     with pytest.raises(ValueError, match=f"a {cls.__name__} needs a cls_token and a sep_token"):
         cls(**roberta_files, sep_token=None)
 
 
 @pytest.mark.parametrize("kind", [1, 2], ids=["fast", "slow"])
-def test_L16_folders_that_the_reference_wrote(three, kind, tmp_path):
+@pytest.mark.parity("L16")
+def test_folders_that_the_reference_wrote(three, kind, tmp_path):
     tokenizer, reference = three[0], three[kind]
     reference.save_pretrained(tmp_path)
     assert (tmp_path / "tokenizer.json").is_file() == reference.is_fast
@@ -110,7 +116,8 @@ def test_L16_folders_that_the_reference_wrote(three, kind, tmp_path):
         assert loaded.encode(text, "a") == reference.encode(text, "a")
 
 
-def test_L16_saving(three, tmp_path):
+@pytest.mark.parity("L16")
+def test_saving(three, tmp_path):
     name = type(three[0]).__name__
     three[0].save_pretrained(tmp_path)
     tokenizer = jm.load_tokenizer(tmp_path, trim_offsets=False, padding_side="left")
@@ -143,7 +150,8 @@ def test_L16_saving(three, tmp_path):
     ],
 )
 @pytest.mark.parametrize("files", [["tokenizer.json"], ["vocab.json", "merges.txt"]], ids=str)
-def test_L16_class_from_config(data_dir, tmp_path, config, name, files):
+@pytest.mark.parity("L16")
+def test_class_from_config(data_dir, tmp_path, config, name, files):
     for file in files:
         shutil.copyfile(data_dir / "tokenizers" / "roberta-base" / file, tmp_path / file)
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 import transformers
-from hard_texts import HARD_TEXTS
+from support.hard_texts import HARD_TEXTS
 
 import jaxmodels.tokenization as jt
 
@@ -46,7 +46,8 @@ def corpus(data_dir, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("lower", "accents", "chinese"), OPTIONS)
-def test_D10_hard_texts_equal_the_slow_reference(bert_vocabulary, lower, accents, chinese):
+@pytest.mark.parity("D10")
+def test_hard_texts_equal_the_slow_reference(bert_vocabulary, lower, accents, chinese):
     options = {"do_lower_case": lower, "strip_accents": accents, "tokenize_chinese_chars": chinese}
     tokenizer = jt.BertTokenizer(bert_vocabulary, **options)
     slow = transformers.BertTokenizer(bert_vocabulary, **options)
@@ -55,7 +56,8 @@ def test_D10_hard_texts_equal_the_slow_reference(bert_vocabulary, lower, accents
         assert tokenizer.encode(text) == slow.encode(text), ascii(text)
 
 
-def test_D10_random_unicode_equals_the_slow_reference(bert_vocabulary):
+@pytest.mark.parity("D10")
+def test_random_unicode_equals_the_slow_reference(bert_vocabulary):
     """Without characters that the library's Unicode tables know and Python's do not, or the other way round."""
     rng = random.Random(0)
     ranges = [(0, 0x80), (0x80, 0x370), (0x300, 0x370), (0x370, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
@@ -82,7 +84,8 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("squad", "nq_gol
 
 @pytest.mark.parametrize("name", ["dpr", *SLOW])
 @pytest.mark.parametrize("lower", [True, False])
-def test_D10_real_text_equals_both_references(bert_vocabulary, data_dir, name, lower):
+@pytest.mark.parity("D10")
+def test_real_text_equals_both_references(bert_vocabulary, data_dir, name, lower):
     texts = corpus(data_dir, name)
     tokenizer = jt.BertTokenizer(bert_vocabulary, do_lower_case=lower)
     slow = transformers.BertTokenizer(bert_vocabulary, do_lower_case=lower)
@@ -93,14 +96,16 @@ def test_D10_real_text_equals_both_references(bert_vocabulary, data_dir, name, l
     assert all(row == slow.encode(text) for row, text in zip(ids, texts, strict=True))
 
 
-def test_D10_a_sample_of_every_corpus_equals_the_slow_reference(bert_vocabulary, data_dir):
+@pytest.mark.parity("D10")
+def test_a_sample_of_every_corpus_equals_the_slow_reference(bert_vocabulary, data_dir):
     tokenizer, slow = jt.BertTokenizer(bert_vocabulary), transformers.BertTokenizer(bert_vocabulary)
     for name in ("squad", "nq_gold", "wikitext"):
         for text in corpus(data_dir, name)[::40]:
             assert tokenizer.encode(text) == slow.encode(text)
 
 
-def test_D10_offsets_on_real_text_equal_the_fast_reference(bert_vocabulary, data_dir):
+@pytest.mark.parity("D10")
+def test_offsets_on_real_text_equal_the_fast_reference(bert_vocabulary, data_dir):
     texts = corpus(data_dir, "squad")[:300] + BERT_TEXTS[4:5]
     tokenizer, fast = jt.BertTokenizer(bert_vocabulary), transformers.BertTokenizerFast(bert_vocabulary)
     got, expected = (tok(texts, return_offsets_mapping=True)["offset_mapping"] for tok in (tokenizer, fast))
@@ -116,13 +121,15 @@ def test_D10_offsets_on_real_text_equal_the_fast_reference(bert_vocabulary, data
         ("a\u061db", ["a", "[UNK]", "b"], ["[UNK]"]),  # punctuation since Unicode 14
     ],
 )
-def test_D10_where_the_references_differ_the_slow_one_counts(bert_vocabulary, text, ours, fast):
+@pytest.mark.parity("D10")
+def test_where_the_references_differ_the_slow_one_counts(bert_vocabulary, text, ours, fast):
     assert jt.BertTokenizer(bert_vocabulary).tokenize(text) == ours
     assert transformers.BertTokenizer(bert_vocabulary).tokenize(text) == ours
     assert transformers.BertTokenizerFast(bert_vocabulary).tokenize(text) == fast
 
 
-def test_D10_text_is_composed_after_lower_casing_as_in_the_slow_reference(tmp_path):
+@pytest.mark.parity("D10")
+def test_text_is_composed_after_lower_casing_as_in_the_slow_reference(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nÉ\nE\n##\u0301\nj\n##\u030c\n\u01f0\n", encoding="utf-8")
     for text, options, tokens in [
@@ -133,14 +140,16 @@ def test_D10_text_is_composed_after_lower_casing_as_in_the_slow_reference(tmp_pa
         assert transformers.BertTokenizer(str(path), **options).tokenize(text) == tokens
 
 
-def test_D10_without_basic_tokenization(bert_vocabulary):
+@pytest.mark.parity("D10")
+def test_without_basic_tokenization(bert_vocabulary):
     tokenizer = jt.BertTokenizer(bert_vocabulary, do_basic_tokenize=False)
     slow = transformers.BertTokenizer(bert_vocabulary, do_basic_tokenize=False)
     for text in (*HARD_TEXTS, *BERT_TEXTS):
         assert tokenizer.encode(text) == slow.encode(text), ascii(text)
 
 
-def test_D10_never_split(bert_vocabulary):
+@pytest.mark.parity("D10")
+def test_never_split(bert_vocabulary):
     words = ["[unused1]", "-", "[MASK]"]
     tokenizer = jt.BertTokenizer(bert_vocabulary, never_split=words)
     slow = transformers.BertTokenizer(bert_vocabulary, never_split=words)
@@ -152,7 +161,8 @@ def test_D10_never_split(bert_vocabulary):
             jt.BertTokenizer(bert_vocabulary, never_split=[word])
 
 
-def test_D10_vocabulary_lines_keep_their_white_space_and_numbers(tmp_path):
+@pytest.mark.parity("D10")
+def test_vocabulary_lines_keep_their_white_space_and_numbers(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n\u00a0\na\n\nb\n", encoding="utf-8")
     tokenizer, slow = jt.BertTokenizer(path), transformers.BertTokenizer(str(path))
@@ -165,13 +175,15 @@ def test_D10_vocabulary_lines_keep_their_white_space_and_numbers(tmp_path):
         tokenizer.save_vocabulary(tmp_path / "absent")
 
 
-def test_D10_real_vocabulary_survives(bert_vocabulary, tmp_path):
+@pytest.mark.parity("D10")
+def test_real_vocabulary_survives(bert_vocabulary, tmp_path):
     (path,) = jt.BertTokenizer(bert_vocabulary).save_vocabulary(tmp_path)
     with open(path, "rb") as written, open(bert_vocabulary, "rb") as source:
         assert written.read() == source.read()
 
 
-def test_D10_decode_equals_the_slow_reference(bert_vocabulary):
+@pytest.mark.parity("D10")
+def test_decode_equals_the_slow_reference(bert_vocabulary):
     tokenizer, slow = jt.BertTokenizer(bert_vocabulary), transformers.BertTokenizer(bert_vocabulary)
     for text in ("Isn't it unaffable , O'Neil's ? (yes) a.b", *BERT_TEXTS):
         ids = slow.encode(text)
@@ -183,7 +195,8 @@ def test_D10_decode_equals_the_slow_reference(bert_vocabulary):
     assert tokenizer.convert_tokens_to_string(tokens) == slow.convert_tokens_to_string(tokens)
 
 
-def test_D10_the_unknown_token_must_be_there(bert_vocabulary, small_bert_folder):
+@pytest.mark.parity("D10")
+def test_the_unknown_token_must_be_there(bert_vocabulary, small_bert_folder):
     with pytest.raises(ValueError, match="has no token '<unk>'"):
         jt.BertTokenizer(bert_vocabulary, unk_token="<unk>")
     with pytest.raises(ValueError, match="needs an unk_token"):
@@ -197,7 +210,8 @@ def test_D10_the_unknown_token_must_be_there(bert_vocabulary, small_bert_folder)
     assert tokenizer.encode("zzz") == tokenizer.convert_tokens_to_ids(["[CLS]", "paris", "."])
 
 
-def test_D10_constructor_needs_one_source(bert_vocabulary, data_dir, tmp_path):
+@pytest.mark.parity("D10")
+def test_constructor_needs_one_source(bert_vocabulary, data_dir, tmp_path):
     for arguments in ({}, {"vocab_file": bert_vocabulary, "tokenizer_file": bert_vocabulary}):
         with pytest.raises(ValueError, match="tokenizer_file alone, or vocab_file alone"):
             jt.BertTokenizer(**arguments)
@@ -216,7 +230,8 @@ def test_D10_constructor_needs_one_source(bert_vocabulary, data_dir, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer"])
-def test_D10_a_tokenizer_json_that_prepares_text_otherwise_is_refused(data_dir, tmp_path, part):
+@pytest.mark.parity("D10")
+def test_a_tokenizer_json_that_prepares_text_otherwise_is_refused(data_dir, tmp_path, part):
     state = json.loads((data_dir / "tokenizers" / "bert-base-uncased" / "tokenizer.json").read_text())
     state[part] = {"normalizer": {"type": "NFKC"}, "pre_tokenizer": {"type": "WhitespaceSplit"}}[part]
     path = tmp_path / "tokenizer.json"
@@ -225,7 +240,8 @@ def test_D10_a_tokenizer_json_that_prepares_text_otherwise_is_refused(data_dir, 
         jt.BertTokenizer(tokenizer_file=path)
 
 
-def test_D10_do_lower_case_rules_over_a_tokenizer_json_with_a_warning(data_dir, tmp_path):
+@pytest.mark.parity("D10")
+def test_do_lower_case_rules_over_a_tokenizer_json_with_a_warning(data_dir, tmp_path):
     folder = data_dir / "tokenizers" / "bert-base-uncased"
     state = json.loads((folder / "tokenizer.json").read_text())
     state["normalizer"]["lowercase"] = False
@@ -240,7 +256,8 @@ def test_D10_do_lower_case_rules_over_a_tokenizer_json_with_a_warning(data_dir, 
         assert ["pass do_lower_case=False" in str(each.message) for each in caught] == [True] * lower
 
 
-def test_D10_added_tokens_equal_the_fast_reference(bert_vocabulary):
+@pytest.mark.parity("D10")
+def test_added_tokens_equal_the_fast_reference(bert_vocabulary):
     tokenizer, fast = jt.BertTokenizer(bert_vocabulary), transformers.BertTokenizerFast(bert_vocabulary)
     for tok in (tokenizer, fast):
         tok.add_tokens(["NewWord", tokenizers.AddedToken("RaW", normalized=False), "é"])
@@ -251,7 +268,8 @@ def test_D10_added_tokens_equal_the_fast_reference(bert_vocabulary):
         assert tokenizer.decode(ids) == fast.decode(ids)
 
 
-def test_D10_pickles_and_copies(small_bert_folder):
+@pytest.mark.parity("D10")
+def test_pickles_and_copies(small_bert_folder):
     tokenizer = jt.load_tokenizer(small_bert_folder, strip_accents=False)
     for again in (pickle.loads(pickle.dumps(tokenizer)), copy.deepcopy(tokenizer)):
         assert again.encode("the river É") == tokenizer.encode("the river É")

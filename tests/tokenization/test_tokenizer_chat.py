@@ -18,7 +18,8 @@ TEMPLATE = """{%- for m in messages %}
 {%- if add_generation_prompt %}<|assistant|>{% endif %}"""
 
 
-def test_G17_tokenizer_default_chat_template(small):
+@pytest.mark.parity("G17")
+def test_tokenizer_default_chat_template(small):
     text = "".join(message["content"] + "<|endoftext|>" for message in CHAT)
     assert small.apply_chat_template(CHAT, tokenize=False) == text
     ids = small.apply_chat_template(CHAT)
@@ -26,7 +27,8 @@ def test_G17_tokenizer_default_chat_template(small):
 
 
 @pytest.mark.parametrize("prompt", [False, True])
-def test_G17_tokenizer_chat_template_equals_the_reference(small, small_folder, prompt):
+@pytest.mark.parity("G17")
+def test_tokenizer_chat_template_equals_the_reference(small, small_folder, prompt):
     reference = transformers.GPT2TokenizerFast.from_pretrained(small_folder)
     small.chat_template = reference.chat_template = TEMPLATE
     for chat in (CHAT, CHAT[1:2]):
@@ -35,7 +37,8 @@ def test_G17_tokenizer_chat_template_equals_the_reference(small, small_folder, p
         assert small.apply_chat_template(chat, add_generation_prompt=prompt) == small.encode(expected)
 
 
-def test_G17_tokenizer_chat_of_a_batch(small):
+@pytest.mark.parity("G17")
+def test_tokenizer_chat_of_a_batch(small):
     small.pad_token = small.eos_token
     batch = small.apply_chat_template([CHAT, CHAT[:1]], return_dict=True, padding=True)
     assert batch.input_ids.shape == batch.attention_mask.shape
@@ -46,14 +49,16 @@ def test_G17_tokenizer_chat_of_a_batch(small):
     assert arrays.shape == (1, 5)
 
 
-def test_G17_tokenizer_chat_does_not_add_special_tokens(small_folder):
+@pytest.mark.parity("G17")
+def test_tokenizer_chat_does_not_add_special_tokens(small_folder):
     import jaxmodels.tokenization as jt
 
     tokenizer = jt.load_tokenizer(small_folder, add_bos_token=True)
     assert tokenizer.apply_chat_template(CHAT[:1])[0] != tokenizer.bos_token_id
 
 
-def test_G17_tokenizer_named_chat_templates(small):
+@pytest.mark.parity("G17")
+def test_tokenizer_named_chat_templates(small):
     small.chat_template = {"default": "one", "tool": "two"}
     assert small.apply_chat_template(CHAT, tokenize=False) == "one"
     assert small.apply_chat_template(CHAT, tokenize=False, chat_template="tool") == "two"
@@ -63,7 +68,8 @@ def test_G17_tokenizer_named_chat_templates(small):
         small.apply_chat_template(CHAT)
 
 
-def test_G17_tokenizer_chat_templates_are_sandboxed_and_may_refuse(small):
+@pytest.mark.parity("G17")
+def test_tokenizer_chat_templates_are_sandboxed_and_may_refuse(small):
     with pytest.raises(jinja2.exceptions.SecurityError):
         small.apply_chat_template(CHAT, chat_template="{{ messages.__class__.__mro__ }}")
     with pytest.raises(jinja2.exceptions.TemplateError, match="no system"):
@@ -72,7 +78,8 @@ def test_G17_tokenizer_chat_templates_are_sandboxed_and_may_refuse(small):
         small.apply_chat_template(CHAT, tools=[])
 
 
-def test_G17_tokenizer_chat_without_jinja(small, monkeypatch):
+@pytest.mark.parity("G17")
+def test_tokenizer_chat_without_jinja(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ImportError, match="pip install jinja2"):
         small.apply_chat_template(CHAT, chat_template="a template that nothing compiled before")

@@ -5,7 +5,7 @@ import random
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hard_texts import HARD_TEXTS
+from support.hard_texts import HARD_TEXTS
 
 import jaxmodels.tokenization as jt
 
@@ -17,7 +17,8 @@ def random_ids(count=200, seed=0):
     return [[rng.randrange(rng.choice((256, 50257))) for _ in range(rng.randrange(1, 25))] for _ in range(count)]
 
 
-def test_G17_tokenizer_byte_table_is_the_references():
+@pytest.mark.parity("G17")
+def test_tokenizer_byte_table_is_the_references():
     from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
     from jaxmodels.tokenization.byte_level import BYTES
@@ -27,7 +28,8 @@ def test_G17_tokenizer_byte_table_is_the_references():
 
 @pytest.mark.parametrize("clean_up", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
-def test_G17_tokenizer_decode_equals_both_references(shared_tokenizer, fast, slow, skip, clean_up):
+@pytest.mark.parity("G17")
+def test_tokenizer_decode_equals_both_references(shared_tokenizer, fast, slow, skip, clean_up):
     rows = [*random_ids(), [50256, 40, 50256], [50256], [], [0, 220, 13, 220, 11, 705, 82, 299, 470]]
     got = shared_tokenizer.batch_decode(rows, skip, clean_up)
     assert got == fast.batch_decode(rows, skip, clean_up)
@@ -35,7 +37,8 @@ def test_G17_tokenizer_decode_equals_both_references(shared_tokenizer, fast, slo
 
 
 @pytest.mark.parametrize("errors", ["replace", "ignore", "backslashreplace"])
-def test_G17_tokenizer_errors_equal_the_slow_reference(gpt2_files, slow, errors, monkeypatch):
+@pytest.mark.parity("G17")
+def test_tokenizer_errors_equal_the_slow_reference(gpt2_files, slow, errors, monkeypatch):
     tokenizer = jt.GPT2Tokenizer(**gpt2_files, errors=errors)
     monkeypatch.setattr(slow, "errors", errors)
     rows = random_ids(seed=1)
@@ -45,7 +48,8 @@ def test_G17_tokenizer_errors_equal_the_slow_reference(gpt2_files, slow, errors,
     assert [tokenizer.convert_tokens_to_string(row) for row in tokens] == got
 
 
-def test_G17_tokenizer_errors_strict(small_folder):
+@pytest.mark.parity("G17")
+def test_tokenizer_errors_strict(small_folder):
     tokenizer = jt.load_tokenizer(small_folder, errors="strict")
     ids = tokenizer.encode("東")
     assert tokenizer.decode(ids) == "東"
@@ -55,7 +59,8 @@ def test_G17_tokenizer_errors_strict(small_folder):
         jt.load_tokenizer(small_folder, errors="loose")
 
 
-def test_section_8_hard_texts_survive(shared_tokenizer):
+@pytest.mark.parity("T4")
+def test_hard_texts_survive(shared_tokenizer):
     ids = shared_tokenizer(HARD_TEXTS).input_ids
     assert shared_tokenizer.batch_decode(ids, clean_up_tokenization_spaces=False) == HARD_TEXTS
 
@@ -65,11 +70,13 @@ def test_section_8_hard_texts_survive(shared_tokenizer):
     [40, np.int64(40), [40, 41], (40, 41), np.array([40, 41]), jnp.array([40, 41]), jnp.array(40), [np.int32(40)], []],
     ids=repr,
 )
-def test_section_8_decode_takes_ints_lists_and_arrays(shared_tokenizer, fast, row):
+@pytest.mark.parity("T5")
+def test_decode_takes_ints_lists_and_arrays(shared_tokenizer, fast, row):
     assert shared_tokenizer.decode(row) == fast.decode(np.asarray(row, int).reshape(-1).tolist())
 
 
-def test_section_8_batch_decode_takes_arrays(shared_tokenizer, fast):
+@pytest.mark.parity("T5")
+def test_batch_decode_takes_arrays(shared_tokenizer, fast):
     array = np.array([[40, 41, 42], [43, 50256, 50256]])
     expected = fast.batch_decode(array, skip_special_tokens=True)
     assert shared_tokenizer.batch_decode(array, skip_special_tokens=True) == expected
@@ -78,7 +85,8 @@ def test_section_8_batch_decode_takes_arrays(shared_tokenizer, fast):
     assert shared_tokenizer.batch_decode([40, 41]) == fast.batch_decode([40, 41])
 
 
-def test_section_8_decode_refuses_what_is_no_row_of_ids(shared_tokenizer):
+@pytest.mark.parity("T5")
+def test_decode_refuses_what_is_no_row_of_ids(shared_tokenizer):
     with pytest.raises(ValueError, match=r"shape \(1, 2\); batch_decode"):
         shared_tokenizer.decode(np.array([[1, 2]]))
     with pytest.raises(ValueError, match="-100 is no token's id"):
@@ -89,12 +97,14 @@ def test_section_8_decode_refuses_what_is_no_row_of_ids(shared_tokenizer):
         shared_tokenizer.decode([1], spaces_between_special_tokens=False)
 
 
-def test_section_8_ids_beyond_the_vocabulary_add_nothing(shared_tokenizer, fast):
+@pytest.mark.parity("T5")
+def test_ids_beyond_the_vocabulary_add_nothing(shared_tokenizer, fast):
     assert shared_tokenizer.decode([40, 50300, 41]) == fast.decode([40, 50300, 41])
     assert shared_tokenizer.convert_ids_to_tokens([40, 50300]) == fast.convert_ids_to_tokens([40, 50300])
 
 
-def test_section_8_tokens_and_ids(shared_tokenizer, fast):
+@pytest.mark.parity("T3")
+def test_tokens_and_ids(shared_tokenizer, fast):
     tokens = ["Hello", "Ġworld", "<|endoftext|>", "no such token"]
     assert shared_tokenizer.convert_tokens_to_ids(tokens) == fast.convert_tokens_to_ids(tokens)
     assert shared_tokenizer.convert_tokens_to_ids("Hello") == fast.convert_tokens_to_ids("Hello")
@@ -106,7 +116,8 @@ def test_section_8_tokens_and_ids(shared_tokenizer, fast):
     assert shared_tokenizer.get_special_tokens_mask(ids) == [0, 0, 1]
 
 
-def test_section_8_clean_up_is_the_tokenizers_setting_unless_asked(small_folder, data_dir):
+@pytest.mark.parity("T5")
+def test_clean_up_is_the_tokenizers_setting_unless_asked(small_folder, data_dir):
     """The case's file says false; without a word in the files it is true, as in transformers 4.37."""
     text = "it 's a test , is n't it ? yes ."
     plain = jt.load_tokenizer(small_folder)
@@ -116,7 +127,8 @@ def test_section_8_clean_up_is_the_tokenizers_setting_unless_asked(small_folder,
     assert default.decode(default.encode(text)) == "it's a test, isn't it? yes."
 
 
-def test_section_8_added_tokens_decode_as_text(small):
+@pytest.mark.parity("T5", "T6")
+def test_added_tokens_decode_as_text(small):
     """Their characters are text even where they look like the characters that stand for bytes."""
     small.add_tokens(["é", "Ġx", "my token"])
     ids = small.encode("aéb Ġx my token")

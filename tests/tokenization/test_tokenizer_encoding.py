@@ -22,7 +22,8 @@ def both(small_folder):
     return [tokenizer(TEXTS, PAIRS, padding=True) for tokenizer in (ours, reference)]
 
 
-def test_section_8_the_way_back_equals_the_reference(both):
+@pytest.mark.parity("T5")
+def test_the_way_back_equals_the_reference(both):
     ours, reference = both
     length = ours.input_ids.shape[1]
     assert ours.n_sequences == reference.n_sequences == 2
@@ -43,7 +44,8 @@ def test_section_8_the_way_back_equals_the_reference(both):
                 assert ours.word_to_tokens(row, word, sequence) == reference.word_to_tokens(row, word, sequence)
 
 
-def test_section_8_one_index_means_row_0(both):
+@pytest.mark.parity("T3")
+def test_one_index_means_row_0(both):
     ours, _ = both
     assert ours.char_to_token(3) == ours.char_to_token(0, 3)
     assert ours.token_to_chars(2) == ours.token_to_chars(0, 2)
@@ -52,7 +54,8 @@ def test_section_8_one_index_means_row_0(both):
     assert ours.word_to_tokens(99) is None
 
 
-def test_section_8_fields_by_name_and_attribute(both):
+@pytest.mark.parity("T3")
+def test_fields_by_name_and_attribute(both):
     ours, _ = both
     assert ours.input_ids is ours["input_ids"]
     assert dict(**ours).keys() == {"input_ids", "attention_mask"}

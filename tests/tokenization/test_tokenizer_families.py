@@ -80,12 +80,14 @@ def assert_equal_fields(got, expected):
     ids=str,
 )
 @pytest.mark.parametrize("second", [None, PAIRS], ids=["texts", "pairs"])
-def test_section_8_calls_equal_the_fast_reference(pair, options, second):
+@pytest.mark.parity("T1", "T2", "T3")
+def test_calls_equal_the_fast_reference(pair, options, second):
     tokenizer, fast = pair
     assert_equal_fields(call(tokenizer, TEXTS, second, **options), call(fast, TEXTS, second, **options))
 
 
-def test_section_8_the_way_back_equals_the_fast_reference(pair):
+@pytest.mark.parity("T5")
+def test_the_way_back_equals_the_fast_reference(pair):
     tokenizer, fast = pair
     ours, reference = (call(tok, TEXTS, PAIRS) for tok in (tokenizer, fast))
     for row in range(len(TEXTS)):
@@ -96,7 +98,8 @@ def test_section_8_the_way_back_equals_the_fast_reference(pair):
             assert ours.char_to_token(row, char) == reference.char_to_token(row, char)
 
 
-def test_section_8_words_targets_and_single_texts(pair, folders):
+@pytest.mark.parity("T3")
+def test_words_targets_and_single_texts(pair, folders):
     tokenizer, fast = pair
     if isinstance(tokenizer, jt.RobertaTokenizer):
         folder = folders["RobertaTokenizerFast"]
@@ -113,7 +116,8 @@ def test_section_8_words_targets_and_single_texts(pair, folders):
     assert tokenizer.vocab_size == fast.vocab_size and tokenizer.get_vocab() == fast.get_vocab()
 
 
-def test_section_8_pad(pair):
+@pytest.mark.parity("T1")
+def test_pad(pair):
     tokenizer, fast = pair
     rows = {"input_ids": [[5, 6, 7], [8]], "token_type_ids": [[0, 1, 1], [0]]}
     options = {"padding": "max_length", "max_length": 5}
@@ -123,7 +127,8 @@ def test_section_8_pad(pair):
 
 
 @pytest.mark.parametrize("suffix", ["", "Fast"])
-def test_section_8_folders_that_the_reference_wrote(folders, suffix):
+@pytest.mark.parity("T8")
+def test_folders_that_the_reference_wrote(folders, suffix):
     for name in CLASSES:
         folder = folders[name + suffix]
         assert json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"] in (name, f"{name}Fast")
@@ -152,7 +157,8 @@ def _change(tokenizer):
     return tokenizer
 
 
-def test_section_8_added_tokens_and_saving(pair, changed, folders, tmp_path):
+@pytest.mark.parity("T6", "T9")
+def test_added_tokens_and_saving(pair, changed, folders, tmp_path):
     name = type(pair[0]).__name__
     tokenizer = changed(folders[name])
     tokenizer.save_pretrained(tmp_path)
@@ -179,7 +185,8 @@ def test_section_8_added_tokens_and_saving(pair, changed, folders, tmp_path):
         assert again == (tmp_path / "tokenizer_config.json").read_text()
 
 
-def test_section_8_classes_of_real_folders(data_dir, small_bert_folder, tmp_path):
+@pytest.mark.parity("T8")
+def test_classes_of_real_folders(data_dir, small_bert_folder, tmp_path):
     assert type(jt.load_tokenizer(data_dir / "tokenizers" / "bert-base-uncased")) is jt.BertTokenizer
     assert type(jt.load_tokenizer(data_dir / "tokenizers" / "roberta-base")) is jt.RobertaTokenizer
     assert type(jt.load_tokenizer(data_dir / "checkpoints" / "bert-xsmall-dummy")) is jt.BertTokenizer
@@ -205,14 +212,16 @@ def test_section_8_classes_of_real_folders(data_dir, small_bert_folder, tmp_path
         ({}, "BertTokenizer"),
     ],
 )
-def test_section_8_class_from_config(small_bert_folder, tmp_path, config, name):
+@pytest.mark.parity("T8")
+def test_class_from_config(small_bert_folder, tmp_path, config, name):
     shutil.copyfile(small_bert_folder / "vocab.txt", tmp_path / "vocab.txt")
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert type(jt.load_tokenizer(tmp_path)).__name__ == name
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "roberta-prelayernorm"])
-def test_section_8_roberta_from_config(roberta_files, tmp_path, model_type):
+@pytest.mark.parity("T8")
+def test_roberta_from_config(roberta_files, tmp_path, model_type):
     for path in roberta_files.values():
         shutil.copyfile(path, tmp_path / path.rsplit("/", 1)[1])
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))

@@ -7,20 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from hard_texts import HARD_TEXTS
+from support.hard_texts import HARD_TEXTS
 
 import jaxmodels.tokenization as jt
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS, ids=lambda text: ascii(text[:20]))
-def test_G17_tokenizer_ids_equal_both_references(shared_tokenizer, fast, slow, text):
+@pytest.mark.parity("G17")
+def test_tokenizer_ids_equal_both_references(shared_tokenizer, fast, slow, text):
     ids = shared_tokenizer.encode(text)
     assert ids == fast.encode(text)
     assert ids == slow.encode(text)
     assert shared_tokenizer.tokenize(text) == fast.tokenize(text)
 
 
-def test_G17_tokenizer_from_vocabulary_equals_tokenizer_json(shared_tokenizer, gpt2_files):
+@pytest.mark.parity("G17")
+def test_tokenizer_from_vocabulary_equals_tokenizer_json(shared_tokenizer, gpt2_files):
     tokenizer = jt.GPT2Tokenizer(**gpt2_files)
     expected = shared_tokenizer(HARD_TEXTS, return_offsets_mapping=True)
     got = tokenizer(HARD_TEXTS, return_offsets_mapping=True)
@@ -35,7 +37,8 @@ WIKITEXT = [pytest.param(f"wikitext-2/{part}.txt", marks=pytest.mark.slow) for p
 
 
 @pytest.mark.parametrize("name", ["tinyshakespeare.txt", *WIKITEXT])
-def test_G17_tokenizer_corpora(shared_tokenizer, fast, data_dir, name):
+@pytest.mark.parity("G17")
+def test_tokenizer_corpora(shared_tokenizer, fast, data_dir, name):
     text = (data_dir / "text" / name).read_text(encoding="utf-8")
     ids = shared_tokenizer.encode(text)
     assert ids == fast.backend_tokenizer.encode(text).ids
@@ -44,12 +47,14 @@ def test_G17_tokenizer_corpora(shared_tokenizer, fast, data_dir, name):
         assert len(ids) == 338025
 
 
-def test_G17_tokenizer_corpus_slow_reference(shared_tokenizer, slow, data_dir):
+@pytest.mark.parity("G17")
+def test_tokenizer_corpus_slow_reference(shared_tokenizer, slow, data_dir):
     text = (data_dir / "text" / "wikitext-2" / "test.txt").read_text(encoding="utf-8")[:200_000]
     assert shared_tokenizer.encode(text) == slow.encode(text)
 
 
-def test_G17_tokenizer_random_unicode(shared_tokenizer, fast):
+@pytest.mark.parity("G17")
+def test_tokenizer_random_unicode(shared_tokenizer, fast):
     rng = random.Random(0)
     ranges = [(0, 0x80), (0x80, 0x300), (0x300, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000), (0x20, 0x7F)]
     texts = ["".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(60))) for _ in range(500)]
@@ -59,7 +64,8 @@ def test_G17_tokenizer_random_unicode(shared_tokenizer, fast):
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "!", "ab", "é", "一", "🙂", "\u0301"])
-def test_G17_tokenizer_long_runs_take_linear_time(shared_tokenizer, unit):
+@pytest.mark.parity("G17")
+def test_tokenizer_long_runs_take_linear_time(shared_tokenizer, unit):
     start = time.perf_counter()
     ids = shared_tokenizer.encode(unit * 100_000)
     # quadratic work would be 10^10 steps
@@ -68,7 +74,8 @@ def test_G17_tokenizer_long_runs_take_linear_time(shared_tokenizer, unit):
 
 
 @pytest.mark.parametrize("text", ["a b", " a b", "  a", "\na", "", "a<|endoftext|>b <|endoftext|> c"])
-def test_G17_tokenizer_add_prefix_space_follows_the_fast_reference(gpt2_files, text):
+@pytest.mark.parity("G17")
+def test_tokenizer_add_prefix_space_follows_the_fast_reference(gpt2_files, text):
     reference = transformers.GPT2TokenizerFast(**gpt2_files, add_prefix_space=True)
     tokenizer = jt.GPT2Tokenizer(**gpt2_files, add_prefix_space=True)
     got = tokenizer(text, return_offsets_mapping=True)
@@ -77,14 +84,16 @@ def test_G17_tokenizer_add_prefix_space_follows_the_fast_reference(gpt2_files, t
     assert got["offset_mapping"].tolist() == [list(span) for span in expected["offset_mapping"]]
 
 
-def test_G17_tokenizer_add_prefix_space_overrides_tokenizer_json(data_dir):
+@pytest.mark.parity("G17")
+def test_tokenizer_add_prefix_space_overrides_tokenizer_json(data_dir):
     tokenizer = jt.load_tokenizer(data_dir / "tokenizers" / "gpt2", add_prefix_space=True)
     assert tokenizer.add_prefix_space
     assert tokenizer.tokenize("a b") == ["Ġa", "Ġb"]
 
 
 @pytest.mark.parametrize(("text", "pair"), [("a b", None), ("a b", "c d"), ("", None), ("", "")])
-def test_G17_tokenizer_add_bos_token_follows_the_slow_reference(gpt2_files, text, pair):
+@pytest.mark.parity("G17")
+def test_tokenizer_add_bos_token_follows_the_slow_reference(gpt2_files, text, pair):
     reference = transformers.GPT2Tokenizer(**gpt2_files, add_bos_token=True)
     tokenizer = jt.GPT2Tokenizer(**gpt2_files, add_bos_token=True)
     expected = reference(text, pair, return_special_tokens_mask=True)
@@ -96,14 +105,16 @@ def test_G17_tokenizer_add_bos_token_follows_the_slow_reference(gpt2_files, text
         assert tokenizer.num_special_tokens_to_add(is_pair) == reference.num_special_tokens_to_add(is_pair)
 
 
-def test_G17_tokenizer_add_bos_token_with_tokenizer_json_and_truncation(data_dir):
+@pytest.mark.parity("G17")
+def test_tokenizer_add_bos_token_with_tokenizer_json_and_truncation(data_dir):
     tokenizer = jt.load_tokenizer(data_dir / "tokenizers" / "gpt2", add_bos_token=True)
     assert tokenizer.encode("a b c d e", truncation=True, max_length=3) == [50256, 64, 275]
     tokenizer.bos_token = "!"
     assert tokenizer.encode("a") == [0, 64]
 
 
-def test_G17_tokenizer_is_split_into_words(gpt2_files, fast):
+@pytest.mark.parity("G17")
+def test_tokenizer_is_split_into_words(gpt2_files, fast):
     words = [["Hello", "world", "don't"], ["naïve", "<|endoftext|>", ""], []]
     reference = transformers.GPT2TokenizerFast(**gpt2_files, add_prefix_space=True)
     tokenizer = jt.GPT2Tokenizer(**gpt2_files, add_prefix_space=True)
@@ -116,19 +127,22 @@ def test_G17_tokenizer_is_split_into_words(gpt2_files, fast):
     assert [row.tolist() for row in pairs] == reference(words, words[::-1], is_split_into_words=True)["input_ids"]
 
 
-def test_G17_tokenizer_is_split_into_words_needs_add_prefix_space(small):
+@pytest.mark.parity("G17")
+def test_tokenizer_is_split_into_words_needs_add_prefix_space(small):
     with pytest.raises(ValueError, match="add_prefix_space=True"):
         small(["a", "b"], is_split_into_words=True)
 
 
-def test_G17_tokenizer_unknown_bytes_become_the_unknown_token(tiny_folder):
+@pytest.mark.parity("G17")
+def test_tokenizer_unknown_bytes_become_the_unknown_token(tiny_folder):
     reference = transformers.GPT2Tokenizer.from_pretrained(tiny_folder)
     tokenizer = jt.load_tokenizer(tiny_folder)
     for text in ("lower newer", " lowest wider", "lower xyz!"):
         assert tokenizer.encode(text) == reference.encode(text)
 
 
-def test_G18_in_graph_tokenizer_gives_arrays_of_one_shape(shared_tokenizer, fast):
+@pytest.mark.parity("G18")
+def test_in_graph_tokenizer_gives_arrays_of_one_shape(shared_tokenizer, fast):
     """The TF layer's `max_length` and `pad_token_id`: every call the same shape, so a compiled function sees one."""
     texts = np.array(["short", "", "a rather longer text that has to be cut " * 3])
     encoded = shared_tokenizer(texts, padding="max_length", truncation=True, max_length=8)
@@ -143,7 +157,8 @@ def test_G18_in_graph_tokenizer_gives_arrays_of_one_shape(shared_tokenizer, fast
     assert shared_tokenizer.batch_decode(on_device.input_ids, skip_special_tokens=True)[:2] == ["short", ""]
 
 
-def test_G17_tokenizer_refuses_lone_surrogates(small):
+@pytest.mark.parity("G17")
+def test_tokenizer_refuses_lone_surrogates(small):
     with pytest.raises(ValueError, match=r"text 1 holds the lone surrogate U\+D83D at character 2"):
         small(["fine", "ab\ud83d"])
     with pytest.raises(ValueError, match="text 0"):

@@ -37,7 +37,8 @@ def as_lists(value):
 
 
 @pytest.mark.parametrize("encoded", [EXAMPLES, WITHOUT_MASK, BATCH, EXAMPLES[1]], ids=["rows", "ids", "batch", "one"])
-def test_L16_global_attention_mask_is_padded_as_in_the_reference(both, encoded):
+@pytest.mark.parity("L16")
+def test_global_attention_mask_is_padded_as_in_the_reference(both, encoded):
     tokenizer, reference = both
     for side, options in itertools.product(("left", "right"), OPTIONS):
         tokenizer.padding_side = reference.padding_side = side
@@ -50,7 +51,8 @@ def test_L16_global_attention_mask_is_padded_as_in_the_reference(both, encoded):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_L16_minus_one_marks_padding(both, side):
+@pytest.mark.parity("L16")
+def test_minus_one_marks_padding(both, side):
     padded = both[0].pad(EXAMPLES[:2], padding_side=side, return_tensors="jax")
     mask = [-1, -1, 0, 0, 1] if side == "left" else [0, 0, 1, -1, -1]
     assert padded["global_attention_mask"].tolist() == [[1, 0, 0, 1, 0], mask]
@@ -60,7 +62,8 @@ def test_L16_minus_one_marks_padding(both, side):
     np.testing.assert_array_equal(merged > 0, padded["attention_mask"] > 0)
 
 
-def test_L16_a_call_with_a_mask_for_its_first_token(both):
+@pytest.mark.parity("L16")
+def test_a_call_with_a_mask_for_its_first_token(both):
     """As examples are prepared for summaries: encode, mark <s>, pad."""
     tokenizer, reference = both
     texts = ["a long document", "short"]
@@ -77,6 +80,7 @@ def test_L16_a_call_with_a_mask_for_its_first_token(both):
     assert without["global_attention_mask"].tolist() == padded["global_attention_mask"].tolist()
 
 
-def test_L16_other_families_leave_the_mask_alone(roberta_files):
+@pytest.mark.parity("L16")
+def test_other_families_leave_the_mask_alone(roberta_files):
     padded = jm.BartTokenizer(**roberta_files).pad(EXAMPLES)
     assert [len(row) for row in padded["global_attention_mask"]] == [5, 3, 0]

@@ -24,24 +24,28 @@ def rewrite(path, **changes):
     path.write_text(json.dumps({key: value for key, value in content.items() if value != "absent"}))
 
 
-def test_section_8_every_real_folder_of_gpt2_loads(data_dir, tiny_folder, small_folder):
+@pytest.mark.parity("T8")
+def test_every_real_folder_of_gpt2_loads(data_dir, tiny_folder, small_folder):
     for path in (data_dir / "tokenizers" / "gpt2", tiny_folder, small_folder):
         assert type(jt.load_tokenizer(path)) is jt.GPT2Tokenizer
 
 
 @pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast"])
-def test_section_8_class_from_tokenizer_config(folder, name):
+@pytest.mark.parity("T8")
+def test_class_from_tokenizer_config(folder, name):
     rewrite(folder / "tokenizer_config.json", tokenizer_class=name)
     assert type(jt.load_tokenizer(str(folder))) is jt.GPT2Tokenizer
 
 
-def test_section_8_class_from_config(folder):
+@pytest.mark.parity("T8")
+def test_class_from_config(folder):
     rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     rewrite(folder / "config.json", model_type="gpt2")
     assert type(jt.load_tokenizer(folder)) is jt.GPT2Tokenizer
 
 
-def test_section_8_class_from_vocabulary(folder):
+@pytest.mark.parity("T8")
+def test_class_from_vocabulary(folder):
     (folder / "tokenizer_config.json").unlink()
     assert type(jt.load_tokenizer(folder)) is jt.GPT2Tokenizer
     rewrite(folder / "vocab.json", **{"<|endoftext|>": "absent"})
@@ -50,7 +54,8 @@ def test_section_8_class_from_vocabulary(folder):
     assert type(jt.load_tokenizer(folder, cls=jt.GPT2Tokenizer)) is jt.GPT2Tokenizer
 
 
-def test_section_8_other_classes_are_refused_by_name(folder):
+@pytest.mark.parity("T8")
+def test_other_classes_are_refused_by_name(folder):
     rewrite(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
     with pytest.raises(ValueError, match=r"is for a LlamaTokenizer; the tokenizers here are GPT2Tokenizer"):
         jt.load_tokenizer(folder)
@@ -63,7 +68,8 @@ def test_section_8_other_classes_are_refused_by_name(folder):
         jt.load_tokenizer(folder, cls="GPT2Tokenizer")
 
 
-def test_section_8_missing_files_are_named(folder):
+@pytest.mark.parity("T8")
+def test_missing_files_are_named(folder):
     (folder / "merges.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"neither tokenizer.json nor merges.txt or vocab.bpe.*vocab.json"):
         jt.load_tokenizer(folder)
@@ -74,25 +80,29 @@ def test_section_8_missing_files_are_named(folder):
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.json"])
-def test_section_8_damaged_files_are_named(folder, name):
+@pytest.mark.parity("T8")
+def test_damaged_files_are_named(folder, name):
     (folder / name).write_text("{damaged")
     with pytest.raises(ValueError, match=name):
         jt.load_tokenizer(folder)
 
 
-def test_section_8_tokenizer_json_of_another_kind_is_refused(data_dir):
+@pytest.mark.parity("T8")
+def test_tokenizer_json_of_another_kind_is_refused(data_dir):
     with pytest.raises(ValueError, match="its model is WordPiece"):
         jt.load_tokenizer(data_dir / "tokenizers" / "bert-base-uncased", cls=jt.GPT2Tokenizer)
 
 
-def test_section_8_a_hub_id_that_cannot_be_reached():
+@pytest.mark.parity("T8")
+def test_a_hub_id_that_cannot_be_reached():
     with pytest.raises(FileNotFoundError, match="no folder 'nobody/nothing'"):
         jt.load_tokenizer("nobody/nothing")
     with pytest.raises(FileNotFoundError, match="no folder './absent/folder/here'"):
         jt.load_tokenizer("./absent/folder/here")
 
 
-def test_section_8_a_hub_id_fetches_the_tokenizers_files_alone(small_folder, monkeypatch):
+@pytest.mark.parity("T8")
+def test_a_hub_id_fetches_the_tokenizers_files_alone(small_folder, monkeypatch):
     asked = {}
 
     def snapshot_download(name, revision, allow_patterns):
@@ -107,7 +117,8 @@ def test_section_8_a_hub_id_fetches_the_tokenizers_files_alone(small_folder, mon
     assert not any("safetensors" in pattern or "*" in pattern for pattern in asked["patterns"])
 
 
-def test_section_8_options_win_over_files(folder):
+@pytest.mark.parity("T8")
+def test_options_win_over_files(folder):
     rewrite(folder / "tokenizer_config.json", padding_side="left", model_max_length=9, pad_token="<|endoftext|>")
     tokenizer = jt.load_tokenizer(folder)
     assert (tokenizer.padding_side, tokenizer.model_max_length) == ("left", 9)
@@ -117,7 +128,8 @@ def test_section_8_options_win_over_files(folder):
         jt.load_tokenizer(folder, padding_sides="right")
 
 
-def test_section_8_keys_without_effect_are_named(folder):
+@pytest.mark.parity("T8")
+def test_keys_without_effect_are_named(folder):
     rewrite(folder / "tokenizer_config.json", tokenizer_file=None, name_or_path="x", frobnicate=True, max_len=7)
     with pytest.warns(UserWarning, match="no effect on a GPT2Tokenizer: frobnicate$"):
         jt.load_tokenizer(folder)
@@ -126,12 +138,14 @@ def test_section_8_keys_without_effect_are_named(folder):
         jt.load_tokenizer(folder)
 
 
-def test_section_8_max_len_is_the_old_name_of_model_max_length(folder):
+@pytest.mark.parity("T8")
+def test_max_len_is_the_old_name_of_model_max_length(folder):
     rewrite(folder / "tokenizer_config.json", model_max_length="absent", max_len=7)
     assert jt.load_tokenizer(folder).model_max_length == 7
 
 
-def test_section_8_older_files_say_what_the_reference_reads_in_them(folder):
+@pytest.mark.parity("T8")
+def test_older_files_say_what_the_reference_reads_in_them(folder):
     """special_tokens_map.json and added_tokens.json count where tokenizer_config.json has no added_tokens_decoder."""
     rewrite(folder / "tokenizer_config.json", added_tokens_decoder="absent", bos_token="!", model_max_length=12)
     rewrite(folder / "special_tokens_map.json", pad_token="[PAD]", sep_token={"content": "<a>", "lstrip": True})
@@ -145,14 +159,16 @@ def test_section_8_older_files_say_what_the_reference_reads_in_them(folder):
         assert tokenizer.decode(tokenizer.encode(text), True) == reference.decode(reference.encode(text), True)
 
 
-def test_section_8_added_tokens_that_do_not_fit_the_vocabulary(folder):
+@pytest.mark.parity("T8")
+def test_added_tokens_that_do_not_fit_the_vocabulary(folder):
     rewrite(folder / "tokenizer_config.json", added_tokens_decoder="absent")
     rewrite(folder / "added_tokens.json", **{"<a>": 400})
     with pytest.raises(ValueError, match="'<a>' must have the id 400 and would get 330"):
         jt.load_tokenizer(folder)
 
 
-def test_section_8_chat_template_file_wins(folder):
+@pytest.mark.parity("T8")
+def test_chat_template_file_wins(folder):
     rewrite(folder / "tokenizer_config.json", chat_template="from the config")
     assert jt.load_tokenizer(folder).chat_template == "from the config"
     (folder / "chat_template.jinja").write_text("from the file")

@@ -83,17 +83,20 @@ def compare(both, sides, options, *texts):
     ]
 
 
-def test_section_8_options_on_batches(both):
+@pytest.mark.parity("T1", "T2")
+def test_options_on_batches(both):
     for sides, options in itertools.product(SIDES, LENGTHS):
         compare(both, sides, options, TEXTS)
 
 
-def test_section_8_options_on_single_texts(both):
+@pytest.mark.parity("T1", "T2")
+def test_options_on_single_texts(both):
     for sides, options, text in itertools.product(SIDES, LENGTHS, TEXTS):
         compare(both, sides, options, text)
 
 
-def test_section_8_options_on_batches_of_pairs(both):
+@pytest.mark.parity("T1", "T2")
+def test_options_on_batches_of_pairs(both):
     for sides, options in itertools.product(SIDES, PAIR_LENGTHS):
         compare(both, sides, options, TEXTS, PAIRS)
     long, short = [TEXTS[3], TEXTS[0]], ["x y", "low"]
@@ -101,17 +104,20 @@ def test_section_8_options_on_batches_of_pairs(both):
         compare(both, sides, options, *((long, short) if options["truncation"] == "only_first" else (short, long)))
 
 
-def test_section_8_options_on_single_pairs(both):
+@pytest.mark.parity("T1", "T2")
+def test_options_on_single_pairs(both):
     for sides, options in itertools.product(SIDES, PAIR_LENGTHS):
         compare(both, sides, options, TEXTS[3], PAIRS[4])
 
 
-def test_section_8_padding_side_of_a_call(both):
+@pytest.mark.parity("T1")
+def test_padding_side_of_a_call(both):
     for side in ("left", "right"):
         compare(both, ("right", "right"), {"padding": True, "padding_side": side}, TEXTS)
 
 
-def test_section_8_text_target_gives_labels(both):
+@pytest.mark.parity("T3")
+def test_text_target_gives_labels(both):
     ours, reference = both
     options = {"padding": "max_length", "max_length": 20}
     got = ours(TEXTS, text_target=PAIRS, **options)
@@ -123,14 +129,16 @@ def test_section_8_text_target_gives_labels(both):
     assert_same_fields(got, reference(text_target=PAIRS, text_pair_target=TEXTS), "pairs of targets")
 
 
-def test_section_8_model_max_length_bounds_what_max_length_does_not(both):
+@pytest.mark.parity("T2")
+def test_model_max_length_bounds_what_max_length_does_not(both):
     for tokenizer in both:
         tokenizer.model_max_length = 6
     for options in ({"truncation": True}, {"padding": "max_length"}, {"padding": "max_length", "truncation": True}):
         compare(both, ("right", "right"), options, TEXTS)
 
 
-def test_section_8_warns_once_beyond_model_max_length(small):
+@pytest.mark.parity("T2")
+def test_warns_once_beyond_model_max_length(small):
     small.model_max_length = 4
     with pytest.warns(UserWarning, match="the model takes 4"):
         small("a long text with many tokens")
@@ -140,7 +148,8 @@ def test_section_8_warns_once_beyond_model_max_length(small):
         small("a long text with many tokens", truncation=True)
 
 
-def test_section_8_warns_without_any_maximum(small):
+@pytest.mark.parity("T2")
+def test_warns_without_any_maximum(small):
     small.pad_token = small.eos_token
     with pytest.warns(UserWarning, match="no model_max_length"):
         encoded = small(["a", "b c"], padding="max_length", truncation=True)
@@ -149,7 +158,8 @@ def test_section_8_warns_without_any_maximum(small):
         small(["a", "b c"], padding=True, max_length=1)
 
 
-def test_section_8_returned_shapes_and_types(small):
+@pytest.mark.parity("T3")
+def test_returned_shapes_and_types(small):
     small.pad_token = small.eos_token
     assert small("a b").input_ids.shape == (3,)
     assert small(["a b"]).input_ids.shape == (1, 3)
@@ -198,25 +208,29 @@ def test_section_8_returned_shapes_and_types(small):
         (TypeError, "text 0 must be a str, got list", ("a", ["b"]), {}),
     ],
 )
-def test_section_8_bad_calls_are_refused_in_words(small, error, match, arguments, options):
+@pytest.mark.parity("T2")
+def test_bad_calls_are_refused_in_words(small, error, match, arguments, options):
     with pytest.raises(error, match=match):
         small(*arguments, **options)
     assert small("Hello").input_ids.size  # nothing of the failed call is left
 
 
-def test_section_8_truncation_to_a_length_that_the_multiple_does_not_divide(small):
+@pytest.mark.parity("T2")
+def test_truncation_to_a_length_that_the_multiple_does_not_divide(small):
     small.pad_token = small.eos_token
     with pytest.raises(ValueError, match="truncation to 6 tokens and padding to a multiple of 4"):
         small("a", padding=True, truncation=True, max_length=6, pad_to_multiple_of=4)
 
 
-def test_section_8_bos_leaves_room_for_text(small_folder):
+@pytest.mark.parity("T2")
+def test_bos_leaves_room_for_text(small_folder):
     tokenizer = jt.load_tokenizer(small_folder, add_bos_token=True)
     with pytest.raises(ValueError, match="max_length=1 leaves 0 tokens"):
         tokenizer("a b", truncation=True, max_length=1)
 
 
-def test_section_8_split_special_tokens(small_folder):
+@pytest.mark.parity("T6")
+def test_split_special_tokens(small_folder):
     reference = transformers.GPT2TokenizerFast.from_pretrained(small_folder, split_special_tokens=True)
     tokenizer = jt.load_tokenizer(small_folder, split_special_tokens=True)
     for text in ("end<|endoftext|>start", "<|endoftext|>"):

@@ -43,7 +43,8 @@ def as_lists(value):
 
 
 @pytest.mark.parametrize("encoded", [EXAMPLES, IDS_ONLY, BATCH, EXAMPLES[0], IDS_ONLY[1]])
-def test_section_8_pad_equals_the_reference(both, encoded):
+@pytest.mark.parity("T1")
+def test_pad_equals_the_reference(both, encoded):
     for side, options in itertools.product(("left", "right"), OPTIONS):
         for tokenizer in both:
             tokenizer.padding_side = side
@@ -55,7 +56,8 @@ def test_section_8_pad_equals_the_reference(both, encoded):
             assert as_lists(got[name]) == expected[name], (side, options, name)
 
 
-def test_section_8_pad_takes_what_a_call_returns(both):
+@pytest.mark.parity("T1")
+def test_pad_takes_what_a_call_returns(both):
     tokenizer, _ = both
     texts = ["Hello world", "low", "a b c"]
     expected = tokenizer(texts, padding=True)
@@ -69,21 +71,24 @@ def test_section_8_pad_takes_what_a_call_returns(both):
     assert tokenizer.pad(tokenizer("low"), return_tensors="np")["input_ids"].shape == (1, 1)
 
 
-def test_section_8_pad_leaves_other_fields_as_they_are(both):
+@pytest.mark.parity("T1")
+def test_pad_leaves_other_fields_as_they_are(both):
     tokenizer, _ = both
     padded = tokenizer.pad([{"input_ids": [1, 2], "labels": 0}, {"input_ids": [3], "labels": 1}])
     assert padded["labels"].tolist() == [0, 1]
     assert padded["input_ids"].tolist() == [[1, 2], [3, 0]]
 
 
-def test_section_8_pad_without_a_mask(both):
+@pytest.mark.parity("T1")
+def test_pad_without_a_mask(both):
     tokenizer, _ = both
     assert set(tokenizer.pad(IDS_ONLY, return_attention_mask=False)) == {"input_ids"}
     tokenizer.model_input_names = ["input_ids"]
     assert set(tokenizer.pad(IDS_ONLY)) == {"input_ids"}
 
 
-def test_section_8_pad_refuses_what_it_cannot_pad(both, small):
+@pytest.mark.parity("T1")
+def test_pad_refuses_what_it_cannot_pad(both, small):
     tokenizer, _ = both
     with pytest.raises(ValueError, match=r"input_ids, got \['ids'\]"):
         tokenizer.pad({"ids": [1]})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers
 import transformers
-from hard_texts import HARD_TEXTS
+from support.hard_texts import HARD_TEXTS
 
 import jaxmodels.tokenization as jt
 
@@ -34,7 +34,8 @@ def fast_roberta(roberta_files):
     return transformers.RobertaTokenizerFast(**roberta_files)
 
 
-def test_section_8_roberta_ids_equal_both_references(roberta, slow_roberta, fast_roberta):
+@pytest.mark.parity("T4")
+def test_roberta_ids_equal_both_references(roberta, slow_roberta, fast_roberta):
     assert type(roberta) is jt.RobertaTokenizer
     assert roberta.encode("Hello world") == [0, 31414, 232, 2]
     for text in (*HARD_TEXTS, *ROBERTA_TEXTS):
@@ -46,7 +47,8 @@ def test_section_8_roberta_ids_equal_both_references(roberta, slow_roberta, fast
             assert roberta.decode(ids, skip, False) == fast_roberta.decode(ids, skip, False)
 
 
-def test_section_8_roberta_real_text_equals_both_references(roberta, slow_roberta, fast_roberta, data_dir):
+@pytest.mark.parity("T4")
+def test_roberta_real_text_equals_both_references(roberta, slow_roberta, fast_roberta, data_dir):
     articles = json.loads((data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
     texts = [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
     ids = [row.tolist() for row in roberta(texts)["input_ids"]]
@@ -54,7 +56,8 @@ def test_section_8_roberta_real_text_equals_both_references(roberta, slow_robert
     assert all(ids[i] == slow_roberta.encode(texts[i]) for i in range(0, len(texts), 20))
 
 
-def test_section_8_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
+@pytest.mark.parity("T4")
+def test_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
     tokenizer = jt.RobertaTokenizer(**roberta_files)
     texts = [*HARD_TEXTS, *ROBERTA_TEXTS]
     for name in ("input_ids", "offset_mapping"):
@@ -66,7 +69,8 @@ def test_section_8_roberta_from_vocabulary_equals_tokenizer_json(roberta, robert
 
 
 @pytest.mark.parametrize(("text", "pair"), PAIRS)
-def test_section_8_roberta_pairs(roberta, slow_roberta, fast_roberta, text, pair):
+@pytest.mark.parity("T4")
+def test_roberta_pairs(roberta, slow_roberta, fast_roberta, text, pair):
     options = {"return_special_tokens_mask": True, "return_token_type_ids": True}
     got = roberta(text, pair, **options)
     for reference in (slow_roberta, fast_roberta):
@@ -82,7 +86,8 @@ def test_section_8_roberta_pairs(roberta, slow_roberta, fast_roberta, text, pair
 @pytest.mark.parametrize("trim_offsets", [True, False])
 @pytest.mark.parametrize("add_prefix_space", [True, False])
 @pytest.mark.parametrize("source", ["vocabulary", "tokenizer.json"])
-def test_section_8_roberta_offsets_and_prefix_space(data_dir, roberta_files, source, trim_offsets, add_prefix_space):
+@pytest.mark.parity("T3")
+def test_roberta_offsets_and_prefix_space(data_dir, roberta_files, source, trim_offsets, add_prefix_space):
     options = {"trim_offsets": trim_offsets, "add_prefix_space": add_prefix_space}
     folder = data_dir / "tokenizers" / "roberta-base"
     from_json = source == "tokenizer.json"
@@ -97,7 +102,8 @@ def test_section_8_roberta_offsets_and_prefix_space(data_dir, roberta_files, sou
         assert got["offset_mapping"].tolist() == [list(span) for span in expected["offset_mapping"]]
 
 
-def test_section_8_roberta_mask_token_takes_the_space_before_it(roberta, roberta_files):
+@pytest.mark.parity("T4")
+def test_roberta_mask_token_takes_the_space_before_it(roberta, roberta_files):
     assert roberta.encode("a  <mask> b") == [0, 102, 50264, 741, 2]
     plain = tokenizers.AddedToken("<mask>", lstrip=False, special=True, normalized=False)
     tokenizer = jt.RobertaTokenizer(**roberta_files, mask_token=plain)
@@ -105,7 +111,8 @@ def test_section_8_roberta_mask_token_takes_the_space_before_it(roberta, roberta
     assert tokenizer.tokenize("a  <mask> b") == reference.tokenize("a  <mask> b") == ["a", "Ġ", "Ġ", "<mask>", "Ġb"]
 
 
-def test_section_8_roberta_other_special_tokens(roberta_files):
+@pytest.mark.parity("T6")
+def test_roberta_other_special_tokens(roberta_files):
     options = {"cls_token": "<cls>", "sep_token": "<sep>", "mask_token": "[mask]"}
     tokenizer = jt.RobertaTokenizer(**roberta_files, **options)
     reference = transformers.RobertaTokenizer(**roberta_files, **options)
@@ -117,7 +124,8 @@ def test_section_8_roberta_other_special_tokens(roberta_files):
         jt.RobertaTokenizer(**roberta_files, cls_token=None)
 
 
-def test_section_8_roberta_words(roberta, roberta_files):
+@pytest.mark.parity("T4")
+def test_roberta_words(roberta, roberta_files):
     with pytest.raises(ValueError, match="add_prefix_space=True"):
         roberta(["a", "b"], is_split_into_words=True)
     tokenizer = jt.RobertaTokenizer(**roberta_files, add_prefix_space=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import transformers
-from hard_texts import HARD_TEXTS
+from support.hard_texts import HARD_TEXTS
 from tokenizers import AddedToken
 
 import jaxmodels.tokenization as jt
@@ -41,7 +41,8 @@ def changed(small_folder):
 @pytest.mark.parametrize(
     "cls", [transformers.GPT2TokenizerFast, transformers.GPT2Tokenizer, transformers.AutoTokenizer]
 )
-def test_G17_tokenizer_saved_loads_in_the_reference(changed, tmp_path, cls):
+@pytest.mark.parity("G17")
+def test_tokenizer_saved_loads_in_the_reference(changed, tmp_path, cls):
     paths = changed.save_pretrained(tmp_path)
     assert [path.removeprefix(f"{tmp_path}/") for path in paths] == FILES
     reference = cls.from_pretrained(tmp_path)
@@ -59,7 +60,8 @@ def test_G17_tokenizer_saved_loads_in_the_reference(changed, tmp_path, cls):
             assert reference.decode(ids, True) == changed.decode(ids, True)
 
 
-def test_G17_tokenizer_saved_loads_here(changed, tmp_path):
+@pytest.mark.parity("G17")
+def test_tokenizer_saved_loads_here(changed, tmp_path):
     changed.save_pretrained(tmp_path)
     from_json = jt.load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
@@ -77,7 +79,8 @@ def test_G17_tokenizer_saved_loads_here(changed, tmp_path):
         assert (again / "tokenizer_config.json").read_text() == (tmp_path / "tokenizer_config.json").read_text()
 
 
-def test_G17_tokenizer_saving_is_free_of_earlier_calls(small, tmp_path):
+@pytest.mark.parity("G17")
+def test_tokenizer_saving_is_free_of_earlier_calls(small, tmp_path):
     small.pad_token = small.eos_token
     small("a b c", padding="max_length", truncation=True, max_length=2)
     small.save_pretrained(tmp_path)
@@ -85,7 +88,8 @@ def test_G17_tokenizer_saving_is_free_of_earlier_calls(small, tmp_path):
     assert state["truncation"] is None and state["padding"] is None
 
 
-def test_G17_tokenizer_real_vocabulary_survives(shared_tokenizer, tmp_path, data_dir):
+@pytest.mark.parity("G17")
+def test_tokenizer_real_vocabulary_survives(shared_tokenizer, tmp_path, data_dir):
     shared_tokenizer.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "vocab.json").read_text())
     assert saved == json.loads((data_dir / "tokenizers" / "gpt2" / "encoder.json").read_text())
@@ -93,7 +97,8 @@ def test_G17_tokenizer_real_vocabulary_survives(shared_tokenizer, tmp_path, data
     assert merges[1:] == (data_dir / "tokenizers" / "gpt2" / "vocab.bpe").read_text().splitlines()[1:]
 
 
-def test_G17_tokenizer_save_vocabulary(small, tmp_path):
+@pytest.mark.parity("G17")
+def test_tokenizer_save_vocabulary(small, tmp_path):
     assert small.save_vocabulary(tmp_path) == (str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
     small.save_vocabulary(tmp_path, "mine")
     assert (tmp_path / "mine-vocab.json").read_text() == (tmp_path / "vocab.json").read_text()
@@ -104,7 +109,8 @@ def test_G17_tokenizer_save_vocabulary(small, tmp_path):
         small.save_vocabulary(tmp_path / "absent")
 
 
-def test_section_8_a_failed_save_leaves_nothing(small, tmp_path):
+@pytest.mark.parity("T9")
+def test_a_failed_save_leaves_nothing(small, tmp_path):
     small.save_pretrained(tmp_path)
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
     small.add_tokens("[PAD]")
@@ -114,7 +120,8 @@ def test_section_8_a_failed_save_leaves_nothing(small, tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
-def test_section_8_saving_over_an_earlier_tokenizer(small, changed, tmp_path):
+@pytest.mark.parity("T9")
+def test_saving_over_an_earlier_tokenizer(small, changed, tmp_path):
     changed.save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("old")
     small.save_pretrained(tmp_path)
@@ -122,7 +129,8 @@ def test_section_8_saving_over_an_earlier_tokenizer(small, changed, tmp_path):
     assert len(reloaded) == len(small) and reloaded.chat_template is None
 
 
-def test_section_8_several_chat_templates(small, tmp_path):
+@pytest.mark.parity("T9")
+def test_several_chat_templates(small, tmp_path):
     small.chat_template = {"default": "one", "tool": "two"}
     small.save_pretrained(tmp_path)
     assert jt.load_tokenizer(tmp_path).chat_template == small.chat_template

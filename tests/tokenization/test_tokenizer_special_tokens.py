@@ -34,11 +34,13 @@ def assert_same_tokens(tokenizer, reference):
         assert tokenizer.convert_ids_to_tokens(ids, skip) == reference.convert_ids_to_tokens(ids, skip)
 
 
-def test_section_8_special_tokens_of_a_folder(small, reference):
+@pytest.mark.parity("T6")
+def test_special_tokens_of_a_folder(small, reference):
     assert_same_tokens(small, reference)
 
 
-def test_section_8_add_special_tokens(small, reference):
+@pytest.mark.parity("T6")
+def test_add_special_tokens(small, reference):
     changes = [
         {"pad_token": "[PAD]", "cls_token": AddedToken("<a>", lstrip=True)},
         # its ids are in this order
@@ -51,7 +53,8 @@ def test_section_8_add_special_tokens(small, reference):
         assert_same_tokens(small, reference)
 
 
-def test_section_8_additional_special_tokens_are_replaced_or_extended(small, reference):
+@pytest.mark.parity("T6")
+def test_additional_special_tokens_are_replaced_or_extended(small, reference):
     for tokenizer in (small, reference):
         tokenizer.add_special_tokens({"additional_special_tokens": ["<a>"]})
         more = {"additional_special_tokens": ["<b>", "<a>"]}
@@ -62,7 +65,8 @@ def test_section_8_additional_special_tokens_are_replaced_or_extended(small, ref
     assert small.additional_special_tokens == reference.additional_special_tokens == ["<b>"]
 
 
-def test_section_8_add_tokens(small, reference):
+@pytest.mark.parity("T6")
+def test_add_tokens(small, reference):
     additions = ["<a>", ["<b>", "<a>"], [AddedToken("new word", lstrip=True, rstrip=True)], []]
     for tokens, count in zip(additions, (1, 1, 1, 0), strict=True):
         assert small.add_tokens(tokens) == count
@@ -70,7 +74,8 @@ def test_section_8_add_tokens(small, reference):
         assert_same_tokens(small, reference)
 
 
-def test_section_8_add_tokens_that_are_special_without_a_name(small, reference):
+@pytest.mark.parity("T6")
+def test_add_tokens_that_are_special_without_a_name(small, reference):
     assert small.add_tokens(["[PAD]"], special_tokens=True) == 1
     reference.add_tokens(["[PAD]"], special_tokens=True)
     ids = small.encode(TEXT)
@@ -80,7 +85,8 @@ def test_section_8_add_tokens_that_are_special_without_a_name(small, reference):
     assert small.add_tokens("[PAD]") == 0
 
 
-def test_section_8_a_constructors_special_tokens_go_to_the_end(gpt2_files):
+@pytest.mark.parity("T6")
+def test_a_constructors_special_tokens_go_to_the_end(gpt2_files):
     options = {"pad_token": "[PAD]", "additional_special_tokens": ["<a>", "<b>"], "cls_token": "Hello"}
     assert_same_tokens(
         jt.GPT2Tokenizer(**gpt2_files, **options), transformers.GPT2TokenizerFast(**gpt2_files, **options)
@@ -88,14 +94,16 @@ def test_section_8_a_constructors_special_tokens_go_to_the_end(gpt2_files):
 
 
 @pytest.mark.parametrize("eos_token", ["<|endoftext|>", AddedToken("<|endoftext|>", lstrip=True, rstrip=True)])
-def test_section_8_flags_in_tokenizer_json_win_over_a_constructors(data_dir, eos_token):
+@pytest.mark.parity("T6")
+def test_flags_in_tokenizer_json_win_over_a_constructors(data_dir, eos_token):
     path = str(data_dir / "tokenizers" / "gpt2" / "tokenizer.json")
     tokenizer = jt.GPT2Tokenizer(tokenizer_file=path, eos_token=eos_token)
     reference = transformers.GPT2TokenizerFast(tokenizer_file=path, eos_token=eos_token)
     assert tokenizer.encode("a <|endoftext|>  b") == reference.encode("a <|endoftext|>  b")
 
 
-def test_section_8_setting_a_special_token(small):
+@pytest.mark.parity("T6")
+def test_setting_a_special_token(small):
     small.pad_token = small.eos_token
     assert (small.pad_token, small.pad_token_id) == ("<|endoftext|>", 0)
     small.pad_token_id = 1
@@ -112,7 +120,8 @@ def test_section_8_setting_a_special_token(small):
     assert small.pad_token is None
 
 
-def test_section_8_unknown_names_are_refused(small, gpt2_files):
+@pytest.mark.parity("T6")
+def test_unknown_names_are_refused(small, gpt2_files):
     with pytest.raises(ValueError, match="no special tokens are called \\['padding_token'\\]"):
         small.add_special_tokens({"padding_token": "[PAD]"})
     with pytest.raises(TypeError, match=r"GPT2Tokenizer\(\) got unexpected keyword arguments: colour"):
@@ -121,7 +130,8 @@ def test_section_8_unknown_names_are_refused(small, gpt2_files):
         jt.GPT2Tokenizer(**gpt2_files, padding_side="top")
 
 
-def test_section_8_constructor_needs_one_source(gpt2_files, tmp_path):
+@pytest.mark.parity("T6")
+def test_constructor_needs_one_source(gpt2_files, tmp_path):
     with pytest.raises(ValueError, match="tokenizer_file alone, or vocab_file and merges_file"):
         jt.GPT2Tokenizer()
     with pytest.raises(ValueError, match="tokenizer_file alone"):
@@ -130,6 +140,7 @@ def test_section_8_constructor_needs_one_source(gpt2_files, tmp_path):
         jt.GPT2Tokenizer(tmp_path / "vocab.json", gpt2_files["merges_file"])
 
 
-def test_G17_tokenizer_bos_must_be_there_to_be_added(small_folder):
+@pytest.mark.parity("G17")
+def test_tokenizer_bos_must_be_there_to_be_added(small_folder):
     with pytest.raises(ValueError, match="needs a bos_token"):
         jt.load_tokenizer(small_folder, add_bos_token=True, bos_token=None)

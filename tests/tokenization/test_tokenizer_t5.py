@@ -9,7 +9,7 @@ import sys
 import pytest
 import sentencepiece
 import transformers
-from hard_texts import HARD_TEXTS
+from support.hard_texts import HARD_TEXTS
 from test_tokenizer_bart import real_texts
 from test_tokenizer_families import PAIRS, TEXTS, assert_equal_fields
 from tokenizers import AddedToken
@@ -74,7 +74,8 @@ def trained(folder, **options) -> str:
     return f"{prefix}.model"
 
 
-def test_section_8_t5_ids_equal_the_fast_reference(both):
+@pytest.mark.parity("T10")
+def test_t5_ids_equal_the_fast_reference(both):
     tokenizer, reference = both
     assert (len(tokenizer), tokenizer.vocab_size) == (len(reference), reference.vocab_size) == (32100, 32100)
     assert tokenizer.get_vocab() == reference.get_vocab()
@@ -91,7 +92,8 @@ def test_section_8_t5_ids_equal_the_fast_reference(both):
 
 
 @pytest.mark.filterwarnings("ignore:a text has .* tokens")
-def test_section_8_t5_real_texts_equal_the_fast_reference(both, data_dir):
+@pytest.mark.parity("T10")
+def test_t5_real_texts_equal_the_fast_reference(both, data_dir):
     tokenizer, reference = both
     texts = real_texts(data_dir)
     ids = [row.tolist() for row in tokenizer(texts).input_ids]
@@ -116,7 +118,8 @@ def test_section_8_t5_real_texts_equal_the_fast_reference(both, data_dir):
     ids=str,
 )
 @pytest.mark.parametrize("second", [None, PAIRS], ids=["texts", "pairs"])
-def test_section_8_t5_calls_equal_the_fast_reference(both, options, second):
+@pytest.mark.parity("T1", "T10", "T2", "T3")
+def test_t5_calls_equal_the_fast_reference(both, options, second):
     tokenizer, reference = both
     texts = [*TEXTS, "fill <extra_id_0> in  <extra_id_1>."]
     second = second and [*second, "x"]
@@ -129,7 +132,8 @@ def test_section_8_t5_calls_equal_the_fast_reference(both, options, second):
     assert [got.sequence_ids(i) for i in rows] == [expected.sequence_ids(i) for i in rows]
 
 
-def test_section_8_t5_words_and_pad(both):
+@pytest.mark.parity("T1", "T10")
+def test_t5_words_and_pad(both):
     tokenizer, reference = both
     words = [["Empire", "State", "<extra_id_0>"], ["don't", "🙂", ""]]
     assert_equal_fields(*(each(words, is_split_into_words=True) for each in both))
@@ -138,7 +142,8 @@ def test_section_8_t5_words_and_pad(both):
     assert_equal_fields(tokenizer.pad(rows, **options), reference.pad(rows, **options))
 
 
-def test_section_8_t5_ids_of_its_own(t5):
+@pytest.mark.parity("T10")
+def test_t5_ids_of_its_own(t5):
     assert type(t5) is jm.T5Tokenizer
     text = "translate English to German: The house is wonderful."
     assert t5.encode(text) == [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1]
@@ -152,7 +157,8 @@ def test_section_8_t5_ids_of_its_own(t5):
     assert all(each.encode(ENDED) == t5.encode(ENDED) for each in again)
 
 
-def test_section_8_t5_spiece_equals_tokenizer_json(t5, spiece_folder, data_dir):
+@pytest.mark.parity("T10")
+def test_t5_spiece_equals_tokenizer_json(t5, spiece_folder, data_dir):
     """But for U+0085, which the JSON of this folder, unlike spiece.model, takes for white space."""
     from_spiece = jm.load_tokenizer(spiece_folder)
     texts = [text for text in ALL_TEXTS if "\x85" not in text] + real_texts(data_dir)[:700]
@@ -162,7 +168,8 @@ def test_section_8_t5_spiece_equals_tokenizer_json(t5, spiece_folder, data_dir):
 
 
 @pytest.mark.parametrize("legacy", [None, True, False])
-def test_section_8_t5_slow_reference(t5_files, legacy, data_dir):
+@pytest.mark.parity("T10")
+def test_t5_slow_reference(t5_files, legacy, data_dir):
     """Where the docstring says that ids equal the slow tokenizer's, and where not."""
     slow = transformers.T5Tokenizer(t5_files["vocab_file"], legacy=legacy)
     tokenizer = jm.T5Tokenizer(t5_files["vocab_file"], legacy=legacy)
@@ -176,7 +183,8 @@ def test_section_8_t5_slow_reference(t5_files, legacy, data_dir):
     assert set(tokenizer.get_sentinel_tokens()) == set(slow.get_sentinel_tokens())
 
 
-def test_section_8_t5_sentinels(t5, t5_files):
+@pytest.mark.parity("T10")
+def test_t5_sentinels(t5, t5_files):
     tokens, ids = t5.get_sentinel_tokens(), t5.get_sentinel_token_ids()
     assert tokens == [f"<extra_id_{i}>" for i in range(100)]
     assert ids == list(range(32099, 31999, -1))
@@ -201,7 +209,8 @@ def test_section_8_t5_sentinels(t5, t5_files):
     ],
     ids=str,
 )
-def test_section_8_t5_special_tokens_equal_the_fast_reference(t5_files, source, options):
+@pytest.mark.parity("T10")
+def test_t5_special_tokens_equal_the_fast_reference(t5_files, source, options):
     path = {source: t5_files[source]}
     tokenizer = jm.T5Tokenizer(**path, **options)
     # what the reference's constructor forgets where it reads spiece.model
@@ -215,7 +224,8 @@ def test_section_8_t5_special_tokens_equal_the_fast_reference(t5_files, source, 
         assert tokenizer.decode(tokenizer.encode(text), True) == reference.decode(reference.encode(text), True)
 
 
-def test_section_8_t5_another_eos_token_ends_texts(t5_files):
+@pytest.mark.parity("T10")
+def test_t5_another_eos_token_ends_texts(t5_files):
     """As in the slow reference; the fast one keeps the </s> of its tokenizer.json."""
     tokenizer = jm.T5Tokenizer(tokenizer_file=t5_files["tokenizer_file"], eos_token="<extra_id_5>")
     slow = transformers.T5Tokenizer(t5_files["vocab_file"], eos_token="<extra_id_5>", legacy=True)
@@ -239,7 +249,8 @@ def test_section_8_t5_another_eos_token_ends_texts(t5_files):
         (False, False),
     ],
 )
-def test_section_8_t5_legacy_and_prefix_rule_over_tokenizer_json(t5_files, legacy, prefix, tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_legacy_and_prefix_rule_over_tokenizer_json(t5_files, legacy, prefix, tmp_path):
     """The reference converts spiece.model for these; here the JSON's own vocabulary and character table do."""
     options = {"legacy": legacy, "add_prefix_space": prefix}
     expected = transformers.T5TokenizerFast(
@@ -260,7 +271,8 @@ def test_section_8_t5_legacy_and_prefix_rule_over_tokenizer_json(t5_files, legac
 
 @pytest.mark.parametrize("name", ["T5Tokenizer", "T5TokenizerFast"])
 @pytest.mark.parametrize("legacy", [True, False])
-def test_section_8_t5_folders_that_the_reference_wrote(spiece_folder, name, legacy, tmp_path, recwarn):
+@pytest.mark.parity("T10", "T8")
+def test_t5_folders_that_the_reference_wrote(spiece_folder, name, legacy, tmp_path, recwarn):
     cls = getattr(transformers, name)
     reference = cls.from_pretrained(spiece_folder, legacy=legacy)
     more = {"additional_special_tokens": ["<a>"]}
@@ -280,7 +292,8 @@ def test_section_8_t5_folders_that_the_reference_wrote(spiece_folder, name, lega
         assert tokenizer.encode(text) == fast.encode(text), text
 
 
-def test_section_8_t5_sentinels_that_the_slow_reference_misplaces_are_refused(t5_files, tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_sentinels_that_the_slow_reference_misplaces_are_refused(t5_files, tmp_path):
     """Given other special tokens, it puts those first and counts the sentinels up, unlike every published T5."""
     slow = transformers.T5Tokenizer(t5_files["vocab_file"], additional_special_tokens=["<a>"], legacy=True)
     assert slow.convert_tokens_to_ids(["<a>", "<extra_id_0>"]) == [32000, 32001]
@@ -290,7 +303,8 @@ def test_section_8_t5_sentinels_that_the_slow_reference_misplaces_are_refused(t5
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_section_8_t5_saved_folder_loads_here_and_in_the_reference(spiece_folder, legacy, tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_saved_folder_loads_here_and_in_the_reference(spiece_folder, legacy, tmp_path):
     tokenizer = jm.load_tokenizer(spiece_folder, legacy=legacy, extra_ids=10, padding_side="left")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<a>"]}, replace_additional_special_tokens=False)
     tokenizer.add_tokens(["newword", AddedToken("zq", lstrip=True)])
@@ -316,7 +330,8 @@ def test_section_8_t5_saved_folder_loads_here_and_in_the_reference(spiece_folder
         assert again == (tmp_path / "tokenizer_config.json").read_text()
 
 
-def test_section_8_t5_saving_without_spiece(t5_files, tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_saving_without_spiece(t5_files, tmp_path):
     tokenizer = jm.T5Tokenizer(tokenizer_file=t5_files["tokenizer_file"])
     names = [path.rsplit("/", 1)[1] for path in tokenizer.save_pretrained(tmp_path)]
     assert names == ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
@@ -326,7 +341,8 @@ def test_section_8_t5_saving_without_spiece(t5_files, tmp_path):
         tokenizer.save_vocabulary(tmp_path)
 
 
-def test_section_8_t5_save_vocabulary(t5, tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_save_vocabulary(t5, tmp_path):
     assert t5.save_vocabulary(tmp_path, "mine") == (str(tmp_path / "mine-spiece.model"),)
     assert t5.save_vocabulary(tmp_path) == (str(tmp_path / "spiece.model"),)
     assert transformers.T5Tokenizer(str(tmp_path / "spiece.model"), legacy=True).encode("river") == t5.encode("river")
@@ -336,7 +352,8 @@ def test_section_8_t5_save_vocabulary(t5, tmp_path):
 
 @pytest.mark.parametrize("config", [{}, {"model_type": "t5"}, {"tokenizer_class": "T5TokenizerFast"}], ids=str)
 @pytest.mark.parametrize("file", ["tokenizer.json", "spiece.model"])
-def test_section_8_t5_class_from_config_or_vocabulary(data_dir, tmp_path, config, file):
+@pytest.mark.parity("T10", "T8")
+def test_t5_class_from_config_or_vocabulary(data_dir, tmp_path, config, file):
     shutil.copyfile(data_dir / "tokenizers" / "t5" / file, tmp_path / file)
     (tmp_path / "config.json").write_text(json.dumps(config))
     tokenizer = jm.load_tokenizer(tmp_path)
@@ -344,7 +361,8 @@ def test_section_8_t5_class_from_config_or_vocabulary(data_dir, tmp_path, config
     assert tokenizer.encode("a <extra_id_0>") == [3, 9, 32099, 1]
 
 
-def test_section_8_t5_trained_model(tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_trained_model(tmp_path):
     """Symbols that SentencePiece keeps whole, and a model that changes no character."""
     path = trained(tmp_path, user_defined_symbols=["<a>", "zq"], normalization_rule_name="identity")
     tokenizer = jm.T5Tokenizer(path, extra_ids=2)
@@ -359,7 +377,8 @@ def test_section_8_t5_trained_model(tmp_path):
     assert rebuilt.encode("a<extra_id_1>b") != tokenizer.encode("a<extra_id_1>b")
 
 
-def test_section_8_t5_bytes_are_not_spelled(tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_bytes_are_not_spelled(tmp_path):
     path = trained(tmp_path, byte_fallback=True, vocab_size=300)
     with pytest.warns(UserWarning, match="spells characters that it lacks by bytes"):
         tokenizer = jm.T5Tokenizer(path)
@@ -369,7 +388,8 @@ def test_section_8_t5_bytes_are_not_spelled(tmp_path):
     assert tokenizer.unk_token_id in tokenizer.encode("the 🙂")
 
 
-def test_section_8_t5_packages_that_are_missing(spiece_folder, t5, monkeypatch):
+@pytest.mark.parity("T10")
+def test_t5_packages_that_are_missing(spiece_folder, t5, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
     with pytest.raises(ImportError, match=r"spiece.model takes sentencepiece and protobuf.*pip install sentencepiece"):
@@ -377,21 +397,24 @@ def test_section_8_t5_packages_that_are_missing(spiece_folder, t5, monkeypatch):
     assert t5.encode("a") == [3, 9, 1]
 
 
-def test_section_8_t5_a_folder_with_both_files_needs_no_package(t5_files, monkeypatch):
+@pytest.mark.parity("T10")
+def test_t5_a_folder_with_both_files_needs_no_package(t5_files, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
     assert jm.load_tokenizer(t5_files["vocab_file"].rsplit("/", 1)[0], legacy=False).encode("a") == [3, 9, 1]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{damaged", b"\x0a\xff\xff"])
-def test_section_8_t5_damaged_spiece(spiece_folder, tmp_path, damage):
+@pytest.mark.parity("T10")
+def test_t5_damaged_spiece(spiece_folder, tmp_path, damage):
     path = tmp_path / "spiece.model"
     path.write_bytes(damage)
     with pytest.raises(ValueError, match=r"spiece.model is not a SentencePiece"):
         jm.T5Tokenizer(path)
 
 
-def test_section_8_t5_models_of_other_kinds_are_refused(data_dir, t5_files, tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_models_of_other_kinds_are_refused(data_dir, t5_files, tmp_path):
     with pytest.raises(ValueError, match="not a SentencePiece unigram model"):
         jm.T5Tokenizer(trained(tmp_path, model_type="bpe"))
     with pytest.raises(ValueError, match="not T5's unigram model: its model is BPE, its decoder is ByteLevel"):
@@ -415,12 +438,14 @@ def test_section_8_t5_models_of_other_kinds_are_refused(data_dir, t5_files, tmp_
         ({"vocab_file": None}, "give tokenizer_file, or vocab_file, or both"),
     ],
 )
-def test_section_8_t5_bad_arguments(t5_files, options, match):
+@pytest.mark.parity("T10")
+def test_t5_bad_arguments(t5_files, options, match):
     with pytest.raises(ValueError, match=match):
         jm.T5Tokenizer(**{"vocab_file": t5_files["vocab_file"]} | options)
 
 
-def test_section_8_t5_files_that_are_missing(tmp_path):
+@pytest.mark.parity("T10")
+def test_t5_files_that_are_missing(tmp_path):
     for name in ("vocab_file", "tokenizer_file"):
         with pytest.raises(FileNotFoundError, match="there is no file"):
             jm.T5Tokenizer(**{name: tmp_path / "absent"})

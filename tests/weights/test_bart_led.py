@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.reference import close, ids, ours, pair, theirs
-from parity.tiny import tiny
 from safetensors.torch import load_file, save_file
+from support.reference import close, ids, ours, pair, theirs
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten
@@ -52,7 +52,8 @@ def same(got: dict, expected: dict) -> None:
         ("LEDForQuestionAnswering", "float32", False),
     ],
 )
-def test_C16_every_class_returns_in_every_type(name, dtype, tied, tmp_path):
+@pytest.mark.parity("C16")
+def test_every_class_returns_in_every_type(name, dtype, tied, tmp_path):
     model, params = tiny(name, tie_word_embeddings=tied, decoder_layers=3)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -70,7 +71,8 @@ def test_room_for_global_tokens_is_chosen_on_loading(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_C16_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
+@pytest.mark.parity("C16")
+def test_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
     model, params = tiny("LEDForConditionalGeneration")
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -85,7 +87,8 @@ def test_C16_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path)
 @pytest.mark.parametrize(
     ("family", "kept"), [("Bart", "decoder"), ("LED", "encoder"), ("LED", "all"), ("Bart", "lm_head")]
 )
-def test_C16_files_with_the_shared_table_under_other_names(family, kept, tmp_path):
+@pytest.mark.parity("C16")
+def test_files_with_the_shared_table_under_other_names(family, kept, tmp_path):
     """Newer files may name one copy only, or the tied head; `.bin` files have them all, and fairseq's buffers."""
     both = pair(f"{family}ForConditionalGeneration", tmp_path / "new")
     tensors = dict(both.reference.state_dict())
@@ -103,7 +106,8 @@ def test_C16_files_with_the_shared_table_under_other_names(family, kept, tmp_pat
 
 
 @pytest.mark.parametrize("family", ["Bart", "LED"])
-def test_C16_base_files_fill_the_language_model_in_silence_and_its_bias_is_zero(family, tmp_path):
+@pytest.mark.parity("C16")
+def test_base_files_fill_the_language_model_in_silence_and_its_bias_is_zero(family, tmp_path):
     model, params = tiny(f"{family}Model")
     jm.save(tmp_path, model, params)
     head = quietly(tmp_path, cls=f"{family}ForConditionalGeneration")[1]
@@ -112,7 +116,8 @@ def test_C16_base_files_fill_the_language_model_in_silence_and_its_bias_is_zero(
     same(head["model" if family == "Bart" else "led"], params)
 
 
-def test_C9_an_untied_head_that_a_base_file_lacks_is_named_without_the_bias(tmp_path):
+@pytest.mark.parity("C9")
+def test_an_untied_head_that_a_base_file_lacks_is_named_without_the_bias(tmp_path):
     jm.save(tmp_path, *tiny("BartModel"))
     name = "BartForConditionalGeneration"
     _, params, messages = warned(tmp_path, cls=name, tie_word_embeddings=False)
@@ -121,7 +126,8 @@ def test_C9_an_untied_head_that_a_base_file_lacks_is_named_without_the_bias(tmp_
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_C16_heads_on_a_base_file_are_initialised_and_named_in_one_warning(name, tmp_path):
+@pytest.mark.parity("C16")
+def test_heads_on_a_base_file_are_initialised_and_named_in_one_warning(name, tmp_path):
     model, params = tiny("LEDModel")
     jm.save(tmp_path, model, params)
     _, taken, messages = warned(tmp_path, cls=name)
@@ -132,7 +138,8 @@ def test_C16_heads_on_a_base_file_are_initialised_and_named_in_one_warning(name,
     same(taken["led"], params)
 
 
-def test_C16_a_head_s_file_fills_the_base_model_and_says_what_it_leaves(tmp_path):
+@pytest.mark.parity("C16")
+def test_a_head_s_file_fills_the_base_model_and_says_what_it_leaves(tmp_path):
     model, params = tiny("LEDForConditionalGeneration")
     jm.save(tmp_path / "lm", model, params)
     _, taken, messages = warned(tmp_path / "lm", cls="LEDModel")
@@ -145,7 +152,8 @@ def test_C16_a_head_s_file_fills_the_base_model_and_says_what_it_leaves(tmp_path
     assert len(messages) == 1 and "qa_outputs.weight" in messages[0] and "qa_outputs.bias" in messages[0]
 
 
-def test_C16_heads_of_bart_that_are_not_here_are_said_to_be_unused(tmp_path):
+@pytest.mark.parity("C16")
+def test_heads_of_bart_that_are_not_here_are_said_to_be_unused(tmp_path):
     jm.save(tmp_path, *tiny("BartModel"))
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["classification_head.dense.weight"] = torch.zeros(32, 32)
@@ -153,7 +161,8 @@ def test_C16_heads_of_bart_that_are_not_here_are_said_to_be_unused(tmp_path):
     assert "classification_head.dense.weight" in warned(tmp_path)[2][0]
 
 
-def test_L17_the_file_has_the_reference_s_names(tmp_path):
+@pytest.mark.parity("L17")
+def test_the_file_has_the_reference_s_names(tmp_path):
     reference = transformers.LEDForConditionalGeneration(pair("LEDModel", tmp_path / "r").reference.config)
     jm.save(tmp_path, *tiny("LEDForConditionalGeneration"))
     names = load_file(tmp_path / "model.safetensors").keys()
@@ -162,7 +171,8 @@ def test_L17_the_file_has_the_reference_s_names(tmp_path):
     assert "led.encoder.layers.1.self_attn.longformer_self_attn.value_global.bias" in names
 
 
-def test_C16_a_layer_beyond_the_config_and_one_that_is_missing_are_named(tmp_path):
+@pytest.mark.parity("C16")
+def test_a_layer_beyond_the_config_and_one_that_is_missing_are_named(tmp_path):
     jm.save(tmp_path, *tiny("LEDModel"))
     values = json.loads((tmp_path / "config.json").read_text())
     for layers, name in (
@@ -175,7 +185,8 @@ def test_C16_a_layer_beyond_the_config_and_one_that_is_missing_are_named(tmp_pat
 
 
 @pytest.mark.parametrize(("family", "size"), [("Bart", 60), ("LED", 80)])
-def test_C8_another_vocabulary_size_keeps_the_rows_and_pads_the_bias_with_zeros(family, size, tmp_path):
+@pytest.mark.parity("C8")
+def test_another_vocabulary_size_keeps_the_rows_and_pads_the_bias_with_zeros(family, size, tmp_path):
     both = pair(f"{family}ForConditionalGeneration", tmp_path)
     model, params = jm.resize_token_embeddings(both.model, both.params, size, key=jax.random.key(0))
     bias = np.asarray(params["final_logits_bias"])
@@ -194,7 +205,8 @@ def pair_like(both, model, params):
     return type(both)(both.reference, model, params, both.folder)
 
 
-def test_C17_auto_classes_of_bart(tmp_path):
+@pytest.mark.parity("C17")
+def test_auto_classes_of_bart(tmp_path):
     """LED's are in test_class_choice.py. Of the reference's heads of BART only the language model is here."""
     jm.save(tmp_path, *tiny("BartForConditionalGeneration"))
     with warnings.catch_warnings():
@@ -298,7 +310,8 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_C1_config_files_of_the_hub_are_read_and_written_again(name, tmp_path):
+@pytest.mark.parity("C1")
+def test_config_files_of_the_hub_are_read_and_written_again(name, tmp_path):
     cls, values = FILES[name]
     config = cls.from_dict(values)
     written = config.to_dict()
@@ -312,7 +325,8 @@ def test_C1_config_files_of_the_hub_are_read_and_written_again(name, tmp_path):
 
 
 @pytest.mark.parametrize("given", [{}, {"forced_bos_token_id": 7}, {"bos_token_id": 5}], ids=str)
-def test_A19_the_older_name_of_the_forced_first_token(given):
+@pytest.mark.parity("A19")
+def test_the_older_name_of_the_forced_first_token(given):
     values = {"force_bos_token_to_be_generated": True, **given}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -322,7 +336,8 @@ def test_A19_the_older_name_of_the_forced_first_token(given):
 
 
 @pytest.mark.parametrize("family", ["Bart", "LED"])
-def test_C1_defaults_are_the_reference_s(family):
+@pytest.mark.parity("C1")
+def test_defaults_are_the_reference_s(family):
     mine, reference = getattr(jm, f"{family}Config")(), getattr(transformers, f"{family}Config")()
     for key, value in reference.to_dict().items():
         if hasattr(mine, key) and key not in ("id2label", "label2id", "pruned_heads"):
@@ -331,7 +346,8 @@ def test_C1_defaults_are_the_reference_s(family):
     assert mine.generation.get("forced_eos_token_id") == reference.forced_eos_token_id
 
 
-def test_C1_aliases():
+@pytest.mark.parity("C1")
+def test_aliases():
     config = jm.LEDConfig(
         hidden_size=32, num_attention_heads=2, attention_probs_dropout_prob=0.3, initializer_range=1.0
     )

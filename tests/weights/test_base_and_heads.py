@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.reference import pair, torch_model
-from parity.tiny import tiny
+from support.reference import pair, torch_model
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten
@@ -33,7 +33,8 @@ def base(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_C16_head_that_a_base_checkpoint_lacks_is_initialised_and_named_in_one_warning(name, base):
+@pytest.mark.parity("C16")
+def test_head_that_a_base_checkpoint_lacks_is_initialised_and_named_in_one_warning(name, base):
     _, params, messages = loaded(base.folder, cls=name)
     assert len(messages) == 1 and "initialised" in messages[0] and name in messages[0]
     flat = flatten(params)
@@ -45,11 +46,13 @@ def test_C16_head_that_a_base_checkpoint_lacks_is_initialised_and_named_in_one_w
         assert np.isfinite(flat[path]).all() and np.any(flat[path]) != path.endswith("bias"), path
 
 
-def test_C16_language_head_is_tied_so_a_base_checkpoint_lacks_nothing(base):
+@pytest.mark.parity("C16")
+def test_language_head_is_tied_so_a_base_checkpoint_lacks_nothing(base):
     assert loaded(base.folder, cls="GPT2LMHeadModel")[2] == []
 
 
-def test_C16_untied_language_head_is_initialised(base):
+@pytest.mark.parity("C16")
+def test_untied_language_head_is_initialised(base):
     _, params, messages = loaded(base.folder, cls="GPT2LMHeadModel", tie_word_embeddings=False)
     assert len(messages) == 1 and "lm_head/kernel" in messages[0]
     assert params["lm_head"]["kernel"].shape == (32, 67)
@@ -64,7 +67,8 @@ def test_key_decides_the_fresh_head(base):
     assert not np.array_equal(one, other)
 
 
-def test_C16_base_from_a_language_model_is_whole_and_silent(tmp_path):
+@pytest.mark.parity("C16")
+def test_base_from_a_language_model_is_whole_and_silent(tmp_path):
     model, params = tiny("GPT2LMHeadModel")
     jm.save(tmp_path, model, params)
     base, taken, messages = loaded(tmp_path, cls="GPT2Model")
@@ -73,7 +77,8 @@ def test_C16_base_from_a_language_model_is_whole_and_silent(tmp_path):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_C16_head_that_the_base_does_not_use_is_named_in_one_warning(name, tmp_path):
+@pytest.mark.parity("C16")
+def test_head_that_the_base_does_not_use_is_named_in_one_warning(name, tmp_path):
     model, params = tiny(name)
     jm.save(tmp_path, model, params)
     _, taken, messages = loaded(tmp_path, cls="GPT2Model")
@@ -82,14 +87,16 @@ def test_C16_head_that_the_base_does_not_use_is_named_in_one_warning(name, tmp_p
     assert jax.tree.all(jax.tree.map(np.array_equal, taken, params["transformer"]))
 
 
-def test_C16_untied_language_head_is_not_dropped_in_silence(tmp_path):
+@pytest.mark.parity("C16")
+def test_untied_language_head_is_not_dropped_in_silence(tmp_path):
     jm.save(tmp_path, *tiny("GPT2LMHeadModel", tie_word_embeddings=False))
     messages = loaded(tmp_path, cls="GPT2Model")[2]
     assert len(messages) == 1 and "lm_head.weight" in messages[0]
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer."])
-def test_C16_names_with_and_without_the_prefix_and_causal_buffers(prefix, tmp_path):
+@pytest.mark.parity("C16")
+def test_names_with_and_without_the_prefix_and_causal_buffers(prefix, tmp_path):
     """The Hub's gpt2 has bare names and the causal masks of old releases as buffers."""
     reference = torch_model("GPT2LMHeadModel")
     tensors = {prefix + name: tensor for name, tensor in reference.transformer.state_dict().items()}
@@ -118,7 +125,8 @@ def test_C16_names_with_and_without_the_prefix_and_causal_buffers(prefix, tmp_pa
         ("T5ForConditionalGeneration", "lm_head.weight", "shared.weight"),
     ],
 )
-def test_C9_what_is_tied_may_be_in_the_file_under_either_name(name, kept, left_out, tmp_path):
+@pytest.mark.parity("C9")
+def test_what_is_tied_may_be_in_the_file_under_either_name(name, kept, left_out, tmp_path):
     reference = torch_model(name)
     tensors = {key: tensor for key, tensor in reference.state_dict().items() if "embed_tokens" not in key}
     reference.config.save_pretrained(tmp_path)
@@ -150,7 +158,8 @@ ROBERTA_HEADS = {
 
 
 @pytest.mark.parametrize("head", ROBERTA_HEADS)
-def test_C16_roberta_heads_on_a_base_checkpoint(head, tmp_path):
+@pytest.mark.parity("C16")
+def test_roberta_heads_on_a_base_checkpoint(head, tmp_path):
     name = f"RobertaPreLayerNormFor{head}"
     model, params = tiny("RobertaPreLayerNormModel")
     jm.save(tmp_path, model, params)
@@ -167,7 +176,8 @@ def test_C16_roberta_heads_on_a_base_checkpoint(head, tmp_path):
             np.testing.assert_array_equal(flatten(taken)[f"roberta_prelayernorm/{path}"], leaf, err_msg=path)
 
 
-def test_C16_cross_attention_added_to_an_encoder_is_initialised_and_named(tmp_path):
+@pytest.mark.parity("C16")
+def test_cross_attention_added_to_an_encoder_is_initialised_and_named(tmp_path):
     """How an encoder checkpoint becomes the decoder of a sequence-to-sequence model."""
     jm.save(tmp_path, *tiny("RobertaPreLayerNormForMaskedLM"))
     options = {"is_decoder": True, "add_cross_attention": True}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.reference import close, ids
 from safetensors.torch import load_file, save_file
+from support.reference import close, ids
 
 import jaxmodels as jm
 
@@ -47,7 +47,8 @@ def first_states(model, rows, mask):
 
 @pytest.mark.parametrize("cls", ENCODERS)
 @pytest.mark.parametrize("name", ["BertModel", "BertForPreTraining", "BertForSequenceClassification"])
-def test_D2_bert_with_and_without_its_prefix(name, cls, tmp_path):
+@pytest.mark.parity("D2")
+def test_bert_with_and_without_its_prefix(name, cls, tmp_path):
     reference = bert(name)
     reference.save_pretrained(tmp_path)
     model, params, messages = loaded(tmp_path, cls)
@@ -114,7 +115,8 @@ def test_an_encoder_that_came_from_bert_is_saved_as_dpr(tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, same, params))
 
 
-def test_C16_the_legacy_file_of_a_real_bert(data_dir):
+@pytest.mark.parity("C16")
+def test_the_legacy_file_of_a_real_bert(data_dir):
     """A non-zip torch file without a prefix."""
     folder = data_dir / "checkpoints" / "bert-xsmall-dummy"
     model, params, messages = loaded(folder, "DPRContextEncoder")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from parity.tiny import tiny
+from support.tiny import tiny
 from transformers.models.auto import modeling_auto
 
 import jaxmodels as jm
@@ -47,7 +47,8 @@ def folder(folders):
 @pytest.mark.filterwarnings("ignore:.*(initialised|unused)")
 @pytest.mark.parametrize("auto", AUTO)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_C17_auto_class_gives_the_class_of_the_reference(family, auto, folders):
+@pytest.mark.parity("C17")
+def test_auto_class_gives_the_class_of_the_reference(family, auto, folders):
     if family in AUTO[auto]:
         assert type(jm.load(folders[family], cls=auto)[0]).__name__ == AUTO[auto][family]
     else:
@@ -55,11 +56,13 @@ def test_C17_auto_class_gives_the_class_of_the_reference(family, auto, folders):
             jm.load(folders[family], cls=auto)
 
 
-def test_C17_config_names_the_class(folder):
+@pytest.mark.parity("C17")
+def test_config_names_the_class(folder):
     assert type(jm.load(folder)[0]) is jm.GPT2LMHeadModel
 
 
-def test_C17_without_a_name_in_the_config_it_is_the_base_model(tmp_path):
+@pytest.mark.parity("C17")
+def test_without_a_name_in_the_config_it_is_the_base_model(tmp_path):
     jm.save(tmp_path, *tiny("GPT2LMHeadModel"))
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "architectures": None}))
@@ -67,16 +70,19 @@ def test_C17_without_a_name_in_the_config_it_is_the_base_model(tmp_path):
 
 
 @pytest.mark.parametrize("choice", ["GPT2Model", jm.GPT2Model])
-def test_C17_class_by_name_or_itself(choice, folder):
+@pytest.mark.parity("C17")
+def test_class_by_name_or_itself(choice, folder):
     assert type(jm.load(folder, cls=choice)[0]) is jm.GPT2Model
 
 
-def test_C17_unknown_class_is_refused_with_the_known_ones(folder):
+@pytest.mark.parity("C17")
+def test_unknown_class_is_refused_with_the_known_ones(folder):
     with pytest.raises(ValueError, match="no class 'GPT2ForDancing'; there are .*GPT2LMHeadModel"):
         jm.load(folder, cls="GPT2ForDancing")
 
 
-def test_C17_auto_class_without_this_family_is_refused(folder):
+@pytest.mark.parity("C17")
+def test_auto_class_without_this_family_is_refused(folder):
     assert "gpt2" not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     with pytest.raises(ValueError, match="AutoModelForMaskedLM"):
         jm.load(folder, cls="AutoModelForMaskedLM")

@@ -5,8 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
-from parity.tiny import tiny
 from safetensors.numpy import load_file, save_file
+from support.tiny import tiny
 
 import jaxmodels as jm
 
@@ -20,7 +20,8 @@ def folder_with(path, change, name="GPT2LMHeadModel", **config):
     return path
 
 
-def test_C16_three_lists_at_once(tmp_path):
+@pytest.mark.parity("C16")
+def test_three_lists_at_once(tmp_path):
     def change(tensors):
         tensors["transformer.h.0.attn.rotary"] = np.zeros(3, np.float32)
         tensors["nonsense.weight"] = np.zeros(3, np.float32)
@@ -43,7 +44,8 @@ def test_C16_three_lists_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_C16_another_number_of_layers_is_no_silent_cut(layers, tmp_path):
+@pytest.mark.parity("C16")
+def test_another_number_of_layers_is_no_silent_cut(layers, tmp_path):
     jm.save(tmp_path, *tiny())
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "n_layer": layers}))
@@ -55,7 +57,8 @@ def test_C16_another_number_of_layers_is_no_silent_cut(layers, tmp_path):
         assert "transformer/h/layers/attention/qkv/kernel" in caught.value.missing
 
 
-def test_C16_cross_attention_that_the_config_does_not_have_is_named_in_one_warning(tmp_path):
+@pytest.mark.parity("C16")
+def test_cross_attention_that_the_config_does_not_have_is_named_in_one_warning(tmp_path):
     jm.save(tmp_path, *tiny(add_cross_attention=True))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -63,7 +66,8 @@ def test_C16_cross_attention_that_the_config_does_not_have_is_named_in_one_warni
     assert len(caught) == 1 and "crossattention" in str(caught[0].message)
 
 
-def test_C16_cross_attention_that_the_file_lacks_is_initialised_and_named_in_one_warning(tmp_path):
+@pytest.mark.parity("C16")
+def test_cross_attention_that_the_file_lacks_is_initialised_and_named_in_one_warning(tmp_path):
     """As in the reference: so a language model becomes the decoder of a sequence-to-sequence model."""
     jm.save(tmp_path, *tiny())
     with pytest.warns(UserWarning, match="initialised.*cross_attention/kv/kernel") as caught:
@@ -72,7 +76,8 @@ def test_C16_cross_attention_that_the_file_lacks_is_initialised_and_named_in_one
     assert np.isfinite(params["transformer"]["h"]["layers"]["cross_attention"]["kv"]["kernel"]).all()
 
 
-def test_C16_other_number_of_labels_needs_permission(tmp_path):
+@pytest.mark.parity("C16")
+def test_other_number_of_labels_needs_permission(tmp_path):
     model, params = tiny("GPT2ForTokenClassification", num_labels=2)
     jm.save(tmp_path, model, params)
     with pytest.raises(jm.WeightsError, match="ignore_mismatched_sizes=True") as caught:
@@ -86,7 +91,8 @@ def test_C16_other_number_of_labels_needs_permission(tmp_path):
     np.testing.assert_array_equal(fresh["transformer"]["wte"]["embedding"], params["transformer"]["wte"]["embedding"])
 
 
-def test_C16_permission_is_for_shapes_only(tmp_path):
+@pytest.mark.parity("C16")
+def test_permission_is_for_shapes_only(tmp_path):
     def change(tensors):
         del tensors["transformer.ln_f.bias"]
 
@@ -94,7 +100,8 @@ def test_C16_permission_is_for_shapes_only(tmp_path):
         jm.load(folder_with(tmp_path, change), ignore_mismatched_sizes=True)
 
 
-def test_C16_number_of_labels_that_fits_needs_no_permission(tmp_path):
+@pytest.mark.parity("C16")
+def test_number_of_labels_that_fits_needs_no_permission(tmp_path):
     jm.save(tmp_path, *tiny("GPT2ForTokenClassification", num_labels=5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -5,7 +5,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from parity.reference import close, ids
+from support.reference import close, ids
 
 import jaxmodels as jm
 
@@ -26,7 +26,8 @@ def former():
 
 
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "30KB"}, {"safe_serialization": True}], ids=str)
-def test_C16_former_flax_checkpoint_gives_its_logits(former, options, tmp_path):
+@pytest.mark.parity("C16")
+def test_former_flax_checkpoint_gives_its_logits(former, options, tmp_path):
     flax_model, params = former
     flax_model.save_pretrained(tmp_path, params=params, **options)
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ SCENARIOS = ["whole", "same-number-of-shards", "other-vocabulary", "shards-over-
 
 def killed_saves(folder, scenario, random_kills):
     result = subprocess.run(
-        [sys.executable, TESTS / "weights" / "killed_saves.py", folder / "model", scenario, str(random_kills)],
+        [sys.executable, TESTS / "support" / "killed_saves.py", folder / "model", scenario, str(random_kills)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
         capture_output=True,
         text=True,
@@ -33,11 +33,13 @@ def check(report):
     assert report["leftovers"] == []
 
 
-def test_C16_save_killed_at_every_operation_between_two_sharded_models(tmp_path):
+@pytest.mark.parity("C16")
+def test_save_killed_at_every_operation_between_two_sharded_models(tmp_path):
     check(killed_saves(tmp_path, "same-number-of-shards", 3))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_C16_save_killed_at_every_operation_and_at_many_random_times(scenario, tmp_path):
+@pytest.mark.parity("C16")
+def test_save_killed_at_every_operation_and_at_many_random_times(scenario, tmp_path):
     check(killed_saves(tmp_path, scenario, 40))

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from parity.tiny import tiny
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import abstract
@@ -32,9 +32,10 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}], ids=["as-stored", "cast"])
-def test_C16_peak_memory_of_loading_is_the_parameters_and_the_largest_tensor(options, folders):
+@pytest.mark.parity("C16")
+def test_peak_memory_of_loading_is_the_parameters_and_the_largest_tensor(options, folders):
     result = subprocess.run(
-        [sys.executable, TESTS / "weights" / "peak_memory.py", *folders, json.dumps(options)],
+        [sys.executable, TESTS / "support" / "peak_memory.py", *folders, json.dumps(options)],
         env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
         capture_output=True,
         text=True,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.tiny import CLASSES, tiny
+from support.tiny import CLASSES, tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten
@@ -35,7 +35,8 @@ def cast(params: dict, dtype) -> dict:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_C16_every_class_returns_as_itself(name, tmp_path):
+@pytest.mark.parity("C16")
+def test_every_class_returns_as_itself(name, tmp_path):
     model, params = tiny(name)
     jm.save(tmp_path, model, params)
     loaded, again = jm.load(tmp_path)
@@ -53,21 +54,24 @@ ROBERTA_VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", ROBERTA_VARIANTS)
-def test_C16_every_variant_of_roberta_returns(variant, tmp_path):
+@pytest.mark.parity("C16")
+def test_every_variant_of_roberta_returns(variant, tmp_path):
     model, params = tiny("RobertaPreLayerNormForMaskedLM", **ROBERTA_VARIANTS[variant])
     jm.save(tmp_path, model, params)
     same_bits(jm.load(tmp_path)[1], params)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_C16_every_variant_returns(variant, tmp_path):
+@pytest.mark.parity("C16")
+def test_every_variant_returns(variant, tmp_path):
     model, params = tiny("GPT2DoubleHeadsModel", **VARIANTS[variant])
     jm.save(tmp_path, model, params)
     same_bits(jm.load(tmp_path)[1], params)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_C16_bits_survive_with_every_special_value(dtype, tmp_path):
+@pytest.mark.parity("C16")
+def test_bits_survive_with_every_special_value(dtype, tmp_path):
     model, params = tiny()
     params = cast(params, dtype)
     special = jnp.array([0.0, -0.0, jnp.inf, -jnp.inf, jnp.nan, jnp.finfo(dtype).tiny / 2, jnp.finfo(dtype).max], dtype)
@@ -79,7 +83,8 @@ def test_C16_bits_survive_with_every_special_value(dtype, tmp_path):
     same_bits(again, params)
 
 
-def test_C16_types_of_computing_and_of_storage_are_chosen_when_loading(tmp_path):
+@pytest.mark.parity("C16")
+def test_types_of_computing_and_of_storage_are_chosen_when_loading(tmp_path):
     model, params = tiny()
     jm.save(tmp_path, model, cast(params, "bfloat16"))
     model, loaded = jm.load(tmp_path)  # float32 whatever the file holds

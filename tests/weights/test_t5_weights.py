@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.reference import close
-from parity.t5_pairs import BATCH, t5_pair
-from parity.tiny import tiny
 from safetensors.numpy import load_file, save_file
+from support.reference import close
+from support.t5_pairs import BATCH, t5_pair
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten, unflatten
@@ -43,7 +43,8 @@ def same(got: dict, expected: dict) -> None:
     ("variant", "dtype"),
     [*((variant, "float32") for variant in VARIANTS), ("gated", "bfloat16"), ("untied", "float16")],
 )
-def test_C16_every_variant_returns_in_every_type(variant, dtype, tmp_path):
+@pytest.mark.parity("C16")
+def test_every_variant_returns_in_every_type(variant, dtype, tmp_path):
     model, params = tiny(NAME, **VARIANTS[variant])
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -53,7 +54,8 @@ def test_C16_every_variant_returns_in_every_type(variant, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_C16_torch_loads_what_we_save(variant, tmp_path):
+@pytest.mark.parity("C16")
+def test_torch_loads_what_we_save(variant, tmp_path):
     model, params = tiny(NAME, **VARIANTS[variant])
     jm.save(tmp_path, model, params)
     reference, report = transformers.T5ForConditionalGeneration.from_pretrained(
@@ -65,7 +67,8 @@ def test_C16_torch_loads_what_we_save(variant, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_C16_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
+@pytest.mark.parity("C16")
+def test_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
     model, params = tiny("T5Model")
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -75,7 +78,8 @@ def test_C16_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path)
     np.testing.assert_array_equal(table.detach().view(torch.int16).numpy(), mine)
 
 
-def test_C16_base_and_head_read_each_other_s_files_in_silence(tmp_path):
+@pytest.mark.parity("C16")
+def test_base_and_head_read_each_other_s_files_in_silence(tmp_path):
     model, params = tiny(NAME)
     jm.save(tmp_path / "head", model, params)
     same(quietly(tmp_path / "head", cls="T5Model")[1], params)
@@ -83,21 +87,24 @@ def test_C16_base_and_head_read_each_other_s_files_in_silence(tmp_path):
     same(quietly(tmp_path / "base", cls=NAME)[1], params)
 
 
-def test_C9_an_untied_head_that_a_file_lacks_is_initialised_and_named(tmp_path):
+@pytest.mark.parity("C9")
+def test_an_untied_head_that_a_file_lacks_is_initialised_and_named(tmp_path):
     jm.save(tmp_path, *tiny("T5Model"))
     with pytest.warns(UserWarning, match="initialised.*lm_head/kernel"):
         _, params = jm.load(tmp_path, cls=NAME, tie_word_embeddings=False)
     assert params["lm_head"]["kernel"].shape == (32, 67)
 
 
-def test_C9_an_untied_head_is_not_dropped_in_silence(tmp_path):
+@pytest.mark.parity("C9")
+def test_an_untied_head_is_not_dropped_in_silence(tmp_path):
     jm.save(tmp_path, *tiny(NAME, tie_word_embeddings=False))
     with pytest.warns(UserWarning, match="unused.*lm_head.weight"):
         jm.load(tmp_path, cls="T5Model")
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_C16_old_torch_files_with_every_copy_of_the_table(tied, tmp_path):
+@pytest.mark.parity("C16")
+def test_old_torch_files_with_every_copy_of_the_table(tied, tmp_path):
     """`.bin` files of the first releases: the table under three or four names, and a bias that nobody reads."""
     both = t5_pair(NAME, tmp_path / "new", tie_word_embeddings=tied)
     tensors = dict(both.reference.state_dict())
@@ -111,7 +118,8 @@ def test_C16_old_torch_files_with_every_copy_of_the_table(tied, tmp_path):
     same(quietly(tmp_path)[1], both.params)
 
 
-def test_C16_former_flax_files_are_read(tmp_path):
+@pytest.mark.parity("C16")
+def test_former_flax_files_are_read(tmp_path):
     """Names and layouts of the reference's former FlaxT5 (modeling_flax_t5.py)."""
     flax = pytest.importorskip("flax.serialization")
     both = t5_pair(NAME, tmp_path / "new", feed_forward_proj="gated-gelu")
@@ -132,7 +140,8 @@ def test_C16_former_flax_files_are_read(tmp_path):
     same(quietly(tmp_path)[1], both.params)
 
 
-def test_C16_a_layer_beyond_the_config_and_a_gate_it_lacks_are_named(tmp_path):
+@pytest.mark.parity("C16")
+def test_a_layer_beyond_the_config_and_a_gate_it_lacks_are_named(tmp_path):
     jm.save(tmp_path, *tiny("T5Model", feed_forward_proj="gated-gelu"))
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "feed_forward_proj": "relu"}))
@@ -143,7 +152,8 @@ def test_C16_a_layer_beyond_the_config_and_a_gate_it_lacks_are_named(tmp_path):
         jm.load(tmp_path)
 
 
-def test_C16_a_head_of_a_class_that_is_not_here_is_said_to_be_unused(tmp_path):
+@pytest.mark.parity("C16")
+def test_a_head_of_a_class_that_is_not_here_is_said_to_be_unused(tmp_path):
     jm.save(tmp_path, *tiny("T5Model"))
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["classification_head.dense.weight"] = np.zeros((32, 32), np.float32)
@@ -152,7 +162,8 @@ def test_C16_a_head_of_a_class_that_is_not_here_is_said_to_be_unused(tmp_path):
         jm.load(tmp_path)
 
 
-def test_C17_auto_classes(tmp_path):
+@pytest.mark.parity("C17")
+def test_auto_classes(tmp_path):
     jm.save(tmp_path, *tiny(NAME))
     assert type(quietly(tmp_path, cls="AutoModel")[0]) is jm.T5Model
     for auto in ("AutoModelForSeq2SeqLM", "AutoModelForPreTraining", "AutoModelWithLMHead"):

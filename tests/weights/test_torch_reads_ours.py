@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from parity.reference import close, ids
-from parity.tiny import CLASSES, tiny
 from safetensors.numpy import load_file
+from support.reference import close, ids
+from support.tiny import CLASSES, tiny
 
 import jaxmodels as jm
 
@@ -32,7 +32,8 @@ def agree(model, params, reference):
 
 @pytest.mark.parametrize("shards", [False, True], ids=["whole", "sharded"])
 @pytest.mark.parametrize("name", CLASSES)
-def test_C16_every_class_loads_in_torch(name, shards, tmp_path):
+@pytest.mark.parity("C16")
+def test_every_class_loads_in_torch(name, shards, tmp_path):
     model, params = tiny(name, num_labels=2)
     jm.save(tmp_path, model, params, **({"max_shard_size": "20KB"} if shards else {}))
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == shards
@@ -44,7 +45,8 @@ def test_C16_every_class_loads_in_torch(name, shards, tmp_path):
 @pytest.mark.parametrize(
     "options", [{"add_cross_attention": True}, {"tie_word_embeddings": False}, {"n_inner": 20}], ids=str
 )
-def test_C16_variants_load_in_torch(options, tmp_path):
+@pytest.mark.parity("C16")
+def test_variants_load_in_torch(options, tmp_path):
     model, params = tiny(**options)
     jm.save(tmp_path, model, params)
     agree(model, params, in_torch("GPT2LMHeadModel", tmp_path))
@@ -59,7 +61,8 @@ def test_C16_variants_load_in_torch(options, tmp_path):
     ],
     ids=str,
 )
-def test_C16_variants_of_roberta_load_in_torch(options, tmp_path):
+@pytest.mark.parity("C16")
+def test_variants_of_roberta_load_in_torch(options, tmp_path):
     name = "RobertaPreLayerNormForCausalLM" if "is_decoder" in options else "RobertaPreLayerNormForMaskedLM"
     model, params = tiny(name, **options)
     jm.save(tmp_path, model, params)
@@ -67,7 +70,8 @@ def test_C16_variants_of_roberta_load_in_torch(options, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_C16_half_precision_arrives_with_the_same_bits(dtype, tmp_path):
+@pytest.mark.parity("C16")
+def test_half_precision_arrives_with_the_same_bits(dtype, tmp_path):
     model, params = tiny()
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -77,7 +81,8 @@ def test_C16_half_precision_arrives_with_the_same_bits(dtype, tmp_path):
     np.testing.assert_array_equal(table.detach().view(torch.int16).numpy(), ours)
 
 
-def test_C16_shards_keep_to_their_size_and_the_index_is_true(tmp_path):
+@pytest.mark.parity("C16")
+def test_shards_keep_to_their_size_and_the_index_is_true(tmp_path):
     model, params = tiny()
     jm.save(tmp_path, model, params, max_shard_size="20KB")
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -96,7 +101,8 @@ def test_C16_shards_keep_to_their_size_and_the_index_is_true(tmp_path):
     assert index["metadata"]["total_size"] == total == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
 
 
-def test_C16_a_tensor_larger_than_a_shard_gets_a_file_of_its_own(tmp_path):
+@pytest.mark.parity("C16")
+def test_a_tensor_larger_than_a_shard_gets_a_file_of_its_own(tmp_path):
     model, params = tiny()
     jm.save(tmp_path, model, params, max_shard_size=1)
     assert len(list(tmp_path.glob("*.safetensors"))) == len(in_torch("GPT2LMHeadModel", tmp_path).state_dict()) - 1

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from parity.reference import Pair, numbers
-from parity.tiny import sizes
+from support.reference import Pair, numbers
+from support.tiny import sizes
 
 import jaxmodels as jm
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from interpreted import running
+from support.interpreted import running
 
 from pallas_kernels import DenseBias, Mask, RelativeKeyBias, Stored, ToeplitzBias, decode
 

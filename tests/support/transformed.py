@@ -5,9 +5,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from interpreted import evaluated, running
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from support.interpreted import evaluated, running
 
 from pallas_kernels import Dropout, Mask, Split, ToeplitzBias, attention
 

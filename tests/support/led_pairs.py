@@ -1,7 +1,7 @@
 """LED and the reference's, and what of the reference's outputs means something (PARITY L8)."""
 
 import numpy as np
-from parity.reference import Pair, compare, theirs
+from support.reference import Pair, compare, theirs
 
 ATTENTIONS, WIDE = ("encoder_attentions", "attentions"), ("encoder_global_attentions", "global_attentions")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 import tokenizers
-from parity.tiny import random_params
+from support.tiny import random_params
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import jaxmodels as jm

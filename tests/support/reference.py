@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import torch
 import transformers
-from parity.tiny import TINY, sizes
 from safetensors.torch import save_file
+from support.tiny import TINY, sizes
 
 import jaxmodels as jm
 from jaxmodels.architectures.base import Model

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from parity.reference import Pair, ids, torch_model
+from support.reference import Pair, ids, torch_model
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import jaxmodels as jm

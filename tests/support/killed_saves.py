@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from parity.tiny import tiny
+from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import flatten

@@ -37,7 +37,7 @@ def logical_axes(model: nn.Module) -> dict:
 
 
 def initial(model: nn.Module, key: jax.Array) -> dict:
-    """Fresh parameters by the reference's rules (PARITY C11), unsharded and traceable."""
+    """Fresh parameters by the reference's rules (docs/parity.md, C11), unsharded and traceable."""
     return meta.unbox(_init(model, key))
 
 

@@ -24,7 +24,7 @@ def resize_token_embeddings(
       pad_to_multiple_of: round the size up to a multiple, so that the vocabulary can be sharded.
       key: for the new rows.
 
-    Reference: transformers/modeling_utils.py, `resize_token_embeddings` (PARITY C8).
+    Reference: transformers/modeling_utils.py, `resize_token_embeddings` (docs/parity.md, C8).
     """
     size = model.config.vocab_size if size is None else size
     if size < 1 or (pad_to_multiple_of is not None and pad_to_multiple_of < 1):
@@ -46,7 +46,7 @@ def resize_token_embeddings(
 
 
 def prune_heads(model: nn.Module, params: dict, heads: Mapping[int, Iterable[int]]) -> tuple[nn.Module, dict]:
-    """Removes self-attention heads, by layer (PARITY C7).
+    """Removes self-attention heads, by layer (docs/parity.md, C7).
 
     Layers stay stacked, so the pruned heads keep their place in the tree, as zeros that the forward pass masks; the
     config remembers them (`pruned_heads`), and a saved folder holds the reference's smaller tensors.

@@ -1,4 +1,4 @@
-"""Imports point down only (DESIGN section 1), and the library never needs torch."""
+"""Imports point down only (CONTRIBUTING.md, "Where things are"), and the library never needs torch."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""The families, and which class a checkpoint or an auto-class name means (PARITY C17)."""
+"""The families, and which class a checkpoint or an auto-class name means (docs/parity.md, C17)."""
 
 from jaxmodels.architectures import bart, dpr, gpt2, led, rag, roberta_prelayernorm, t5
 from jaxmodels.architectures.base import Model

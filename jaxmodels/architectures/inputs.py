@@ -64,7 +64,7 @@ def as_rows(name: str, ids: jax.Array, batch: int, length: int) -> jax.Array:
 
 
 def warn_of_unmasked_padding(ids: jax.Array, pad: int | None) -> None:
-    """Says so where a text begins or ends with the pad id and no mask was given (PARITY C13)."""
+    """Says so where a text begins or ends with the pad id and no mask was given (docs/parity.md, C13)."""
     if pad is not None and is_concrete(ids) and (np.asarray(ids)[..., [0, -1]] == pad).any():
         warnings.warn(
             f"input_ids begin or end with the pad id {pad}, but there is no attention_mask: padding is read like text. "
@@ -81,7 +81,7 @@ def words(
     ranks: tuple[int, ...] = (2,),
     prefix: str = "",
 ) -> tuple[jax.Array, tuple[int, ...]]:
-    """Word embeddings [N,T,D] from either argument, and the leading shape that the caller gave (PARITY C13).
+    """Word embeddings [N,T,D] from either argument, and the leading shape that the caller gave (docs/parity.md, C13).
 
     Args:
       table: the word embeddings.

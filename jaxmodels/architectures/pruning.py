@@ -8,7 +8,7 @@ from jaxmodels.config import Config
 
 
 def head_keywords(config: Config, head_mask) -> dict[str, jax.Array]:
-    """Keywords of the layers, [L,H] each, from a head_mask [H] or [L,H] or None (PARITY C6).
+    """Keywords of the layers, [L,H] each, from a head_mask [H] or [L,H] or None (docs/parity.md, C6).
 
     Pruned heads are masked, so that they stay out of the gradient too; pruning leaves the cross attention whole.
     """

@@ -1,4 +1,4 @@
-"""Beam search: the likeliest whole texts (PARITY N5, N6).
+"""Beam search: the likeliest whole texts (docs/parity.md, N5, N6).
 
 Reference: transformers/generation/beam_search.py, `BeamSearchScorer`, and utils.py, `beam_search`, `beam_sample`,
 `group_beam_search`. The beams of an example are branches over shared slots of the cache (`layers.cache.Branches`).

@@ -1,6 +1,6 @@
 """What `generate` is asked for: Hugging Face's option names, merged by the documented priority and checked.
 
-Reference: transformers/generation/configuration_utils.py (PARITY N2, N10, N13, N14).
+Reference: transformers/generation/configuration_utils.py (docs/parity.md, N2, N10, N13, N14).
 """
 
 import dataclasses

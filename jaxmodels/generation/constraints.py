@@ -1,6 +1,6 @@
 """Processors that say what may come, must come or should come; see `penalties` for what a processor is.
 
-Reference: transformers/generation/logits_process.py (PARITY N4).
+Reference: transformers/generation/logits_process.py (docs/parity.md, N4).
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Processors that look for tokens in what was written or read.
 
 Each is a pytree whose numbers are traced, called with (text, scores float32 [N,V]) -> scores.
-Reference: transformers/generation/logits_process.py (PARITY N4).
+Reference: transformers/generation/logits_process.py (docs/parity.md, N4).
 """
 
 import dataclasses

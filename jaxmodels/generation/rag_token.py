@@ -1,8 +1,8 @@
 """RAG-token: every token is the likeliest over all documents of a question (arXiv:2005.11401, section 2.4).
 
-Reference: transformers/models/rag/modeling_rag.py, `RagTokenForGeneration.generate` (PARITY A12). The documents of a
-question are rows of the generator's batch; a step sums their probabilities. Sampling and beam groups, which the
-reference ignores here, work as everywhere.
+Reference: transformers/models/rag/modeling_rag.py, `RagTokenForGeneration.generate` (docs/parity.md, A12). The
+documents of a question are rows of the generator's batch; a step sums their probabilities. Sampling and beam groups,
+which the reference ignores here, work as everywhere.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""One text for each prompt: the likeliest token, or a draw (PARITY N1)."""
+"""One text for each prompt: the likeliest token, or a draw (docs/parity.md, N1)."""
 
 import dataclasses
 

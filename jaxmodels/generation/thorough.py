@@ -1,8 +1,8 @@
 """RAG-sequence's thorough decoding: answers from every document, each then scored over all of them.
 
-Reference: transformers/models/rag/modeling_rag.py, `RagSequenceForGeneration.generate` (PARITY A11), which loops over
-questions and retrieves again for every candidate; here questions and documents are one batch, and documents are found
-and encoded once.
+Reference: transformers/models/rag/modeling_rag.py, `RagSequenceForGeneration.generate` (docs/parity.md, A11), which
+loops over questions and retrieves again for every candidate; here questions and documents are one batch, and documents
+are found and encoded once.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """What sampling draws from: the scores, warped in the reference's order, and the draw.
 
-Reference: transformers/generation/utils.py, `_get_logits_warper` (PARITY N3). The numbers are traced, so that another
-temperature, k or p compiles nothing; only whether a warper is on is static.
+Reference: transformers/generation/utils.py, `_get_logits_warper` (docs/parity.md, N3). The numbers are traced, so that
+another temperature, k or p compiles nothing; only whether a warper is on is static.
 """
 
 import dataclasses

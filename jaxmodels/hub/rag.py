@@ -1,4 +1,4 @@
-"""A RAG from the checkpoints of its two parts (PARITY A3)."""
+"""A RAG from the checkpoints of its two parts (docs/parity.md, A3)."""
 
 from pathlib import Path
 from typing import Any

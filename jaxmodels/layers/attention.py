@@ -65,7 +65,7 @@ class Attention(nn.Module):
           mask: who sees whom.
           scale: factor on the scores; None means K**-0.5.
           bias: None, a bias of `pallas_kernels`, or a tuple of them.
-          head_mask: [H], multiplies each head's probabilities after dropout (reference: PARITY C6).
+          head_mask: [H], multiplies each head's probabilities after dropout (reference: docs/parity.md, C6).
           source: [B,S,D'] encoder states, for cross attention.
           kept: keys and values from earlier calls. Self attention writes the new ones at `start`; cross attention
             uses what is there instead of projecting the source again.

@@ -37,7 +37,8 @@ NEAR = 2048
 class FeedForward(nn.Module):
     """D -> F -> D with an activation between.
 
-    chunk: tokens that go through at a time, so that the [B,T,F] between is never whole (PARITY C5); 0: `LONG`, `NEAR`.
+    chunk: tokens that go through at a time, so that the [B,T,F] between is never whole (docs/parity.md, C5);
+      0: `LONG`, `NEAR`.
     dropout: rate after the activation.
     """
 

@@ -2,7 +2,7 @@
 
 Every token attends to the tokens around it and to the few global ones; that is one softmax, under a mask with a window
 and global keys. The global tokens attend to all, with projections of their own; their rows take that result.
-Reference: transformers/models/led/modeling_led.py, `LEDEncoderSelfAttention` (PARITY L5-L8).
+Reference: transformers/models/led/modeling_led.py, `LEDEncoderSelfAttention` (docs/parity.md, L5 to L8).
 """
 
 import flax.linen as nn

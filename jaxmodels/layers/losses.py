@@ -1,4 +1,4 @@
-"""The losses of the heads, in float32 (reference: PARITY C14, C15, G12)."""
+"""The losses of the heads, in float32 (reference: docs/parity.md, C14, C15, G12)."""
 
 import jax
 import jax.numpy as jnp

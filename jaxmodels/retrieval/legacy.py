@@ -1,7 +1,7 @@
 """The files behind the reference's `LegacyIndex`: DPR's Wikipedia in a graph of faiss, with two pickles beside it.
 
-Reference: transformers/models/rag/retrieval_rag.py, `LegacyIndex` (PARITY A13). The pickles are read without running
-anything that is in them. The graph is faiss's own, and only faiss reads it:
+Reference: transformers/models/rag/retrieval_rag.py, `LegacyIndex` (docs/parity.md, A13). The pickles are read without
+running anything that is in them. The graph is faiss's own, and only faiss reads it:
 
     FaissIndex.load(legacy / GRAPH, width=768), Passages.write(folder, legacy_passages(legacy))
 

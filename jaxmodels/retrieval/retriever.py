@@ -1,4 +1,7 @@
-"""Documents for RAG by the host's tokenizers (reference: transformers/models/rag/retrieval_rag.py; PARITY A13-A17)."""
+"""Documents for RAG by the host's tokenizers.
+
+Reference: transformers/models/rag/retrieval_rag.py (docs/parity.md, A13 to A17).
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol

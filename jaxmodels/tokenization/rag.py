@@ -1,4 +1,4 @@
-"""RAG's two tokenizers in one (reference: transformers/models/rag/tokenization_rag.py; PARITY A18)."""
+"""RAG's two tokenizers in one (reference: transformers/models/rag/tokenization_rag.py; docs/parity.md, A18)."""
 
 import os
 from pathlib import Path

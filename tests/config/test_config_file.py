@@ -1,4 +1,4 @@
-"""config.json and the Config object, both ways and against transformers' own (PARITY C1)."""
+"""config.json and the Config object, both ways and against transformers' own (docs/parity.md, C1)."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Generation settings beside a checkpoint: generation_config.json, and old config.json files (REFERENCE_NOTES 7)."""
+"""Generation settings beside a checkpoint: generation_config.json, old config.json files (docs/parity.md, note 7)."""
 
 import json
 

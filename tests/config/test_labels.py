@@ -1,4 +1,4 @@
-"""`num_labels`, `id2label`, `label2id` and `problem_type` (PARITY C2)."""
+"""`num_labels`, `id2label`, `label2id` and `problem_type` (docs/parity.md, C2)."""
 
 import pytest
 import transformers

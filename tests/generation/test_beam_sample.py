@@ -1,4 +1,4 @@
-"""Beam-sample: candidates are drawn without replacement, as in 4.37 (PARITY N5: `beam_sample`)."""
+"""Beam-sample: candidates are drawn without replacement, as in 4.37 (docs/parity.md, N5: `beam_sample`)."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Beam search gives the reference's ids and scores: GPT-2 in a left-padded batch (PARITY N5, N10, N11, N13).
+"""Beam search gives the reference's ids and scores: GPT-2 in a left-padded batch (docs/parity.md, N5, N10, N11, N13).
 
 What 4.57 changed (early_stopping=False with a positive length_penalty) is in `test_beams_naive.py`.
 """

@@ -1,4 +1,4 @@
-"""Beam search of encoder-decoders gives the reference's ids and scores (PARITY N5, N10, A19, L14, T7)."""
+"""Beam search of encoder-decoders gives the reference's ids and scores (docs/parity.md, N5, N10, A19, L14)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Beams over branches of one cache give what a search does that reads every text anew (PARITY N5, N6).
+"""Beams over branches of one cache give what a search does that reads every text anew (docs/parity.md, N5, N6).
 
 The search is `naive_beams`. It gave the ids and scores (to 1e-4) of 4.37.2 itself in 150 random cases: GPT-2 and BART,
 2 to 6 beams, groups, all rules of stopping, penalties for length, repetition and n-grams, one to three eos ids.

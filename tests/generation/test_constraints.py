@@ -1,4 +1,4 @@
-"""Processors that say what may, must or should come give the reference's scores (PARITY N4, N13)."""
+"""Processors that say what may, must or should come give the reference's scores (docs/parity.md, N4, N13)."""
 
 import jax.numpy as jnp
 import numpy as np

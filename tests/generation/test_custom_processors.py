@@ -1,4 +1,4 @@
-"""The caller's own processors run in the compiled loop, behind the built-in ones (PARITY N4)."""
+"""The caller's own processors run in the compiled loop, behind the built-in ones (docs/parity.md, N4)."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Greedy decoding of BART and LED gives the reference's ids (PARITY N2, N13, N14, A19, L14)."""
+"""Greedy decoding of BART and LED gives the reference's ids (docs/parity.md, N2, N13, N14, A19, L14)."""
 
 import jax
 import numpy as np

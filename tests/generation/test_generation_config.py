@@ -1,4 +1,4 @@
-"""`GenerationConfig`: files, priorities, warnings (PARITY N2, N14; REFERENCE_NOTES 7)."""
+"""`GenerationConfig`: files, priorities, warnings (docs/parity.md, N2, N14, note 7)."""
 
 import dataclasses
 import json

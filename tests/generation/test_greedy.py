@@ -1,4 +1,4 @@
-"""Greedy decoding gives the reference's ids (PARITY N1, N2, N13, N14, N15, G9)."""
+"""Greedy decoding gives the reference's ids (docs/parity.md, N1, N2, N13, N14, N15, G9)."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance gives the reference's ids and scores (PARITY N4; arXiv:2306.17806)."""
+"""Classifier-free guidance gives the reference's ids and scores (docs/parity.md, N4; arXiv:2306.17806)."""
 
 import numpy as np
 import pytest

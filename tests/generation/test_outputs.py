@@ -1,4 +1,4 @@
-"""What `generate` returns of every step: scores, logits, attentions, hidden states (PARITY N11, X1)."""
+"""What `generate` returns of every step: scores, logits, attentions, hidden states (docs/parity.md, N11, X1)."""
 
 import jax.numpy as jnp
 import numpy as np

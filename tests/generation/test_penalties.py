@@ -1,4 +1,4 @@
-"""Processors that look for tokens in the text give the reference's scores (PARITY N4)."""
+"""Processors that look for tokens in the text give the reference's scores (docs/parity.md, N4)."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,5 +1,5 @@
 """Processors that are on together, in greedy decoding and in beam search, give the reference's ids and scores
-(PARITY N4): their order matters, and in beams they see log-probabilities.
+(docs/parity.md, N4): their order matters, and in beams they see log-probabilities.
 """
 
 import numpy as np

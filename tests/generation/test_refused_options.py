@@ -1,4 +1,4 @@
-"""Contradictory and impossible options are refused by name, before anything compiles (PARITY N10, N12, N14)."""
+"""Contradictory and impossible options are refused by name before anything compiles (docs/parity.md, N7 to N10)."""
 
 import jax
 import numpy as np

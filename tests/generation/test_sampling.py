@@ -1,4 +1,4 @@
-"""Sampling draws from the reference's distribution, and is reproducible from the key (PARITY N3)."""
+"""Sampling draws from the reference's distribution, and is reproducible from the key (docs/parity.md, N3)."""
 
 import jax
 import jax.numpy as jnp

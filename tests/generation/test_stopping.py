@@ -1,4 +1,4 @@
-"""What ends a text beside its eos ids: strings, time, the caller's criteria (PARITY N2, X1)."""
+"""What ends a text beside its eos ids: strings, time, the caller's criteria (docs/parity.md, N2, X1)."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Tokens reach the callback while the compiled loop runs (PARITY N12)."""
+"""Tokens reach the callback while the compiled loop runs (docs/parity.md, N12)."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Each warper, and several in succession, keep and change the scores as the reference's do (PARITY N3, X1)."""
+"""Each warper, and several in succession, keep and change the scores as the reference's do (docs/parity.md, N3, X1)."""
 
 import jax
 import jax.numpy as jnp

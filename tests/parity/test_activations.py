@@ -1,4 +1,4 @@
-"""Every activation that a config may name, against the reference's table (PARITY C4)."""
+"""Every activation that a config may name, against the reference's table (docs/parity.md, C4)."""
 
 import jax
 import numpy as np

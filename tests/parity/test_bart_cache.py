@@ -1,4 +1,4 @@
-"""The decoder of BART and LED in pieces: against the reference's own cache, and against one pass (PARITY A19, L14)."""
+"""The decoder of BART and LED in pieces, against the reference's cache and one pass (docs/parity.md, A19, L14)."""
 
 import dataclasses
 
@@ -88,7 +88,7 @@ def one_pass(both, encoded):
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "left padded"])
 @pytest.mark.parity("A19")
 def test_every_chunking_gives_the_logits_of_one_pass(both, step, encoded, one_pass, padded):
-    """The reference's one-token step ignores the decoder's mask (REFERENCE_NOTES 26); here it holds."""
+    """The reference's one-token step ignores the decoder's mask (docs/parity.md, note 26); here it holds."""
     mask = np.ones((2, T), int)
     mask[1, :2] = 1 - padded
     whole = one_pass(mask)

@@ -1,4 +1,4 @@
-"""BART's outputs against the reference: both classes, every option, every argument of the call (PARITY A19)."""
+"""BART's outputs against the reference: both classes, every option and argument (docs/parity.md, A19)."""
 
 import warnings
 
@@ -64,7 +64,7 @@ def test_given_embeddings_are_not_scaled(scaled):
 
 
 def untied_pair(folder) -> Pair:
-    """Its file is written by hand: saved and loaded by 4.57, an untied BART is another model (REFERENCE_NOTES 5)."""
+    """Its file is written by hand: an untied BART does not survive 4.57's own (docs/parity.md, note 5)."""
     reference = torch_model(NAME, tie_word_embeddings=False)
     tensors = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
     assert not torch.equal(tensors["lm_head.weight"], tensors["model.shared.weight"])

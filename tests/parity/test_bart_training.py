@@ -1,4 +1,7 @@
-"""BART's loss, gradients, dropout, layerdrop, first values and types against the reference (PARITY A19, C10 - C14)."""
+"""BART's loss, gradients, dropout, layerdrop, first values and types against the reference.
+
+Rows: docs/parity.md, A19, C10 to C14.
+"""
 
 import jax
 import jax.numpy as jnp

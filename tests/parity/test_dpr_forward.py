@@ -1,4 +1,4 @@
-"""DPR's encoders and reader against the reference (PARITY D1 to D6)."""
+"""DPR's encoders and reader against the reference (docs/parity.md, D1 to D6)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Decoding in pieces, against the reference's own cache (PARITY G10)."""
+"""Decoding in pieces, against the reference's own cache (docs/parity.md, G10)."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Positions that generation derives from the mask (PARITY G9)."""
+"""Positions that generation derives from the mask (docs/parity.md, G9)."""
 
 import numpy as np
 import pytest

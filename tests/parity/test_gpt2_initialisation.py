@@ -1,4 +1,4 @@
-"""Fresh parameters, by the reference's rules (PARITY C11)."""
+"""Fresh parameters, by the reference's rules (docs/parity.md, C11)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which token sequence classification reads (PARITY G15).
+"""Which token sequence classification reads (docs/parity.md, G15).
 
 4.57 takes the rightmost token that is not the pad id; 4.37 took the one before the first pad (and the last, where the
 first token is a pad). They differ for pads inside the text and at both ends; here the newer rule holds.

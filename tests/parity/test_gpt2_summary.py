@@ -1,4 +1,4 @@
-"""The sequence summary of the double heads, in all its settings (PARITY G14)."""
+"""The sequence summary of the double heads, in all its settings (docs/parity.md, G14)."""
 
 import itertools
 

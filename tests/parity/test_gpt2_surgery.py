@@ -1,4 +1,4 @@
-"""Pruned heads (PARITY C7) and other vocabulary sizes (PARITY C8), against the reference."""
+"""Pruned heads (docs/parity.md, C7) and other vocabulary sizes (docs/parity.md, C8), against the reference."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""LED's outputs against the reference: every mask, window, class and argument (PARITY L1 - L9, L13, L15)."""
+"""LED's outputs against the reference: every mask, window, class and argument (docs/parity.md, L1 to L9, L13, L15)."""
 
 import jax
 import jax.numpy as jnp

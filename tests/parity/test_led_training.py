@@ -1,4 +1,4 @@
-"""LED's losses and gradients against the reference, layerdrop, dropout and half precision (PARITY L7, L10 - L13)."""
+"""LED's losses and gradients against the reference, layerdrop, dropout and float16 (docs/parity.md, L7, L10 to L13)."""
 
 import dataclasses
 from functools import partial

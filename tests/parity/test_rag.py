@@ -1,4 +1,4 @@
-"""RAG's outputs, losses, gradients and answers against the reference (PARITY A1 - A12)."""
+"""RAG's outputs, losses, gradients and answers against the reference (docs/parity.md, A1 to A12)."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""RoBERTa-PreLayerNorm as a decoder in pieces, and generating (PARITY R2, R5, R6)."""
+"""RoBERTa-PreLayerNorm as a decoder in pieces, and generating (docs/parity.md, R2, R5, R6)."""
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def steps(model, params, chunks, every=None, **inputs):
 @pytest.mark.parametrize("kind", ["absolute", "relative_key", "relative_key_query"])
 @pytest.mark.parity("R5", "R6")
 def test_every_chunking_gives_the_logits_of_one_pass(kind, chunks):
-    """The reference cannot do this with distances: it takes the prefill's queries for one (REFERENCE_NOTES 4)."""
+    """The reference cannot do this with distances: it takes the prefill's queries for one (docs/parity.md, note 4)."""
     model, params = tiny(NAME, is_decoder=True, position_embedding_type=kind)
     whole = jax.jit(lambda: model.apply({"params": params}, ids((2, T), low=2)).logits)()
     got, cache = steps(model, params, chunks, input_ids=ids((2, T), low=2))
@@ -76,7 +76,7 @@ def test_a_cache_longer_than_the_table_works_until_the_tokens_are_more(kind):
 @pytest.mark.parametrize("kind", ["absolute", "relative_key"])
 @pytest.mark.parity("R2")
 def test_generated_ids_do_not_depend_on_left_padding(kind):
-    """Positions count real tokens from pad_token_id + 1; 4.57's generate() starts at 0 (REFERENCE_NOTES 2)."""
+    """Positions count real tokens from pad_token_id + 1; 4.57's generate() starts at 0 (docs/parity.md, note 2)."""
     model, params = tiny(NAME, is_decoder=True, position_embedding_type=kind, eos_token_id=None)
     prompt = ids((1, 5), low=2)
     alone = jm.generate(model, params, prompt, max_new_tokens=6).sequences[:, 5:]

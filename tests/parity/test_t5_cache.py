@@ -1,4 +1,4 @@
-"""T5's decoder in pieces: against the reference's own cache, and against one pass (PARITY A20)."""
+"""T5's decoder in pieces: against the reference's own cache, and against one pass (docs/parity.md, A20)."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""T5's config and its buckets of distances (PARITY A20, C1)."""
+"""T5's config and its buckets of distances (docs/parity.md, A20, C1)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""T5's outputs against the reference: both classes, every option, every argument of the call (PARITY A20)."""
+"""T5's outputs against the reference: both classes, every option, every argument of the call (docs/parity.md, A20)."""
 
 import warnings
 

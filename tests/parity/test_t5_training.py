@@ -1,4 +1,4 @@
-"""T5's loss, gradients, dropout, initialisation and types against the reference (PARITY A20, C8 - C11)."""
+"""T5's loss, gradients, dropout, initialisation and types against the reference (docs/parity.md, A20, C8 to C11)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""LED's bad input, each with one clear error; what nothing can be raised for becomes NaN (PARITY L2, L13, L15)."""
+"""LED's bad input, each with one clear error, or NaN where none can be raised (docs/parity.md, L2, L13, L15)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Which tokens LED's states depend on: shown by the gradient, not by examples (PARITY L5, L7)."""
+"""Which tokens LED's states depend on: shown by the gradient, not by examples (docs/parity.md, L5, L7)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Half precision: stored and computed as asked, close to float32, finite where masks are full (PARITY C12, G5)."""
+"""Half precision: stored and computed as asked, near float32, finite under full masks (docs/parity.md, C12, G5)."""
 
 import jax
 import jax.numpy as jnp

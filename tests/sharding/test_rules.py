@@ -1,4 +1,4 @@
-"""From logical axis names to shardings, and what is refused on the way (DESIGN section 5)."""
+"""From logical axis names to shardings, and what is refused on the way."""
 
 import jax
 import pytest

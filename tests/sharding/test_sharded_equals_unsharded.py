@@ -1,4 +1,4 @@
-"""The same numbers on one device and on eight, with the parameters really split (DESIGN section 5)."""
+"""The same numbers on one device and on eight, with the parameters really split."""
 
 import jax
 import numpy as np

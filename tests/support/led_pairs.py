@@ -1,4 +1,4 @@
-"""LED and the reference's, and what of the reference's outputs means something (PARITY L8)."""
+"""LED and the reference's, and what of the reference's outputs means something (docs/parity.md, L8)."""
 
 import numpy as np
 from support.reference import Pair, compare, theirs

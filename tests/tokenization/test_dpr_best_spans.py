@@ -1,4 +1,4 @@
-"""D8, D9: decode_best_spans equals the reference's, equal scores and quirks included."""
+"""decode_best_spans equals the reference's, equal scores and quirks included (docs/parity.md, D8, D9)."""
 
 import functools
 import time

@@ -1,4 +1,4 @@
-"""D7: a reader's call: layout, broadcasting, truncation, masks, and what it refuses."""
+"""A reader's call: layout, broadcasting, truncation, masks, and what it refuses (docs/parity.md, D7)."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Section 8 and L16, BART and LED: calls, ids, folders equal the reference's, slow and fast, on the real vocabulary."""
+"""BART and LED: calls, ids, folders equal the reference's, slow and fast (docs/parity.md, A19, L16)."""
 
 import json
 import shutil

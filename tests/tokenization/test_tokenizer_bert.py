@@ -1,4 +1,7 @@
-"""D10: WordPiece and BERT's basic tokenization equal the reference's slow tokenizer, and its fast one on real text."""
+"""WordPiece and BERT's basic tokenization equal the reference's slow tokenizer, and its fast one on real text.
+
+Rows: docs/parity.md, D10.
+"""
 
 import copy
 import itertools

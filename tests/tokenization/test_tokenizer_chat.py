@@ -1,4 +1,4 @@
-"""G17: chat templates."""
+"""Chat templates (docs/parity.md, T7)."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""G17 and section 8: from ids back to text."""
+"""From ids back to text (docs/parity.md, G17, T5)."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Section 8: what a call returns, and the way back from tokens to characters and words."""
+"""What a call returns, and the way back from tokens to characters and words (docs/parity.md, T3)."""
 
 import copy
 import pickle

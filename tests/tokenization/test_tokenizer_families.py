@@ -1,4 +1,4 @@
-"""Section 8 for every family but GPT-2, which has files of its own: what the shared base does for each of them."""
+"""What the base of tokenizers does for every family but GPT-2, which has files of its own (docs/parity.md, T1 to T9)."""
 
 import json
 import shutil

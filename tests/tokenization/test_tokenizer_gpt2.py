@@ -1,4 +1,4 @@
-"""G17: ids equal the reference's, fast and slow, on hard text, real corpora and random Unicode."""
+"""GPT-2: ids equal the reference's, fast and slow, on hard texts, corpora and Unicode (docs/parity.md, G17, G18)."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""L16: LED's tokenizer pads a global_attention_mask with -1, as the reference's do."""
+"""LED's tokenizer pads a global_attention_mask with -1, as the reference's do (docs/parity.md, L16)."""
 
 import itertools
 

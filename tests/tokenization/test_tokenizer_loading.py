@@ -1,4 +1,4 @@
-"""Section 8: which class a folder is for, which of its files count, and what is refused."""
+"""Which class a folder is for, which of its files count, and what is refused (docs/parity.md, T8)."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""PARITY section 8: every combination of a call's options gives what the reference's fast tokenizer gives."""
+"""Every combination of a call's options gives what the reference's fast tokenizer gives (docs/parity.md, T1 to T3)."""
 
 import itertools
 import warnings

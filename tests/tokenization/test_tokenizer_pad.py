@@ -1,4 +1,4 @@
-"""Section 8: padding of examples that were encoded one by one, compared with the reference."""
+"""Padding of examples that were encoded one by one, compared with the reference (docs/parity.md, T1)."""
 
 import itertools
 

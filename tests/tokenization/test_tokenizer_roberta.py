@@ -1,4 +1,4 @@
-"""Section 8, RoBERTa: ids, pairs and offsets equal the reference's, slow and fast, on the real vocabulary."""
+"""RoBERTa: ids, pairs and offsets equal the reference's, slow and fast (docs/parity.md, T4)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""G17 and section 8: what is written loads here and in the reference, fast and slow."""
+"""What is written loads here and in the reference, fast and slow (docs/parity.md, G17, T9)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Section 8: special and added tokens, compared with the reference's fast tokenizer."""
+"""Special and added tokens, compared with the reference's fast tokenizer (docs/parity.md, T6)."""
 
 import pytest
 import transformers

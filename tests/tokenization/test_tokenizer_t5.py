@@ -1,4 +1,4 @@
-"""Section 8, T5: from tokenizer.json and from spiece.model as the reference's tokenizers, on the real vocabulary."""
+"""T5: from tokenizer.json and from spiece.model as the reference's tokenizers (docs/parity.md, T10)."""
 
 import copy
 import json

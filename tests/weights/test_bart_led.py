@@ -1,4 +1,4 @@
-"""BART's and LED's files and configs, both ways (PARITY A19, C1, C8, C9, C16, C17, L17)."""
+"""BART's and LED's files and configs, both ways (docs/parity.md, A19, C1, C8, C9, C16, C17, L17)."""
 
 import json
 import warnings

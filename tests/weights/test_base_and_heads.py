@@ -1,4 +1,4 @@
-"""A base checkpoint into a class with a head, and back: what is missing is initialised, and said once (PARITY C16)."""
+"""A base checkpoint into a class with a head, and back; what is missing is initialised (docs/parity.md, C16)."""
 
 import warnings
 

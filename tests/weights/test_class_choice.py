@@ -1,4 +1,4 @@
-"""Which class a checkpoint becomes: by its config, by name, by auto class (PARITY C17)."""
+"""Which class a checkpoint becomes: by its config, by name, by auto class (docs/parity.md, C17)."""
 
 import json
 

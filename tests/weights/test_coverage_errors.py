@@ -1,4 +1,4 @@
-"""A file that does not fit fails once, with three lists (PARITY C16)."""
+"""A file that does not fit fails once, with three lists (docs/parity.md, C16)."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Checkpoints of Hugging Face's former Flax models (PARITY C16)."""
+"""Checkpoints of Hugging Face's former Flax models (docs/parity.md, C16)."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""A save that dies leaves the old checkpoint or the new one, whole (PARITY C16)."""
+"""A save that dies leaves the old checkpoint or the new one, whole (docs/parity.md, C16)."""
 
 import json
 import os

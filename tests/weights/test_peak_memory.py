@@ -1,4 +1,4 @@
-"""Loading takes the parameters and one tensor, not the model twice (DESIGN section 4)."""
+"""Loading takes the parameters and one tensor, not the model twice."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is saved comes back, bit for bit (PARITY C16)."""
+"""What is saved comes back, bit for bit (docs/parity.md, C16)."""
 
 import json
 

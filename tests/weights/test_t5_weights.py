@@ -1,4 +1,4 @@
-"""T5's files, both ways (PARITY A20, C9, C16, C17)."""
+"""T5's files, both ways (docs/parity.md, A20, C9, C16, C17)."""
 
 import json
 import warnings

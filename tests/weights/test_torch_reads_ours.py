@@ -1,4 +1,4 @@
-"""A folder that we saved loads in PyTorch without a missing or unexpected name (PARITY C16)."""
+"""A folder that we saved loads in PyTorch without a missing or unexpected name (docs/parity.md, C16)."""
 
 import json
 

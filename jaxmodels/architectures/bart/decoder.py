@@ -27,7 +27,7 @@ class BartEmbeddings(Configured):
 
     Attributes:
       positions: tokens that there are positions for.
-      offset: unused rows before the first position (2 in BART, none in LED; PARITY A19, L15).
+      offset: unused rows before the first position (2 in BART, none in LED; docs/parity.md, A19, L15).
       limit: the config's name of `positions`, for messages.
     """
 

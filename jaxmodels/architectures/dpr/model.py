@@ -145,7 +145,7 @@ class DPRReader(DPRPreTrainedModel):
 
     Args of a call:
       input_ids: int [n_passages,T], `[CLS] question [SEP] title [SEP] text`, as `DPRReaderTokenizer` makes them.
-      attention_mask: [n_passages,T]; default: all ones, padding included (the reference's quirk, PARITY D3).
+      attention_mask: [n_passages,T]; default: all ones, padding included (the reference's quirk, docs/parity.md, D3).
       inputs_embeds: [n_passages,T,D] instead of input_ids.
       output_attentions, output_hidden_states, return_dict: default to the config's.
     """

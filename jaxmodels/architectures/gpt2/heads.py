@@ -97,7 +97,7 @@ class GPT2DoubleHeadsModel(_WithLanguageHead):
 
     def setup_head(self):
         super().setup_head()
-        # The reference's class overwrites the number of labels: one score per choice (PARITY G13).
+        # The reference's class overwrites the number of labels: one score per choice (docs/parity.md, G13).
         config = self.config.replace(num_labels=1)
         self.multiple_choice_head = SequenceSummary(config, self.dtype, self.param_dtype)
 
@@ -151,7 +151,7 @@ class GPT2ForSequenceClassification(_WithHead):
         return self.answer(result, options.get("return_dict"))
 
     def _last_token(self, input_ids, batch: int, length: int) -> jax.Array:
-        """[B]: the rightmost token that is not the pad id, whatever the attention mask says (PARITY G15)."""
+        """[B]: the rightmost token that is not the pad id, whatever the attention mask says (docs/parity.md, G15)."""
         pad = self.config.pad_token_id
         if pad is None and batch > 1:
             raise ValueError("classifying more than one row needs config.pad_token_id, to find each row's last token")

@@ -47,7 +47,7 @@ class GPT2PreTrainedModel(Model):
 
     @staticmethod
     def count_to_position(count: jax.Array) -> jax.Array:
-        """Position of the count-th real token (1-based) of a padded row, for generation (PARITY G9); pads get 1."""
+        """Position of the count-th real token (1-based) of a padded row (docs/parity.md, G9); pads get 1."""
         return jnp.where(count > 0, count - 1, 1)
 
 
@@ -117,7 +117,7 @@ class GPT2Model(GPT2PreTrainedModel):
 
         out = self.h(x, shared=shared, per_layer=per_layer, cache=cache, output_hidden_states=hidden)
         x = self.ln_f(out.last)
-        # The reference puts the states after the final norm last, not those of the last layer (PARITY G11).
+        # The reference puts the states after the final norm last, not those of the last layer (docs/parity.md, G11).
         states = jnp.concatenate([out.hidden_states, x[None]]) if hidden else None
         result = BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=x.reshape(*lead, *x.shape[1:]),

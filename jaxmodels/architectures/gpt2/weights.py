@@ -1,4 +1,4 @@
-"""GPT-2's weight table. Its torch layers are `Conv1D`: kernels are stored [in, out] (PARITY G2)."""
+"""GPT-2's weight table. Its torch layers are `Conv1D`: kernels are stored [in, out] (docs/parity.md, G2)."""
 
 from jaxmodels.convert import Rule, Table
 

@@ -11,7 +11,7 @@ class LEDConfig(BartLikeConfig):
     """Configuration of LED; names and defaults are Hugging Face's.
 
     attention_window: tokens that each token sees around it in the encoder, half of them on either side: an even
-      number, or one for each encoder layer (PARITY L2).
+      number, or one for each encoder layer (docs/parity.md, L2).
     """
 
     model_type: ClassVar[str] = "led"

@@ -1,4 +1,4 @@
-"""LED's outputs: those of an encoder-decoder, and the attention of the encoder's global tokens (PARITY L1, L8).
+"""LED's outputs: those of an encoder-decoder, and the attention of its global tokens (docs/parity.md, L1, L8).
 
 S tokens in the encoder, T in the decoder, G slots for global tokens, w the attention window:
   encoder_attentions [L,B,H,S,G+w+1]: first the global tokens, then the window with the token itself in the middle.

@@ -32,7 +32,7 @@ class Visibility:
 
 
 def visibility(attention_mask, global_attention_mask, batch: int, length: int, slots: int | None) -> Visibility:
-    """Merges the masks (PARITY L3).
+    """Merges the masks (docs/parity.md, L3).
 
     Args:
       attention_mask: [B,S], 1 for real tokens.

@@ -1,4 +1,4 @@
-"""LED's weight table (PARITY L17)."""
+"""LED's weight table (docs/parity.md, L17)."""
 
 from jaxmodels.architectures.bart.weights import (
     DECODER_RULES,

@@ -1,4 +1,4 @@
-"""RAG's facts (reference: transformers/models/rag/configuration_rag.py; PARITY A2)."""
+"""RAG's facts (reference: transformers/models/rag/configuration_rag.py; docs/parity.md, A2)."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self

@@ -1,6 +1,6 @@
 """Likelihoods that sum over documents (Lewis et al., 2020, arXiv:2005.11401, section 2.1).
 
-Reference: transformers/models/rag/modeling_rag.py, `get_nll` and `marginalize` (PARITY A8, A9, A10).
+Reference: transformers/models/rag/modeling_rag.py, `get_nll` and `marginalize` (docs/parity.md, A8, A9, A10).
 """
 
 import jax

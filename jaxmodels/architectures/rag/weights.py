@@ -1,4 +1,4 @@
-"""RAG's weight table: those of its parts, under their names in it (PARITY A1, A3)."""
+"""RAG's weight table: those of its parts, under their names in it (docs/parity.md, A1, A3)."""
 
 import dataclasses
 from functools import cache

@@ -53,7 +53,7 @@ class _WithHead(RobertaPreLayerNormPreTrainedModel):
 
 
 class LanguageHead(Configured):
-    """Hidden states -> dense -> gelu -> norm -> scores of the words, with a bias (PARITY R8)."""
+    """Hidden states -> dense -> gelu -> norm -> scores of the words, with a bias (docs/parity.md, R8)."""
 
     config: RobertaPreLayerNormConfig
 
@@ -118,7 +118,7 @@ class RobertaPreLayerNormForCausalLM(_WithLanguageHead):
 
 
 class ClassificationHead(Configured):
-    """State of the first token -> dense -> tanh -> scores of the labels, dropout before each (PARITY R9)."""
+    """State of the first token -> dense -> tanh -> scores of the labels, dropout before each (docs/parity.md, R9)."""
 
     config: RobertaPreLayerNormConfig
 

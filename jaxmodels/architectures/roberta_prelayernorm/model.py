@@ -50,7 +50,7 @@ class RobertaPreLayerNormPreTrainedModel(Model):
         return {"layers": c.num_hidden_layers, "heads": c.num_attention_heads, "head_dim": c.head_dim}
 
     def count_to_position(self, count: jax.Array) -> jax.Array:
-        """Position of the count-th real token (1-based) of a row; padding (0) gets the padding's own (PARITY R2)."""
+        """Position of the count-th real token (1-based) of a row; padding (0) gets its own (docs/parity.md, R2)."""
         return count + self.config.pad_token_id
 
 
@@ -139,7 +139,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
             last_hidden_state=states,
             pooler_output=jnp.tanh(self.pooler(states[:, 0])) if self.add_pooling_layer else None,
             cache=out.cache,
-            # The reference keeps the states before the final norm, unlike GPT-2's (PARITY R4).
+            # The reference keeps the states before the final norm, unlike GPT-2's (docs/parity.md, R4).
             hidden_states=jnp.concatenate([out.hidden_states, out.last[None]]) if hidden else None,
             attentions=without_pruned(c, out.attentions),
             cross_attentions=out.cross_attentions,

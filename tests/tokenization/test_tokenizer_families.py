@@ -1,4 +1,4 @@
-"""What the base of tokenizers does for every family but GPT-2, which has files of its own (docs/parity.md, T1 to T9)."""
+"""What the base of tokenizers does for all families but GPT-2, which has files of its own (docs/parity.md, T1 to T9)."""
 
 import json
 import shutil

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from support.arrays import close
 from support.lively import often_said, ours, padded, texts
-from support.reference import close
 from transformers.generation import logits_process as reference
 
 import jaxmodels as jm

@@ -7,9 +7,10 @@ The search is `naive_beams`. It gave the ids and scores (to 1e-4) of 4.37.2 itse
 import numpy as np
 import pytest
 import torch
+from support.arrays import close
 from support.lively import UNHEARD, lively, often_said, ours, padded, texts, theirs
 from support.naive_beams import laid_out, search
-from support.reference import Pair, close
+from support.reference import Pair
 from transformers.generation import logits_process as reference
 
 PAD, NEW, PROMPT = 4, 16, 6

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from support.arrays import close
 from support.lively import UNHEARD, equal_scores, ours, padded, texts, theirs
 from support.naive_beams import laid_out, search
-from support.reference import close
 
 from jaxmodels.generation import recompiles
 

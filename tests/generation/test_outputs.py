@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from support.arrays import close
 from support.lively import UNHEARD, equal_scores, lively, often_said, ours, padded, texts, theirs
-from support.reference import close
 
 import jaxmodels as jm
 

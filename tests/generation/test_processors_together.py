@@ -4,8 +4,8 @@
 
 import numpy as np
 import pytest
+from support.arrays import close
 from support.lively import UNHEARD, equal_beams, equal_scores, often_said, ours, padded, texts, theirs
-from support.reference import close
 
 PAD, PROMPT, NEW = 4, 9, 14
 BEAMS = {"num_beams": 3, "early_stopping": True, "num_return_sequences": 2}

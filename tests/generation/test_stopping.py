@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.arrays import close
 from support.lively import UNHEARD, ours, padded, texts
-from support.reference import close
 
 from jaxmodels.generation import recompiles, stopping
 

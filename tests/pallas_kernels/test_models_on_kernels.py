@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
+from support.arrays import ids
 from support.interpreted import evaluated
-from support.reference import ids
 from support.tiny import tiny
 
 import jaxmodels as jm

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 import torch
+from support.arrays import ids
 from support.bart_inputs import EVERYTHING, MASK, PADDED
-from support.reference import compare, ids, ours, pair
+from support.reference import compare, ours, pair
 from support.tiny import tiny
 
 import jaxmodels as jm

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.arrays import close, ids, numbers
 from support.bart_inputs import BATCH, DECODED, DECODER_HEADS, EVERYTHING, HEADS, LABELS, MASK, PADDED
-from support.reference import Pair, agree, close, compare, ids, numbers, ours, pair, theirs, torch_model
+from support.reference import Pair, agree, compare, ours, pair, theirs, torch_model
 from support.tiny import tiny
 
 import jaxmodels as jm

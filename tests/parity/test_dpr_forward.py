@@ -5,18 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from support.reference import (
-    agree,
-    close,
-    compare,
-    ids,
-    numbers,
-    ours,
-    pair,
-    reference_gradients,
-    theirs,
-    trees_agree,
-)
+from support.arrays import close, ids, numbers, trees_agree
+from support.reference import agree, compare, ours, pair, reference_gradients, theirs
 from support.tiny import tiny
 
 import jaxmodels as jm

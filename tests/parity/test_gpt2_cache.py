@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from support.reference import as_torch, compare, ids, numbers, pair
+from support.arrays import ids, numbers
+from support.reference import as_torch, compare, pair
 from support.tiny import tiny
 
 # Few lengths in many orders: each length is one compilation.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from support.reference import ids
+from support.arrays import ids
 from support.tiny import TINY, tiny
 
 RATES = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}

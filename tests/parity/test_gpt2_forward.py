@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.reference import agree, close, compare, ids, numbers, ours, pair, theirs
+from support.arrays import close, ids, numbers
+from support.reference import agree, compare, ours, pair, theirs
 from support.tiny import tiny
 
 CLASSES = (

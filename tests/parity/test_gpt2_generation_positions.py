@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from support.reference import as_torch, ids, pair
+from support.arrays import ids
+from support.reference import as_torch, pair
 
 import jaxmodels as jm
 

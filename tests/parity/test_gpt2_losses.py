@@ -4,17 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.reference import (
-    agree_in_training,
-    close,
-    ids,
-    numbers,
-    ours,
-    pair,
-    reference_gradients,
-    theirs,
-    trees_agree,
-)
+from support.arrays import close, ids, numbers, trees_agree
+from support.reference import agree_in_training, ours, pair, reference_gradients, theirs
 
 
 @pytest.fixture(scope="module")

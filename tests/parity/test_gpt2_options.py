@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from support.reference import agree, ids, numbers, ours, pair
+from support.arrays import ids, numbers
+from support.reference import agree, ours, pair
 
 import jaxmodels as jm
 from jaxmodels.parameters import abstract

@@ -8,7 +8,8 @@ import warnings
 
 import numpy as np
 import pytest
-from support.reference import agree, close, ids, numbers, ours, pair, theirs
+from support.arrays import close, ids, numbers
+from support.reference import agree, ours, pair, theirs
 
 TOKENS = {
     "right_padding": [3, 4, 5, 0, 0],

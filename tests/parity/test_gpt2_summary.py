@@ -4,7 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from support.reference import agree, agree_in_training, close, ids, ours, pair, theirs
+from support.arrays import close, ids
+from support.reference import agree, agree_in_training, ours, pair, theirs
 
 import jaxmodels as jm
 

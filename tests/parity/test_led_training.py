@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from support.arrays import ids, numbers
 from support.bart_inputs import LABELS
 from support.led_pairs import real_globals
-from support.reference import agree_in_training, ids, numbers, pair, theirs
+from support.reference import agree_in_training, pair, theirs
 from support.tiny import tiny
 
 import jaxmodels as jm

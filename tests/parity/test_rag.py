@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 import torch
+from support.arrays import close
 from support.rag_pairs import CONTEXTS, DOCUMENTS, LABELS, QUESTIONS, rag_pair
-from support.reference import as_torch, close, ours, theirs
+from support.reference import as_torch, ours, theirs
 
 import jaxmodels as jm
 from jaxmodels.generation.recompiles import compiled

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from support.reference import close, ids, numbers, pair
+from support.arrays import close, ids, numbers
+from support.reference import pair
 from support.tiny import tiny
 
 import jaxmodels as jm

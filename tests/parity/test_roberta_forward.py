@@ -5,7 +5,8 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from support.reference import agree, close, compare, ids, numbers, ours, pair, theirs
+from support.arrays import close, ids, numbers
+from support.reference import agree, compare, ours, pair, theirs
 from support.tiny import tiny
 
 import jaxmodels as jm

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from support.reference import Pair, agree, agree_in_training, close, compare, ids, numbers, ours, pair, theirs
+from support.arrays import close, ids, numbers
+from support.reference import Pair, agree, agree_in_training, compare, ours, pair, theirs
 from support.tiny import sizes, tiny
 
 import jaxmodels as jm

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from support.reference import compare, ids, ours
+from support.arrays import ids
+from support.reference import compare, ours
 from support.t5_pairs import EVERYTHING, MASK, PADDED, t5_pair
 from support.tiny import tiny
 

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from support.reference import agree, compare, ids, numbers, ours, theirs
+from support.arrays import ids, numbers
+from support.reference import agree, compare, ours, theirs
 from support.t5_pairs import BATCH, DECODED, EVERYTHING, LABELS, LONG, MASK, PADDED, t5_pair
 from support.tiny import tiny
 

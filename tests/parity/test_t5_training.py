@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from support.reference import agree_in_training, close, ids, theirs
+from support.arrays import close, ids
+from support.reference import agree_in_training, theirs
 from support.t5_pairs import BATCH, DECODED, DECODED_MASK, LABELS, MASK, PADDED, t5_pair
 from support.tiny import sizes, tiny
 

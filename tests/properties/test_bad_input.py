@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.reference import ids, numbers
+from support.arrays import ids, numbers
 from support.tiny import tiny
 
 GOOD = ids((2, 4))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.reference import ids, numbers
+from support.arrays import ids, numbers
 from support.tiny import tiny
 
 from jaxmodels.layers.keys_values import KeyValue

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.reference import numbers
+from support.arrays import numbers
 from support.tiny import tiny
 
 T = 6

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.arrays import ids, numbers
 from support.bart_inputs import DECODER_HEADS, HEADS
-from support.reference import ids, numbers
 from support.tiny import tiny
 
 import jaxmodels as jm

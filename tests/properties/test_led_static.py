@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from support.reference import ids
+from support.arrays import ids
 from support.tiny import tiny
 
 from jaxmodels.architectures.led.visibility import visibility

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from support.reference import ids, pair
+from support.arrays import ids
+from support.reference import pair
 from support.tiny import tiny
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.reference import ids
+from support.arrays import ids
 from support.tiny import tiny
 
 TOKENS = ids((1, 5))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from support.reference import Pair, close, torch_model
+from support.arrays import close
+from support.reference import Pair, torch_model
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import jaxmodels as jm

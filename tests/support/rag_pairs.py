@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from support.reference import Pair, numbers
+from support.arrays import numbers
+from support.reference import Pair
 from support.tiny import sizes
 
 import jaxmodels as jm

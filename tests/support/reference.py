@@ -13,14 +13,12 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import save_file
-from support.tiny import TINY, sizes
+from support.arrays import close, trees_agree
+from support.tiny import sizes
 
 import jaxmodels as jm
 from jaxmodels.architectures.base import Model
 from jaxmodels.outputs import Output
-from jaxmodels.parameters import flatten
-
-TOLERANCE = 2e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +79,6 @@ def theirs(pair: Pair, **inputs):
     return pair.reference(**{k: as_torch(v) for k, v in inputs.items()})
 
 
-def close(got, expected, name: str = "", where: np.ndarray | None = None, tolerance: float = TOLERANCE) -> None:
-    """Equal within `tolerance`, relative to the largest entry; `where` restricts the leading axes."""
-    got = np.asarray(got, np.float64)
-    expected = expected.detach().double().numpy() if isinstance(expected, torch.Tensor) else np.asarray(expected)
-    assert got.shape == expected.shape, f"{name}: shape {got.shape}, expected {expected.shape}"
-    if where is not None:
-        got, expected = got[where], expected[where]
-    assert np.isfinite(got).all(), f"{name}: not finite"
-    error, scale = np.abs(got - expected).max(initial=0.0), max(1.0, np.abs(expected).max(initial=0.0))
-    assert error <= tolerance * scale, f"{name}: error {error:.2g} > {tolerance:g} * {scale:.3g}"
-
-
 def agree(pair: Pair, *, only: np.ndarray | None = None, **inputs) -> None:
     """Every tensor of the reference's output is there, named the same, with the same numbers.
 
@@ -141,20 +127,3 @@ def reference_gradients(pair: Pair) -> dict:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text((pair.folder / "config.json").read_text())
     return jm.load(folder, cls=type(pair.model))[1]
-
-
-def trees_agree(got: dict, expected: dict, tolerance: float = TOLERANCE) -> None:
-    got, expected = flatten(got), flatten(expected)
-    assert got.keys() == expected.keys()
-    assert any(np.asarray(leaf).any() for leaf in expected.values()), "nothing to compare: all zero"
-    for path, leaf in expected.items():
-        close(got[path], leaf, path, tolerance=tolerance)
-
-
-def ids(shape: tuple[int, ...], seed: int = 0, low: int = 1, high: int = TINY["vocab_size"]) -> np.ndarray:
-    """Random ids; the pad id 0 is left out."""
-    return np.random.default_rng(seed).integers(low, high, shape)
-
-
-def numbers(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

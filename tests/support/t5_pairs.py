@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from support.reference import Pair, ids, torch_model
+from support.arrays import ids
+from support.reference import Pair, torch_model
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import jaxmodels as jm

@@ -9,7 +9,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from support.reference import close, ids, ours, pair, theirs
+from support.arrays import close, ids
+from support.reference import ours, pair, theirs
 from support.tiny import tiny
 
 import jaxmodels as jm

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from support.reference import close, ids
+from support.arrays import close, ids
 
 import jaxmodels as jm
 

@@ -5,7 +5,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from support.reference import close, ids
+from support.arrays import close, ids
 
 import jaxmodels as jm
 

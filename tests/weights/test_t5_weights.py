@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
-from support.reference import close
+from support.arrays import close
 from support.t5_pairs import BATCH, t5_pair
 from support.tiny import tiny
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file
-from support.reference import close, ids
+from support.arrays import close, ids
 from support.tiny import CLASSES, tiny
 
 import jaxmodels as jm

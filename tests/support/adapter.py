@@ -20,6 +20,11 @@ def run(case_dir: Path, case: dict) -> dict[str, np.ndarray]:
     return RUNNERS[case["kind"]](case_dir, case, inputs)
 
 
+def checkpoint(case_dir: Path, case: dict) -> Path:
+    """Cases of one model name the folder of the first."""
+    return case_dir / case.get("checkpoint", "checkpoint")
+
+
 def named(output, prefix: str = "") -> dict[str, np.ndarray]:
     """Every array of an output by name; what is stacked or a tuple over layers is numbered."""
     arrays = {}
@@ -32,7 +37,7 @@ def named(output, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def forward(case_dir, case, inputs):
-    model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    model, params = jm.load(checkpoint(case_dir, case), cls=getattr(jm, case["class"]))
     # The inputs stay concrete: LED takes the number of global tokens from its mask.
     return named(jax.jit(lambda params: model.apply({"params": params}, **inputs, **case["call"]))(params))
 
@@ -40,7 +45,7 @@ def forward(case_dir, case, inputs):
 def steps(case_dir, case, inputs):
     if "decoder_input_ids" in inputs:
         return decoder_steps(case_dir, case, inputs)
-    model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    model, params = jm.load(checkpoint(case_dir, case), cls=getattr(jm, case["class"]))
     step = jax.jit(lambda params, cache, part: model.apply({"params": params}, cache=cache, **part, **case["call"]))
     batch, length = inputs["input_ids"].shape
     cache, start, arrays = model.init_cache(batch, length), 0, {}
@@ -55,7 +60,7 @@ def steps(case_dir, case, inputs):
 
 def decoder_steps(case_dir, case, inputs):
     """Encoder once, then the decoder in pieces."""
-    model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    model, params = jm.load(checkpoint(case_dir, case), cls=getattr(jm, case["class"]))
     ids, mask = inputs.pop("decoder_input_ids"), inputs.get("attention_mask")
     encoded = jax.jit(lambda params: model.apply({"params": params}, **inputs, **case["call"], method="encode"))(params)
     arrays = named(encoded, "step0.encoder_")
@@ -82,13 +87,13 @@ def decoder_steps(case_dir, case, inputs):
 
 
 def generate(case_dir, case, inputs):
-    model, params = jm.load(case_dir / "checkpoint", cls=getattr(jm, case["class"]))
+    model, params = jm.load(checkpoint(case_dir, case), cls=getattr(jm, case["class"]))
     result = jm.generate(model, params, **inputs, **case["call"], **case["generate"])
     return {k: np.asarray(v) for k, v in vars(result).items() if v is not None}
 
 
 def retriever(case_dir, case, inputs):
-    config = jm.RagConfig.from_dict(json.loads((case_dir / "checkpoint" / "config.json").read_text()))
+    config = jm.RagConfig.from_dict(json.loads((checkpoint(case_dir, case) / "config.json").read_text()))
     passages = [(p["title"], p["text"]) for p in json.loads((case_dir / "passages.json").read_text())]
     both = jm.RagTokenizer.from_pretrained(case_dir)
     index = jm.DenseIndex(inputs["passage_embeddings"])

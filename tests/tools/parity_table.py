@@ -1,0 +1,137 @@
+"""Which tests pin which rows of docs/parity.md.
+
+    python tests/tools/parity_table.py          # writes the column "Tests" anew
+    python tests/tools/parity_table.py --check  # says whether it is up to date
+
+Tests carry their rows as markers, `@pytest.mark.parity("G11", ...)`: on functions, classes, or the module's `pytestmark`.
+They are read from the source, so that nothing is imported and every test counts, also one that this machine skips.
+"""
+
+import ast
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "docs/parity.md"
+TESTS = ROOT / "tests"
+MARKER = "pytest.mark.parity"
+CODE = r"[A-Z]\d{1,2}"
+COLUMNS = 6  # code, behaviour, definition, where, status, tests
+STATUS = ("here", "refused")
+
+
+class Row(NamedTuple):
+    code: str
+    status: str
+    tests: str
+
+
+class Marked(NamedTuple):
+    """A test function; raises: it says what an error is like."""
+
+    file: str
+    name: str
+    codes: tuple[str, ...]
+    raises: bool
+
+
+def rows(table: str) -> list[Row]:
+    """The rows of the tables in a Markdown text.
+
+    Raises:
+      ValueError: a row with another number of columns or an unknown status, or a code that is there twice.
+    """
+    found: dict[str, Row] = {}
+    for line in table.splitlines():
+        if not re.match(rf"\| {CODE} \|", line):
+            continue
+        cells = _cells(line)
+        if len(cells) != COLUMNS or cells[-2] not in STATUS:
+            raise ValueError(f"a row has {COLUMNS} columns, the fifth {' or '.join(STATUS)}; got {line[:60]!r}")
+        row = Row(cells[0], *cells[-2:])
+        if row.code in found:
+            raise ValueError(f"row {row.code} is there twice")
+        found[row.code] = row
+    return list(found.values())
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+
+
+def tests_of(source: str, file: str) -> list[Marked]:
+    """The test functions in a file's source, also those without a row."""
+    return list(_tests(ast.parse(source), file, ()))
+
+
+def _tests(parent: ast.Module | ast.ClassDef, file: str, codes: tuple[str, ...]) -> Iterator[Marked]:
+    for node in parent.body:
+        if isinstance(node, ast.Assign) and any(ast.unparse(target) == "pytestmark" for target in node.targets):
+            codes += _codes([node.value], file)
+    for node in parent.body:
+        if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            yield from _tests(node, file, codes + _codes(node.decorator_list, file))
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            own = dict.fromkeys(codes + _codes(node.decorator_list, file))
+            raises = any(isinstance(part, ast.Call) and _name(part) == "pytest.raises" for part in ast.walk(node))
+            yield Marked(file, node.name, tuple(own), raises)
+
+
+def _codes(nodes: Iterable[ast.AST], file: str) -> tuple[str, ...]:
+    marks = [part for node in nodes for part in ast.walk(node) if isinstance(part, ast.Call) and _name(part) == MARKER]
+    arguments = [argument for mark in marks for argument in mark.args]
+    for argument in arguments:
+        if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+            raise ValueError(f"{file}:{argument.lineno}: a row is written out, got {ast.unparse(argument)}")
+    return tuple(argument.value for argument in arguments if isinstance(argument, ast.Constant))
+
+
+def _name(call: ast.Call) -> str:
+    return ast.unparse(call.func)
+
+
+def all_tests(folder: Path = TESTS) -> list[Marked]:
+    """The test functions of a folder and its sub-folders; files are named from the folder on."""
+    paths = sorted(folder.glob("**/test_*.py"))
+    return [test for path in paths for test in tests_of(path.read_text(), path.relative_to(folder).as_posix())]
+
+
+def with_column(table: str, tests: Iterable[Marked]) -> str:
+    """The same text, its last column written anew."""
+    counts: dict[str, Counter[str]] = {row.code: Counter() for row in rows(table)}
+    for test in tests:
+        for code in test.codes:
+            if code in counts:
+                counts[code][test.file] += 1
+    return "\n".join(_filled(line, counts) for line in table.split("\n"))
+
+
+def _filled(line: str, counts: dict[str, Counter[str]]) -> str:
+    if not re.match(rf"\| {CODE} \|", line):
+        return line
+    *cells, _ = _cells(line)
+    files = sorted(counts[cells[0]].items())
+    listed = ", ".join(f"[{file}](../tests/{file}) ({count})" for file, count in files)
+    return f"| {' | '.join([*cells, listed])} |"
+
+
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--check"]):
+        print(f"the only argument is --check, got {' '.join(arguments)}", file=sys.stderr)
+        return 2
+    old = TABLE.read_text()
+    new = with_column(old, all_tests())
+    if arguments and old != new:
+        print("docs/parity.md is out of date: run python tests/tools/parity_table.py", file=sys.stderr)
+        return 1
+    if old != new:
+        TABLE.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -128,6 +128,7 @@ def test_a_bart_becomes_an_led_with_its_tokenizer(checkpoints, tmp_path, capsys)
     assert type(tokenizer) is jm.LEDTokenizer and tokenizer.model_max_length == 48
 
 
+@pytest.mark.parity("A18")
 def test_a_rags_two_tokenizers_go_along(tmp_path, cases_dir, checkpoints, capsys):
     source = tmp_path / "in"
     shutil.copytree(cases_dir / "rag_model_bart/checkpoint", source)

@@ -228,6 +228,7 @@ def test_generation_settings_make_another_config():
         ({"pruned_heads": {0: [12]}}, "pruned_heads names layer 0"),
     ],
 )
+@pytest.mark.parity("C1")
 def test_facts_that_make_no_sense_are_refused_by_name(values, message):
     with pytest.raises(ValueError, match=message):
         jm.GPT2Config(**values)

@@ -25,12 +25,14 @@ def _folder(path, settings=None):
     return path
 
 
+@pytest.mark.parity("N14")
 def test_settings_of_their_own_file_win_over_the_config(tmp_path):
     config = jm.load(_folder(tmp_path, {**SETTINGS, "max_length": 30}))[0].config
     assert config.generation["max_length"] == 30 and config.generation["eos_token_id"] == (2, 3)
     assert config.eos_token_id == 1  # the model's own fact stays
 
 
+@pytest.mark.parity("N14")
 def test_settings_of_an_old_config_are_read_where_there_is_no_file(tmp_path):
     folder = _folder(tmp_path)
     (folder / "generation_config.json").unlink()
@@ -64,6 +66,7 @@ def test_loaded_config_returns_from_its_dict(tmp_path):
     assert again.eos_token_id == 1
 
 
+@pytest.mark.parity("N14")
 def test_settings_are_saved_in_their_own_file_and_load_again(tmp_path):
     model, params = jm.load(_folder(tmp_path / "first", SETTINGS))
     jm.save(tmp_path / "second", model, params)
@@ -73,6 +76,7 @@ def test_settings_are_saved_in_their_own_file_and_load_again(tmp_path):
     assert jm.load(tmp_path / "second")[0].config.generation == model.config.generation
 
 
+@pytest.mark.parity("N14")
 def test_settings_of_an_earlier_model_do_not_survive_in_the_folder(tmp_path):
     folder = _folder(tmp_path, SETTINGS)
     jm.save(folder, *tiny())
@@ -80,6 +84,7 @@ def test_settings_of_an_earlier_model_do_not_survive_in_the_folder(tmp_path):
     assert jm.load(folder)[0].config.generation == {}
 
 
+@pytest.mark.parity("N14")
 def test_transformers_finds_the_ids_beside_saved_settings(tmp_path):
     """It does not look into config.json for them once there is a generation_config.json."""
     model, params = tiny("BartForConditionalGeneration")

@@ -27,7 +27,7 @@ def agree(pair, batch, prompt=1, **options):
     return np.asarray(got.sequences)
 
 
-@pytest.mark.parity("N5")
+@pytest.mark.parity("A19", "L14", "N5")
 def test_ids_and_scores_of_padded_inputs(pair, batch):
     ended = set()
     for eos in often_said(pair, **batch)[:3]:
@@ -55,6 +55,7 @@ def test_forced_first_and_last_ids(bart, batch):
 
 
 @pytest.mark.slow
+@pytest.mark.parity("N5")
 def test_decoder_input_ids_of_several_tokens(bart, batch):
     own = texts(3, 3, seed=1)
     eos = often_said(bart, **batch)[1]

@@ -59,6 +59,7 @@ GROUPS = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}
 FITTING = {name: value for name, value in VALUES.items() if name != "stop_strings"}
 
 
+@pytest.mark.parity("N14")
 def test_every_field_has_a_value_here():
     assert {field.name for field in dataclasses.fields(GenerationConfig)} == VALUES.keys() | GROUPS.keys()
 
@@ -115,6 +116,7 @@ def test_none_is_the_default_and_of_top_k_off():
     assert GenerationConfig(**values) == GenerationConfig(top_k=0)
 
 
+@pytest.mark.parity("N13", "N14")
 def test_ids_may_be_one_or_several_and_negative_ends_are_none():
     assert GenerationConfig(eos_token_id=3, forced_eos_token_id=4) == GenerationConfig(
         eos_token_id=[3], forced_eos_token_id=[4]
@@ -128,6 +130,7 @@ def test_ids_may_be_one_or_several_and_negative_ends_are_none():
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "is not JSON"), ("[1]", "holds a JSON object, got list"), ('{"top_p": 2}', "top_p")]
 )
+@pytest.mark.parity("N14")
 def test_a_damaged_file_is_refused_by_name(text, message, tmp_path):
     (tmp_path / "generation_config.json").write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -210,6 +213,7 @@ def test_options_without_effect_are_said(call, named):
         {"temperature": 1.0, "top_k": 50, "length_penalty": 1.0},
     ],
 )
+@pytest.mark.parity("N14")
 def test_options_with_effect_or_at_their_defaults_are_not(call):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

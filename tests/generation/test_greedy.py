@@ -34,13 +34,14 @@ def left_padded(ids, lengths):
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 31, 32, 33, 48])
+@pytest.mark.parity("N1")
 def test_ids_of_any_prompt_length(gpt2, length):
     ids = prompts(2, length, seed=length)
     result = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=20)
     np.testing.assert_array_equal(result.sequences, reference_ids(gpt2, ids, max_new_tokens=20, pad_token_id=0))
 
 
-@pytest.mark.parity("G9")
+@pytest.mark.parity("G9", "N15")
 def test_left_padded_batch_counts_positions_from_the_mask(gpt2):
     ids, mask = left_padded(prompts(4, 12), [12, 7, 1, 3])
     result = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=24)

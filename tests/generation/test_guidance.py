@@ -38,6 +38,7 @@ def test_guided_away_from_a_negative_prompt_and_other_processors_after_it(gpt2):
 
 
 @pytest.mark.slow
+@pytest.mark.parity("N4")
 def test_a_padded_batch_of_prompts_and_negative_prompts_is_guided_row_by_row(gpt2):
     """In the reference positions of a padded negative prompt are wrong; here they count its real tokens."""
     ids, mask = padded(texts(2, 6), [6, 3], PAD, "left")
@@ -53,6 +54,7 @@ def test_a_padded_batch_of_prompts_and_negative_prompts_is_guided_row_by_row(gpt
         np.testing.assert_array_equal(batch.sequences[row, 6:], alone.sequences[0, length:])
 
 
+@pytest.mark.parity("N4")
 def test_guided_beams_are_those_of_a_naive_search(gpt2):
     """The other text goes on with the beam's tokens; in the reference it goes on with those of another beam."""
     prompt, scale = texts(1, 6), 2.0

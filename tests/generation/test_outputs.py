@@ -57,7 +57,7 @@ def transitions_agree(pair, got, expected):
 
 
 @pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
-@pytest.mark.parity("N11")
+@pytest.mark.parity("N11", "X1")
 def test_of_a_decoder_only_model(more, gpt2, batches):
     got, expected = both_ways(gpt2, batches["left"], **more)
     np.testing.assert_array_equal(got.sequences, expected.sequences)

@@ -117,5 +117,6 @@ def test_scores_of_sampling_are_the_warped_ones(gpt2):
     assert kept[np.arange(20), 0, np.asarray(out.sequences)[0, 7:]].all()
 
 
+@pytest.mark.parity("N3")
 def test_top_k_defaults_to_the_references_fifty(gpt2):
     assert jm.GenerationConfig.merge(gpt2[0].config, None, {}).top_k == 50

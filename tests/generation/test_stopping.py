@@ -126,6 +126,7 @@ class Said:
         return text.last(1)[:, 0] == self.token
 
 
+@pytest.mark.parity("N2")
 def test_criteria_end_rows(gpt2, batch, free):
     for place in (3, 9):
         token = int(free[0, place])
@@ -137,6 +138,7 @@ def test_criteria_end_rows(gpt2, batch, free):
     assert recompiles.compiled() == before, "its numbers are traced"
 
 
+@pytest.mark.parity("N2")
 def test_criteria_that_end_everything_and_several_of_them(gpt2, batch, free):
     criteria = [lambda text, scores: text.generated >= 7, Said(jnp.int32(int(free[0, 2])))]
     got = np.asarray(ours(gpt2, **batch, stopping_criteria=criteria, **OPTIONS).sequences)[:, PROMPT:]
@@ -145,6 +147,7 @@ def test_criteria_that_end_everything_and_several_of_them(gpt2, batch, free):
     np.testing.assert_array_equal(got[whole], free[whole, :7])
 
 
+@pytest.mark.parity("N2")
 def test_beams_end_when_the_criterion_holds_for_all_that_are_real(gpt2, batch):
     """Of rows that fill the bucket it would never hold: they say nothing but padding."""
 

@@ -19,6 +19,7 @@ def gpt2():
 IDS = np.random.default_rng(0).integers(4, 61, (3, 7))
 
 
+@pytest.mark.parity("N12")
 def test_the_callback_sees_every_column_in_order(gpt2):
     columns = []
     result = jm.generate(*gpt2, IDS, max_new_tokens=12, streamer=columns.append)
@@ -27,6 +28,7 @@ def test_the_callback_sees_every_column_in_order(gpt2):
     np.testing.assert_array_equal(jm.generate(*gpt2, IDS, max_new_tokens=12).sequences, result.sequences)
 
 
+@pytest.mark.parity("N12")
 def test_tokens_come_one_by_one_and_not_when_all_are_there(gpt2):
     """What the callback raises at the first token keeps the second one from being made."""
     seen = []

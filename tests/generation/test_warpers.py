@@ -68,7 +68,7 @@ ALONE = [
 
 
 @pytest.mark.parametrize("keep", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parity("N3")
+@pytest.mark.parity("N3", "X1")
 def test_every_warper_alone(keep):
     for options in ALONE:
         for kind in ("all", "banned", "few"):
@@ -115,6 +115,7 @@ def test_ties_with_the_k_th_are_kept_as_far_as_they_are_looked_at():
     np.testing.assert_array_equal(ours({"top_k": 5}, 1, scores), theirs({"top_k": 5}, 1, scores))
 
 
+@pytest.mark.parity("N3")
 def test_what_is_off_is_off():
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
     neutral |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}

@@ -107,6 +107,7 @@ def test_cross_keys_and_values_are_computed_once(both, step, encoded):
         np.testing.assert_array_equal(a.logits, b.logits)
 
 
+@pytest.mark.parity("A19")
 def test_the_call_decodes_over_a_cache_without_the_encoder_s_inputs(both, step, encoded):
     """The first call encodes; later ones give the cache only, and the encoder's mask."""
     cache, variables, logits = both.model.init_cache(2, CAPACITY), {"params": both.params}, []

@@ -103,6 +103,7 @@ def test_head_masks_of_all_three_attentions(plain):
     agree(plain, **BATCH, **masks, **EVERYTHING)
 
 
+@pytest.mark.parity("C12")
 def test_a_mask_for_every_query_of_the_encoder_is_that_of_the_keys_written_out(plain, whole):
     """Rank 3; 4.57's encoder takes none."""
     mask = np.repeat(MASK[:, None], 6, axis=1)
@@ -128,6 +129,7 @@ def test_encoder_outputs_take_the_encoder_s_place(form, plain, whole):
         np.testing.assert_allclose(out[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parity("A19")
 def test_encode_and_decode_give_what_one_call_gives(plain, whole):
     @jax.jit
     def parts(params):
@@ -167,6 +169,7 @@ def test_switches_of_the_config_hold_without_those_of_the_call(tmp_path):
 
 
 @pytest.mark.parametrize("attention", ["xla", "xla_blocked"])
+@pytest.mark.parity("A19")
 def test_padding_does_not_reach_the_states(attention):
     """Whatever stands in the padding, and however much of it there is; and rows do not see each other."""
     model, params = tiny("BartModel", choices={"attention": attention})

@@ -98,6 +98,7 @@ def test_layerdrop_skips_whole_layers_each_on_its_own(unroll):
 
 
 @pytest.mark.slow
+@pytest.mark.parity("A19")
 def test_dropout_is_at_the_reference_s_places(tmp_path):
     """Many copies of one text: states scatter as much as the reference's, in the encoder and in the decoder."""
     rates = {"dropout": 0.2, "attention_dropout": 0.3, "activation_dropout": 0.4}

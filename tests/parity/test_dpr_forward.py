@@ -79,6 +79,7 @@ def test_embeddings_instead_of_ids_have_no_padding(encoder, reader):
         agree(both, inputs_embeds=numbers((2, 6, 32)), **EVERYTHING)
 
 
+@pytest.mark.parity("D2")
 def test_token_types(encoder):
     agree(encoder, input_ids=ids((2, 6)), token_type_ids=np.array([[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 0, 2]]))
 
@@ -143,6 +144,7 @@ def test_blocked_attention_gives_the_same_distances(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["DPRQuestionEncoder", "DPRReader"])
+@pytest.mark.parity("D1")
 def test_gradients_of_every_parameter(name, kind, tmp_path):
     """Padding included: looking the pad id up trains neither its row here nor in torch."""
     both = pair(name, tmp_path, position_embedding_type=kind, projection_dim=32)
@@ -189,6 +191,7 @@ def test_dropout_needs_a_key_and_a_rate(rates):
     assert np.abs(first - still).max() > 0.05 and np.abs(first - other).max() > 0.05
 
 
+@pytest.mark.parity("C10")
 def test_remat_gives_the_same_gradients():
     model, params = tiny("DPRContextEncoder")
     loss = lambda m: jax.jit(jax.grad(lambda p: m.apply({"params": p}, ids((2, 6))).pooler_output.sum()))  # noqa: E731

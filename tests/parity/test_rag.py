@@ -36,7 +36,7 @@ def agree(both, **inputs):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parity("A4")
+@pytest.mark.parity("A1", "A4", "A6", "A7")
 def test_outputs_from_contexts_and_scores(pairs, name):
     got = agree(pairs[name], **CONTEXTS, decoder_input_ids=LABELS, output_attentions=True)
     assert got.logits.shape[:2] == (QUESTIONS * DOCUMENTS, LABELS.shape[1])
@@ -177,6 +177,7 @@ def test_answers_do_not_depend_on_the_other_questions(pairs):
         np.testing.assert_array_equal(together[i, : alone.shape[1]], alone[0])
 
 
+@pytest.mark.parity("A12")
 def test_sampling_over_documents_is_reproducible(pairs):
     both = pairs["RagTokenForGeneration"]
     options = {"do_sample": True, "num_return_sequences": 3, "max_length": 10}
@@ -189,6 +190,7 @@ def test_sampling_over_documents_is_reproducible(pairs):
 
 
 @pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parity("A1", "A2", "C16")
 def test_a_saved_folder_loads_in_the_reference_and_here(pairs, name, tmp_path):
     both = pairs[name]
     jm.save(tmp_path, both.model, both.params)
@@ -210,6 +212,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("cls", CLASSES[1:])
+@pytest.mark.parity("A4")
 def test_bad_documents_are_refused_by_name(pairs, cls, name):
     changes, message = BAD[name]
     inputs = {key: value for key, value in {**CONTEXTS, **changes}.items() if value is not None}
@@ -219,6 +222,7 @@ def test_bad_documents_are_refused_by_name(pairs, cls, name):
         pairs[cls].model.apply({"params": pairs[cls].params}, **inputs, decoder_input_ids=LABELS)
 
 
+@pytest.mark.parity("A11", "A12")
 def test_what_cannot_be_done_is_refused_by_name(pairs):
     token, sequence = pairs["RagTokenForGeneration"], pairs["RagSequenceForGeneration"]
     with pytest.raises(ValueError, match="no attentions or hidden states"):

@@ -76,6 +76,7 @@ def test_embeddings_have_consecutive_positions(base):
     agree(base, inputs_embeds=numbers((2, 6, 32)), attention_mask=MASK, **EVERYTHING)
 
 
+@pytest.mark.parity("R2")
 def test_position_ids_are_taken_as_given(base):
     agree(
         base, input_ids=tokens((2, 6)), position_ids=np.array([[3, 1, 4, 1, 5, 9], [2, 25, 0, 8, 8, 8]]), **EVERYTHING

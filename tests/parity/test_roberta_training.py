@@ -54,6 +54,7 @@ def test_every_problem_type(config, labels, tmp_path):
     agree_in_training(both, input_ids=PADDED, attention_mask=MASK, labels=labels)
 
 
+@pytest.mark.parity("C14")
 def test_token_classification_loss(tmp_path):
     both = pair(f"{NAME}ForTokenClassification", tmp_path, num_labels=4)
     agree_in_training(both, input_ids=PADDED, attention_mask=MASK, labels=np.where(MASK, PADDED % 4, -100))

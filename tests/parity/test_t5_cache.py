@@ -92,6 +92,7 @@ def test_every_chunking_gives_the_logits_of_one_pass(both, step, encoded, chunks
     np.testing.assert_allclose(got[mask == 1], whole[mask == 1], atol=2e-5)
 
 
+@pytest.mark.parity("A20")
 def test_the_call_decodes_over_a_cache_without_the_encoder_s_inputs(both, step, encoded):
     """The first call encodes; later ones give the cache only, and the encoder's mask."""
     cache, variables, logits = both.model.init_cache(2, CAPACITY), {"params": both.params}, []

@@ -136,6 +136,7 @@ def test_what_cannot_be_is_refused_by_name(name):
         jm.T5Config(**values)
 
 
+@pytest.mark.parity("C7")
 def test_pruning_is_refused_by_name():
     model = jm.T5Model(jm.T5Config(vocab_size=9, d_model=8, d_kv=2, d_ff=8, num_layers=1, num_heads=2))
     with pytest.raises(ValueError, match="pruned_heads"):

@@ -60,6 +60,7 @@ def test_embeddings_in_place_of_ids(plain):
     agree(plain, attention_mask=MASK, **batch, **EVERYTHING)
 
 
+@pytest.mark.parity("C12")
 def test_a_mask_for_every_query_is_that_of_the_keys_written_out(plain):
     """Rank 3 in both attentions; 4.57's encoder takes none, 4.37's does."""
     whole = ours(plain, **BATCH, **EVERYTHING)
@@ -115,6 +116,7 @@ def test_a_head_mask_alone_stays_in_the_encoder_of_uneven_stacks(uneven):
     agree(uneven, **BATCH, head_mask=DROPPED)
 
 
+@pytest.mark.parity("A20")
 def test_encode_and_decode_give_what_one_call_gives(plain):
     whole = ours(plain, **BATCH, **EVERYTHING)
 
@@ -181,17 +183,20 @@ def test_bad_call_says_what_came_and_what_was_expected(name, plain):
         plain.model.apply({"params": plain.params}, **inputs)
 
 
+@pytest.mark.parity("A20")
 def test_labels_need_a_start_token():
     model, params = tiny("T5ForConditionalGeneration", decoder_start_token_id=None)
     with pytest.raises(ValueError, match="decoder_start_token_id"):
         model.apply({"params": params}, PADDED, attention_mask=MASK, labels=LABELS)
 
 
+@pytest.mark.parity("C13")
 def test_padding_without_a_mask_warns(plain):
     with pytest.warns(UserWarning, match="no attention_mask"):
         plain.model.apply({"params": plain.params}, PADDED, method="encode")
 
 
+@pytest.mark.parity("A20")
 def test_there_is_no_limit_to_the_length():
     model, params = tiny("T5Model")
     assert model.max_tokens > 10**9

@@ -57,6 +57,7 @@ def test_outputs_and_gradients_on_eight_devices_are_those_of_one():
 
 
 @pytest.mark.parametrize("form", [pytest.param("relu", marks=pytest.mark.slow), "gated-gelu"])
+@pytest.mark.parity("A20")
 def test_dropout_is_at_the_reference_s_places(form, tmp_path):
     """Many copies of one text: states scatter as much as the reference's, in the encoder and in the decoder."""
     both = t5_pair("T5Model", tmp_path, dropout_rate=0.3, feed_forward_proj=form, num_layers=1)

@@ -41,6 +41,7 @@ def run(plain):
 
 
 @pytest.mark.parametrize("chunks", CHUNKINGS, ids=str)
+@pytest.mark.parity("G10")
 def test_every_chunking_gives_the_logits_of_one_pass(plain, run, chunks):
     model, params = plain
     expected = jax.jit(lambda: model.apply({"params": params}, ids((2, T))).logits)()

@@ -48,6 +48,7 @@ def assert_same_values_and_gradients(module, given, monkeypatch, name: str, most
 
 
 @pytest.mark.parametrize(("most", "lengths"), [(16, {10}), (10, {10}), (5, {5}), (4, {4, 2}), (3, {3, 1})])
+@pytest.mark.parity("C5")
 def test_long_rows_go_through_in_parts(module, given, most, lengths, monkeypatch):
     assert_same_values_and_gradients(module, given, monkeypatch, "LONG", most)
     assert between(module, *given) == {(2, length, F) for length in lengths}

@@ -11,6 +11,7 @@ from support.tiny import tiny
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parity("C12")
 def test_a_full_mask_stays_finite(dtype):
     model, params = tiny("GPT2Model", choices={"dtype": dtype})
     mask = np.array([[0, 0, 0, 0], [1, 1, 1, 1]])

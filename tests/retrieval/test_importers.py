@@ -156,6 +156,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parity("A13")
 def test_hostile_pickles_are_refused_by_name(case, tmp_path, capsys):
     data, words = HOSTILE[case]
     path = tmp_path / "x.pkl"
@@ -181,6 +182,7 @@ def test_a_flat_faiss_index(fourcc, tmp_path):
     check(tmp_path / "index", "int8")
 
 
+@pytest.mark.parity("A13")
 def test_a_flat_index_that_faiss_wrote(tmp_path):
     faiss = pytest.importorskip("faiss")
     index = faiss.IndexFlatIP(8)

@@ -23,6 +23,7 @@ def saved(folder, dtype="float32", rows=ROWS, **options):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parity("A17")
 def test_an_index_saved_from_eight_devices_loads_onto_any_mesh(dtype, tmp_path):
     index = saved(tmp_path, dtype, mesh=make_mesh({"data": 8}))
     names = [f"embeddings-{i:05}.safetensors" for i in range(1, 5)]

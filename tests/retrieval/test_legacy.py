@@ -58,6 +58,7 @@ def test_a_legacy_index_as_it_is(legacy, tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", [str, int, "wiki:{}".format])
+@pytest.mark.parity("A13")
 def test_ids_and_passages_of_every_writer_are_read(protocol, kind, tmp_path):
     ids = [kind(i) for i in ORDER.tolist()]
     write(tmp_path, ids, {name: list(passage) for name, passage in TABLE.items()}, protocol)

@@ -10,6 +10,7 @@ from jaxmodels.tensor_files import TensorFileError
 ROWS = [(f"Title {i}", f"Text\t{i} é \U0001f600\n") for i in range(2 * BATCH_ROWS + 3)]
 
 
+@pytest.mark.parity("A17")
 def test_passages_come_back_by_number_from_memory_and_from_a_file(tmp_path):
     for passages in (Passages(ROWS), Passages.write(tmp_path, iter(ROWS)), Passages.load(tmp_path)):
         assert len(passages) == len(ROWS) and list(passages) == ROWS
@@ -26,6 +27,7 @@ def test_a_file_is_mapped_and_not_read(tmp_path):
     assert pyarrow.total_allocated_bytes() - before < 1e5
 
 
+@pytest.mark.parity("A17")
 def test_passages_are_saved_beside_what_is_there(tmp_path):
     (tmp_path / "dense_index.json").write_text("stays")
     Passages(ROWS[:3]).save(tmp_path)

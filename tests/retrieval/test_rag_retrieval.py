@@ -56,7 +56,7 @@ def token_model(parts):
     return model, random_params(model)
 
 
-@pytest.mark.parity("A15")
+@pytest.mark.parity("A15", "A16")
 def test_contexts_on_the_device_are_those_of_the_host(parts, squad):
     device = jm.DeviceRetriever.of(parts, batch=16)
     encoded, ready = device.ask(squad[1])
@@ -104,7 +104,7 @@ def test_questions_of_other_lengths_compile_nothing(parts, token_model):
     assert compiled[0] == compiled[1]
 
 
-@pytest.mark.parity("A4")
+@pytest.mark.parity("A4", "A7")
 def test_the_routes_of_a_call_agree(parts, token_model, squad):
     model, params = token_model
     encoded, ready = jm.DeviceRetriever.of(parts).ask(squad[1][:2])
@@ -124,7 +124,7 @@ def test_the_routes_of_a_call_agree(parts, token_model, squad):
     assert outs[0].question_encoder_last_hidden_state.shape == (2, WIDTH)
 
 
-@pytest.mark.parity("A5")
+@pytest.mark.parity("A5", "A16")
 def test_the_marginal_likelihood_trains_question_and_context_encoder(parts, squad):
     host = jm.RagRetriever(
         parts.config, parts.question_encoder_tokenizer, parts.generator_tokenizer,

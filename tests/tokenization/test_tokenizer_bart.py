@@ -35,7 +35,7 @@ def three(request, roberta_files):
     return getattr(jm, request.param)(**roberta_files, **OPTIONS), *references
 
 
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T4")
 def test_ids_equal_both_references(three):
     tokenizer, fast, slow = three
     assert tokenizer.encode("Hello world") == [0, 31414, 232, 2]
@@ -48,7 +48,7 @@ def test_ids_equal_both_references(three):
 
 
 @pytest.mark.filterwarnings("ignore:a text has .* tokens")
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T4")
 def test_real_texts_equal_both_references(three, data_dir):
     tokenizer, fast, slow = three
     texts = real_texts(data_dir)
@@ -75,7 +75,7 @@ def test_real_texts_equal_both_references(three, data_dir):
     ids=str,
 )
 @pytest.mark.parametrize("second", [None, PAIRS], ids=["texts", "pairs"])
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T1", "T2", "T3")
 def test_calls_equal_the_fast_reference(three, options, second):
     tokenizer, fast, _ = three
     got, expected = tokenizer(TEXTS, second, **options), fast(TEXTS, second, **options)
@@ -85,7 +85,7 @@ def test_calls_equal_the_fast_reference(three, options, second):
     assert [got.sequence_ids(i) for i in rows] == [expected.sequence_ids(i) for i in rows]
 
 
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T3")
 def test_words_need_the_space_before_them(three, roberta_files):
     tokenizer, fast, _ = three
     words = [["Empire", "State"], ["don't", ""]]
@@ -95,7 +95,7 @@ def test_words_need_the_space_before_them(three, roberta_files):
     assert_equal_fields(*(each(words, is_split_into_words=True) for each in (tokenizer, fast)))
 
 
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T6")
 def test_special_tokens_are_named_in_errors(three, roberta_files):
     cls = type(three[0])
     with pytest.raises(ValueError, match=f"a {cls.__name__} needs a cls_token and a sep_token"):
@@ -103,7 +103,7 @@ def test_special_tokens_are_named_in_errors(three, roberta_files):
 
 
 @pytest.mark.parametrize("kind", [1, 2], ids=["fast", "slow"])
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T8")
 def test_folders_that_the_reference_wrote(three, kind, tmp_path):
     tokenizer, reference = three[0], three[kind]
     reference.save_pretrained(tmp_path)
@@ -116,7 +116,7 @@ def test_folders_that_the_reference_wrote(three, kind, tmp_path):
         assert loaded.encode(text, "a") == reference.encode(text, "a")
 
 
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T9")
 def test_saving(three, tmp_path):
     name = type(three[0]).__name__
     three[0].save_pretrained(tmp_path)
@@ -150,7 +150,7 @@ def test_saving(three, tmp_path):
     ],
 )
 @pytest.mark.parametrize("files", [["tokenizer.json"], ["vocab.json", "merges.txt"]], ids=str)
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T8")
 def test_class_from_config(data_dir, tmp_path, config, name, files):
     for file in files:
         shutil.copyfile(data_dir / "tokenizers" / "roberta-base" / file, tmp_path / file)

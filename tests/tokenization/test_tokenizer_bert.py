@@ -185,7 +185,7 @@ def test_real_vocabulary_survives(bert_vocabulary, tmp_path):
         assert written.read() == source.read()
 
 
-@pytest.mark.parity("D10")
+@pytest.mark.parity("D10", "T5")
 def test_decode_equals_the_slow_reference(bert_vocabulary):
     tokenizer, slow = jt.BertTokenizer(bert_vocabulary), transformers.BertTokenizer(bert_vocabulary)
     for text in ("Isn't it unaffable , O'Neil's ? (yes) a.b", *BERT_TEXTS):
@@ -198,7 +198,7 @@ def test_decode_equals_the_slow_reference(bert_vocabulary):
     assert tokenizer.convert_tokens_to_string(tokens) == slow.convert_tokens_to_string(tokens)
 
 
-@pytest.mark.parity("D10")
+@pytest.mark.parity("D10", "T8")
 def test_the_unknown_token_must_be_there(bert_vocabulary, small_bert_folder):
     with pytest.raises(ValueError, match="has no token '<unk>'"):
         jt.BertTokenizer(bert_vocabulary, unk_token="<unk>")
@@ -213,7 +213,7 @@ def test_the_unknown_token_must_be_there(bert_vocabulary, small_bert_folder):
     assert tokenizer.encode("zzz") == tokenizer.convert_tokens_to_ids(["[CLS]", "paris", "."])
 
 
-@pytest.mark.parity("D10")
+@pytest.mark.parity("T8")
 def test_constructor_needs_one_source(bert_vocabulary, data_dir, tmp_path):
     for arguments in ({}, {"vocab_file": bert_vocabulary, "tokenizer_file": bert_vocabulary}):
         with pytest.raises(ValueError, match="tokenizer_file alone, or vocab_file alone"):
@@ -233,7 +233,7 @@ def test_constructor_needs_one_source(bert_vocabulary, data_dir, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer"])
-@pytest.mark.parity("D10")
+@pytest.mark.parity("D10", "T8")
 def test_a_tokenizer_json_that_prepares_text_otherwise_is_refused(data_dir, tmp_path, part):
     state = json.loads((data_dir / "tokenizers" / "bert-base-uncased" / "tokenizer.json").read_text())
     state[part] = {"normalizer": {"type": "NFKC"}, "pre_tokenizer": {"type": "WhitespaceSplit"}}[part]
@@ -243,7 +243,7 @@ def test_a_tokenizer_json_that_prepares_text_otherwise_is_refused(data_dir, tmp_
         jt.BertTokenizer(tokenizer_file=path)
 
 
-@pytest.mark.parity("D10")
+@pytest.mark.parity("D10", "T8")
 def test_do_lower_case_rules_over_a_tokenizer_json_with_a_warning(data_dir, tmp_path):
     folder = data_dir / "tokenizers" / "bert-base-uncased"
     state = json.loads((folder / "tokenizer.json").read_text())
@@ -259,7 +259,7 @@ def test_do_lower_case_rules_over_a_tokenizer_json_with_a_warning(data_dir, tmp_
         assert ["pass do_lower_case=False" in str(each.message) for each in caught] == [True] * lower
 
 
-@pytest.mark.parity("D10")
+@pytest.mark.parity("D10", "T6")
 def test_added_tokens_equal_the_fast_reference(bert_vocabulary):
     tokenizer, fast = jt.BertTokenizer(bert_vocabulary), transformers.BertTokenizerFast(bert_vocabulary)
     for tok in (tokenizer, fast):
@@ -271,7 +271,6 @@ def test_added_tokens_equal_the_fast_reference(bert_vocabulary):
         assert tokenizer.decode(ids) == fast.decode(ids)
 
 
-@pytest.mark.parity("D10")
 def test_pickles_and_copies(small_bert_folder):
     tokenizer = jt.load_tokenizer(small_bert_folder, strip_accents=False)
     for again in (pickle.loads(pickle.dumps(tokenizer)), copy.deepcopy(tokenizer)):

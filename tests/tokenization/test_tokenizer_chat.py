@@ -18,7 +18,7 @@ TEMPLATE = """{%- for m in messages %}
 {%- if add_generation_prompt %}<|assistant|>{% endif %}"""
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("G17", "T7")
 def test_tokenizer_default_chat_template(small):
     text = "".join(message["content"] + "<|endoftext|>" for message in CHAT)
     assert small.apply_chat_template(CHAT, tokenize=False) == text
@@ -27,7 +27,7 @@ def test_tokenizer_default_chat_template(small):
 
 
 @pytest.mark.parametrize("prompt", [False, True])
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T7")
 def test_tokenizer_chat_template_equals_the_reference(small, small_folder, prompt):
     reference = transformers.GPT2TokenizerFast.from_pretrained(small_folder)
     small.chat_template = reference.chat_template = TEMPLATE
@@ -37,7 +37,7 @@ def test_tokenizer_chat_template_equals_the_reference(small, small_folder, promp
         assert small.apply_chat_template(chat, add_generation_prompt=prompt) == small.encode(expected)
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T7")
 def test_tokenizer_chat_of_a_batch(small):
     small.pad_token = small.eos_token
     batch = small.apply_chat_template([CHAT, CHAT[:1]], return_dict=True, padding=True)
@@ -49,7 +49,7 @@ def test_tokenizer_chat_of_a_batch(small):
     assert arrays.shape == (1, 5)
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T7")
 def test_tokenizer_chat_does_not_add_special_tokens(small_folder):
     import jaxmodels.tokenization as jt
 
@@ -57,7 +57,7 @@ def test_tokenizer_chat_does_not_add_special_tokens(small_folder):
     assert tokenizer.apply_chat_template(CHAT[:1])[0] != tokenizer.bos_token_id
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T7")
 def test_tokenizer_named_chat_templates(small):
     small.chat_template = {"default": "one", "tool": "two"}
     assert small.apply_chat_template(CHAT, tokenize=False) == "one"
@@ -68,7 +68,7 @@ def test_tokenizer_named_chat_templates(small):
         small.apply_chat_template(CHAT)
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T7")
 def test_tokenizer_chat_templates_are_sandboxed_and_may_refuse(small):
     with pytest.raises(jinja2.exceptions.SecurityError):
         small.apply_chat_template(CHAT, chat_template="{{ messages.__class__.__mro__ }}")
@@ -78,7 +78,7 @@ def test_tokenizer_chat_templates_are_sandboxed_and_may_refuse(small):
         small.apply_chat_template(CHAT, tools=[])
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T7")
 def test_tokenizer_chat_without_jinja(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ImportError, match="pip install jinja2"):

@@ -28,7 +28,7 @@ def test_tokenizer_byte_table_is_the_references():
 
 @pytest.mark.parametrize("clean_up", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
-@pytest.mark.parity("G17")
+@pytest.mark.parity("G17", "T5")
 def test_tokenizer_decode_equals_both_references(shared_tokenizer, fast, slow, skip, clean_up):
     rows = [*random_ids(), [50256, 40, 50256], [50256], [], [0, 220, 13, 220, 11, 705, 82, 299, 470]]
     got = shared_tokenizer.batch_decode(rows, skip, clean_up)
@@ -37,7 +37,7 @@ def test_tokenizer_decode_equals_both_references(shared_tokenizer, fast, slow, s
 
 
 @pytest.mark.parametrize("errors", ["replace", "ignore", "backslashreplace"])
-@pytest.mark.parity("G17")
+@pytest.mark.parity("G17", "T5")
 def test_tokenizer_errors_equal_the_slow_reference(gpt2_files, slow, errors, monkeypatch):
     tokenizer = jt.GPT2Tokenizer(**gpt2_files, errors=errors)
     monkeypatch.setattr(slow, "errors", errors)
@@ -48,7 +48,7 @@ def test_tokenizer_errors_equal_the_slow_reference(gpt2_files, slow, errors, mon
     assert [tokenizer.convert_tokens_to_string(row) for row in tokens] == got
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("G17", "T5")
 def test_tokenizer_errors_strict(small_folder):
     tokenizer = jt.load_tokenizer(small_folder, errors="strict")
     ids = tokenizer.encode("東")
@@ -59,7 +59,7 @@ def test_tokenizer_errors_strict(small_folder):
         jt.load_tokenizer(small_folder, errors="loose")
 
 
-@pytest.mark.parity("T4")
+@pytest.mark.parity("T5")
 def test_hard_texts_survive(shared_tokenizer):
     ids = shared_tokenizer(HARD_TEXTS).input_ids
     assert shared_tokenizer.batch_decode(ids, clean_up_tokenization_spaces=False) == HARD_TEXTS

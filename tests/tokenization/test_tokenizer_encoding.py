@@ -22,7 +22,7 @@ def both(small_folder):
     return [tokenizer(TEXTS, PAIRS, padding=True) for tokenizer in (ours, reference)]
 
 
-@pytest.mark.parity("T5")
+@pytest.mark.parity("T3")
 def test_the_way_back_equals_the_reference(both):
     ours, reference = both
     length = ours.input_ids.shape[1]

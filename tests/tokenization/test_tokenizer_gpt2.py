@@ -13,7 +13,7 @@ import jaxmodels.tokenization as jt
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS, ids=lambda text: ascii(text[:20]))
-@pytest.mark.parity("G17")
+@pytest.mark.parity("G17", "T4")
 def test_tokenizer_ids_equal_both_references(shared_tokenizer, fast, slow, text):
     ids = shared_tokenizer.encode(text)
     assert ids == fast.encode(text)

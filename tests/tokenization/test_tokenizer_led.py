@@ -80,7 +80,7 @@ def test_a_call_with_a_mask_for_its_first_token(both):
     assert without["global_attention_mask"].tolist() == padded["global_attention_mask"].tolist()
 
 
-@pytest.mark.parity("L16")
+@pytest.mark.parity("L16", "T1")
 def test_other_families_leave_the_mask_alone(roberta_files):
     padded = jm.BartTokenizer(**roberta_files).pad(EXAMPLES)
     assert [len(row) for row in padded["global_attention_mask"]] == [5, 3, 0]

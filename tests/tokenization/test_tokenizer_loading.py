@@ -159,7 +159,7 @@ def test_older_files_say_what_the_reference_reads_in_them(folder):
         assert tokenizer.decode(tokenizer.encode(text), True) == reference.decode(reference.encode(text), True)
 
 
-@pytest.mark.parity("T8")
+@pytest.mark.parity("T6", "T8")
 def test_added_tokens_that_do_not_fit_the_vocabulary(folder):
     rewrite(folder / "tokenizer_config.json", added_tokens_decoder="absent")
     rewrite(folder / "added_tokens.json", **{"<a>": 400})
@@ -167,7 +167,7 @@ def test_added_tokens_that_do_not_fit_the_vocabulary(folder):
         jt.load_tokenizer(folder)
 
 
-@pytest.mark.parity("T8")
+@pytest.mark.parity("T7", "T8")
 def test_chat_template_file_wins(folder):
     rewrite(folder / "tokenizer_config.json", chat_template="from the config")
     assert jt.load_tokenizer(folder).chat_template == "from the config"

@@ -83,19 +83,19 @@ def compare(both, sides, options, *texts):
     ]
 
 
-@pytest.mark.parity("T1", "T2")
+@pytest.mark.parity("T1", "T2", "T3")
 def test_options_on_batches(both):
     for sides, options in itertools.product(SIDES, LENGTHS):
         compare(both, sides, options, TEXTS)
 
 
-@pytest.mark.parity("T1", "T2")
+@pytest.mark.parity("T1", "T2", "T3")
 def test_options_on_single_texts(both):
     for sides, options, text in itertools.product(SIDES, LENGTHS, TEXTS):
         compare(both, sides, options, text)
 
 
-@pytest.mark.parity("T1", "T2")
+@pytest.mark.parity("T1", "T2", "T3")
 def test_options_on_batches_of_pairs(both):
     for sides, options in itertools.product(SIDES, PAIR_LENGTHS):
         compare(both, sides, options, TEXTS, PAIRS)
@@ -104,7 +104,7 @@ def test_options_on_batches_of_pairs(both):
         compare(both, sides, options, *((long, short) if options["truncation"] == "only_first" else (short, long)))
 
 
-@pytest.mark.parity("T1", "T2")
+@pytest.mark.parity("T1", "T2", "T3")
 def test_options_on_single_pairs(both):
     for sides, options in itertools.product(SIDES, PAIR_LENGTHS):
         compare(both, sides, options, TEXTS[3], PAIRS[4])
@@ -208,7 +208,7 @@ def test_returned_shapes_and_types(small):
         (TypeError, "text 0 must be a str, got list", ("a", ["b"]), {}),
     ],
 )
-@pytest.mark.parity("T2")
+@pytest.mark.parity("T1", "T2", "T3")
 def test_bad_calls_are_refused_in_words(small, error, match, arguments, options):
     with pytest.raises(error, match=match):
         small(*arguments, **options)

@@ -56,7 +56,7 @@ def test_roberta_real_text_equals_both_references(roberta, slow_roberta, fast_ro
     assert all(ids[i] == slow_roberta.encode(texts[i]) for i in range(0, len(texts), 20))
 
 
-@pytest.mark.parity("T4")
+@pytest.mark.parity("T3", "T4", "T8")
 def test_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
     tokenizer = jt.RobertaTokenizer(**roberta_files)
     texts = [*HARD_TEXTS, *ROBERTA_TEXTS]
@@ -69,7 +69,7 @@ def test_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
 
 
 @pytest.mark.parametrize(("text", "pair"), PAIRS)
-@pytest.mark.parity("T4")
+@pytest.mark.parity("T3", "T4")
 def test_roberta_pairs(roberta, slow_roberta, fast_roberta, text, pair):
     options = {"return_special_tokens_mask": True, "return_token_type_ids": True}
     got = roberta(text, pair, **options)
@@ -102,7 +102,7 @@ def test_roberta_offsets_and_prefix_space(data_dir, roberta_files, source, trim_
         assert got["offset_mapping"].tolist() == [list(span) for span in expected["offset_mapping"]]
 
 
-@pytest.mark.parity("T4")
+@pytest.mark.parity("T6")
 def test_roberta_mask_token_takes_the_space_before_it(roberta, roberta_files):
     assert roberta.encode("a  <mask> b") == [0, 102, 50264, 741, 2]
     plain = tokenizers.AddedToken("<mask>", lstrip=False, special=True, normalized=False)
@@ -124,7 +124,7 @@ def test_roberta_other_special_tokens(roberta_files):
         jt.RobertaTokenizer(**roberta_files, cls_token=None)
 
 
-@pytest.mark.parity("T4")
+@pytest.mark.parity("T3")
 def test_roberta_words(roberta, roberta_files):
     with pytest.raises(ValueError, match="add_prefix_space=True"):
         roberta(["a", "b"], is_split_into_words=True)

@@ -41,7 +41,7 @@ def changed(small_folder):
 @pytest.mark.parametrize(
     "cls", [transformers.GPT2TokenizerFast, transformers.GPT2Tokenizer, transformers.AutoTokenizer]
 )
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T9")
 def test_tokenizer_saved_loads_in_the_reference(changed, tmp_path, cls):
     paths = changed.save_pretrained(tmp_path)
     assert [path.removeprefix(f"{tmp_path}/") for path in paths] == FILES
@@ -60,7 +60,7 @@ def test_tokenizer_saved_loads_in_the_reference(changed, tmp_path, cls):
             assert reference.decode(ids, True) == changed.decode(ids, True)
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T9")
 def test_tokenizer_saved_loads_here(changed, tmp_path):
     changed.save_pretrained(tmp_path)
     from_json = jt.load_tokenizer(tmp_path)
@@ -79,7 +79,7 @@ def test_tokenizer_saved_loads_here(changed, tmp_path):
         assert (again / "tokenizer_config.json").read_text() == (tmp_path / "tokenizer_config.json").read_text()
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T9")
 def test_tokenizer_saving_is_free_of_earlier_calls(small, tmp_path):
     small.pad_token = small.eos_token
     small("a b c", padding="max_length", truncation=True, max_length=2)
@@ -88,7 +88,7 @@ def test_tokenizer_saving_is_free_of_earlier_calls(small, tmp_path):
     assert state["truncation"] is None and state["padding"] is None
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("T9")
 def test_tokenizer_real_vocabulary_survives(shared_tokenizer, tmp_path, data_dir):
     shared_tokenizer.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "vocab.json").read_text())
@@ -97,7 +97,7 @@ def test_tokenizer_real_vocabulary_survives(shared_tokenizer, tmp_path, data_dir
     assert merges[1:] == (data_dir / "tokenizers" / "gpt2" / "vocab.bpe").read_text().splitlines()[1:]
 
 
-@pytest.mark.parity("G17")
+@pytest.mark.parity("G17", "T9")
 def test_tokenizer_save_vocabulary(small, tmp_path):
     assert small.save_vocabulary(tmp_path) == (str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
     small.save_vocabulary(tmp_path, "mine")
@@ -129,7 +129,7 @@ def test_saving_over_an_earlier_tokenizer(small, changed, tmp_path):
     assert len(reloaded) == len(small) and reloaded.chat_template is None
 
 
-@pytest.mark.parity("T9")
+@pytest.mark.parity("T7", "T9")
 def test_several_chat_templates(small, tmp_path):
     small.chat_template = {"default": "one", "tool": "two"}
     small.save_pretrained(tmp_path)

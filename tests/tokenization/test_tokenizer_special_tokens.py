@@ -94,7 +94,7 @@ def test_a_constructors_special_tokens_go_to_the_end(gpt2_files):
 
 
 @pytest.mark.parametrize("eos_token", ["<|endoftext|>", AddedToken("<|endoftext|>", lstrip=True, rstrip=True)])
-@pytest.mark.parity("T6")
+@pytest.mark.parity("T6", "T8")
 def test_flags_in_tokenizer_json_win_over_a_constructors(data_dir, eos_token):
     path = str(data_dir / "tokenizers" / "gpt2" / "tokenizer.json")
     tokenizer = jt.GPT2Tokenizer(tokenizer_file=path, eos_token=eos_token)
@@ -130,7 +130,7 @@ def test_unknown_names_are_refused(small, gpt2_files):
         jt.GPT2Tokenizer(**gpt2_files, padding_side="top")
 
 
-@pytest.mark.parity("T6")
+@pytest.mark.parity("T8")
 def test_constructor_needs_one_source(gpt2_files, tmp_path):
     with pytest.raises(ValueError, match="tokenizer_file alone, or vocab_file and merges_file"):
         jt.GPT2Tokenizer()

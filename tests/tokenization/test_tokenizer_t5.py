@@ -74,7 +74,7 @@ def trained(folder, **options) -> str:
     return f"{prefix}.model"
 
 
-@pytest.mark.parity("T10")
+@pytest.mark.parity("T4", "T10")
 def test_t5_ids_equal_the_fast_reference(both):
     tokenizer, reference = both
     assert (len(tokenizer), tokenizer.vocab_size) == (len(reference), reference.vocab_size) == (32100, 32100)
@@ -92,7 +92,7 @@ def test_t5_ids_equal_the_fast_reference(both):
 
 
 @pytest.mark.filterwarnings("ignore:a text has .* tokens")
-@pytest.mark.parity("T10")
+@pytest.mark.parity("T4", "T10")
 def test_t5_real_texts_equal_the_fast_reference(both, data_dir):
     tokenizer, reference = both
     texts = real_texts(data_dir)
@@ -118,7 +118,7 @@ def test_t5_real_texts_equal_the_fast_reference(both, data_dir):
     ids=str,
 )
 @pytest.mark.parametrize("second", [None, PAIRS], ids=["texts", "pairs"])
-@pytest.mark.parity("T1", "T10", "T2", "T3")
+@pytest.mark.parity("T1", "T2", "T3", "T10")
 def test_t5_calls_equal_the_fast_reference(both, options, second):
     tokenizer, reference = both
     texts = [*TEXTS, "fill <extra_id_0> in  <extra_id_1>."]
@@ -209,7 +209,7 @@ def test_t5_sentinels(t5, t5_files):
     ],
     ids=str,
 )
-@pytest.mark.parity("T10")
+@pytest.mark.parity("T6", "T10")
 def test_t5_special_tokens_equal_the_fast_reference(t5_files, source, options):
     path = {source: t5_files[source]}
     tokenizer = jm.T5Tokenizer(**path, **options)
@@ -303,7 +303,7 @@ def test_t5_sentinels_that_the_slow_reference_misplaces_are_refused(t5_files, tm
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-@pytest.mark.parity("T10")
+@pytest.mark.parity("T9", "T10")
 def test_t5_saved_folder_loads_here_and_in_the_reference(spiece_folder, legacy, tmp_path):
     tokenizer = jm.load_tokenizer(spiece_folder, legacy=legacy, extra_ids=10, padding_side="left")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<a>"]}, replace_additional_special_tokens=False)
@@ -330,7 +330,7 @@ def test_t5_saved_folder_loads_here_and_in_the_reference(spiece_folder, legacy, 
         assert again == (tmp_path / "tokenizer_config.json").read_text()
 
 
-@pytest.mark.parity("T10")
+@pytest.mark.parity("T9", "T10")
 def test_t5_saving_without_spiece(t5_files, tmp_path):
     tokenizer = jm.T5Tokenizer(tokenizer_file=t5_files["tokenizer_file"])
     names = [path.rsplit("/", 1)[1] for path in tokenizer.save_pretrained(tmp_path)]
@@ -341,7 +341,7 @@ def test_t5_saving_without_spiece(t5_files, tmp_path):
         tokenizer.save_vocabulary(tmp_path)
 
 
-@pytest.mark.parity("T10")
+@pytest.mark.parity("T9", "T10")
 def test_t5_save_vocabulary(t5, tmp_path):
     assert t5.save_vocabulary(tmp_path, "mine") == (str(tmp_path / "mine-spiece.model"),)
     assert t5.save_vocabulary(tmp_path) == (str(tmp_path / "spiece.model"),)
@@ -405,7 +405,7 @@ def test_t5_a_folder_with_both_files_needs_no_package(t5_files, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{damaged", b"\x0a\xff\xff"])
-@pytest.mark.parity("T10")
+@pytest.mark.parity("T8", "T10")
 def test_t5_damaged_spiece(spiece_folder, tmp_path, damage):
     path = tmp_path / "spiece.model"
     path.write_bytes(damage)
@@ -444,7 +444,7 @@ def test_t5_bad_arguments(t5_files, options, match):
         jm.T5Tokenizer(**{"vocab_file": t5_files["vocab_file"]} | options)
 
 
-@pytest.mark.parity("T10")
+@pytest.mark.parity("T8", "T10")
 def test_t5_files_that_are_missing(tmp_path):
     for name in ("vocab_file", "tokenizer_file"):
         with pytest.raises(FileNotFoundError, match="there is no file"):

@@ -3,7 +3,7 @@
     python tests/tools/parity_table.py          # writes the column "Tests" anew
     python tests/tools/parity_table.py --check  # says whether it is up to date
 
-Tests carry their rows as markers, `@pytest.mark.parity("G11", ...)`: on functions, classes, or the module's `pytestmark`.
+Tests carry their rows as markers, `@pytest.mark.parity("G11", ...)`: on functions, classes or a module's `pytestmark`.
 They are read from the source, so that nothing is imported and every test counts, also one that this machine skips.
 """
 

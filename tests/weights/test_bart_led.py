@@ -64,6 +64,7 @@ def test_every_class_returns_in_every_type(name, dtype, tied, tmp_path):
     same(again, params)
 
 
+@pytest.mark.parity("L8")
 def test_room_for_global_tokens_is_chosen_on_loading(tmp_path):
     """It is a choice of the run, not a fact of the checkpoint."""
     jm.save(tmp_path, *tiny("LEDForConditionalGeneration", choices={"max_global_tokens": 3}))

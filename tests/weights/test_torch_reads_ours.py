@@ -110,11 +110,13 @@ def test_a_tensor_larger_than_a_shard_gets_a_file_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["5 bananas", "0", "-3MB", "", "MB"])
+@pytest.mark.parity("C16")
 def test_a_shard_size_that_is_none_is_refused(size, tmp_path):
     with pytest.raises(ValueError, match="max_shard_size"):
         jm.save(tmp_path, *tiny(), max_shard_size=size)
 
 
+@pytest.mark.parity("C16")
 def test_a_later_single_file_replaces_shards_and_the_other_way_round(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "model-notes.safetensors.txt").write_text("mine too")

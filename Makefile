@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The whole files of tests/testdata, where a developer has them: tests marked full_data run on them. Empty: none.
+export JAXMODELS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 
 .PHONY: demo test test-slow test-cuda-aot lint bench clean
 

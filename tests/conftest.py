@@ -1,4 +1,4 @@
-"""Shared fixtures: eight simulated devices, full-precision matmuls, and the folders of real data."""
+"""Shared fixtures: eight simulated devices, full-precision matmuls, and the folders of data."""
 
 import os
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from support import full_data
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -32,23 +33,43 @@ def programs_are_let_go():
         jax.clear_caches()
 
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+def pytest_configure(config):
+    try:
+        full_data.folder()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
-def _folder(name):
-    folder = SHARED / name
-    if not folder.is_dir():
-        pytest.skip(f"the folder ../shared/{name} is not here; it holds real data that the project does not ship")
-    return folder
+def pytest_report_header():
+    return full_data.left_out()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.get_verbosity() < 0:  # then there was no header
+        terminalreporter.write_line(full_data.left_out())
+
+
+def pytest_collection_modifyitems(config, items):
+    """Left out rather than skipped: a run without the data has nothing to report of them."""
+    if full_data.folder() is None:
+        out = [item for item in items if item.get_closest_marker("full_data")]
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if not item.get_closest_marker("full_data")]
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Real tokenizer files, corpora and checkpoints."""
-    return _folder("data")
+    """Cut-down tokenizer files, texts and checkpoints; tests/testdata/README.md says of what."""
+    return full_data.TESTDATA
+
+
+@pytest.fixture(scope="session")
+def full_data_dir() -> Path:
+    """The same and more, whole; for tests marked full_data."""
+    return full_data.folder()
 
 
 @pytest.fixture(scope="session")
 def cases_dir() -> Path:
     """Ready-made parity cases: checkpoint, inputs, expected outputs."""
-    return _folder("cases")
+    return full_data.TESTDATA / "cases"

@@ -18,7 +18,7 @@ CLEAN_UP += ((" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
 
 
 class Decoding:
-    """The part of a tokenizer that goes back; `_backend` is a `tokenizers.Tokenizer`.
+    """The part of a tokenizer that goes back; `_backend` is a `tokenizers.Tokenizer`, and `_token_of` an id's token.
 
     Ids are ints, lists, or numpy or jax arrays; a negative one (-100 in labels) is a ValueError.
     """
@@ -33,9 +33,9 @@ class Decoding:
     def convert_ids_to_tokens(self, ids, skip_special_tokens: bool = False):
         """An id's token, or the tokens of ids [T]; None for an id that no token has."""
         if np.ndim(ids) == 0:
-            return self._backend.id_to_token(as_row(ids)[0])
+            return self._token_of(as_row(ids)[0])
         skipped = self._skipped_ids() if skip_special_tokens else ()
-        return [self._backend.id_to_token(i) for i in as_row(ids) if i not in skipped]
+        return [self._token_of(i) for i in as_row(ids) if i not in skipped]
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
         """The text that tokens stand for."""

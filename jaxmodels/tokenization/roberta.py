@@ -67,9 +67,10 @@ class RobertaTokenizer(ByteLevelTokenizer):
         if self.cls_token is None or self.sep_token is None:
             name = type(self).__name__
             raise ValueError(f"a {name} needs a cls_token and a sep_token, got {self.special_tokens_map}")
+        # by place: the second one's name differs between releases of tokenizers
         self._backend.post_processor = processors.RobertaProcessing(
-            sep=(self.sep_token, self.sep_token_id),
-            cls=(self.cls_token, self.cls_token_id),
+            (self.sep_token, self.sep_token_id),
+            (self.cls_token, self.cls_token_id),
             trim_offsets=self._trim_offsets,
             add_prefix_space=self.add_prefix_space,
         )

@@ -64,7 +64,7 @@ class _TokenId:
         return None if token is None else tokenizer._backend.token_to_id(token)
 
     def __set__(self, tokenizer, index: int | None):
-        token = None if index is None else tokenizer._backend.id_to_token(index)
+        token = None if index is None else tokenizer._token_of(index)
         if token is None and index is not None:
             raise ValueError(f"{self.name}_id: no token has the id {index}; ids go from 0 to {len(tokenizer) - 1}")
         tokenizer._name_special(self.name, token)
@@ -88,8 +88,7 @@ class SpecialTokens:
         """
         self._special, self._additional = {}, []
         present = self._backend.get_added_tokens_decoder()
-        # batches: each call rebuilds the library's matcher
-        self._backend.add_tokens([token for i, token in sorted(added.items()) if repr(token) != repr(present.get(i))])
+        self._enter([token for i, token in sorted(added.items()) if repr(token) != repr(present.get(i))])
         for i, token in added.items():
             got = self._backend.token_to_id(token.content)
             if got != i:
@@ -101,9 +100,19 @@ class SpecialTokens:
         given += special.get(ADDITIONAL) or ()
         # a token that files enter as special keeps the flags that they give it
         entered = {token.content for token in self._backend.get_added_tokens_decoder().values() if token.special}
-        self._backend.add_tokens([as_added_token(each, special=True) for each in given if content(each) not in entered])
+        self._enter([as_added_token(each, special=True) for each in given if content(each) not in entered])
         self._special = {name: content(special[name]) for name in SPECIAL_TOKENS if special.get(name) is not None}
         self._additional = [content(token) for token in special.get(ADDITIONAL) or ()]
+
+    def _enter(self, tokens: list[AddedToken]):
+        """Tokens to match in a text before it is split; in batches, since each call rebuilds the library's matcher."""
+        self._backend.add_tokens(tokens)
+        self._entered = {i: token.content for i, token in self._backend.get_added_tokens_decoder().items()}
+
+    def _token_of(self, index: int) -> str | None:
+        """An id's token, an added one as it was given: what the library says is lower-cased where texts are."""
+        entered = self._entered.get(index)
+        return self._backend.id_to_token(index) if entered is None else entered
 
     def _name_special(self, name: str, token: str | None):
         if token is None:
@@ -173,7 +182,7 @@ class SpecialTokens:
         if isinstance(new_tokens, (str, AddedToken)):
             new_tokens = [new_tokens]
         before = len(self)
-        self._backend.add_tokens([as_added_token(token, special_tokens) for token in new_tokens])
+        self._enter([as_added_token(token, special_tokens) for token in new_tokens])
         return len(self) - before
 
     def add_special_tokens(

@@ -43,6 +43,13 @@ def test_outputs_from_contexts_and_scores(pairs, name):
     assert not {"retrieved_doc_embeds", "context_input_ids", "question_encoder_last_hidden_state"} & set(got.keys())
 
 
+@pytest.mark.parity("A6")
+def test_every_document_gets_the_decoder_s_ids_and_mask(pairs):
+    mask = np.ones_like(LABELS)
+    mask[0, 2], mask[1, 4:] = 0, 0
+    agree(pairs["RagModel"], **CONTEXTS, decoder_input_ids=LABELS, decoder_attention_mask=mask)
+
+
 @pytest.mark.parity("A4")
 def test_encoder_outputs_in_place_of_contexts(pairs):
     both = pairs["RagTokenForGeneration"]

@@ -124,6 +124,24 @@ def test_the_routes_of_a_call_agree(parts, token_model, squad):
     assert outs[0].question_encoder_last_hidden_state.shape == (2, WIDTH)
 
 
+@pytest.mark.parity("A7")
+def test_what_was_found_is_returned_where_it_is_asked_for(parts, token_model, squad):
+    model, params = token_model
+    encoded = parts.question_encoder_tokenizer(squad[1][:2], padding=True)
+    found = {"retrieved_doc_embeds", "retrieved_doc_ids", "context_input_ids", "context_attention_mask"}
+    inputs = {"attention_mask": encoded["attention_mask"], "decoder_input_ids": np.full((2, 4), 5)}
+    options = {**inputs, "retriever": parts, "output_hidden_states": True}
+    plain = model.apply({"params": params}, encoded["input_ids"], **options)
+    assert not found & set(plain.keys())
+    assert len(plain.generator_dec_hidden_states) == 2, "the reference asks its generator for none"
+    told = model.apply({"params": params}, encoded["input_ids"], **options, output_retrieved=True)
+    assert set(told.keys()) - set(plain.keys()) == found
+    always = model.clone(config=model.config.replace(output_retrieved=True))
+    np.testing.assert_array_equal(
+        always.apply({"params": params}, encoded["input_ids"], **options).retrieved_doc_ids, told.retrieved_doc_ids
+    )
+
+
 @pytest.mark.parity("A5", "A16")
 def test_the_marginal_likelihood_trains_question_and_context_encoder(parts, squad):
     host = jm.RagRetriever(

@@ -1,5 +1,7 @@
 """The cache is a value, and how a text is cut into calls does not matter."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,10 +138,10 @@ def test_more_tokens_than_slots_are_refused(plain):
 def test_more_tokens_than_slots_under_jit_become_nan_and_never_pass_unseen(plain):
     model, params = plain
     step = jax.jit(lambda cache: model.apply({"params": params}, ids((1, 2)), cache=cache))
-    first = step(model.init_cache(1, 3))
-    assert np.isfinite(first.logits).all()
-    second = step(first.cache)  # 2 + 2 tokens, 3 slots
-    assert np.isnan(second.logits).all()
+    second = step(step(model.init_cache(1, 4)).cache)  # 2 + 2 tokens, 4 slots
+    assert np.isfinite(second.logits).all()
+    one_left = dataclasses.replace(second.cache, length=jnp.int32(3))
+    assert np.isnan(step(one_left).logits).all() and np.isnan(step(second.cache).logits).all()
 
 
 def test_more_tokens_than_positions_are_refused_or_nan_however_long_the_cache(plain):

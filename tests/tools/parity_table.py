@@ -11,7 +11,7 @@ import ast
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ MARKER = "pytest.mark.parity"
 CODE = r"[A-Z]\d{1,2}"
 COLUMNS = 6  # code, behaviour, definition, where, status, tests
 STATUS = ("here", "refused")
+_ITEM = rf"(?:{CODE}|note \d+)\b"
+CITATION = re.compile(rf"\b[Pp](?:arity|ARITY)(?:\.md)?,? (?:rows? )?({_ITEM}(?:(?:, | to | and |, and |; ){_ITEM})*)")
 
 
 class Row(NamedTuple):
@@ -94,6 +96,59 @@ def _name(call: ast.Call) -> str:
     return ast.unparse(call.func)
 
 
+def cited(text: str) -> tuple[list[str], list[int]]:
+    """Rows and notes that a comment cites: `docs/parity.md, A1 to A4, N2, note 7`.
+
+    Of a range, the first and the last row.
+    """
+    codes, notes = [], []
+    for listed in CITATION.findall(text):
+        codes += re.findall(rf"\b{CODE}\b", listed)
+        notes += [int(number) for number in re.findall(r"\bnote (\d+)", listed)]
+    return codes, notes
+
+
+def notes_of(table: str) -> set[int]:
+    """The numbers of the notes in the table's last section."""
+    return {int(number) for number in re.findall(r"^(\d+)\. ", table, flags=re.MULTILINE)}
+
+
+def wrong(table: str, tests: Sequence[Marked]) -> list[str]:
+    """What does not fit between rows and tests, each in a sentence."""
+    listed = rows(table)
+    codes = {row.code for row in listed}
+    found = [
+        f"tests/{test.file}: {test.name} carries {code}, which is no row of docs/parity.md"
+        for test in tests
+        for code in test.codes
+        if code not in codes
+    ]
+    for row in listed:
+        own = [test for test in tests if row.code in test.codes]
+        if not own:
+            found.append(f"row {row.code} has no test: mark one with @{MARKER}({row.code!r})")
+        elif row.status == "refused" and not any(test.raises for test in own):
+            found.append(f"row {row.code} is refused, and none of its tests holds a pytest.raises")
+    named = re.compile(rf"(^|_)({CODE}|section_\d+)(_|$)")
+    found += [
+        f"tests/{test.file}: {test.name} has a row in its name: say it in words, and mark it"
+        for test in tests
+        if named.search(test.name)
+    ]
+    return found
+
+
+def wrong_citations(table: str, comments: Iterable[tuple[int, str]], file: str) -> list[str]:
+    """What the comments of a file cite and the table lacks."""
+    codes, notes = {row.code for row in rows(table)}, notes_of(table)
+    found = []
+    for line, text in comments:
+        of_rows, of_notes = cited(text)
+        missing = [code for code in of_rows if code not in codes] + [f"note {n}" for n in of_notes if n not in notes]
+        found += [f"{file}:{line}: docs/parity.md has no {name}" for name in missing]
+    return found
+
+
 def all_tests(folder: Path = TESTS) -> list[Marked]:
     """The test functions of a folder and its sub-folders; files are named from the folder on."""
     paths = sorted(folder.glob("**/test_*.py"))
@@ -119,17 +174,17 @@ def _filled(line: str, counts: dict[str, Counter[str]]) -> str:
     return f"| {' | '.join([*cells, listed])} |"
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], path: Path = TABLE, folder: Path = TESTS) -> int:
     if arguments not in ([], ["--check"]):
         print(f"the only argument is --check, got {' '.join(arguments)}", file=sys.stderr)
         return 2
-    old = TABLE.read_text()
-    new = with_column(old, all_tests())
+    old = path.read_text()
+    new = with_column(old, all_tests(folder))
     if arguments and old != new:
-        print("docs/parity.md is out of date: run python tests/tools/parity_table.py", file=sys.stderr)
+        print(f"{path.name} is out of date: run python tests/tools/parity_table.py", file=sys.stderr)
         return 1
     if old != new:
-        TABLE.write_text(new)
+        path.write_text(new)
     return 0
 
 

@@ -1,9 +1,15 @@
-"""Real vocabularies, in this library and in the reference's two implementations."""
+"""Real vocabularies, cut down and whole, in this library and in the reference's two implementations."""
 
 import pytest
 import transformers
 
 import jaxmodels.tokenization as jt
+
+
+@pytest.fixture(scope="session", params=["cut", pytest.param("whole", marks=[pytest.mark.full_data, pytest.mark.slow])])
+def data_dir(request, data_dir):
+    """Every test of real vocabularies or texts runs on both, where the whole ones are."""
+    return data_dir if request.param == "cut" else request.getfixturevalue("full_data_dir")
 
 
 @pytest.fixture(scope="session")

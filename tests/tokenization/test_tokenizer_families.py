@@ -197,7 +197,8 @@ def test_classes_of_real_folders(data_dir, small_bert_folder, tmp_path):
     shutil.copyfile(data_dir / "tokenizers" / "bert-base-uncased" / "tokenizer.json", tmp_path / "tokenizer.json")
     tokenizer = jt.load_tokenizer(tmp_path)
     assert type(tokenizer) is jt.BertTokenizer
-    assert tokenizer.encode("Hello, is my dog cute?") == [101, 7592, 1010, 2003, 2026, 3899, 10140, 1029, 102]
+    reference = transformers.BertTokenizerFast.from_pretrained(tmp_path)
+    assert tokenizer.encode("Hello, is my dog cute?") == reference.encode("Hello, is my dog cute?")
 
 
 @pytest.mark.parametrize(

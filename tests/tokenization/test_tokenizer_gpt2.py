@@ -29,22 +29,17 @@ def test_tokenizer_from_vocabulary_equals_tokenizer_json(shared_tokenizer, gpt2_
     for name in ("input_ids", "offset_mapping"):
         for a, b in zip(got[name], expected[name], strict=True):
             np.testing.assert_array_equal(a, b)
-    assert len(tokenizer) == tokenizer.vocab_size == 50257
+    assert len(tokenizer) == tokenizer.vocab_size == len(shared_tokenizer)
     assert tokenizer.get_vocab() == shared_tokenizer.get_vocab()
 
 
-WIKITEXT = [pytest.param(f"wikitext-2/{part}.txt", marks=pytest.mark.slow) for part in ("valid", "test")]
-
-
-@pytest.mark.parametrize("name", ["tinyshakespeare.txt", *WIKITEXT])
+@pytest.mark.parametrize("name", ["tinyshakespeare.txt", "wikitext-2/valid.txt", "wikitext-2/test.txt"])
 @pytest.mark.parity("G17")
 def test_tokenizer_corpora(shared_tokenizer, fast, data_dir, name):
     text = (data_dir / "text" / name).read_text(encoding="utf-8")
     ids = shared_tokenizer.encode(text)
     assert ids == fast.backend_tokenizer.encode(text).ids
     assert shared_tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
-    if name == "tinyshakespeare.txt":
-        assert len(ids) == 338025
 
 
 @pytest.mark.parity("G17")
@@ -108,7 +103,8 @@ def test_tokenizer_add_bos_token_follows_the_slow_reference(gpt2_files, text, pa
 @pytest.mark.parity("G17")
 def test_tokenizer_add_bos_token_with_tokenizer_json_and_truncation(data_dir):
     tokenizer = jt.load_tokenizer(data_dir / "tokenizers" / "gpt2", add_bos_token=True)
-    assert tokenizer.encode("a b c d e", truncation=True, max_length=3) == [50256, 64, 275]
+    expected = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "a", "Ġb"])
+    assert tokenizer.encode("a b c d e", truncation=True, max_length=3) == expected
     tokenizer.bos_token = "!"
     assert tokenizer.encode("a") == [0, 64]
 
@@ -150,7 +146,7 @@ def test_in_graph_tokenizer_gives_arrays_of_one_shape(shared_tokenizer, fast):
     assert encoded.input_ids.dtype == encoded.attention_mask.dtype == np.int32
     for row, mask, text in zip(encoded.input_ids, encoded.attention_mask, texts, strict=True):
         ids = fast.encode(str(text))[:8]
-        assert row.tolist() == ids + [50256] * (8 - len(ids))
+        assert row.tolist() == ids + [shared_tokenizer.eos_token_id] * (8 - len(ids))
         assert mask.tolist() == [1] * len(ids) + [0] * (8 - len(ids))
     on_device = shared_tokenizer(texts, padding="max_length", truncation=True, max_length=8, return_tensors="jax")
     assert isinstance(on_device.input_ids, jnp.ndarray)

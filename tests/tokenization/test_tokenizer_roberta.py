@@ -37,7 +37,6 @@ def fast_roberta(roberta_files):
 @pytest.mark.parity("T4")
 def test_roberta_ids_equal_both_references(roberta, slow_roberta, fast_roberta):
     assert type(roberta) is jt.RobertaTokenizer
-    assert roberta.encode("Hello world") == [0, 31414, 232, 2]
     for text in (*HARD_TEXTS, *ROBERTA_TEXTS):
         ids = roberta.encode(text)
         assert ids == fast_roberta.encode(text), ascii(text)
@@ -65,7 +64,7 @@ def test_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
         for a, b in zip(got, expected, strict=True):
             np.testing.assert_array_equal(a, b)
     assert tokenizer.special_tokens_map == roberta.special_tokens_map
-    assert len(tokenizer) == len(roberta) == 50265
+    assert len(tokenizer) == len(roberta)
 
 
 @pytest.mark.parametrize(("text", "pair"), PAIRS)
@@ -104,7 +103,8 @@ def test_roberta_offsets_and_prefix_space(data_dir, roberta_files, source, trim_
 
 @pytest.mark.parity("T6")
 def test_roberta_mask_token_takes_the_space_before_it(roberta, roberta_files):
-    assert roberta.encode("a  <mask> b") == [0, 102, 50264, 741, 2]
+    assert roberta.encode("a  <mask> b") == [0, *roberta.convert_tokens_to_ids(["a", "<mask>", "Ġb"]), 2]
+    assert roberta.mask_token_id == len(roberta) - 1
     plain = tokenizers.AddedToken("<mask>", lstrip=False, special=True, normalized=False)
     tokenizer = jt.RobertaTokenizer(**roberta_files, mask_token=plain)
     reference = transformers.RobertaTokenizerFast(**roberta_files, mask_token=plain)
@@ -119,7 +119,7 @@ def test_roberta_other_special_tokens(roberta_files):
     assert tokenizer.get_added_vocab() == reference.get_added_vocab()
     assert tokenizer.encode("a [mask]", "b") == reference.encode("a [mask]", "b")
     tokenizer.sep_token = "</s>"
-    assert tokenizer.encode("a") == [tokenizer.cls_token_id, 102, 2]
+    assert tokenizer.encode("a") == [tokenizer.cls_token_id, tokenizer.convert_tokens_to_ids("a"), 2]
     with pytest.raises(ValueError, match="needs a cls_token and a sep_token"):
         jt.RobertaTokenizer(**roberta_files, cls_token=None)
 

@@ -47,7 +47,7 @@ def test_replacing_the_number_or_the_names_keeps_all_three_in_step():
 
 @pytest.mark.parametrize("problem", [None, "regression", "single_label_classification", "multi_label_classification"])
 @pytest.mark.parity("C2")
-def test_problem_types(problem):
+def test_known_problem_types_are_taken(problem):
     assert jm.GPT2Config(problem_type=problem).problem_type == problem
 
 

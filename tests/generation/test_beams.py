@@ -40,7 +40,7 @@ SLOW = [(2, "never"), (3, True), (4, "never"), (5, True)]
     ("beams", "early_stopping"), [*RULES, *(pytest.param(*rule, marks=pytest.mark.slow) for rule in SLOW)]
 )
 @pytest.mark.parity("N5")
-def test_every_width_and_rule(beams, early_stopping, gpt2, batch, said):
+def test_ids_and_scores_of_every_width_and_rule(beams, early_stopping, gpt2, batch, said):
     ended = set()
     for penalty in (-1.0, 0.0, 1.0, 2.0):
         for eos in said[:3]:

@@ -79,7 +79,7 @@ def test_4_57_goes_on_where_4_37_stops(gpt2, said):
     ("beams", "groups"), [(4, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((3, 3), (6, 2)))]
 )
 @pytest.mark.parity("N6")
-def test_beam_groups(beams, groups, gpt2, said):
+def test_beam_groups_give_what_the_naive_search_gives(beams, groups, gpt2, said):
     ended = set()
     for eos, diversity, penalty in ((said[:1], 0.5, 1.0), (said[1:2], 3.0, 0.0), (said[2:3], 1.0, 2.0)):
         options = {"groups": groups, "diversity": diversity, "length_penalty": penalty}

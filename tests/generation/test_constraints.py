@@ -27,7 +27,7 @@ BIASES = {(4,): -2.0, (7,): 1.5, (1, 4): 3.0, (0, 4): -1.0, (2, 1, 3): -4.0, (2,
 
 @pytest.mark.parametrize("count", [1, 4, len(BIASES)])
 @pytest.mark.parity("N4")
-def test_sequence_bias(count):
+def test_sequence_bias_gives_the_reference_s_scores(count):
     biases = dict(list(BIASES.items())[:count])
     assert same(SequenceBias.of(biases), reference.SequenceBiasLogitsProcessor(biases)) == {True}
 
@@ -67,7 +67,7 @@ def test_forced_first_and_last_ids():
 
 
 @pytest.mark.parity("N4")
-def test_forced_decoder_ids():
+def test_forced_decoder_ids_give_the_reference_s_scores():
     """As `ForceTokensLogitsProcessor` of 4.37: all but one score are -inf, and that one is 0; 4.57 has none."""
     processor = Forced.of([4, 6, 7], [9, 2, 9])
     for length in range(1, 10):
@@ -79,7 +79,7 @@ def test_forced_decoder_ids():
 
 
 @pytest.mark.parity("N4")
-def test_suppress_and_begin_suppress():
+def test_suppressed_tokens_and_those_suppressed_at_the_beginning():
     tokens = [0, 5, 22]
     assert same(Suppressed.of(tokens, V), reference.SuppressTokensLogitsProcessor(tokens)) == {True}
     expected = reference.SuppressTokensAtBeginLogitsProcessor(tokens, 5)
@@ -89,7 +89,7 @@ def test_suppress_and_begin_suppress():
 
 @pytest.mark.parametrize("factor", [1.3, 0.7])
 @pytest.mark.parity("N4")
-def test_exponential_decay(factor):
+def test_exponential_decay_gives_the_reference_s_scores(factor):
     processor = ExponentialDecay(jnp.int32(2 + 3), jnp.float32(factor), BOTH)
     expected = reference.ExponentialDecayLengthPenalty((2, factor), torch.tensor(EOS), 3)
     assert same(processor, expected) == {True, False}
@@ -105,7 +105,7 @@ def test_exponential_decay_leaves_a_forbidden_end_forbidden():
 
 
 @pytest.mark.parity("N4")
-def test_remove_invalid_and_renormalise():
+def test_invalid_values_are_removed_and_scores_renormalised():
     ids, scores = written(4), scores_of()
     scores[:, 0], scores[:, 1], scores[:, 2] = np.nan, np.inf, -np.inf
     got = ours(RemoveInvalid(), ids, scores)

@@ -58,7 +58,7 @@ def transitions_agree(pair, got, expected):
 
 @pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
 @pytest.mark.parity("N11", "X1")
-def test_of_a_decoder_only_model(more, gpt2, batches):
+def test_outputs_of_a_decoder_only_model(more, gpt2, batches):
     got, expected = both_ways(gpt2, batches["left"], **more)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     real = np.repeat(batches["left"][1] == 1, more.get("num_beams", 1), axis=0)
@@ -83,7 +83,7 @@ def of_an_encoder_decoder(pair, batch, more):
 
 @pytest.mark.parametrize("more", [pytest.param({}, marks=pytest.mark.slow), BEAMS], ids=["greedy", "beams"])
 @pytest.mark.parity("N11")
-def test_of_an_encoder_decoder(more, bart, batches):
+def test_outputs_of_an_encoder_decoder(more, bart, batches):
     got, expected = of_an_encoder_decoder(bart, batches["right"], more)
     real = batches["right"][1] == 1
     for name in ("encoder_attentions", "encoder_hidden_states"):
@@ -98,13 +98,13 @@ def test_of_an_encoder_decoder(more, bart, batches):
 @pytest.mark.parametrize("name", ["led", "t5"])
 @pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
 @pytest.mark.parity("N11")
-def test_of_led_and_t5(more, name, batches, request):
+def test_outputs_of_led_and_t5(more, name, batches, request):
     of_an_encoder_decoder(request.getfixturevalue(name), batches["right"], more)
 
 
 @pytest.mark.parametrize("windows", [(4, 4), (4, 6)], ids=str)
 @pytest.mark.parity("N11")
-def test_of_leds_encoder(windows, tmp_path):
+def test_outputs_of_leds_encoder(windows, tmp_path):
     """3 global tokens, for which there are 4 slots."""
     led = lively("LEDForConditionalGeneration", tmp_path, encoder_layers=2, attention_window=list(windows))
     ids, mask = padded(texts(2, 12, seed=3), [12, 9], PAD, "right")

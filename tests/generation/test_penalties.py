@@ -21,7 +21,7 @@ LENGTHS = (8, 5)
 
 
 @pytest.mark.parity("N4")
-def test_repetition_penalty():
+def test_repetition_penalty_gives_the_reference_s_scores():
     for penalty in (1.3, 0.5):
         expected = reference.RepetitionPenaltyLogitsProcessor(penalty)
         assert same(Repetition(jnp.float32(penalty)), expected) == {True}
@@ -36,7 +36,7 @@ def test_a_repeated_token_is_penalised_once():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parity("N4")
-def test_no_repeat_ngram(size):
+def test_no_repeat_ngram_gives_the_reference_s_scores(size):
     changed = same(NoRepeatedNgrams(jnp.int32(size)), reference.NoRepeatNGramLogitsProcessor(size))
     assert True in changed or size == 5
 
@@ -62,7 +62,7 @@ def of_each_example(make):
 
 
 @pytest.mark.parity("N4")
-def test_encoder_repetition_penalty():
+def test_encoder_repetition_penalty_gives_the_reference_s_scores():
     expected = of_each_example(
         # It takes a source for each row, where the n-grams take one for each example.
         lambda source: reference.EncoderRepetitionPenaltyLogitsProcessor(1.7, source.repeat(N // 2, 1))
@@ -72,13 +72,13 @@ def test_encoder_repetition_penalty():
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parity("N4")
-def test_encoder_no_repeat_ngram(size):
+def test_encoder_no_repeat_ngram_gives_the_reference_s_scores(size):
     expected = of_each_example(lambda source: reference.EncoderNoRepeatNGramLogitsProcessor(size, source))
     assert True in same(NoSourceNgrams(jnp.int32(size), jnp.asarray(SOURCE)), expected)
 
 
 @pytest.mark.parity("N6")
-def test_hamming_diversity():
+def test_hamming_diversity_gives_the_reference_s_scores():
     """Three groups of two beams: those of the third lose for what the first two groups chose."""
     chosen = np.array([[3, 3, 5, 3, 0, 0], [7, 1, 1, 9, 0, 0]])  # the last group has not chosen
     expected = reference.HammingDiversityLogitsProcessor(0.7, num_beams=6, num_beam_groups=3)

@@ -75,7 +75,7 @@ def both_ways(case, name, **more):
 
 @pytest.mark.parametrize(("case", "name"), some_slow(CASES, {2, 3}), indirect=["case"])
 @pytest.mark.parity("N4")
-def test_greedy(case, name):
+def test_greedy_decoding_with_several_processors(case, name):
     got, expected, _, eos = both_ways(case, name)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     equal_scores(got.scores, expected.scores)
@@ -86,7 +86,7 @@ def test_greedy(case, name):
 
 @pytest.mark.parametrize(("case", "name"), some_slow(CASES, {0, 1}), indirect=["case"])
 @pytest.mark.parity("N4")
-def test_beams(case, name):
+def test_beam_search_with_several_processors(case, name):
     equal_beams(*both_ways(case, name, **BEAMS))
 
 
@@ -96,7 +96,7 @@ def test_beams(case, name):
     indirect=["case"],
 )
 @pytest.mark.parity("N4")
-def test_prefix_allowed_tokens_fn(case, more):
+def test_prefix_allowed_tokens_fn_with_other_processors(case, more):
     """The function sees each example's texts, padding included, and never a row that fills a bucket."""
     pair, inputs, beginning = case
     seen = set()

@@ -111,7 +111,7 @@ def test_methods_that_are_for_later_are_refused_by_name(method, gpt2):
 
 @pytest.mark.parametrize("name", ["assistant_model", "constraints"])
 @pytest.mark.parity("N1", "N7", "N9")
-def test_their_objects_are_refused_too(name, gpt2):
+def test_objects_of_those_methods_are_refused_too(name, gpt2):
     with pytest.raises(NotImplementedError, match=name):
         ours(gpt2, IDS, **{name: object()})
 

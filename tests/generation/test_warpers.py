@@ -69,7 +69,7 @@ ALONE = [
 
 @pytest.mark.parametrize("keep", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parity("N3", "X1")
-def test_every_warper_alone(keep):
+def test_every_warper_alone_gives_the_reference_s_scores(keep):
     for options in ALONE:
         for kind in ("all", "banned", "few"):
             scores = scores_of(kind)

@@ -41,7 +41,7 @@ def test_exactly_the_documented_names_are_there():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parity("C4")
-def test_value_and_slope(name):
+def test_every_activation_has_the_reference_s_value_and_slope(name):
     x = torch.tensor(GRID, requires_grad=True)
     expected = ACT2FN[name](x)
     expected.sum().backward()
@@ -53,7 +53,7 @@ def test_value_and_slope(name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parity("C4")
-def test_value_at_zero(name):
+def test_every_activation_has_the_reference_s_value_at_zero(name):
     np.testing.assert_allclose(activation(name)(np.float32(0.0)), ACT2FN[name](torch.zeros(())).numpy(), atol=1e-7)
 
 

@@ -80,7 +80,7 @@ def test_embeddings_instead_of_ids_have_no_padding(encoder, reader):
 
 
 @pytest.mark.parity("D2")
-def test_token_types(encoder):
+def test_token_types_give_the_reference_s_outputs(encoder):
     agree(encoder, input_ids=ids((2, 6)), token_type_ids=np.array([[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 0, 2]]))
 
 
@@ -122,7 +122,7 @@ def test_reader_keeps_a_projection_it_does_not_use_and_refuses_one_of_another_wi
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["DPRContextEncoder", "DPRReader"])
 @pytest.mark.parity("D6")
-def test_position_kinds(name, kind, tmp_path):
+def test_every_kind_of_position_gives_the_reference_s_outputs(name, kind, tmp_path):
     both = pair(name, tmp_path, position_embedding_type=kind)
     agree(both, input_ids=PADDED, attention_mask=MASK, **EVERYTHING)
     mask = np.tril(np.ones((2, 6, 6), int))
@@ -162,7 +162,7 @@ def test_gradients_of_every_parameter(name, kind, tmp_path):
 
 @pytest.mark.parametrize("act", ["relu", "silu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "mish"])
 @pytest.mark.parity("C4")
-def test_activations(act, tmp_path):
+def test_every_activation_gives_the_reference_s_outputs(act, tmp_path):
     agree(pair("DPRContextEncoder", tmp_path, hidden_act=act), input_ids=ids((2, 5)))
 
 

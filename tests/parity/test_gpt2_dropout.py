@@ -66,7 +66,7 @@ def test_attention_dropout_keeps_the_mean():
     ids=["default", "hidden", "classifier-first", "zero"],
 )
 @pytest.mark.parity("G16")
-def test_rate_before_the_token_classifier(config, rate):
+def test_the_token_classifier_s_dropout_has_a_rate_of_its_own(config, rate):
     reference = transformers.GPT2ForTokenClassification(transformers.GPT2Config(**TINY, **config))
     assert reference.dropout.p == rate
     # With one-hot weights the classifier shows single entries of the dropped states.

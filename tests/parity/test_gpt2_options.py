@@ -29,7 +29,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parity("G3", "G4", "G5", "G6", "C5", "C9")
-def test_option(option, tmp_path):
+def test_every_option_gives_the_reference_s_numbers(option, tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, **OPTIONS[option])
     agree(both, input_ids=ids((2, 6)), attention_mask=np.array([[1] * 6, [1] * 4 + [0] * 2]), **EVERYTHING)
 
@@ -37,7 +37,7 @@ def test_option(option, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "silu", "quick_gelu", "tanh", "gelu_fast", "mish", "relu2", "laplace"])
 @pytest.mark.parity("G6")
-def test_other_activations_inside_the_model(name, tmp_path):
+def test_other_activations_inside_the_model_give_the_reference_s_numbers(name, tmp_path):
     agree(pair("GPT2Model", tmp_path, activation_function=name), input_ids=ids((2, 6)))
 
 

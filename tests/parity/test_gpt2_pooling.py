@@ -29,7 +29,7 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.parity("G15")
-def test_token_that_is_read(both):
+def test_the_token_that_is_read_is_the_reference_s(both):
     agree(both, input_ids=np.array(list(TOKENS.values())))
     out = ours(both, input_ids=np.array([TOKENS[name] for name in LAST]), output_hidden_states=True)
     kernel = np.asarray(both.params["score"]["kernel"])

@@ -29,7 +29,7 @@ def _check(settings, shape, folder):
 
 @pytest.mark.parametrize("settings", SAMPLE, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parity("G14")
-def test_summary_of_choices_a_sample(settings, tmp_path):
+def test_summary_of_choices_in_a_sample_of_settings(settings, tmp_path):
     _check(settings, (2, 3, 5), tmp_path)
 
 
@@ -37,7 +37,7 @@ def test_summary_of_choices_a_sample(settings, tmp_path):
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 5)], ids=["choices", "texts"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parity("G14")
-def test_summary_all_settings(settings, shape, tmp_path):
+def test_summary_of_choices_in_all_settings(settings, shape, tmp_path):
     _check(settings, shape, tmp_path)
 
 

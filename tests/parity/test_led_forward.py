@@ -93,7 +93,7 @@ def test_layout_of_the_attentions(base, run):
 
 
 @pytest.mark.parity("L3")
-def test_without_masks(base):
+def test_states_without_masks(base):
     agree(base, input_ids=ids((2, 7), low=3), **EVERYTHING)
 
 

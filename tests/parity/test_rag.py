@@ -74,7 +74,7 @@ def test_encoder_outputs_in_place_of_contexts(pairs):
     ids=str,
 )
 @pytest.mark.parity("A8", "A9", "A10")
-def test_losses(pairs, name, options):
+def test_losses_are_the_reference_s(pairs, name, options):
     bos = np.where(np.arange(6) == 1, 0, LABELS)  # the first target is bos, where there is one
     for labels in (LABELS, bos):
         got = agree(pairs[name], **CONTEXTS, labels=labels, **options)
@@ -122,7 +122,7 @@ def generated(both, contexts=CONTEXTS, **options):
     ids=str,
 )
 @pytest.mark.parity("A12")
-def test_token_answers(pairs, options):
+def test_answers_of_rag_token_are_the_reference_s(pairs, options):
     both = pairs["RagTokenForGeneration"]
     expected = generated(both, max_length=10, **options)
     got = jm.generate(both.model, both.params, **CONTEXTS, max_length=10, **options)
@@ -139,7 +139,7 @@ def test_token_answers(pairs, options):
     ids=str,
 )
 @pytest.mark.parity("A11")
-def test_thorough_answers(pairs, options):
+def test_answers_of_rag_sequence_are_the_reference_s(pairs, options):
     both = pairs["RagSequenceForGeneration"]
     expected = generated(both, max_length=9, **options)
     got = jm.generate(both.model, both.params, **CONTEXTS, max_length=9, **options)

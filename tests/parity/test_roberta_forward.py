@@ -113,7 +113,7 @@ def test_last_hidden_states_are_before_the_final_norm(base):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parity("R5")
-def test_position_kinds(kind, tmp_path):
+def test_every_kind_of_position_gives_the_reference_s_outputs(kind, tmp_path):
     both = pair(f"{NAME}Model", tmp_path, position_embedding_type=kind)
     agree(both, input_ids=PADDED, attention_mask=MASK, **EVERYTHING)
 
@@ -135,14 +135,14 @@ def test_three_dimensional_masks_replace_the_causal_rule(tmp_path):
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=["heads", "layers-heads"])
 @pytest.mark.parity("C6")
-def test_head_mask(base, shape):
+def test_a_head_mask_gives_the_reference_s_outputs(base, shape):
     mask = np.random.default_rng(2).choice([0.0, 1.0, 0.5], shape).astype(np.float32)
     agree(base, input_ids=tokens((2, 6)), head_mask=mask, **EVERYTHING)
 
 
 @pytest.mark.parametrize("mask", [None, (2, 4), (2, 5, 4)], ids=str)
 @pytest.mark.parity("R6")
-def test_cross_attention(crossed, mask):
+def test_cross_attention_gives_the_reference_s_outputs(crossed, mask):
     inputs = {"input_ids": tokens((2, 5)), "encoder_hidden_states": numbers((2, 4, 32))}
     if mask:
         inputs["encoder_attention_mask"] = np.random.default_rng(4).integers(0, 2, mask)
@@ -205,7 +205,7 @@ def test_tuple_form_and_switches_from_the_config(tmp_path):
 
 
 @pytest.mark.parity("C4", "C5")
-def test_activation_and_chunks(tmp_path):
+def test_another_activation_and_chunks_give_the_reference_s_outputs(tmp_path):
     both = pair(f"{NAME}Model", tmp_path, hidden_act="gelu_new", chunk_size_feed_forward=2)
     agree(both, input_ids=tokens((2, 6)), **EVERYTHING)
 

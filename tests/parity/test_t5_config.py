@@ -94,13 +94,13 @@ def test_defaults_are_the_reference_s():
     [("relu", "relu", False), ("gated-gelu", "gelu_new", True), ("gated-silu", "silu", True), ("gelu", "gelu", False)],
 )
 @pytest.mark.parity("A20")
-def test_feed_forward_forms(form, name, gated):
+def test_every_form_of_feed_forward_is_read(form, name, gated):
     ours, reference = jm.T5Config(feed_forward_proj=form), transformers.T5Config(feed_forward_proj=form)
     assert (ours.dense_act_fn, ours.is_gated_act) == (reference.dense_act_fn, reference.is_gated_act) == (name, gated)
 
 
 @pytest.mark.parity("C1")
-def test_aliases_and_the_depth_of_the_decoder():
+def test_aliases_are_read_and_the_decoder_has_its_own_depth():
     config = jm.T5Config(hidden_size=32, num_attention_heads=2, num_hidden_layers=3)
     assert (config.d_model, config.num_heads, config.num_layers, config.num_decoder_layers) == (32, 2, 3, 3)
     assert config.replace(num_hidden_layers=4).num_decoder_layers == 3

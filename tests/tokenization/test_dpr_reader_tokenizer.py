@@ -48,7 +48,7 @@ def test_rows_equal_the_reference(reader, reference, padding, truncation, max_le
 
 
 @pytest.mark.parity("D7")
-def test_layout(reader):
+def test_layout_of_a_row(reader):
     encoded = reader(QUESTION, "Rome", "the river")
     assert encoded["input_ids"].shape == (1, 13)
     tokens = reader.convert_ids_to_tokens(encoded["input_ids"][0])
@@ -74,7 +74,7 @@ def test_pairs_and_single_texts(reader, reference):
 
 
 @pytest.mark.parity("D7")
-def test_arrays(reader):
+def test_rows_are_arrays(reader):
     encoded = reader(QUESTION, np.array(TITLES), tuple(TEXTS), padding=True, return_tensors="jax")
     assert isinstance(encoded["input_ids"], jnp.ndarray) and encoded["input_ids"].dtype == jnp.int32
     assert encoded["input_ids"].shape == encoded["attention_mask"].shape

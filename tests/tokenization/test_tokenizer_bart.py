@@ -116,7 +116,7 @@ def test_folders_that_the_reference_wrote(three, kind, tmp_path):
 
 
 @pytest.mark.parity("L16", "T9")
-def test_saving(three, tmp_path):
+def test_what_is_saved_loads_here_and_in_the_reference(three, tmp_path):
     name = type(three[0]).__name__
     three[0].save_pretrained(tmp_path)
     tokenizer = jm.load_tokenizer(tmp_path, trim_offsets=False, padding_side="left")

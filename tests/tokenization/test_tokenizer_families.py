@@ -117,7 +117,7 @@ def test_words_targets_and_single_texts(pair, folders):
 
 
 @pytest.mark.parity("T1")
-def test_pad(pair):
+def test_pad_equals_the_fast_reference(pair):
     tokenizer, fast = pair
     rows = {"input_ids": [[5, 6, 7], [8]], "token_type_ids": [[0, 1, 1], [0]]}
     options = {"padding": "max_length", "max_length": 5}

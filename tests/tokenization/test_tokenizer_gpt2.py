@@ -35,7 +35,7 @@ def test_tokenizer_from_vocabulary_equals_tokenizer_json(shared_tokenizer, gpt2_
 
 @pytest.mark.parametrize("name", ["tinyshakespeare.txt", "wikitext-2/valid.txt", "wikitext-2/test.txt"])
 @pytest.mark.parity("G17")
-def test_tokenizer_corpora(shared_tokenizer, fast, data_dir, name):
+def test_tokenizer_ids_of_corpora_equal_the_fast_reference(shared_tokenizer, fast, data_dir, name):
     text = (data_dir / "text" / name).read_text(encoding="utf-8")
     ids = shared_tokenizer.encode(text)
     assert ids == fast.backend_tokenizer.encode(text).ids
@@ -43,13 +43,13 @@ def test_tokenizer_corpora(shared_tokenizer, fast, data_dir, name):
 
 
 @pytest.mark.parity("G17")
-def test_tokenizer_corpus_slow_reference(shared_tokenizer, slow, data_dir):
+def test_tokenizer_ids_of_a_corpus_equal_the_slow_reference(shared_tokenizer, slow, data_dir):
     text = (data_dir / "text" / "wikitext-2" / "test.txt").read_text(encoding="utf-8")[:200_000]
     assert shared_tokenizer.encode(text) == slow.encode(text)
 
 
 @pytest.mark.parity("G17")
-def test_tokenizer_random_unicode(shared_tokenizer, fast):
+def test_tokenizer_ids_of_random_unicode_equal_the_fast_reference(shared_tokenizer, fast):
     rng = random.Random(0)
     ranges = [(0, 0x80), (0x80, 0x300), (0x300, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000), (0x20, 0x7F)]
     texts = ["".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(60))) for _ in range(500)]

@@ -32,20 +32,20 @@ def test_every_real_folder_of_gpt2_loads(data_dir, tiny_folder, small_folder):
 
 @pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast"])
 @pytest.mark.parity("T8")
-def test_class_from_tokenizer_config(folder, name):
+def test_class_is_found_from_tokenizer_config(folder, name):
     rewrite(folder / "tokenizer_config.json", tokenizer_class=name)
     assert type(jt.load_tokenizer(str(folder))) is jt.GPT2Tokenizer
 
 
 @pytest.mark.parity("T8")
-def test_class_from_config(folder):
+def test_class_is_found_from_config(folder):
     rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     rewrite(folder / "config.json", model_type="gpt2")
     assert type(jt.load_tokenizer(folder)) is jt.GPT2Tokenizer
 
 
 @pytest.mark.parity("T8")
-def test_class_from_vocabulary(folder):
+def test_class_is_found_from_the_vocabulary(folder):
     (folder / "tokenizer_config.json").unlink()
     assert type(jt.load_tokenizer(folder)) is jt.GPT2Tokenizer
     rewrite(folder / "vocab.json", **{"<|endoftext|>": "absent"})

@@ -69,7 +69,7 @@ def test_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
 
 @pytest.mark.parametrize(("text", "pair"), PAIRS)
 @pytest.mark.parity("T3", "T4")
-def test_roberta_pairs(roberta, slow_roberta, fast_roberta, text, pair):
+def test_roberta_pairs_equal_both_references(roberta, slow_roberta, fast_roberta, text, pair):
     options = {"return_special_tokens_mask": True, "return_token_type_ids": True}
     got = roberta(text, pair, **options)
     for reference in (slow_roberta, fast_roberta):
@@ -112,7 +112,7 @@ def test_roberta_mask_token_takes_the_space_before_it(roberta, roberta_files):
 
 
 @pytest.mark.parity("T6")
-def test_roberta_other_special_tokens(roberta_files):
+def test_roberta_takes_other_special_tokens(roberta_files):
     options = {"cls_token": "<cls>", "sep_token": "<sep>", "mask_token": "[mask]"}
     tokenizer = jt.RobertaTokenizer(**roberta_files, **options)
     reference = transformers.RobertaTokenizer(**roberta_files, **options)
@@ -125,7 +125,7 @@ def test_roberta_other_special_tokens(roberta_files):
 
 
 @pytest.mark.parity("T3")
-def test_roberta_words(roberta, roberta_files):
+def test_roberta_takes_words_with_a_space_before_them(roberta, roberta_files):
     with pytest.raises(ValueError, match="add_prefix_space=True"):
         roberta(["a", "b"], is_split_into_words=True)
     tokenizer = jt.RobertaTokenizer(**roberta_files, add_prefix_space=True)

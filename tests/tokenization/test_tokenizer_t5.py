@@ -167,7 +167,7 @@ def test_t5_spiece_equals_tokenizer_json(t5, spiece_folder, data_dir):
 
 @pytest.mark.parametrize("legacy", [None, True, False])
 @pytest.mark.parity("T10")
-def test_t5_slow_reference(t5_files, legacy, data_dir):
+def test_t5_ids_equal_the_slow_reference(t5_files, legacy, data_dir):
     """Where the docstring says that ids equal the slow tokenizer's, and where not."""
     slow = transformers.T5Tokenizer(t5_files["vocab_file"], legacy=legacy)
     tokenizer = jm.T5Tokenizer(t5_files["vocab_file"], legacy=legacy)
@@ -362,7 +362,7 @@ def test_t5_class_from_config_or_vocabulary(data_dir, tmp_path, config, file):
 
 
 @pytest.mark.parity("T10")
-def test_t5_trained_model(tmp_path):
+def test_t5_reads_a_model_that_was_trained_here(tmp_path):
     """Symbols that SentencePiece keeps whole, and a model that changes no character."""
     path = trained(tmp_path, user_defined_symbols=["<a>", "zq"], normalization_rule_name="identity")
     tokenizer = jm.T5Tokenizer(path, extra_ids=2)
@@ -406,7 +406,7 @@ def test_t5_a_folder_with_both_files_needs_no_package(t5_files, monkeypatch):
 
 @pytest.mark.parametrize("damage", [b"", b"{damaged", b"\x0a\xff\xff"])
 @pytest.mark.parity("T8", "T10")
-def test_t5_damaged_spiece(spiece_folder, tmp_path, damage):
+def test_t5_damaged_spiece_is_refused(spiece_folder, tmp_path, damage):
     path = tmp_path / "spiece.model"
     path.write_bytes(damage)
     with pytest.raises(ValueError, match=r"spiece.model is not a SentencePiece"):
@@ -439,7 +439,7 @@ def test_t5_models_of_other_kinds_are_refused(data_dir, t5_files, tmp_path):
     ],
 )
 @pytest.mark.parity("T10")
-def test_t5_bad_arguments(t5_files, options, match):
+def test_t5_bad_arguments_are_refused(t5_files, options, match):
     with pytest.raises(ValueError, match=match):
         jm.T5Tokenizer(**{"vocab_file": t5_files["vocab_file"]} | options)
 

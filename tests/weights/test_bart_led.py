@@ -349,7 +349,7 @@ def test_defaults_are_the_reference_s(family):
 
 
 @pytest.mark.parity("C1")
-def test_aliases():
+def test_aliases_are_read_and_accepted():
     config = jm.LEDConfig(
         hidden_size=32, num_attention_heads=2, attention_probs_dropout_prob=0.3, initializer_range=1.0
     )

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.blocked import BLOCK, gather_globals
-from pallas_kernels.dropout import Dropout, drop
+from pallas_kernels.dropout import Dropout, drop, seed_and_rate
 from pallas_kernels.mask import Mask
 from pallas_kernels.reference import scores, softmax, swapped
 
 
-def band_weights(q, k, *, mask: Mask, scale=None, dropout: Dropout | None = None) -> jax.Array:
+def band_weights(q, k, *, mask: Mask, scale=None, dropout: Dropout | None = None, block: int = BLOCK) -> jax.Array:
     """The weights of `attention(q, k, ..., mask=mask)` under a symmetric window, [B, H, T, G+2w+1] in q.dtype.
 
     The first G columns are the global keys in the order of `mask.global_at` (G = 0 without); column G+c is the key at
@@ -22,6 +22,7 @@ def band_weights(q, k, *, mask: Mask, scale=None, dropout: Dropout | None = None
       q, k: [B, T, H, K].
       mask: with a window (w, w), not causal, without query_start; global keys as `global_at`.
       scale, dropout: as in `attention`.
+      block: rows that are held at a time.
 
     Raises:
       ValueError: another mask.
@@ -32,14 +33,14 @@ def band_weights(q, k, *, mask: Mask, scale=None, dropout: Dropout | None = None
         raise ValueError("band_weights takes a symmetric window over as many keys as queries, and globals as global_at")
     mask.check(B, S)
     w, scale = mask.window[0], K**-0.5 if scale is None else scale
-    block = min(BLOCK, T)
+    block = min(block, T)
     reach = min(S, 2 * w + block)
     extra = None if mask.global_at is None else gather_globals(k, k, mask)
     local = mask.key_valid
     if mask.key_global is not None:
         local = ~mask.key_global if local is None else local & ~mask.key_global
     windowed = replace(mask, key_valid=local, key_global=None, global_at=None)
-    seed, rate = (None, 0.0) if dropout is None or dropout.rate == 0 else (dropout.seed(), dropout.rate)
+    seed, rate = seed_and_rate(dropout)
 
     def rows(t0):
         queries = jax.lax.dynamic_slice_in_dim(q, t0, block, axis=1)

@@ -33,10 +33,15 @@ class _Globals(NamedTuple):
     valid: jax.Array
 
 
-def attend(q, k, v, *, mask, biases, scale, seed, rate):
-    """`reference.attend` without its weights: never forms [B, H, T, S]."""
-    block = min(BLOCK, q.shape[1])
-    options = {"biases": biases, "scale": scale, "seed": seed, "rate": rate, "block": block}
+def attend(
+    q, k, v, *, mask, biases, scale, seed, rate, block: int = BLOCK, sections: int = SECTIONS, globals_: int = GLOBALS
+):
+    """`reference.attend` without its weights: never forms [B, H, T, S].
+
+    block, sections, globals_: as `BLOCK`, `SECTIONS` and `GLOBALS`.
+    """
+    block = min(block, q.shape[1])
+    options = {"biases": biases, "scale": scale, "seed": seed, "rate": rate, "block": block, "sections": sections}
     reach = _reach(mask, block, k.shape[1])
     if mask.window is None or mask.key_global is None or reach == k.shape[1]:
         return _blocks(q, k, v, None, mask=mask, reach=reach, **options)
@@ -48,14 +53,14 @@ def attend(q, k, v, *, mask, biases, scale, seed, rate):
         # In the window part global keys are hidden: each is seen once, as a column.
         local = ~mask.key_global if mask.key_valid is None else mask.key_valid & ~mask.key_global
         windowed = replace(mask, key_valid=local, key_global=None, global_at=None)
-        return _blocks(q, k, v, gather_globals(k, v, mask), mask=windowed, reach=reach, **options)
+        return _blocks(q, k, v, gather_globals(k, v, mask, globals_), mask=windowed, reach=reach, **options)
 
-    count = GLOBALS if mask.global_at is None else mask.global_at.shape[1]
+    count = globals_ if mask.global_at is None else mask.global_at.shape[1]
     if biases or reach + count >= k.shape[1]:
         return everywhere(q, k, v)
     if mask.global_at is not None:
         return columns(q, k, v)
-    few = mask.key_global.sum(axis=1).max() <= GLOBALS
+    few = mask.key_global.sum(axis=1).max() <= globals_
     return jax.lax.cond(few, columns, everywhere, q, k, v)
 
 
@@ -67,11 +72,14 @@ def _reach(mask, block, S):
     return min(S, left + block + (0 if mask.causal else right))
 
 
-def gather_globals(k, v, mask):
-    """The global keys and values, [B, G, H, K] each, with their positions and which of them are there."""
+def gather_globals(k, v, mask, most: int = GLOBALS):
+    """The global keys and values, [B, G, H, K] each, with their positions and which of them are there.
+
+    most: G where the mask does not say their places.
+    """
     valid = mask.key_global if mask.key_valid is None else mask.key_valid & mask.key_global
     if mask.global_at is None:
-        positions, there = jnp.argsort(~mask.key_global, axis=1, stable=True)[:, :GLOBALS], True
+        positions, there = jnp.argsort(~mask.key_global, axis=1, stable=True)[:, :most], True
     else:
         positions, there = jnp.minimum(mask.global_at, k.shape[1] - 1), mask.global_at < k.shape[1]
     pick = positions[:, :, None, None]
@@ -83,10 +91,10 @@ def gather_globals(k, v, mask):
     )
 
 
-def _sections(T, S, block, mask):
+def _sections(T, S, block, mask, sections):
     """(first query, end, keys in sight) of the stretches of queries that share a loop: equal blocks, then the rest."""
     shrinks = mask.causal and mask.window is None and mask.query_start is None
-    blocks, count = T // block, SECTIONS if shrinks else 1
+    blocks, count = T // block, sections if shrinks else 1
     ends = sorted({block * (blocks * i // count) for i in range(count + 1)} | {T})
     return [(t0, t1, min(S, t1) if shrinks else S) for t0, t1 in pairwise(ends)]
 
@@ -128,7 +136,7 @@ class _Plan(NamedTuple):
         return jnp.clip(mask.start + t0 - mask.window[0], 0, self.in_sight - self.reach)
 
 
-def _blocks(q, k, v, columns, *, mask, biases, scale, seed, rate, block, reach):
+def _blocks(q, k, v, columns, *, mask, biases, scale, seed, rate, block, sections, reach):
     """Runs the blocks of queries one after the other, each over `reach` keys and the global columns, if any."""
     B, T, H, K = q.shape
     extra = None if columns is None else (swapped(columns.k), swapped(columns.v))
@@ -144,7 +152,7 @@ def _blocks(q, k, v, columns, *, mask, biases, scale, seed, rate, block, reach):
         out = jnp.moveaxis(_section(plan, jnp.moveaxis(queries, 2, 0), shared, fixed), 0, 2)
         return swapped(out.reshape(B, H, t1 - t0, out.shape[-1]))
 
-    return jnp.concatenate([section(*s) for s in _sections(T, k.shape[1], block, mask)], axis=1)
+    return jnp.concatenate([section(*s) for s in _sections(T, k.shape[1], block, mask, sections)], axis=1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -10,7 +10,8 @@ import jax
 from pallas_kernels import blocked
 from pallas_kernels.devices import platform
 from pallas_kernels.gpu import cudnn
-from pallas_kernels.gpu import kernels as gpu
+from pallas_kernels.gpu import kernels as gpu_kernels
+from pallas_kernels.gpu.device import Gpu
 from pallas_kernels.mask import Mask
 from pallas_kernels.shards import Split, cannot_cut
 from pallas_kernels.tpu import kernels as tpu
@@ -44,8 +45,11 @@ class Call(NamedTuple):
     dropout: bool
 
 
-def choose(implementation: str, call: Call) -> tuple[str, Callable | None]:
+def choose(implementation: str, call: Call, gpu: Gpu | None = None) -> tuple[str, Callable | None]:
     """The name of the implementation and, for a kernel, its `attend`.
+
+    Args:
+      gpu: what a kernel for GPUs would run on; None for what is here.
 
     Raises:
       ValueError: an unknown name, or a named implementation that cannot take the call, with the reason.
@@ -59,7 +63,7 @@ def choose(implementation: str, call: Call) -> tuple[str, Callable | None]:
     if implementation in ("xla", "xla_blocked"):
         return implementation, None
     if implementation == "auto":
-        return _by_platform(call)
+        return _by_platform(call, gpu)
     chosen = implementation
     if implementation == "pallas":
         chosen = f"pallas_{platform()}"
@@ -69,19 +73,19 @@ def choose(implementation: str, call: Call) -> tuple[str, Callable | None]:
                 "'xla', or name 'pallas_tpu' or 'pallas_gpu' to compile for one or to run inside "
                 "pltpu.force_tpu_interpret_mode() (for 'pallas_gpu': with True)"
             )
-    kernel, reason = _kernel(chosen, call)
+    kernel, reason = _kernel(chosen, call, gpu)
     if kernel is None:
         raise ValueError(f"implementation={implementation!r} cannot take this call: {reason}")
     return chosen, kernel
 
 
-def _by_platform(call: Call) -> tuple[str, Callable | None]:
+def _by_platform(call: Call, gpu: Gpu | None) -> tuple[str, Callable | None]:
     T, S = call.q.shape[1], call.k.shape[1]
     # A decoded token is bound by memory, and only the dense form has weights to return: there no kernel is missed.
     if T > 1 and not call.return_weights:
         reason = ""
         for name in ASKED.get(platform(), ()):
-            kernel, reason = _kernel(name, call)
+            kernel, reason = _kernel(name, call, gpu)
             if kernel is not None:
                 return name, kernel
         if reason:
@@ -90,14 +94,14 @@ def _by_platform(call: Call) -> tuple[str, Callable | None]:
     return ("xla_blocked" if long and not call.return_weights else "xla"), None
 
 
-def _cudnn(call: Call) -> tuple[Callable | None, str]:
-    reason = cudnn.refuses(*call[:5], call.dropout)
+def _cudnn(call: Call, gpu: Gpu | None) -> tuple[Callable | None, str]:
+    reason = cudnn.refuses(*call[:5], call.dropout, gpu)
     return (cudnn.attend, "") if reason is None else (None, reason)
 
 
 KERNELS: dict[str, Callable] = {
-    "pallas_tpu": lambda call: tpu.kernel_for(*call[:5]),
-    "pallas_gpu": lambda call: gpu.kernel_for(*call[:5]),
+    "pallas_tpu": lambda call, gpu: tpu.kernel_for(*call[:5]),
+    "pallas_gpu": lambda call, gpu: gpu_kernels.kernel_for(*call[:5], gpu),
     "cudnn": _cudnn,
 }
 # What "auto" asks on a platform; the reason of the last is the one it gives. "pallas_gpu" has to be named: it compiles
@@ -105,10 +109,10 @@ KERNELS: dict[str, Callable] = {
 ASKED = {"tpu": ("pallas_tpu",), "gpu": ("cudnn",)}
 
 
-def _kernel(name: str, call: Call) -> tuple[Callable | None, str]:
+def _kernel(name: str, call: Call, gpu: Gpu | None) -> tuple[Callable | None, str]:
     if reason := cannot_cut(call.split, call.q.shape):
         return None, reason
-    return KERNELS[name](call)
+    return KERNELS[name](call, gpu)
 
 
 def decoding_platform(implementation: str) -> str | None:

@@ -1,5 +1,7 @@
 """The door for a cache: attention of new queries over keys and values that are kept token by token."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
@@ -45,12 +47,7 @@ def decode(
     if kernel is not None and not return_weights and (dropout is None or dropout.rate == 0):
         reason = cannot_cut(split, q.shape) or kernel.refuses(q, stored)
         if reason is None:
-
-            def attend(q, stored, mask, biases, scale):
-                return kernel.attend(q, stored, mask=mask, biases=biases, scale=scale)
-
-            scale = q.shape[-1] ** -0.5 if scale is None else scale
-            return on_each_shard(attend, split, _specs)(q, stored, mask, biases, jnp.asarray(scale, jnp.float32))
+            return by_kernel(kernel.attend, q, stored, mask=mask, bias=biases, scale=scale, split=split)
         if q.shape[1] == 1 and implementation == "auto":
             say_once(f"decoding falls back to XLA: {reason}")
     key, value = stored.read(q.shape[2], q.dtype)
@@ -66,6 +63,25 @@ def decode(
         return_weights=return_weights,
         split=split,
     )
+
+
+def by_kernel(
+    kernel: Callable,
+    q,
+    stored: Stored,
+    *,
+    mask: Mask = Mask(),  # noqa: B008 - frozen, holds no array
+    bias: Bias | tuple[Bias, ...] | None = None,
+    scale=None,
+    split: Split | None = None,
+):
+    """`decode` by the `attend` of a kernel, which is not asked whether it takes the call."""
+
+    def attend(q, stored, mask, biases, scale):
+        return kernel(q, stored, mask=mask, biases=biases, scale=scale)
+
+    scale = jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, jnp.float32)
+    return on_each_shard(attend, split, _specs)(q, stored, mask, as_tuple(bias), scale)
 
 
 def _specs(batch: Axes, heads: Axes, q, stored, mask, biases, scale) -> tuple:

@@ -1,12 +1,14 @@
 """The one way into attention: checks the arguments and picks an implementation."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from pallas_kernels import blocked, reference
 from pallas_kernels.bias import Bias
 from pallas_kernels.choice import Call, choose
 from pallas_kernels.devices import platform
-from pallas_kernels.dropout import Dropout, words_of_heads
+from pallas_kernels.dropout import Dropout, seed_and_rate, words_of_heads
 from pallas_kernels.mask import Mask
 from pallas_kernels.rows import some_at_a_time
 from pallas_kernels.shards import Split, attention_specs, on_each_shard
@@ -51,18 +53,11 @@ def attention(
     chosen, kernel = choose(
         implementation, Call(q, k, v, mask, biases, return_weights, split, dropout is not None and dropout.rate > 0)
     )
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    seed, rate = (None, 0.0) if dropout is None or dropout.rate == 0 else (dropout.seed(), dropout.rate)
-    arguments = {"mask": mask, "biases": biases, "scale": scale, "seed": seed, "rate": rate}
     if kernel is not None:
-        words = None if seed is None else words_of_heads(seed, q.shape[0], q.shape[2])
-
-        def attend(q, k, v, mask, biases, scale, words):
-            return kernel(q, k, v, mask=mask, biases=biases, scale=scale, words=words, rate=rate)
-
-        return on_each_shard(attend, split, attention_specs)(
-            q, k, v, mask, biases, jnp.asarray(scale, jnp.float32), words
-        )
+        return by_kernel(kernel, q, k, v, mask=mask, bias=biases, scale=scale, dropout=dropout, split=split)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    seed, rate = seed_and_rate(dropout)
+    arguments = {"mask": mask, "biases": biases, "scale": scale, "seed": seed, "rate": rate}
     if chosen == "xla_blocked":
         return blocked.attend(q, k, v, **arguments)
     # Not where rules put examples on several devices, nor with dropout, whose hash counts them from the first.
@@ -74,6 +69,29 @@ def attention(
         return some_at_a_time(attend, q, k, v, mask, biases)
     out, weights = reference.attend(q, k, v, **arguments)
     return (out, weights.astype(q.dtype)) if return_weights else out
+
+
+def by_kernel(
+    kernel: Callable,
+    q,
+    k,
+    v,
+    *,
+    mask: Mask = Mask(),  # noqa: B008 - frozen, holds no array
+    bias: Bias | tuple[Bias, ...] | None = None,
+    scale=None,
+    dropout: Dropout | None = None,
+    split: Split | None = None,
+):
+    """`attention` by the `attend` of a kernel, which is not asked whether it takes the call."""
+    seed, rate = seed_and_rate(dropout)
+    words = None if seed is None else words_of_heads(seed, q.shape[0], q.shape[2])
+
+    def attend(q, k, v, mask, biases, scale, words):
+        return kernel(q, k, v, mask=mask, biases=biases, scale=scale, words=words, rate=rate)
+
+    scale = jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, jnp.float32)
+    return on_each_shard(attend, split, attention_specs)(q, k, v, mask, as_tuple(bias), scale, words)
 
 
 def as_tuple(bias: Bias | tuple[Bias, ...] | None) -> tuple[Bias, ...]:

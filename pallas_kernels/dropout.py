@@ -75,6 +75,11 @@ class Dropout:
         return jax.random.bits(self.key, (2,), jnp.uint32)
 
 
+def seed_and_rate(dropout: Dropout | None) -> tuple[jax.Array | None, float]:
+    """uint32 [2] and the rate; None and 0 where nothing is dropped."""
+    return (None, 0.0) if dropout is None or dropout.rate == 0 else (dropout.seed(), dropout.rate)
+
+
 def drop(probabilities, seed, rate, t, s):
     """Inverted dropout: survivors of [B, H, T, S] are divided by 1 - rate. t [T] and s [S] or [B, S] are indices."""
     B, H = probabilities.shape[:2]

@@ -11,15 +11,15 @@ MOST_BYTES = 32 * 2**20
 MOST_PARTS = 16  # each has code of its own
 
 
-def at_a_time(q, k) -> int:
-    """How many examples have float32 scores of at most `MOST_BYTES`; more where that would be too many parts."""
+def at_a_time(q, k, most_bytes: int = MOST_BYTES) -> int:
+    """How many examples have float32 scores of at most `most_bytes`; more where that would be too many parts."""
     (B, T, H, _), S = q.shape, k.shape[1]
-    return max(MOST_BYTES // max(4 * H * T * S, 1), -(-B // MOST_PARTS))
+    return max(most_bytes // max(4 * H * T * S, 1), -(-B // MOST_PARTS))
 
 
-def some_at_a_time(attend, q, k, v, mask, biases):
+def some_at_a_time(attend, q, k, v, mask, biases, most_bytes: int = MOST_BYTES):
     """`attend(q, k, v, mask, biases)`, [B, T, H, Kv], of so many examples after the other."""
-    arguments, count = (q, k, v, mask, biases), at_a_time(q, k)
+    arguments, count = (q, k, v, mask, biases), at_a_time(q, k, most_bytes)
     if count >= len(q):
         return attend(*arguments)
     *specs, _, _ = attention_specs("examples", None, *arguments, None, None)[0]

@@ -3,23 +3,23 @@
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.gpu.device import OLDEST, capability, has_cudnn, written
+from pallas_kernels.gpu.device import OLDEST, Gpu, this_gpu, written
 from pallas_kernels.kernel_call import of_one_dtype
 
 WIDEST = 128
 DTYPES = ("bfloat16", "float16")
 
 
-def refuses(q, k, v, mask, biases, dropout: bool) -> str | None:
-    """Why cuDNN cannot take the call, in words; None where it can. The arguments are those of `attend`, and whether
-    there is dropout."""
-    here = capability()
-    if here is None or here < OLDEST or not has_cudnn():
+def refuses(q, k, v, mask, biases, dropout: bool, gpu: Gpu | None = None) -> str | None:
+    """Why cuDNN cannot take the call, in words; None where it can. The arguments are those of `attend`, whether
+    there is dropout, and what it would run on, None for what is here."""
+    here, installed = this_gpu() if gpu is None else gpu
+    if here is None or here < OLDEST or not installed:
         return (
             "JAX compiles for cuDNN only where it is installed beside a GPU of compute capability "
             f"{written(OLDEST)} or more; this is a {jax.default_backend()}"
             f"{'' if here is None else f' of {written(here)}'}"
-            f"{'' if has_cudnn() else ' without cuDNN'}"
+            f"{'' if here is None or installed else ' without cuDNN'}"
         )
     if dropout:
         return "cuDNN's dropout keeps other probabilities than the door's"

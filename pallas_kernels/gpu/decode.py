@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from pallas_kernels.decode_shared import operands, without_gradient
 from pallas_kernels.gpu.blocks import DECODE, PROGRAMS
 from pallas_kernels.gpu.decode_kernel import Plan, decode
-from pallas_kernels.gpu.device import too_old
+from pallas_kernels.gpu.device import Gpu, too_old
 from pallas_kernels.gpu.tiles import LEAST, power
 from pallas_kernels.stored import Stored
 
@@ -16,10 +16,10 @@ DTYPES = ("bfloat16", "float16", "float32")
 LARGEST = 2**31
 
 
-def refuses(q, stored: Stored) -> str | None:
-    """Why the kernel cannot take the call, in words; None where it can."""
+def refuses(q, stored: Stored, gpu: Gpu | None = None) -> str | None:
+    """Why the kernel cannot take the call, in words; None where it can. gpu: None for what is here."""
     T, K, Kv = q.shape[1], q.shape[3], stored.value.shape[2] // q.shape[2]
-    if reason := too_old():
+    if reason := too_old(gpu):
         return reason
     if T > LEAST:
         return f"the kernel for decoding has up to {LEAST} queries; there are {T}"
@@ -33,18 +33,19 @@ def refuses(q, stored: Stored) -> str | None:
     return None
 
 
-def attend(q, stored: Stored, *, mask, biases, scale) -> jax.Array:
-    """[B,T,H,Kv] in q's dtype. q [B,T,H,K]; for the rest see `pallas_kernels.decode`."""
+def attend(q, stored: Stored, *, mask, biases, scale, programs: int = PROGRAMS) -> jax.Array:
+    """[B,T,H,Kv] in q's dtype. q [B,T,H,K]; programs: the least number of them; for the rest see
+    `pallas_kernels.decode`."""
     x = operands(q, stored, mask=mask, biases=biases, scale=scale)
     K = q.shape[3]
-    return _decode(_plan(q, stored), x._replace(q=jnp.pad(x.q, [(0, 0)] * 3 + [(0, power(K) - K)])))
+    return _decode(_plan(q, stored, programs), x._replace(q=jnp.pad(x.q, [(0, 0)] * 3 + [(0, power(K) - K)])))
 
 
 _decode = without_gradient(decode)
 
 
-def _plan(q, stored: Stored) -> Plan:
+def _plan(q, stored: Stored, programs: int) -> Plan:
     (B, _, H, _), S = q.shape, stored.key.shape[1]
     K, Kv = (x.shape[2] // H for x in stored[:2])
     tile = DECODE[max(x.dtype.itemsize for x in stored[:2])]
-    return Plan(K, Kv, min(-(-PROGRAMS // (B * H)), -(-S // LEAST)), tile)
+    return Plan(K, Kv, min(-(-programs // (B * H)), -(-S // LEAST)), tile)

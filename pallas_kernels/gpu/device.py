@@ -4,6 +4,7 @@ import ctypes.util
 import functools
 import importlib.util
 import re
+from typing import NamedTuple
 
 import jax
 
@@ -19,14 +20,28 @@ def capability() -> tuple[int, int] | None:
     return min((int(m[1]), int(m[2])) for m in found) if all(found) else None
 
 
+class Gpu(NamedTuple):
+    """What a call will run on. capability: the least compute capability, None where there is no CUDA GPU.
+    cudnn: whether it is installed."""
+
+    capability: tuple[int, int] | None
+    cudnn: bool
+
+
+def this_gpu() -> Gpu:
+    """Of this process. cuDNN is looked for only where there is a GPU, as that starts another process."""
+    found = capability()
+    return Gpu(found, found is not None and has_cudnn())
+
+
 def written(capability: tuple[int, int]) -> str:
     """As NVIDIA writes it: "8.0"."""
     return ".".join(map(str, capability))
 
 
-def too_old() -> str | None:
-    """What to say of a GPU that Triton does not compile for."""
-    here = capability()
+def too_old(gpu: Gpu | None = None) -> str | None:
+    """What to say of a GPU that Triton does not compile for. gpu: None for those of this process."""
+    here = capability() if gpu is None else gpu.capability
     if here is None or here >= OLDEST:
         return None
     return f"the kernels need a GPU of compute capability {written(OLDEST)} or more; this is {written(here)}"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from pallas_kernels.bias import ToeplitzBias
-from pallas_kernels.gpu.blocks import flash_blocks
+from pallas_kernels.gpu.blocks import Blocks, flash_blocks
 from pallas_kernels.gpu.flash_backward import Given, by_keys, by_queries, delta_of
 from pallas_kernels.gpu.flash_bias import by_bias
 from pallas_kernels.gpu.flash_forward import forward
@@ -43,13 +43,15 @@ def refuses(q, k, v, mask, biases) -> str | None:
     return None
 
 
-def attend(q, k, v, *, mask, biases, scale, words, rate):
+def attend(q, k, v, *, mask, biases, scale, words, rate, blocks: Blocks | None = None):
     """`reference.attend` without its weights. q [B,T,H,K], k [B,S,H,K], v [B,S,H,Kv] -> [B,T,H,Kv].
 
     words: uint32 [B,H,3], the dropout's (`dropout.words_of_heads`), or None.
+    blocks: the sides of tiles; None for those of the width and dtype.
     """
     (B, T), S, Kv = q.shape[:2], k.shape[1], v.shape[3]
-    plan = _plan(q, k, v, mask, biases, rate)
+    blocks = blocks or flash_blocks(max(q.shape[3], Kv), q.dtype.itemsize)
+    plan = _plan(T, S, mask, biases, rate, blocks)
     T_all, S_all = (
         up(n, max(getattr(sides, axis) for sides in (plan.forward, plan.keys, plan.queries, plan.bias)))
         for n, axis in ((T, "queries"), (S, "keys"))
@@ -75,8 +77,7 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
     return _flash(plan, operands)[:, :T, :, :Kv]
 
 
-def _plan(q, k, v, mask, biases, rate: float) -> Plan:
-    T, S = q.shape[1], k.shape[1]
+def _plan(T: int, S: int, mask, biases, rate: float, blocks: Blocks) -> Plan:
     left, right = (None, None) if mask.window is None else (min(side, FURTHEST) for side in mask.window)
     # A bound beyond all keys is none.
     if left is not None and mask.query_start is None and left >= T - 1:
@@ -85,7 +86,6 @@ def _plan(q, k, v, mask, biases, rate: float) -> Plan:
         right = 0
     elif right is not None and right >= S - 1:
         right = None
-    blocks = flash_blocks(max(q.shape[3], v.shape[3]), q.dtype.itemsize)
     tiles = blocks.biased if biases else blocks.forward, blocks.keys, blocks.queries
     sides = (s._replace(queries=min(s.queries, power(T)), keys=min(s.keys, power(S))) for s in tiles)
     side = min(blocks.bias.queries, power(T), power(S))

@@ -11,7 +11,7 @@ from pallas_kernels.tpu.band_backward import backward
 from pallas_kernels.tpu.band_forward import forward
 from pallas_kernels.tpu.band_globals import pick, put_back
 from pallas_kernels.tpu.band_plan import BIAS_ROWS, Operands, Plan
-from pallas_kernels.tpu.blocks import band_blocks
+from pallas_kernels.tpu.blocks import BandBlocks, band_blocks
 from pallas_kernels.tpu.tiles import LANES, length_last
 
 WIDEST = 256
@@ -47,13 +47,14 @@ def refuses(q, k, v, mask, biases) -> str | None:
     return None
 
 
-def attend(q, k, v, *, mask, biases, scale, words, rate):
+def attend(q, k, v, *, mask, biases, scale, words, rate, blocks: BandBlocks | None = None):
     """`reference.attend` without its weights. q [B,T,H,K], k [B,T,H,K], v [B,T,H,Kv] -> [B,T,H,Kv].
 
     words: uint32 [B,H,3], the dropout's (`dropout.words_of_heads`), or None. biases: none, see `refuses`.
+    blocks: the sides of tiles; None for those of the chip.
     """
     (_, T, _, K), Kv = q.shape, v.shape[3]
-    plan = _plan(T, K, mask, rate)
+    plan = _plan(T, mask, rate, blocks or band_blocks(K))
     length, widths = plan.blocks * plan.block, (up(K, 16), up(Kv, 16))
     operands = Operands(
         q=length_last(q.astype(jnp.float32) * (scale * LOG2E), widths[0], length).astype(q.dtype),
@@ -72,9 +73,8 @@ def _reach(mask, T: int) -> tuple[int, int]:
     return min(left, T - 1), 0 if mask.causal else min(right, T - 1)
 
 
-def _plan(T: int, width: int, mask, rate: float) -> Plan:
+def _plan(T: int, mask, rate: float, sides: BandBlocks) -> Plan:
     left, right = _reach(mask, T)
-    sides = band_blocks(width)
     longest = sides.block
     while longest > 256 and longest * min(left + right, T) > MOST_PAIRS:
         longest //= 2

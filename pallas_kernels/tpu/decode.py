@@ -30,18 +30,19 @@ def refuses(q, stored: Stored) -> str | None:
     return None
 
 
-def attend(q, stored: Stored, *, mask, biases, scale) -> jax.Array:
-    """[B,T,H,Kv] in q's dtype. q [B,T,H,K]; for the rest see `pallas_kernels.decode`."""
-    plan = Plan(q.shape[1], q.shape[2], _keys(stored), stored.key.shape[1])
+def attend(q, stored: Stored, *, mask, biases, scale, block_bytes: int = BLOCK_BYTES) -> jax.Array:
+    """[B,T,H,Kv] in q's dtype. q [B,T,H,K]; block_bytes: of keys and values in a grid step; for the rest see
+    `pallas_kernels.decode`."""
+    plan = Plan(q.shape[1], q.shape[2], _keys(stored, block_bytes), stored.key.shape[1])
     return _decode(plan, operands(q, stored, mask=mask, biases=biases, scale=scale))
 
 
 _decode = without_gradient(decode)
 
 
-def _keys(stored: Stored) -> int:
+def _keys(stored: Stored, block_bytes: int) -> int:
     """Of a block: blocks of one size, and as few as there can be."""
     _, S, width = stored.key.shape
     size = (width + stored.value.shape[2]) * stored.key.dtype.itemsize
-    most = max(1, BLOCK_BYTES // size // LANES) * LANES
+    most = max(1, block_bytes // size // LANES) * LANES
     return min(S, up(-(-S // -(-S // most)), LANES))

@@ -9,7 +9,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from pallas_kernels.bias import ToeplitzBias, skew
 from pallas_kernels.kernel_call import HIDDEN, LOG2E, LOWEST, of_one_dtype, up
-from pallas_kernels.tpu.blocks import short_blocks
+from pallas_kernels.tpu.blocks import ShortBlocks, short_blocks
 from pallas_kernels.tpu.short_backward import backward
 from pallas_kernels.tpu.short_forward import forward
 from pallas_kernels.tpu.short_plan import Operands, Plan
@@ -39,13 +39,14 @@ def refuses(q, k, v, mask, biases) -> str | None:
     return None
 
 
-def attend(q, k, v, *, mask, biases, scale, words, rate):
+def attend(q, k, v, *, mask, biases, scale, words, rate, blocks: ShortBlocks | None = None):
     """`reference.attend` without its weights. q [B,T,H,K], k [B,S,H,K], v [B,S,H,Kv] -> [B,T,H,Kv].
 
     words: uint32 [B,H,3], the dropout's (`dropout.words_of_heads`), or None.
+    blocks: the sides of tiles; None for those of the chip.
     """
     (B, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
-    plans = _plans(q, k, mask, biases, rate)
+    plans = _plans(q, k, mask, biases, rate, blocks or short_blocks(K))
     lengths, widths = (up(T, LANES), up(S, LANES)), (up(K, 16), up(Kv, 16))
     bias = None
     if plans[0].toeplitz:
@@ -68,10 +69,9 @@ def attend(q, k, v, *, mask, biases, scale, words, rate):
     return out[:, :, :Kv, :T].transpose(0, 3, 1, 2)
 
 
-def _plans(q, k, mask, biases, rate) -> tuple[Plan, Plan]:
+def _plans(q, k, mask, biases, rate, blocks: ShortBlocks) -> tuple[Plan, Plan]:
     """Of the forward and of the backward pass."""
-    (_, T, H, K), S = q.shape, k.shape[1]
-    blocks, toeplitz = short_blocks(K), _is_toeplitz(biases)
+    (_, T, H, _), S, toeplitz = q.shape, k.shape[1], _is_toeplitz(biases)
     forward, backward = blocks.forward, blocks.causal if mask.causal else blocks.whole
     if toeplitz:  # its distinct tiles are square, and the same in both passes
         forward = backward = forward._replace(keys=forward.queries)

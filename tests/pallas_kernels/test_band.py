@@ -6,14 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.attention_cases import H, K, attention_by_loops, fast_jit
+from support.attention_cases import FEW_GLOBALS, PATHS, H, K, attention_by_loops, fast_jit, small_blocked
 
-from pallas_kernels import Dropout, Mask, attention, band, band_weights, blocked
-
-
-@pytest.fixture
-def small_blocks(small_blocks, monkeypatch):
-    monkeypatch.setattr(band, "BLOCK", 4)
+from pallas_kernels import Dropout, Mask, attention, band_weights
 
 
 def places(flags, slots):
@@ -54,27 +49,27 @@ CASES = {
 }
 
 
-def value_and_gradients(q, k, v, mask, dropout, implementation):
+def value_and_gradients(q, k, v, mask, dropout, path):
     cotangent = jax.random.normal(jax.random.key(1), q.shape)
-    run = partial(attention, mask=mask, dropout=dropout, implementation=implementation)
+    run = partial(path, mask=mask, dropout=dropout)
     out, pullback = jax.vjp(run, q, k, v)
     return out, pullback(cotangent)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_blocked_attention_with_places_is_the_dense_one(name, small_blocks):
+def test_blocked_attention_with_places_is_the_dense_one(name):
     case = build(*CASES[name])
-    got, expected = fast_jit(lambda: [value_and_gradients(*case, name) for name in ("xla_blocked", "xla")])()
+    got, expected = fast_jit(lambda: [value_and_gradients(*case, path) for path in (small_blocked, PATHS["xla"])])()
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_places_change_nothing_but_the_way(small_blocks):
+def test_places_change_nothing_but_the_way():
     """With places, without them, and written out pair by pair."""
     q, k, v, mask, _ = build(*CASES["padding, also of globals"])
     searched = Mask(window=mask.window, key_valid=mask.key_valid, key_global=mask.key_global)
-    run = lambda m: attention(q, k, v, mask=m, implementation="xla_blocked")  # noqa: E731
+    run = lambda m: small_blocked(q, k, v, mask=m)  # noqa: E731
     with_places, without = fast_jit(lambda: (run(mask), run(searched)))()
     np.testing.assert_allclose(with_places, without, atol=1e-6)
     plain = Mask(**{n: np.asarray(a) for n in ("key_valid", "key_global") if (a := getattr(mask, n)) is not None})
@@ -82,11 +77,11 @@ def test_places_change_nothing_but_the_way(small_blocks):
     np.testing.assert_allclose(with_places, attention_by_loops(q, k, v, plain, None, K**-0.5, None)[0], atol=1e-5)
 
 
-def test_columns_are_as_many_as_slots_and_not_as_the_limit_of_a_search(small_blocks):
-    """More global keys than GLOBALS still come as columns, and nothing looks at all keys."""
-    slots = blocked.GLOBALS + 2
+def test_columns_are_as_many_as_slots_and_not_as_the_limit_of_a_search():
+    """More global keys than FEW_GLOBALS still come as columns, and nothing looks at all keys."""
+    slots = FEW_GLOBALS + 2
     q, k, v, mask, _ = build(60, 2, [range(0, 50, 10), (7,)], slots)
-    jaxpr = str(jax.make_jaxpr(lambda: attention(q, k, v, mask=mask, implementation="xla_blocked"))())
+    jaxpr = str(jax.make_jaxpr(lambda: small_blocked(q, k, v, mask=mask))())
     assert f"f32[2,{H},4,{2 + 4 + 2 + slots}]" in jaxpr and f"f32[2,{H},4,60]" not in jaxpr and "cond[" not in jaxpr
 
 
@@ -109,7 +104,7 @@ def banded(weights, mask, w):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_band_holds_the_dense_weights(name, small_blocks):
+def test_band_holds_the_dense_weights(name):
     """Dropout included: the mask is a function of the positions."""
     q, k, v, mask, dropout = build(*CASES[name])
     w = mask.window[0]
@@ -117,7 +112,7 @@ def test_band_holds_the_dense_weights(name, small_blocks):
     @fast_jit
     def both():
         dense = attention(q, k, v, mask=mask, dropout=dropout, implementation="xla", return_weights=True)[1]
-        return band_weights(q, k, mask=mask, dropout=dropout), dense
+        return band_weights(q, k, mask=mask, dropout=dropout, block=4), dense
 
     got, dense = both()
     np.testing.assert_allclose(got, banded(dense, mask, w), atol=1e-6)

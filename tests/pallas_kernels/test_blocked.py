@@ -1,31 +1,33 @@
 """The blocked path is compared with the dense one: outputs, every gradient, and what it costs."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.attention_cases import Case, fast_jit
+from support.attention_cases import FEW_GLOBALS, PATHS, Case, fast_jit, small_blocked
 
-from pallas_kernels import Dropout, Mask, attention, blocked
+from pallas_kernels import Dropout, Mask, attention
 
 
-def both(case):
-    """(output, gradients) of the two paths, by q, k, v, the bias and the scale."""
+def both(case, blocked):
+    """(output, gradients) of the dense path and of another one, by q, k, v, the bias and the scale."""
     q, k, v, mask, bias, dropout = case.build()
     cotangent = jax.random.normal(jax.random.key(1), (*q.shape[:3], v.shape[-1]))
 
-    def run(implementation):
+    def run(path):
         def output(q, k, v, bias, scale):
-            return attention(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout, implementation=implementation)
+            return path(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout)
 
         out, pullback = jax.vjp(output, q, k, v, bias, jnp.float32(case.scale))
         return out, pullback(cotangent)
 
-    return fast_jit(lambda: (run("xla"), run("xla_blocked")))()
+    return fast_jit(lambda: (run(PATHS["xla"]), run(blocked)))()
 
 
-def assert_same(case, atol=2e-5):
-    expected, got = both(case)
+def assert_same(case, blocked, atol=2e-5):
+    expected, got = both(case, blocked)
     paths = jax.tree_util.tree_leaves_with_path(expected)
     for (path, a), b in zip(paths, jax.tree.leaves(got), strict=True):
         scale = max(1.0, float(jnp.abs(a).max()))
@@ -47,19 +49,21 @@ def assert_same(case, atol=2e-5):
     ],
     ids=str,
 )
-def test_outputs_and_gradients_are_those_of_the_dense_path(case, small_blocks):
-    assert_same(case)
+def test_outputs_and_gradients_are_those_of_the_dense_path(case):
+    assert_same(case, small_blocked)
 
 
 def test_real_block_sizes():
-    assert_same(Case(300, 400, B=1, window=(16, 16), globals=0.02, rate=0.1))
+    assert_same(
+        Case(300, 400, B=1, window=(16, 16), globals=0.02, rate=0.1), partial(attention, implementation="xla_blocked")
+    )
 
 
 @pytest.mark.parametrize(("share", "few"), [(0.03, True), (0.5, False)])
-def test_global_cases_take_both_sides_of_the_runtime_branch(share, few, small_blocks):
+def test_global_cases_take_both_sides_of_the_runtime_branch(share, few):
     count = int(Case(28, 28, globals=share).build()[3].key_global.sum(axis=1).max())
     assert count >= 1
-    assert (count <= blocked.GLOBALS) == few
+    assert (count <= FEW_GLOBALS) == few
 
 
 def test_gradients_of_bfloat16_keys_are_summed_in_float32():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from support.decode_cases import DecodeCase
+from support.decode_cases import DecodeCase, Decoder
+from support.elsewhere import on
 from support.interpreted import evaluated
 from support.transformed import SPLIT, two_by_two
 
@@ -33,7 +34,7 @@ def test_half_precision_errs_at_most_twice_as_much_as_the_plain_path(kernel, dty
     expected = attention(
         q.astype(jnp.float32), key, value, mask=case.mask(), bias=case.biases(), scale=0.3, implementation="xla"
     )
-    plain, ours = (np.linalg.norm(case.run(name) - expected) for name in ("xla", kernel))
+    plain, ours = (np.linalg.norm(case.run(Decoder(name)) - expected) for name in ("xla", kernel))
     assert ours <= 2 * plain
 
 
@@ -90,10 +91,9 @@ def test_on_several_devices_without_a_mesh_no_kernel_runs(monkeypatch, caplog):
         decode(q, stored, implementation="pallas_tpu")
 
 
-def test_one_device_takes_the_kernel(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert "name=decode\n" in str(jax.make_jaxpr(decode)(*DecodeCase(1, 20).arrays()))
+def test_one_device_takes_the_kernel():
+    with on("tpu"):
+        assert "name=decode\n" in str(jax.make_jaxpr(decode)(*DecodeCase(1, 20).arrays()))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from support.attention_cases import Case, fast_jit
+from support.attention_cases import PATHS, Case, fast_jit
+from support.elsewhere import on
 
 from pallas_kernels import (
     DenseBias,
@@ -15,9 +16,7 @@ from pallas_kernels import (
     Split,
     ToeplitzBias,
     attention,
-    blocked,
     choice,
-    reference,
 )
 
 q = np.zeros((2, 3, 4, 8), np.float32)
@@ -90,17 +89,11 @@ def test_bad_windows_are_refused(window):
         (8, 8, {"implementation": "xla_blocked"}, "blocked"),
     ],
 )
-def test_auto_picks_by_size_and_a_name_is_obeyed(T, S, options, taken, monkeypatch):
-    calls = []
-
-    def record(module, name, result):
-        monkeypatch.setattr(module, "attend", lambda q, k, v, **_: calls.append(name) or result(q))
-
-    record(reference, "dense", lambda q: (q, q))
-    record(blocked, "blocked", lambda q: q)
+def test_auto_picks_by_size_and_a_name_is_obeyed(T, S, options, taken):
+    """Only the blocked path has a loop."""
     x = jax.ShapeDtypeStruct((1, T, 1, 8), jnp.float32), *[jax.ShapeDtypeStruct((1, S, 1, 8), jnp.float32)] * 2
-    jax.eval_shape(lambda q, k, v: attention(q, k, v, **options), *x)
-    assert calls == [taken]
+    program = str(jax.make_jaxpr(lambda q, k, v: attention(q, k, v, **options))(*x))
+    assert ("scan[" in program) == (taken == "blocked")
 
 
 def test_a_missing_scale_is_that_of_the_paper():
@@ -117,10 +110,10 @@ def test_scale_per_layer_inside_a_scan():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
-def test_half_precision_keeps_scores_and_softmax_in_float32(dtype, implementation, small_blocks):
+def test_half_precision_keeps_scores_and_softmax_in_float32(dtype, implementation):
     q, k, v, mask, bias, _ = Case(30, 30, window=(3, 3), bias="toeplitz").build()
     q, k, v = (x.astype(dtype) for x in (q, k + 30, v))
-    out = attention(q, k, v, mask=mask, bias=bias, implementation=implementation)
+    out = PATHS[implementation](q, k, v, mask=mask, bias=bias)
     exact = attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask=mask, bias=bias, implementation="xla")
     assert out.dtype == dtype
     # Only the probabilities and the result are rounded; bfloat16 scores with a common part of 100 would be off by 0.25.
@@ -136,13 +129,13 @@ def test_weights_come_in_the_dtype_of_the_queries():
 
 
 @pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
-def test_vmap_over_arrays_and_masks(implementation, small_blocks):
+def test_vmap_over_arrays_and_masks(implementation):
     q, k, v, mask, bias, _ = Case(10, 10, window=(1, 1), globals=0.05, valid="some").build()
     axes = Mask(window=mask.window, key_valid=0, key_global=0)
     stack = jax.tree.map(lambda x: jnp.stack([x, x[:, ::-1]]), (q, k, v, mask))
 
     def one(q, k, v, mask):
-        return attention(q, k, v, mask=mask, bias=bias, implementation=implementation)
+        return PATHS[implementation](q, k, v, mask=mask, bias=bias)
 
     out = fast_jit(jax.vmap(one, in_axes=(0, 0, 0, axes)))(*stack)
     for i in range(2):
@@ -153,7 +146,7 @@ def test_vmap_over_arrays_and_masks(implementation, small_blocks):
 
 
 @pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
-def test_sharded_batch_and_heads_give_the_same_numbers(implementation, small_blocks):
+def test_sharded_batch_and_heads_give_the_same_numbers(implementation):
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(8, 10, 2, 8)), jnp.float32) for _ in range(3))
     mask = Mask(causal=True, key_valid=jnp.asarray(rng.random((8, 10)) < 0.7))
@@ -162,7 +155,7 @@ def test_sharded_batch_and_heads_give_the_same_numbers(implementation, small_blo
     rows = NamedSharding(mesh, PartitionSpec("data"))
 
     def loss(q, k, v, mask):
-        out = attention(q, k, v, mask=mask, dropout=Dropout(0.2, jax.random.key(1)), implementation=implementation)
+        out = PATHS[implementation](q, k, v, mask=mask, dropout=Dropout(0.2, jax.random.key(1)))
         return jnp.sum(out**2), out
 
     call = fast_jit(jax.grad(loss, (0, 1, 2), has_aux=True))
@@ -173,7 +166,7 @@ def test_sharded_batch_and_heads_give_the_same_numbers(implementation, small_blo
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_a_mesh_must_be_said_how_to_split_or_a_kernel_would_gather(monkeypatch):
+def test_a_mesh_must_be_said_how_to_split_or_a_kernel_would_gather():
     """A named kernel says so; "auto" on a TPU takes XLA, which partitions itself."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",), axis_types=(AxisType.Auto,))
     with jax.set_mesh(mesh), pytest.raises(ValueError, match="nothing says which of them split examples and heads"):
@@ -181,8 +174,8 @@ def test_a_mesh_must_be_said_how_to_split_or_a_kernel_would_gather(monkeypatch):
     with jax.set_mesh(mesh), pytest.raises(ValueError, match="3 heads do not divide over the mesh axes data of 2"):
         odd = np.zeros((2, 3, 3, 8), np.float32)
         attention(odd, odd, odd, implementation="pallas_tpu", split=Split(None, "data"))
-    monkeypatch.setattr(choice, "platform", lambda: "tpu")
     call = choice.Call(q, k, v, Mask(), (), False, None, False)
-    assert choice.choose("auto", call)[0] == "pallas_tpu"
-    with jax.set_mesh(mesh):
+    with on("tpu"):
+        assert choice.choose("auto", call)[0] == "pallas_tpu"
+    with on("tpu", devices=2):
         assert choice.choose("auto", call)[0] == "xla"

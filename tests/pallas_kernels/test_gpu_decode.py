@@ -1,5 +1,6 @@
 """The GPU kernel that reads a cache, run as plain JAX: values, what it does not read, and when it is picked."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -7,24 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.decode_cases import DecodeCase, assert_decodes
+from support.decode_cases import GPU, XLA, DecodeCase, Decoder, assert_decodes
+from support.elsewhere import on
 from support.interpreted import evaluated
 
 from pallas_kernels import DenseBias, Dropout, Mask, Stored, choice, decode
 from pallas_kernels.gpu import decode as kernel
-from pallas_kernels.gpu import device
+from pallas_kernels.gpu.device import Gpu
 
 
 @pytest.fixture(params=[1, 20], ids="programs={}".format)
-def programs(request, monkeypatch):
-    """One share of the keys, of several tiles; or some, of which the last is shorter."""
-    monkeypatch.setattr(kernel, "PROGRAMS", request.param)
+def shared(request):
+    """The kernel with one share of the keys, of several tiles; or with some, of which the last is shorter."""
+    return Decoder("pallas_gpu", partial(kernel.attend, programs=request.param))
 
 
-def assert_both_give_the_same(q, stored, **options):
-    run = jax.jit(partial(decode, **options), static_argnames="implementation")
+def assert_gives_the_same(run, q, stored, **options):
     with evaluated():
-        kernels, plain = (run(q, stored, implementation=name) for name in ("pallas_gpu", "xla"))
+        kernels, plain = (jax.jit(partial(each, **options))(q, stored) for each in (run, XLA))
     np.testing.assert_allclose(kernels, plain, atol=2e-6)
 
 
@@ -39,8 +40,8 @@ def assert_both_give_the_same(q, stored, **options):
     ],
     ids=str,
 )
-def test_a_query_sees_what_is_kept(case, programs):
-    assert_decodes(case, "pallas_gpu")
+def test_a_query_sees_what_is_kept(case, shared):
+    assert_decodes(case, shared)
 
 
 @pytest.mark.parametrize(
@@ -55,23 +56,23 @@ def test_a_query_sees_what_is_kept(case, programs):
     ids=str,
 )
 def test_awkward_shapes(case):
-    assert_decodes(case, "pallas_gpu")
+    assert_decodes(case, GPU)
 
 
 def test_a_window_and_values_of_another_width():
     q, key, value = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(2, 3, 2, 24), *[(2, 90, 80)] * 2]))
     mask = Mask(causal=True, window=(20, 0), query_start=jnp.array([5, 70]))
-    assert_both_give_the_same(q, Stored(key[..., :48], value), mask=mask)
+    assert_gives_the_same(GPU, q, Stored(key[..., :48], value), mask=mask)
 
 
-def test_very_low_biases_are_no_mask(programs):
+def test_very_low_biases_are_no_mask(shared):
     """A bias of finfo.min on every key leaves a row uniform, as in the reference, over uneven shares too."""
     q, stored = DecodeCase(1, 90).arrays()
     bias = DenseBias(jnp.full((2, 1, 1, 1), jnp.finfo(jnp.float32).min).at[1].set(0.0))
-    assert_both_give_the_same(q, stored, bias=bias)
+    assert_gives_the_same(shared, q, stored, bias=bias)
 
 
-def test_keys_out_of_sight_are_not_read(programs):
+def test_keys_out_of_sight_are_not_read(shared):
     """What is not a number would come through any product."""
     case = DecodeCase(2, 200, causal=True, start=(120, 31), valid="some")
     late = np.arange(200) >= 25
@@ -79,14 +80,14 @@ def test_keys_out_of_sight_are_not_read(programs):
     q, stored = case.arrays()
     dead = jnp.asarray(~late | (np.arange(200) > np.array([[121], [32]])))[..., None]
     poisoned = stored._replace(key=jnp.where(dead, jnp.nan, stored.key), value=jnp.where(dead, jnp.nan, stored.value))
-    run = jax.jit(partial(decode, mask=mask, implementation="pallas_gpu"))
+    run = jax.jit(partial(shared, mask=mask))
     with evaluated():
         np.testing.assert_array_equal(run(q, poisoned), run(q, stored))
 
 
-def test_two_runs_are_the_same_to_the_bit(programs):
+def test_two_runs_are_the_same_to_the_bit(shared):
     case = DecodeCase(3, 300, dtype="int8", causal=True, start=200)
-    np.testing.assert_array_equal(case.run("pallas_gpu"), case.run("pallas_gpu"))
+    np.testing.assert_array_equal(case.run(shared), case.run(shared))
 
 
 def kernels_of(implementation: str, T: int, **options) -> set[str]:
@@ -95,17 +96,21 @@ def kernels_of(implementation: str, T: int, **options) -> set[str]:
     return {name for name in ("decode", "flash_forward") if f"name={name}\n" in program}
 
 
-def test_when_the_kernel_is_picked(monkeypatch):
+def test_when_the_kernel_is_picked():
     """By name, for few queries; "auto" does not, as the kernel has never run on a GPU."""
     dropout = Dropout(0.1, jax.random.key(0))
     assert kernels_of("pallas_gpu", 16) == {"decode"}
     assert kernels_of("pallas_gpu", 17) == kernels_of("pallas_gpu", 1, dropout=dropout) == {"flash_forward"}
     assert kernels_of("auto", 1) == kernels_of("xla", 1) == set()
-    monkeypatch.setattr(choice, "platform", lambda: "gpu")
-    assert kernels_of("pallas", 1) == {"decode"} and kernels_of("auto", 1) == set()
+    with on("gpu"):
+        assert kernels_of("pallas", 1) == {"decode"} and kernels_of("auto", 1) == set()
 
 
-def test_an_old_gpu_is_refused(monkeypatch):
-    monkeypatch.setattr(device, "capability", lambda: (7, 5))
-    with pytest.raises(ValueError, match=r"need a GPU of compute capability 8\.0 or more; this is 7\.5"):
-        kernels_of("pallas_gpu", 1)
+def test_an_old_gpu_is_refused():
+    """By the kernel, and then by those for attention, which would take its place."""
+    (q, stored), old = DecodeCase(1, 20).arrays(), Gpu((7, 5), cudnn=False)
+    reason = r"need a GPU of compute capability 8\.0 or more; this is 7\.5"
+    assert re.search(reason, kernel.refuses(q, stored, old))
+    call = choice.Call(q, *stored.read(q.shape[2], q.dtype), Mask(), (), False, None, False)
+    with pytest.raises(ValueError, match=reason):
+        choice.choose("pallas_gpu", call, old)

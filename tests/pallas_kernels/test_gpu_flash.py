@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.attention_cases import Case
-from support.interpreted import assert_errs_at_most_twice_as_much, assert_same, evaluated, outputs_and_gradients
+from support.elsewhere import on
+from support.interpreted import (
+    GPU,
+    Implementation,
+    assert_errs_at_most_twice_as_much,
+    assert_same,
+    evaluated,
+    outputs_and_gradients,
+)
 from support.transformed import (
     assert_it_runs_inside_shard_map,
     assert_shards_give_what_the_whole_gives,
@@ -18,16 +26,14 @@ from support.transformed import (
 )
 
 from pallas_kernels import DenseBias, Mask, ToeplitzBias, attention, choice
-from pallas_kernels.gpu import cudnn, device, flash, kernels
+from pallas_kernels.gpu import cudnn, flash, kernels
 from pallas_kernels.gpu.blocks import Blocks
+from pallas_kernels.gpu.device import Gpu
 from pallas_kernels.gpu.tiles import Sides
 
-
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Tiles so small that a few dozen tokens meet every edge; no two kernels have the same."""
-    sides = (32, 16), (16, 32), (16, 32), (32, 16), (16, 16)
-    monkeypatch.setattr(flash, "flash_blocks", lambda *_: Blocks(*(Sides(*pair, 4, 1) for pair in sides)))
+# Tiles so small that a few dozen tokens meet every edge; no two kernels have the same.
+TILES = Blocks(*(Sides(*pair, 4, 1) for pair in ((32, 16), (16, 32), (16, 32), (32, 16), (16, 16))))
+SMALL = Implementation("pallas_gpu", partial(flash.attend, blocks=TILES))
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,8 @@ class Placed(Case):
     ],
     ids=str,
 )
-def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
-    assert_same(case, "pallas_gpu", atol=2e-5)
+def test_outputs_and_gradients_are_those_of_the_reference(case):
+    assert_same(case, SMALL, atol=2e-5)
 
 
 @pytest.mark.slow
@@ -93,8 +99,8 @@ def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
     ],
     ids=str,
 )
-def test_awkward_shapes_masks_and_biases(case, small_tiles):
-    assert_same(case, "pallas_gpu", atol=2e-5)
+def test_awkward_shapes_masks_and_biases(case):
+    assert_same(case, SMALL, atol=2e-5)
 
 
 @pytest.mark.slow
@@ -108,13 +114,13 @@ def test_awkward_shapes_masks_and_biases(case, small_tiles):
     ids=str,
 )
 def test_the_sides_of_real_tiles(case):
-    assert_same(case, "pallas_gpu", atol=2e-5)
+    assert_same(case, GPU, atol=2e-5)
 
 
-def test_rows_that_see_nothing_give_zero_and_zero_gradients(small_tiles):
+def test_rows_that_see_nothing_give_zero_and_zero_gradients():
     """All keys of the first example are padding, and its windows have tiles in reach all the same."""
     for case in (Case(20, 30, valid="none"), Case(40, 40, valid="none", window=(5, 5))):
-        out, grads = outputs_and_gradients(case, "pallas_gpu")
+        out, grads = outputs_and_gradients(case, SMALL)
         assert (out[0] == 0).all() and (out[1] != 0).any()
         assert all((g[0] == 0).all() and np.isfinite(g).all() for g in grads[:3])
 
@@ -136,18 +142,18 @@ def test_very_low_biases_are_no_mask():
 @pytest.mark.parametrize(
     "case", [Case(80, 80, causal=True, rate=0.1), Placed(90, 90, window=(20, 12), globals=0.05)], ids=str
 )
-def test_half_precision_errs_at_most_twice_as_much_as_the_plain_path(case, dtype, small_tiles):
-    assert_errs_at_most_twice_as_much(case, "pallas_gpu", dtype)
+def test_half_precision_errs_at_most_twice_as_much_as_the_plain_path(case, dtype):
+    assert_errs_at_most_twice_as_much(case, SMALL, dtype)
 
 
-def test_the_same_bits_again(small_tiles):
+def test_the_same_bits_again():
     case = Case(40, 60, bias="toeplitz", rate=0.1)
-    first, second = (outputs_and_gradients(case, "pallas_gpu") for _ in range(2))
+    first, second = (outputs_and_gradients(case, SMALL) for _ in range(2))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_window_looks_at_no_tile_out_of_its_reach(small_tiles):
+def test_a_window_looks_at_no_tile_out_of_its_reach():
     """Forward and in both gradients, on either side: what is far away may be NaN."""
     x = jax.random.normal(jax.random.key(0), (1, 160, 1, 16))
     after = jnp.where(jnp.arange(160)[:, None, None] >= 96, jnp.nan, x)
@@ -155,7 +161,7 @@ def test_a_window_looks_at_no_tile_out_of_its_reach(small_tiles):
     @jax.jit
     def run(q, k, v, do):
         window = Mask(window=(10, 10))
-        out, pull = jax.vjp(lambda q, k, v: attention(q, k, v, mask=window, implementation="pallas_gpu"), q, k, v)
+        out, pull = jax.vjp(lambda q, k, v: SMALL(q, k, v, mask=window), q, k, v)
         return out, *pull(do)
 
     with evaluated():
@@ -176,16 +182,16 @@ def test_the_gradient_of_a_bias_is_made_only_where_it_is_wanted():
         assert ("flash_backward_bias" in str(program)) == expected
 
 
-def test_shards_of_a_mesh_give_what_the_whole_gives(small_tiles):
-    assert_shards_give_what_the_whole_gives("pallas_gpu")
+def test_shards_of_a_mesh_give_what_the_whole_gives():
+    assert_shards_give_what_the_whole_gives(SMALL)
 
 
-def test_it_runs_inside_shard_map(small_tiles):
-    assert_it_runs_inside_shard_map("pallas_gpu")
+def test_it_runs_inside_shard_map():
+    assert_it_runs_inside_shard_map(SMALL)
 
 
-def test_vmap_and_remat_change_nothing(small_tiles):
-    assert_vmap_and_remat_change_nothing(partial(causal_loss, "pallas_gpu"), *inputs())
+def test_vmap_and_remat_change_nothing():
+    assert_vmap_and_remat_change_nothing(partial(causal_loss, SMALL), *inputs())
 
 
 def shaped(T=512, S=512, K=64, Kv=None, dtype=jnp.bfloat16):
@@ -235,24 +241,20 @@ def test_what_the_kernels_cannot_take_is_said_in_words(arguments, mask, biases, 
         (shaped(T=1), Mask(), (), False, "xla"),
     ],
 )
-def test_auto_takes_cudnn_for_what_it_can_and_else_xla(monkeypatch, arguments, mask, biases, dropout, taken):
-    monkeypatch.setattr(choice, "platform", lambda: "gpu")
-    monkeypatch.setattr(cudnn, "capability", lambda: (9, 0))
-    monkeypatch.setattr(cudnn, "has_cudnn", lambda: True)
-    assert choice.choose("auto", choice.Call(*arguments, mask, biases, False, None, dropout))[0] == taken
-    if taken == "cudnn":
-        assert choice.choose("pallas", choice.Call(*arguments, mask, biases, False, None, dropout))[0] == "pallas_gpu"
+def test_auto_takes_cudnn_for_what_it_can_and_else_xla(arguments, mask, biases, dropout, taken):
+    call, here = choice.Call(*arguments, mask, biases, False, None, dropout), Gpu((9, 0), cudnn=True)
+    with on("gpu"):
+        assert choice.choose("auto", call, here)[0] == taken
+        assert taken != "cudnn" or choice.choose("pallas", call, here)[0] == "pallas_gpu"
 
 
-def test_without_cudnn_or_on_an_old_gpu_auto_takes_xla(monkeypatch):
+def test_without_cudnn_or_on_an_old_gpu_auto_takes_xla():
     call = choice.Call(*shaped(), Mask(causal=True), (), False, None, False)
-    monkeypatch.setattr(choice, "platform", lambda: "gpu")
-    assert choice.choose("auto", call)[0] == "xla_blocked"
-    for module in (cudnn, device):
-        monkeypatch.setattr(module, "capability", lambda: (7, 5))
-    assert choice.choose("auto", call)[0] == "xla_blocked"
-    with pytest.raises(ValueError, match=r"need a GPU of compute capability 8\.0 or more; this is 7\.5"):
-        choice.choose("pallas", call)
+    old, with_none = Gpu((7, 5), cudnn=True), Gpu((9, 0), cudnn=False)
+    with on("gpu"):
+        assert [choice.choose("auto", call, gpu)[0] for gpu in (old, with_none, None)] == ["xla_blocked"] * 3
+        with pytest.raises(ValueError, match=r"need a GPU of compute capability 8\.0 or more; this is 7\.5"):
+            choice.choose("pallas", call, old)
 
 
 def test_cudnn_is_called_for_the_scaled_queries(monkeypatch):

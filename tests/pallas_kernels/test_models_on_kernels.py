@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from support.arrays import ids
+from support.elsewhere import on
 from support.interpreted import evaluated
 from support.tiny import tiny
 
@@ -100,12 +101,18 @@ def test_weights_are_not_to_be_had_from_a_kernel():
 
 
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BartForConditionalGeneration"])
-def test_queries_keys_and_values_projected_apart_are_those_of_one_product(name, monkeypatch):
+def test_queries_keys_and_values_projected_apart_are_those_of_one_product(name):
     """As on an accelerator."""
-    model, params = tiny(name)
-    together = model.apply({"params": params}, **rows(name)).logits
-    monkeypatch.setattr("jaxmodels.layers.attention.platform", lambda: "tpu")
-    np.testing.assert_allclose(model.apply({"params": params}, **rows(name)).logits, together, atol=1e-5)
+    model, params = tiny(name, choices={"attention": "xla"})
+
+    def logits(params):
+        return model.apply({"params": params}, **rows(name)).logits
+
+    together = logits(params)
+    with on("tpu"):
+        apart = jax.make_jaxpr(logits)(params)
+    (got,) = jax.core.eval_jaxpr(apart.jaxpr, apart.consts, *jax.tree.leaves(params))
+    np.testing.assert_allclose(got, together, atol=1e-5)
 
 
 DECODERS = {

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from support.attention_cases import CASES, Case, attention_by_loops, fast_jit, sees
+from support.attention_cases import CASES, Case, attention_by_loops, fast_jit, sees, small_blocked
 
 from pallas_kernels import Mask, ToeplitzBias, attention
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_both_paths_are_the_loops(case, small_blocks):
+def test_both_paths_are_the_loops(case):
     q, k, v, mask, bias, dropout = case.build()
 
     @fast_jit
     def call(q, k, v):
         options = {"mask": mask, "bias": bias, "scale": case.scale, "dropout": dropout}
-        blocked = attention(q, k, v, implementation="xla_blocked", **options)
+        blocked = small_blocked(q, k, v, **options)
         return *attention(q, k, v, return_weights=True, **options), blocked
 
     out, weights, blocked = call(q, k, v)

@@ -1,15 +1,22 @@
 """The TPU kernels for a window and global keys, run in interpret mode: values, gradients, dropout, refusals."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.interpreted import assert_errs_at_most_twice_as_much, assert_same, interpreted, races_found
+from support.interpreted import (
+    Implementation,
+    assert_errs_at_most_twice_as_much,
+    assert_same,
+    interpreted,
+    races_found,
+)
 from support.transformed import assert_vmap_and_remat_change_nothing
 
-from pallas_kernels import DenseBias, Dropout, Mask, attention
+from pallas_kernels import DenseBias, Dropout, Mask
 from pallas_kernels.tpu import band
 from pallas_kernels.tpu.blocks import BAND, BandBlocks, Tiling
 
@@ -51,10 +58,12 @@ class Band:
         return q, k, v, mask, None, Dropout(self.rate, jax.random.key(7)) if self.rate else None
 
 
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Blocks of at most 256 queries, so that a few hundred tokens meet every edge; both passes cut them differently."""
-    monkeypatch.setattr(band, "band_blocks", lambda width: BandBlocks(256, Tiling(128, 256, 1), Tiling(256, 128, 2)))
+def with_tiles(blocks: BandBlocks) -> Implementation:
+    return Implementation("pallas_tpu", partial(band.attend, blocks=blocks))
+
+
+# Blocks of at most 256 queries, so that a few hundred tokens meet every edge; both passes cut them differently.
+SMALL = with_tiles(BandBlocks(256, Tiling(128, 256, 1), Tiling(256, 128, 2)))
 
 
 @pytest.mark.parametrize(
@@ -68,8 +77,8 @@ def small_tiles(monkeypatch):
     ],
     ids=str,
 )
-def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
-    assert_same(case, "pallas_tpu")
+def test_outputs_and_gradients_are_those_of_the_reference(case):
+    assert_same(case, SMALL)
 
 
 @pytest.mark.slow
@@ -93,28 +102,27 @@ def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
     ],
     ids=str,
 )
-def test_awkward_lengths_windows_and_globals(case, small_tiles):
-    assert_same(case, "pallas_tpu", atol=3e-5)  # the scale's gradient adds up a million terms that nearly cancel
+def test_awkward_lengths_windows_and_globals(case):
+    assert_same(case, SMALL, atol=3e-5)  # the scale's gradient adds up a million terms that nearly cancel
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", ["v5e", "v6e"])
-def test_the_sides_of_real_tiles(chip, monkeypatch):
-    monkeypatch.setattr(band, "band_blocks", lambda width: BAND[chip, 64])
-    assert_same(Band(2500, (512, 512), globals=(16, 3), valid="some"), "pallas_tpu")
+def test_the_sides_of_real_tiles(chip):
+    assert_same(Band(2500, (512, 512), globals=(16, 3), valid="some"), with_tiles(BAND[chip, 64]))
 
 
 def output_and_gradients(mask):
     """A compiled function of q, k and v."""
 
     def run(q, k, v):
-        out, pull = jax.vjp(lambda *x: attention(*x, mask=mask, implementation="pallas_tpu"), q, k, v)
+        out, pull = jax.vjp(lambda *x: SMALL(*x, mask=mask), q, k, v)
         return out, pull(jnp.ones_like(out))
 
     return jax.jit(run)
 
 
-def test_rows_that_see_nothing_give_zero_and_zero_gradients(small_tiles):
+def test_rows_that_see_nothing_give_zero_and_zero_gradients():
     """The first example has no valid key; in the second only the queries near token 0 see one."""
     q, k, v, mask, _, _ = Band(150, (4, 4), globals=((), ()), slots=1).build()
     valid = jnp.zeros((2, 150), bool).at[1, 0].set(True)
@@ -128,12 +136,12 @@ def test_rows_that_see_nothing_give_zero_and_zero_gradients(small_tiles):
     np.testing.assert_allclose(gradients[2][1, 0], 5.0, rtol=1e-6)
 
 
-def test_bfloat16_errs_at_most_twice_as_much_as_the_plain_path(small_tiles):
+def test_bfloat16_errs_at_most_twice_as_much_as_the_plain_path():
     case = Band(200, (40, 64), globals=(3, 1), valid="some", rate=0.1)
-    assert_errs_at_most_twice_as_much(case, "pallas_tpu", jnp.bfloat16)
+    assert_errs_at_most_twice_as_much(case, SMALL, jnp.bfloat16)
 
 
-def test_no_races_and_the_same_bits_again(small_tiles):
+def test_no_races_and_the_same_bits_again():
     """Two global keys share a register's lanes, a third has its own: gradients are put back into both."""
     q, k, v, mask, _, _ = Band(280, (130, 70), globals=((3, 7, 270), (279,))).build()
     q, k, v = q[:, :, :1], k[:, :, :1], v[:, :, :1]
@@ -146,11 +154,11 @@ def test_no_races_and_the_same_bits_again(small_tiles):
 
 
 @pytest.mark.slow
-def test_vmap_and_remat_change_nothing(small_tiles):
+def test_vmap_and_remat_change_nothing():
     q, k, v, mask, _, _ = Band(200, (30, 30), globals=(3, 1)).build()
 
     def loss(q, k, v):
-        return (attention(q, k, v, mask=mask, implementation="pallas_tpu") ** 2).sum()
+        return (SMALL(q, k, v, mask=mask) ** 2).sum()
 
     assert_vmap_and_remat_change_nothing(loss, q, k, v)
 
@@ -187,10 +195,10 @@ def test_a_window_counts_as_what_it_shows(mask):
     assert band.refuses(q, q, q, mask, ()) is None
 
 
-def test_globals_that_are_given_but_unused_change_nothing(small_tiles):
+def test_globals_that_are_given_but_unused_change_nothing():
     """Slots without a key, wherever they stand among the others."""
     q, k, v, mask, _, _ = Band(100, (20, 20), globals=((90, 3), (40,)), slots=2).build()
     moved = Mask(window=mask.window, key_global=mask.key_global, global_at=jnp.array([[100, 3, 90], [100, 40, 100]]))
     with interpreted():
-        a, b = jax.jit(lambda: [attention(q, k, v, mask=m, implementation="pallas_tpu") for m in (mask, moved)])()
+        a, b = jax.jit(lambda: [SMALL(q, k, v, mask=m) for m in (mask, moved)])()
     np.testing.assert_allclose(a, b, atol=1e-6)

@@ -7,17 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.decode_cases import DecodeCase, assert_decodes
+from support.decode_cases import DecodeCase, Decoder, assert_decodes
 from support.interpreted import interpreted, races_found
 
 from pallas_kernels import decode
 from pallas_kernels.tpu import decode as kernel
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    """Of 128 keys, so that a few hundred slots are several blocks."""
-    monkeypatch.setattr(kernel, "BLOCK_BYTES", 1)
+# Blocks of 128 keys, so that a few hundred slots are several of them.
+SMALL = Decoder("pallas_tpu", partial(kernel.attend, block_bytes=1))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +30,7 @@ def small_blocks(monkeypatch):
     ids=str,
 )
 def test_a_query_sees_what_is_kept(case):
-    assert_decodes(case, "pallas_tpu")
+    assert_decodes(case, SMALL)
 
 
 def test_blocks_in_which_no_key_is_seen_are_not_read():
@@ -45,7 +42,7 @@ def test_blocks_in_which_no_key_is_seen_are_not_read():
     dead = jnp.asarray(hidden | (np.arange(case.S) >= 384))[None, :, None]
     q, stored = case.arrays()
     poisoned = stored._replace(key=jnp.where(dead, jnp.nan, stored.key), value=jnp.where(dead, jnp.nan, stored.value))
-    run = jax.jit(partial(decode, mask=mask, implementation="pallas_tpu"))
+    run = jax.jit(partial(SMALL, mask=mask))
     with interpreted():
         np.testing.assert_array_equal(run(q, poisoned), run(q, stored))
 
@@ -53,7 +50,7 @@ def test_blocks_in_which_no_key_is_seen_are_not_read():
 def test_two_runs_are_the_same_to_the_bit_and_race_free():
     case = DecodeCase(2, 300, causal=True, start=200)
     q, stored = case.arrays()
-    run = jax.jit(partial(decode, mask=case.mask(), implementation="pallas_tpu"))
+    run = jax.jit(partial(SMALL, mask=case.mask()))
     with interpreted(detect_races=True, num_cores_or_threads=2):
         np.testing.assert_array_equal(run(q, stored), run(q, stored))
     assert not races_found()
@@ -62,7 +59,7 @@ def test_two_runs_are_the_same_to_the_bit_and_race_free():
 def test_many_queries_and_weights_take_the_attention_function():
     """A prompt is written into the cache and read back as a whole."""
     case = DecodeCase(200, 200, causal=True)
-    assert_decodes(case, "pallas_tpu", atol=1e-5)
+    assert_decodes(case, Decoder("pallas_tpu"), atol=1e-5)
     q, stored = DecodeCase(1, 20).arrays()
     with pytest.raises(ValueError, match="return_weights"):
         decode(q, stored, implementation="pallas_tpu", return_weights=True)

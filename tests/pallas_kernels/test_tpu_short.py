@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from support.attention_cases import Case
 from support.interpreted import (
+    TPU,
+    Implementation,
     assert_errs_at_most_twice_as_much,
     assert_same,
     interpreted,
@@ -28,11 +30,12 @@ from pallas_kernels.tpu import short
 from pallas_kernels.tpu.blocks import BAND, SHORT, ShortBlocks, Tiling
 
 
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Tiles so small that a few hundred tokens meet every edge; each pass has its own, and another number ahead."""
-    blocks = ShortBlocks(Tiling(128, 128, 1), causal=Tiling(128, 256, 2), whole=Tiling(256, 128, 0))
-    monkeypatch.setattr(short, "short_blocks", lambda width: blocks)
+def with_tiles(blocks: ShortBlocks) -> Implementation:
+    return Implementation("pallas_tpu", partial(short.attend, blocks=blocks))
+
+
+# Tiles so small that a few hundred tokens meet every edge; each pass has its own, and another number ahead.
+SMALL = with_tiles(ShortBlocks(Tiling(128, 128, 1), causal=Tiling(128, 256, 2), whole=Tiling(256, 128, 0)))
 
 
 def test_every_chip_and_head_width_has_its_tiles():
@@ -53,8 +56,8 @@ def test_every_chip_and_head_width_has_its_tiles():
     ],
     ids=str,
 )
-def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
-    assert_same(case, "pallas_tpu")
+def test_outputs_and_gradients_are_those_of_the_reference(case):
+    assert_same(case, SMALL)
 
 
 @pytest.mark.slow
@@ -76,20 +79,19 @@ def test_outputs_and_gradients_are_those_of_the_reference(case, small_tiles):
     ],
     ids=str,
 )
-def test_awkward_shapes_masks_and_biases(case, small_tiles):
-    assert_same(case, "pallas_tpu")
+def test_awkward_shapes_masks_and_biases(case):
+    assert_same(case, SMALL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [Case(600, 600, causal=True), Case(600, 1100, bias="toeplitz", valid="some")], ids=str)
 @pytest.mark.parametrize("chip", CHIPS)
-def test_the_sides_of_real_tiles(case, chip, monkeypatch):
-    monkeypatch.setattr(short, "short_blocks", lambda width: SHORT[chip, 64])
-    assert_same(case, "pallas_tpu")
+def test_the_sides_of_real_tiles(case, chip):
+    assert_same(case, with_tiles(SHORT[chip, 64]))
 
 
 def test_rows_that_see_nothing_give_zero_and_zero_gradients():
-    out, grads = outputs_and_gradients(Case(20, 30, valid="none"), "pallas_tpu")
+    out, grads = outputs_and_gradients(Case(20, 30, valid="none"), TPU)
     assert (out[0] == 0).all() and (out[1] != 0).any()
     assert all((g[0] == 0).all() and np.isfinite(g).all() for g in grads[:3])
 
@@ -109,17 +111,17 @@ def test_very_low_biases_are_no_mask():
 
 @pytest.mark.parametrize("case", [Case(150, 150, causal=True), Case(140, 200, valid="some", rate=0.1)], ids=str)
 def test_bfloat16_errs_at_most_twice_as_much_as_the_plain_path(case):
-    assert_errs_at_most_twice_as_much(case, "pallas_tpu", jnp.bfloat16)
+    assert_errs_at_most_twice_as_much(case, TPU, jnp.bfloat16)
 
 
-def test_no_races_and_the_same_bits_again(small_tiles):
+def test_no_races_and_the_same_bits_again():
     q, k, v, _, bias, _ = Case(260, 260, bias="toeplitz").build()
     valid = jnp.arange(260) < jnp.array([[260], [100]])
 
     @jax.jit
     def run(q, k, v, bias):
         def output(q, k, v, bias):
-            return attention(q, k, v, mask=Mask(key_valid=valid), bias=bias, implementation="pallas_tpu")
+            return SMALL(q, k, v, mask=Mask(key_valid=valid), bias=bias)
 
         out, pull = jax.vjp(output, q, k, v, bias)
         return out, pull(out)
@@ -132,13 +134,13 @@ def test_no_races_and_the_same_bits_again(small_tiles):
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
 
 
-def test_shards_of_a_mesh_give_what_the_whole_gives(small_tiles):
-    assert_shards_give_what_the_whole_gives("pallas_tpu")
+def test_shards_of_a_mesh_give_what_the_whole_gives():
+    assert_shards_give_what_the_whole_gives(SMALL)
 
 
-def test_it_runs_inside_shard_map(small_tiles):
-    assert_it_runs_inside_shard_map("pallas_tpu")
+def test_it_runs_inside_shard_map():
+    assert_it_runs_inside_shard_map(SMALL)
 
 
-def test_vmap_and_remat_change_nothing(small_tiles):
-    assert_vmap_and_remat_change_nothing(partial(causal_loss, "pallas_tpu"), *inputs())
+def test_vmap_and_remat_change_nothing():
+    assert_vmap_and_remat_change_nothing(partial(causal_loss, SMALL), *inputs())

@@ -7,13 +7,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels import DenseBias, Dropout, Mask, RelativeKeyBias, ToeplitzBias
-from pallas_kernels.dropout import keep
+from pallas_kernels import DenseBias, Dropout, Mask, RelativeKeyBias, ToeplitzBias, attention, blocked
+from pallas_kernels.door import as_tuple
+from pallas_kernels.dropout import keep, seed_and_rate
 
 H, K, KV = 3, 8, 5
 
 # These programs are tiny: nearly all their time is LLVM's, and level 0 halves it.
 fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+# More global keys than these are searched among all keys.
+FEW_GLOBALS = 3
+
+
+def small_blocked(q, k, v, *, mask=Mask(), bias=None, scale=K**-0.5, dropout=None):  # noqa: B008 - frozen, holds no array
+    """`attention` by "xla_blocked" in blocks of 4 queries and 2 causal sections, so that short sequences meet every
+    edge."""
+    seed, rate = seed_and_rate(dropout)
+    sizes = {"block": 4, "sections": 2, "globals_": FEW_GLOBALS}
+    options = {"biases": as_tuple(bias), "scale": scale, "seed": seed, "rate": rate}
+    return blocked.attend(q, k, v, mask=mask, **options, **sizes)
+
+
+# By the name at the door.
+PATHS = {"xla": partial(attention, implementation="xla"), "xla_blocked": small_blocked}
 
 
 def start_of(mask, b):
@@ -130,7 +148,7 @@ class Case:
         return q, k, v, mask, bias, Dropout(self.rate, jax.random.key(7)) if self.rate else None
 
 
-# Blocks of 4 queries in the tests that patch the block size: lengths fall on, below and beside a block's edge.
+# Of blocks of 4 queries, as those of `small_blocked`: lengths fall on, below and beside a block's edge.
 CASES = [
     Case(1, 1),
     Case(8, 8, causal=True, rate=0.3),

@@ -1,6 +1,8 @@
 """Calls of `pallas_kernels.decode` and what they should give."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,26 @@ import numpy as np
 from support.interpreted import running
 
 from pallas_kernels import DenseBias, Mask, RelativeKeyBias, Stored, ToeplitzBias, decode
+from pallas_kernels.decoding import by_kernel
 
 
 def random(seed: int, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
+
+
+class Decoder(NamedTuple):
+    """`decode` under a name, or by a kernel's `attend` with a size of its own; called with its arguments."""
+
+    name: str
+    attend: Callable | None = None
+
+    def __call__(self, q, stored, **options) -> jax.Array:
+        if self.attend is None:
+            return decode(q, stored, implementation=self.name, **options)
+        return by_kernel(self.attend, q, stored, **options)
+
+
+XLA, GPU = Decoder("xla"), Decoder("pallas_gpu")
 
 
 @dataclass(frozen=True)
@@ -59,21 +77,21 @@ class DecodeCase:
         ]
         return q, Stored(*(x.reshape(self.B, self.S, -1) for x in whole), *(s.swapaxes(1, 2) for s in scales))
 
-    def run(self, implementation: str, change=lambda stored: stored) -> np.ndarray:
+    def run(self, run: Decoder) -> np.ndarray:
         """float32 [B,T,H,K]."""
         (q, stored), mask, bias = self.arrays(), self.mask(), self.biases()
 
         @jax.jit
-        def run(q, stored, mask, bias):
-            return decode(q, stored, mask=mask, bias=bias, scale=0.3, implementation=implementation)
+        def value(q, stored, mask, bias):
+            return run(q, stored, mask=mask, bias=bias, scale=0.3)
 
-        with jax.default_matmul_precision("highest"), running(implementation):
-            return np.asarray(run(q, change(stored), mask, bias), np.float32)
+        with jax.default_matmul_precision("highest"), running(run.name):
+            return np.asarray(value(q, stored, mask, bias), np.float32)
 
 
-def assert_decodes(case: DecodeCase, kernel: str, atol: float = 2e-6) -> None:
+def assert_decodes(case: DecodeCase, kernel: Decoder, atol: float = 2e-6) -> None:
     """As the reference does over what was read from the cache."""
-    expected, got = case.run("xla"), case.run(kernel)
+    expected, got = case.run(XLA), case.run(kernel)
     assert np.isfinite(got).all()
     np.testing.assert_allclose(got, expected, atol=atol)
     if case.valid == "none":

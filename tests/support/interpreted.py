@@ -1,5 +1,8 @@
 """Kernels on a CPU: the reference and a kernel side by side, and what the race detector saw."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels import attention
+from pallas_kernels.door import by_kernel
 
 
 def interpreted(**options):
@@ -19,9 +23,24 @@ def evaluated():
     return pltpu.force_tpu_interpret_mode(True)
 
 
-def running(implementation: str):
+class Implementation(NamedTuple):
+    """`attention` under a name, or by a kernel's `attend` that has tiles of its own; called with its arguments."""
+
+    name: str
+    attend: Callable | None = None
+
+    def __call__(self, q, k, v, **options) -> jax.Array:
+        if self.attend is None:
+            return attention(q, k, v, implementation=self.name, **options)
+        return by_kernel(self.attend, q, k, v, **options)
+
+
+XLA, TPU, GPU = (Implementation(name) for name in ("xla", "pallas_tpu", "pallas_gpu"))
+
+
+def running(name: str):
     """How an implementation runs here: only TPUs have a machine that is interpreted."""
-    return evaluated() if implementation == "pallas_gpu" else interpreted()
+    return evaluated() if name == "pallas_gpu" else interpreted()
 
 
 def races_found() -> bool:
@@ -29,48 +48,48 @@ def races_found() -> bool:
     return interpret_pallas_call.races.races_found
 
 
-def outputs_and_gradients(case, implementation: str, dtype=jnp.float32):
+def outputs_and_gradients(case, run: Implementation, dtype=jnp.float32):
     """float32 (output, gradients by q, k, v, the bias and the scale) of one implementation."""
     q, k, v, mask, bias, dropout = case.build()
     q, k, v = (x.astype(dtype) for x in (q, k, v))
     cotangent = jax.random.normal(jax.random.key(1), (*q.shape[:3], v.shape[-1])).astype(dtype)
 
     @jax.jit
-    def run(q, k, v, bias, scale):
+    def value(q, k, v, bias, scale):
         def output(q, k, v, bias, scale):
-            return attention(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout, implementation=implementation)
+            return run(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout)
 
         out, pullback = jax.vjp(output, q, k, v, bias, scale)
         return out, pullback(cotangent)
 
-    with jax.default_matmul_precision("highest"), running(implementation):
-        return jax.tree.map(lambda x: np.asarray(x, np.float32), run(q, k, v, bias, jnp.float32(case.scale)))
+    with jax.default_matmul_precision("highest"), running(run.name):
+        return jax.tree.map(lambda x: np.asarray(x, np.float32), value(q, k, v, bias, jnp.float32(case.scale)))
 
 
-def assert_same(case, kernel: str, atol: float = 1e-5) -> None:
+def assert_same(case, kernel: Implementation, atol: float = 1e-5) -> None:
     """Output and every gradient are the reference's, to `atol` of each one's largest value."""
-    expected, got = (outputs_and_gradients(case, name) for name in ("xla", kernel))
+    expected, got = (outputs_and_gradients(case, run) for run in (XLA, kernel))
     paths = jax.tree_util.tree_leaves_with_path(expected)
     for (path, a), b in zip(paths, jax.tree.leaves(got), strict=True):
         assert np.isfinite(b).all(), jax.tree_util.keystr(path)
         np.testing.assert_allclose(b, a, atol=atol * max(1.0, np.abs(a).max()), err_msg=jax.tree_util.keystr(path))
 
 
-def relative_errors(case, implementation: str, dtype) -> list[float]:
+def relative_errors(case, run: Implementation, dtype) -> list[float]:
     """Of the output and the gradients by q, k and v in a lower precision, against float32 from the same inputs."""
 
     def rounded(x):
         return jax.tree.leaves(x)[:4]
 
-    exact = rounded(outputs_and_gradients(case, "xla"))
+    exact = rounded(outputs_and_gradients(case, XLA))
     return [
         float(np.linalg.norm(b - a) / np.linalg.norm(a))
-        for a, b in zip(exact, rounded(outputs_and_gradients(case, implementation, dtype)), strict=True)
+        for a, b in zip(exact, rounded(outputs_and_gradients(case, run, dtype)), strict=True)
     ]
 
 
-def assert_errs_at_most_twice_as_much(case, kernel: str, dtype) -> None:
+def assert_errs_at_most_twice_as_much(case, kernel: Implementation, dtype) -> None:
     """As the plain path in that precision does."""
-    plain, ours = (relative_errors(case, name, dtype) for name in ("xla", kernel))
+    plain, ours = (relative_errors(case, run, dtype) for run in (XLA, kernel))
     for mine, its in zip(ours, plain, strict=True):
         assert mine <= 2 * its, (ours, plain)

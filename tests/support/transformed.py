@@ -7,23 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from support.interpreted import evaluated, running
+from support.interpreted import Implementation, evaluated, running
 
-from pallas_kernels import Dropout, Mask, Split, ToeplitzBias, attention
+from pallas_kernels import Dropout, Mask, Split, ToeplitzBias
 
 SPLIT = Split("data", "model")
 
 
-def causal_loss(kernel: str, q, k, v, diagonals):
+def causal_loss(run: Implementation, q, k, v, diagonals):
     """With a bias of each head and dropout of each example and head."""
-    out = attention(
+    out = run(
         q,
         k,
         v,
         mask=Mask(causal=True),
         bias=ToeplitzBias(diagonals),
         dropout=Dropout(0.2, jax.random.key(9)),
-        implementation=kernel,
         split=SPLIT,
     )
     return (out**2).sum()
@@ -43,12 +42,12 @@ def close(got, expected) -> None:
         np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
 
 
-def assert_shards_give_what_the_whole_gives(kernel: str) -> None:
+def assert_shards_give_what_the_whole_gives(run: Implementation) -> None:
     """Heads and examples split over a mesh."""
     mesh, arguments = two_by_two(), inputs()
-    value = jax.value_and_grad(partial(causal_loss, kernel), argnums=(0, 1, 2, 3))
+    value = jax.value_and_grad(partial(causal_loss, run), argnums=(0, 1, 2, 3))
     rows, heads = NamedSharding(mesh, P("data", None, "model", None)), NamedSharding(mesh, P("model"))
-    with running(kernel):
+    with running(run.name):
         expected = jax.jit(value)(*arguments)
         with jax.set_mesh(mesh):
             got = jax.jit(value, in_shardings=(rows, rows, rows, heads))(*arguments)
@@ -56,16 +55,16 @@ def assert_shards_give_what_the_whole_gives(kernel: str) -> None:
     close(got, expected)
 
 
-def assert_it_runs_inside_shard_map(kernel: str) -> None:
+def assert_it_runs_inside_shard_map(run: Implementation) -> None:
     """The caller has cut examples and heads: one of each is left, and nothing is cut again."""
     mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     q, k, v, _ = inputs()
     rows = P("data", None, "model", None)
 
     def local(q, k, v):
-        return attention(q, k, v, mask=Mask(causal=True), implementation=kernel, split=SPLIT)
+        return run(q, k, v, mask=Mask(causal=True), split=SPLIT)
 
-    with running(kernel):
+    with running(run.name):
         expected = jax.jit(local)(q, k, v)
         with jax.set_mesh(mesh):
             mapped = jax.shard_map(local, in_specs=(rows,) * 3, out_specs=rows, check_vma=False)

@@ -96,40 +96,37 @@ def gradients(function: Callable) -> Callable:
     return run
 
 
-def _ours(batch, length, keys, heads, width, **options):
+# As the door takes it; `tile_sides` has others.
+TPU = partial(attention, implementation="pallas_tpu")
+
+
+def _ours(batch, length, keys, heads, width, run=TPU, **options):
     """A call of the door at the layout of the models, [B,T,H,K], bfloat16."""
     shapes = [(batch, length, heads, width), (batch, keys, heads, width), (batch, keys, heads, width)]
-    run = partial(attention, implementation="pallas_tpu", **options)
-    return gradients(run), [(shape, jnp.bfloat16) for shape in shapes]
+    return gradients(partial(run, **options)), [(shape, jnp.bfloat16) for shape in shapes]
 
 
-def _padded(batch, length, heads, width):
-    def run(q, k, v, valid):
-        return attention(q, k, v, mask=Mask(key_valid=valid), implementation="pallas_tpu")
-
+def _padded(batch, length, heads, width, run=TPU):
     def both(q, k, v, valid):
-        return gradients(lambda q, k, v: run(q, k, v, valid))(q, k, v)
+        return gradients(partial(run, mask=Mask(key_valid=valid)))(q, k, v)
 
     shape = (batch, length, heads, width)
     return both, [(shape, jnp.bfloat16)] * 3 + [((batch, length), jnp.bool_)]
 
 
-def _toeplitz(batch, length, heads, width):
-    def run(q, k, v, diagonals):
-        return attention(q, k, v, bias=ToeplitzBias(diagonals), implementation="pallas_tpu")
+def _toeplitz(batch, length, heads, width, run=TPU):
+    def biased(q, k, v, diagonals):
+        return run(q, k, v, bias=ToeplitzBias(diagonals))
 
     shape = (batch, length, heads, width)
-    return gradients(run), [(shape, jnp.bfloat16)] * 3 + [((heads, 2 * length - 1), jnp.float32)]
+    return gradients(biased), [(shape, jnp.bfloat16)] * 3 + [((heads, 2 * length - 1), jnp.float32)]
 
 
-def _band(batch, length, heads, width, reach, count):
-    def run(q, k, v, places):
+def _band(batch, length, heads, width, reach, count, run=TPU):
+    def both(q, k, v, places):
         globals_ = (jnp.arange(length) == places[..., None]).any(axis=1)
         mask = Mask(window=(reach, reach), key_global=globals_, global_at=places)
-        return attention(q, k, v, mask=mask, implementation="pallas_tpu")
-
-    def both(q, k, v, places):
-        return gradients(lambda q, k, v: run(q, k, v, places))(q, k, v)
+        return gradients(partial(run, mask=mask))(q, k, v)
 
     shape = (batch, length, heads, width)
     return both, [(shape, jnp.bfloat16)] * 3 + [((batch, count), jnp.int32)]

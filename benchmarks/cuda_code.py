@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -38,19 +39,18 @@ runtime_version { major: 12 minor: 9 } dnn_version_info { major: 9 minor: 8 }
 """
 
 
-def both(q, k, v, mask, bias, key, rate=0.0):
+GPU = partial(attention, implementation="pallas")
+
+
+def both(q, k, v, mask, bias, key, rate=0.0, run=GPU):
     """Output and gradients by q, k, v and the bias."""
-
-    def run(q, k, v, bias):
-        dropout = Dropout(rate, key) if rate else None
-        return attention(q, k, v, mask=mask, bias=bias, dropout=dropout, implementation="pallas")
-
-    out, pull = jax.vjp(run, q, k, v, bias)
+    dropout = Dropout(rate, key) if rate else None
+    out, pull = jax.vjp(lambda q, k, v, bias: run(q, k, v, mask=mask, bias=bias, dropout=dropout), q, k, v, bias)
     return out, pull(out)
 
 
 def arguments(B, T, H=12, K=64, dtype=jnp.bfloat16, bias=None, globals=0, valid=False, **mask):
-    """Shapes for `both` without its rate."""
+    """Shapes for `both` without its last two."""
     x = jax.ShapeDtypeStruct((B, T, H, K), dtype)
     flags, key = jax.ShapeDtypeStruct((B, T), bool), jax.eval_shape(lambda: jax.random.key(0))
     given = Mask(**mask)
@@ -82,9 +82,9 @@ MODELS = {
 HOPPER = AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=AbstractDevice("NVIDIA H200", 132, "gpu"))
 
 
-def lowered(given, rate, **options):
+def lowered(given, rate, run=GPU, **options):
     with use_abstract_mesh(HOPPER):
-        return jax.jit(both, static_argnames="rate").trace(*given, rate=rate).lower(**options)
+        return jax.jit(partial(both, rate=rate, run=run)).trace(*given).lower(**options)
 
 
 def kernels_of(bias) -> set[str]:

@@ -11,12 +11,13 @@ fastest only a GPU can say.
 import argparse
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 
-import jax
-
 from benchmarks.cuda_code import BACKWARD, BIAS, FORWARD, MODELS, arguments, lowered, machine_code, placed
+from pallas_kernels.door import by_kernel
 from pallas_kernels.gpu import flash
 from pallas_kernels.gpu.blocks import Blocks
 from pallas_kernels.gpu.tiles import Sides
@@ -33,27 +34,21 @@ HEAVIEST = {
 
 
 class Search:
-    """What the assembler says of each model's kernels, by sides."""
+    """What the assembler says of the kernels, by sides and model. compiled: that, of one of each; raises where they
+    do not fit."""
 
-    def __init__(self, width: int, dtype: str):
-        self._width, self._dtype = width, dtype
+    def __init__(self, compiled: Callable[[Sides, str], dict[str, dict]]):
+        self._compiled = compiled
         self.found: dict[Sides, dict[str, dict]] = defaultdict(dict)
 
     def run(self) -> None:
         models = sorted({model for _, names in HEAVIEST.values() for model in names})
-        for *sides, model in product(SIDES, SIDES, WARPS, STAGES, models):
-            self._compile(Sides(*sides), model)
-
-    def _compile(self, sides: Sides, model: str) -> None:
-        options, rate = MODELS[model]
-        given = placed(arguments(**options, K=self._width, dtype=self._dtype))
-        flash.flash_blocks = lambda *_: Blocks(*[sides] * len(Blocks._fields))
-        jax.clear_caches()
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                self.found[sides][model] = machine_code(lowered(given, rate), Path(folder))
-        except Exception as error:  # a candidate that does not fit is none
-            print(f"{tuple(sides)}, {model}: {str(error).splitlines()[0][:100]}", flush=True)
+        for *values, model in product(SIDES, SIDES, WARPS, STAGES, models):
+            sides = Sides(*values)
+            try:
+                self.found[sides][model] = self._compiled(sides, model)
+            except Exception as error:  # a candidate that does not fit is none
+                print(f"{tuple(sides)}, {model}: {str(error).splitlines()[0][:100]}", flush=True)
 
     def without_spills(self, field: str) -> list[tuple[Sides, int]]:
         """(sides, most registers), the largest first."""
@@ -67,12 +62,25 @@ class Search:
         return sorted(fitting, key=lambda pair: (-pair[0].queries * pair[0].keys, pair[0].warps, -pair[0].stages))
 
 
+def compiler(width: int, dtype: str) -> Callable[[Sides, str], dict[str, dict]]:
+    """Compiles a model's kernels, all with the same sides."""
+
+    def compiled(sides: Sides, model: str) -> dict[str, dict]:
+        options, rate = MODELS[model]
+        given = placed(arguments(**options, K=width, dtype=dtype))
+        kernel = partial(flash.attend, blocks=Blocks(*[sides] * len(Blocks._fields)))
+        with tempfile.TemporaryDirectory() as folder:
+            return machine_code(lowered(given, rate, partial(by_kernel, kernel)), Path(folder))
+
+    return compiled
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, choices=(64, 128), default=64)
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     options = parser.parse_args()
-    search = Search(options.width, options.dtype)
+    search = Search(compiler(options.width, options.dtype))
     search.run()
     for field in Blocks._fields:
         print(f"{field}: (queries, keys, warps, stages)")

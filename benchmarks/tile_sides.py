@@ -9,13 +9,16 @@ All sides with the next tile begun ahead, then other numbers of tiles ahead with
 import argparse
 import gc
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
 import jax
 
-from benchmarks.bundles import CASES, CHIPS, Compiler
-from pallas_kernels.tpu import blocks
-from pallas_kernels.tpu.blocks import Tiling
+from benchmarks.bundles import CASES, CHIPS, Compiler, Count
+from pallas_kernels.door import by_kernel
+from pallas_kernels.tpu import band, short
+from pallas_kernels.tpu.blocks import BAND, ShortBlocks, Tiling
 
 SIDES = (128, 256, 512, 1024)
 AHEAD = (0, 2, 3, 4)
@@ -24,14 +27,10 @@ BEST = 3
 
 
 class Search:
-    """Counts of one case on one chip, by kernel and tiling."""
+    """Counts of one case on one chip, by kernel and tiling. count: those of a tiling; raises where it does not fit."""
 
-    def __init__(self, chip: str, case: str):
-        self._compiler = Compiler(chip)
-        self._chip = chip
-        self._function, self._shapes = CASES[case]()
-        self._column = 64 if self._shapes[0][0][-1] <= 64 else 128
-        self._band = case.startswith("band")
+    def __init__(self, count: Callable[[Tiling], list[Count]]):
+        self._count_of = count
         self.found: dict[str, dict[Tiling, int]] = defaultdict(dict)
 
     def run(self) -> None:
@@ -41,21 +40,47 @@ class Search:
         for tiling, ahead in product(sorted(best), AHEAD):
             self._count(tiling._replace(ahead=ahead))
 
+    def lines(self) -> Iterator[str]:
+        """The best of each kernel."""
+        for kernel, counts in self.found.items():
+            yield f"{kernel}: (queries, keys, ahead)"
+            for tiling in sorted(counts, key=counts.get)[:6]:
+                yield f"    {tuple(tiling)}: {counts[tiling]} bundles"
+
     def _count(self, tiling: Tiling) -> None:
-        if self._band:
-            row = blocks.BAND[self._chip, self._column]
-            blocks.BAND[self._chip, self._column] = row._replace(forward=tiling, backward=tiling)
-        else:
-            blocks.SHORT[self._chip, self._column] = blocks.ShortBlocks(tiling, tiling, tiling)
         try:
-            _, counts = self._compiler.compile(lambda *arguments: self._function(*arguments), *self._shapes)
+            counts = self._count_of(tiling)
         except Exception as error:  # a candidate that does not fit is none
             print(f"{tuple(tiling)}: {str(error).splitlines()[0][:100]}", flush=True)
             return
         for count in counts:
             self.found[count.kernel][tiling] = count.bundles
-        jax.clear_caches()
-        gc.collect()
+
+
+def kernel_with(chip: str, case: str, width: int, tiling: Tiling) -> Callable:
+    """The `attend` that the case takes, with this tiling in all passes."""
+    if case.startswith("band"):
+        row = BAND[chip, 64 if width <= 64 else 128]
+        return partial(band.attend, blocks=row._replace(forward=tiling, backward=tiling))
+    return partial(short.attend, blocks=ShortBlocks(tiling, tiling, tiling))
+
+
+def counter(chip: str, case: str) -> Callable[[Tiling], list[Count]]:
+    """Compiles the case with a tiling, and counts."""
+    compiler = Compiler(chip)
+
+    def count(tiling: Tiling) -> list[Count]:
+        def run(q, k, v, **options):
+            return by_kernel(kernel_with(chip, case, q.shape[-1], tiling), q, k, v, **options)
+
+        function, shapes = CASES[case](run=run)
+        try:
+            return compiler.compile(function, *shapes)[1]
+        finally:
+            jax.clear_caches()
+            gc.collect()
+
+    return count
 
 
 def main() -> None:
@@ -64,12 +89,10 @@ def main() -> None:
     kinds = ("short", "band")
     parser.add_argument("--case", choices=[name for name in CASES if name.startswith(kinds)], required=True)
     options = parser.parse_args()
-    search = Search(options.chip, options.case)
+    search = Search(counter(options.chip, options.case))
     search.run()
-    for kernel, counts in search.found.items():
-        print(f"{options.chip} {options.case} {kernel}: (queries, keys, ahead)")
-        for tiling in sorted(counts, key=counts.get)[:6]:
-            print(f"    {tuple(tiling)}: {counts[tiling]} bundles")
+    print(f"{options.chip} {options.case}")
+    print("\n".join(search.lines()))
 
 
 if __name__ == "__main__":

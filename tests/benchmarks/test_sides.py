@@ -1,71 +1,79 @@
 """The searches for the sides of tiles: what is compiled for a candidate, and which candidates are named."""
 
 from collections import Counter
+from functools import partial
 
+import jax
 import pytest
 
 from benchmarks import gpu_sides, tile_sides
 from benchmarks.bundles import CASES, Count
-from benchmarks.cuda_code import BACKWARD, FORWARD
-from pallas_kernels.gpu import flash
+from benchmarks.cuda_code import BACKWARD, FORWARD, arguments, both
 from pallas_kernels.gpu.tiles import Sides
-from pallas_kernels.tpu import blocks
-from pallas_kernels.tpu.blocks import BandBlocks, ShortBlocks
+from pallas_kernels.tpu import band, short
+from pallas_kernels.tpu.blocks import BAND, BandBlocks, ShortBlocks, Tiling
+
+SEARCHED = [case for case in CASES if case.startswith(("short", "band"))]
 
 
-@pytest.fixture(autouse=True)
-def other_tests_keep_their_programs(monkeypatch):
-    monkeypatch.setattr("jax.clear_caches", lambda: None)
+def test_tile_sides_tries_all_sides_and_then_what_is_begun_ahead(capsys):
+    """As many bundles as the tiling has queries and keys, less what is begun ahead."""
 
-
-class Compiler:
-    """Costs as many bundles as the table's tiling for v6e has queries and keys, less what is begun ahead."""
-
-    def __init__(self, chip):
-        pass
-
-    def compile(self, function, *shapes):
-        row = blocks.BAND["v6e", 64] if self.band else blocks.SHORT["v6e", 64]
-        tiling = row.backward if self.band else row.whole
+    def count(tiling):
         if tiling.queries == 1024:
             raise ValueError("does not fit")
-        return None, [Count("forward", tiling.queries + tiling.keys - tiling.ahead, 0, 0)]
+        return [Count("forward", tiling.queries + tiling.keys - tiling.ahead, 0, 0)]
 
-
-@pytest.mark.parametrize(("case", "kind"), [("short_padded_512", ShortBlocks), ("band_16384", BandBlocks)])
-def test_tile_sides_tries_all_sides_and_then_what_is_begun_ahead(case, kind, monkeypatch, capsys):
-    table = "BAND" if kind is BandBlocks else "SHORT"
-    monkeypatch.setattr(blocks, table, dict(getattr(blocks, table)))
-    monkeypatch.setattr(tile_sides, "Compiler", type("", (Compiler,), {"band": kind is BandBlocks}))
-    monkeypatch.setattr("sys.argv", ["tile_sides", "--chip", "v6e", "--case", case])
-    tile_sides.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert sum("does not fit" in line for line in lines) == len(tile_sides.SIDES)
-    best = lines[lines.index(f"v6e {case} forward: (queries, keys, ahead)") + 1 :]
+    search = tile_sides.Search(count)
+    search.run()
+    assert capsys.readouterr().out.count("does not fit") == len(tile_sides.SIDES)
+    title, *best = search.lines()
+    assert title == "forward: (queries, keys, ahead)"
     assert best[0] == "    (128, 128, 4): 252 bundles" and len(best) == 6
-    assert isinstance(getattr(blocks, table)["v6e", 64], kind) and case in CASES
 
 
-def test_gpu_sides_names_what_no_model_makes_spill(monkeypatch):
+def noting(asked: list):
+    """In the place of `attention`."""
+
+    def run(q, k, v, **options):
+        asked.append(options)
+        return q * k.sum() + v.sum()
+
+    return run
+
+
+@pytest.mark.parametrize("case", SEARCHED)
+def test_tile_sides_compiles_the_case_with_the_tiling_in_all_passes(case):
+    asked, tiling = [], Tiling(512, 128, 3)
+    function, shapes = CASES[case](run=noting(asked))
+    jax.eval_shape(function, *(jax.ShapeDtypeStruct(*each) for each in shapes))
+    assert len(asked) == 1
+    kernel = tile_sides.kernel_with("v6e", case, shapes[0][0][-1], tiling)
+    if case.startswith("band"):
+        assert kernel.func is band.attend
+        assert kernel.keywords["blocks"] == BandBlocks(BAND["v6e", 64].block, tiling, tiling)
+    else:
+        assert kernel.func is short.attend and kernel.keywords["blocks"] == ShortBlocks(tiling, tiling, tiling)
+
+
+def test_gpu_sides_compiles_a_model_with_the_kernel_it_is_given():
+    asked = []
+    jax.eval_shape(partial(both, rate=0.1, run=noting(asked)), *arguments(B=1, T=16, bias="dense"))
+    assert len(asked) == 1 and asked[0].keys() == {"mask", "bias", "dropout"}
+
+
+def test_gpu_sides_names_what_no_model_makes_spill():
     compiled = []
 
-    def machine_code(program, folder):
-        sides = flash.flash_blocks(64, 2).keys
+    def machine_code(sides, model):
         compiled.append(sides)
         if sides.queries * sides.keys * sides.stages > 128 * 64 * 4:
             raise ValueError("shared memory")
-        heavy = program == "dense" and sides.warps == 4 and sides.queries > 32
+        heavy = model == "dense" and sides.warps == 4 and sides.queries > 32
         count = {"registers": sides.queries, "spilled": 8 if heavy else 0}
         return dict.fromkeys([FORWARD, *BACKWARD], count)
 
-    monkeypatch.setattr(flash, "flash_blocks", flash.flash_blocks)
-    monkeypatch.setattr(gpu_sides, "placed", lambda given: given)
-    monkeypatch.setattr(gpu_sides, "arguments", lambda K, dtype, **options: options)
-    monkeypatch.setattr(
-        gpu_sides, "lowered", lambda options, rate: "dense" if options.get("bias") == "dense" else "other"
-    )
-    monkeypatch.setattr(gpu_sides, "machine_code", machine_code)
-    search = gpu_sides.Search(64, "bfloat16")
+    search = gpu_sides.Search(machine_code)
     search.run()
     # The largest first, of those the one of fewer warps, of those the one with more loads in flight.
     assert search.without_spills("forward")[:2] == [(Sides(128, 128, 4, 2), 128), (Sides(128, 128, 8, 2), 128)]

@@ -1,11 +1,20 @@
-"""The whole published files: `JAXMODELS_TEST_DATA=FOLDER`, laid out as tests/testdata, turns on the tests that need them."""
+"""Whole published files, laid out as tests/testdata: `JAXMODELS_TEST_DATA=FOLDER` turns on the tests that need them."""
 
+import functools
 import os
 from pathlib import Path
 
 VARIABLE = "JAXMODELS_TEST_DATA"
 TESTDATA = Path(__file__).resolve().parents[1] / "testdata"
-OWN = {"cases", "licences", "README.md"}  # of tests/testdata alone
+PUBLISHED = (
+    "checkpoints",
+    "classification",
+    "longdoc",
+    "ner",
+    "qa",
+    "text",
+    "tokenizers",
+)  # what else is there is ours
 # What is too large, or of no use cut down.
 MORE = (
     "checkpoints/fake_gpt2/model.safetensors",
@@ -14,6 +23,7 @@ MORE = (
 )
 
 
+@functools.cache
 def folder() -> Path | None:
     """The folder that the environment names, or None.
 
@@ -24,11 +34,13 @@ def folder() -> Path | None:
     if not given:
         return None
     path = Path(given).resolve()
-    files = [file.relative_to(TESTDATA) for file in sorted(TESTDATA.rglob("*")) if file.is_file()]
-    names = [*MORE, *(file.as_posix() for file in files if file.parts[0] not in OWN)]
+    files = [file for name in PUBLISHED for file in (TESTDATA / name).rglob("*") if file.is_file()]
+    names = [*MORE, *sorted(file.relative_to(TESTDATA).as_posix() for file in files)]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
-        found = f"lacks {len(missing)} of its {len(names)} files, such as {missing[0]}" if path.is_dir() else "is no folder"
+        found = (
+            f"lacks {len(missing)} of its {len(names)} files, such as {missing[0]}" if path.is_dir() else "is no folder"
+        )
         raise ValueError(
             f"{VARIABLE}={given}: expected a folder with the whole files that tests/testdata/README.md names, but it "
             f"{found}; name another, or unset {VARIABLE} to leave out the tests that need them"

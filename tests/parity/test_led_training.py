@@ -108,6 +108,19 @@ def test_both_routes_of_the_global_rows_give_the_same_states_and_attentions(plai
     assert np.asarray(absorbed.global_attentions).any(axis=3).sum() == 2 * 4 * there  # layers x heads
 
 
+def test_both_routes_of_the_global_rows_drop_the_same():
+    """What is left of a row's probabilities does not add up to one, and the value's bias counts by that."""
+    model, params = tiny("LEDModel", **{**STILL, "attention_dropout": 0.5}, encoder_layers=1)
+
+    @jax.jit
+    def encoded(key):
+        options = {"method": "encode", "rngs": {"dropout": key}}
+        both = (model.apply({"params": params}, **TEXT, **options, max_global_tokens=n) for n in (7, 8))
+        return [out.last_hidden_state for out in both]
+
+    np.testing.assert_allclose(*encoded(jax.random.key(0)), atol=1e-5)
+
+
 def states(key=None, **rates):
     """Of the encoder, by a model with these rates and no others."""
     model, params = tiny("LEDModel", **{**STILL, **rates})

@@ -24,6 +24,9 @@ def resize_token_embeddings(
       pad_to_multiple_of: round the size up to a multiple, so that the vocabulary can be sharded.
       key: for the new rows.
 
+    Raises:
+      ValueError: a size below one, or a model of several vocabularies (RAG), whose parts are resized one by one.
+
     Reference: transformers/modeling_utils.py, `resize_token_embeddings` (docs/parity.md, C8).
     """
     size = model.config.vocab_size if size is None else size
@@ -33,6 +36,12 @@ def resize_token_embeddings(
     size = -(-size // multiple) * multiple
     model = model.clone(config=model.config.replace(vocab_size=size))
     old, fresh, axes = flatten(params), flatten(init(model, key)), flatten(logical_axes(model))
+    sizes = {fresh[path].shape[names.index("vocab")] for path, names in axes.items() if "vocab" in names}
+    if sizes != {size}:
+        raise ValueError(
+            f"{type(model).__name__} takes its vocabularies, of {sorted(sizes)} tokens, from the configs of its parts; "
+            "resize each part on its own"
+        )
 
     def resized(path):
         if "vocab" not in axes[path]:

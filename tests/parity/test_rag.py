@@ -240,6 +240,18 @@ def test_what_cannot_be_done_is_refused_by_name(pairs):
         jm.generate(sequence.model, sequence.params, **CONTEXTS, max_length=8, num_return_sequences=9)
 
 
+@pytest.mark.parity("C7", "C8")
+def test_heads_and_vocabularies_are_those_of_the_parts(pairs):
+    both = pairs["RagModel"]
+    with pytest.raises(ValueError, match="a RAG has no heads of its own; prune those of its question encoder"):
+        jm.prune_heads(both.model, both.params, {0: [1]})
+    with pytest.raises(ValueError, match=r"RagModel takes its vocabularies, of \[.*67\] tokens, from the configs"):
+        jm.resize_token_embeddings(both.model, both.params, 80, key=jax.random.key(0))
+    encoder = both.model.question_encoder_model
+    pruned, _ = jm.prune_heads(encoder, both.params["question_encoder"], {0: [1]})
+    assert dict(pruned.config.pruned_heads) == {0: (1,)}
+
+
 @pytest.mark.parity("A3")
 def test_a_rag_from_the_checkpoints_of_its_parts(pairs, tmp_path):
     both = pairs["RagTokenForGeneration"]

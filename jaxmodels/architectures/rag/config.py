@@ -77,6 +77,11 @@ class RagConfig(Config):
 
     def validate(self):
         check_positive(self, "n_docs", "max_combined_length", "retrieval_vector_size", "retrieval_batch_size")
+        if self.pruned_heads:
+            raise ValueError(
+                f"RagConfig: pruned_heads={dict(self.pruned_heads)}, but a RAG has no heads of its own; prune those of "
+                "its question encoder"
+            )
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"RagConfig: label_smoothing is in [0, 1), got {self.label_smoothing!r}")
 

@@ -51,10 +51,9 @@ def pytest_terminal_summary(terminalreporter, config):
 
 def pytest_collection_modifyitems(config, items):
     """Left out rather than skipped: a run without the data has nothing to report of them."""
-    if full_data.folder() is None:
-        out = [item for item in items if item.get_closest_marker("full_data")]
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if not item.get_closest_marker("full_data")]
+    out = {item for item in items if not full_data.here(item.get_closest_marker("full_data"))}
+    config.hook.pytest_deselected(items=list(out))
+    items[:] = [item for item in items if item not in out]
 
 
 @pytest.fixture(scope="session")

@@ -32,16 +32,22 @@ def test_squad_of_both_versions(tmp_path):
     assert again.passages == found.passages and again.questions == found.questions[6:]
 
 
-def test_squad_of_the_real_file(data_dir):
-    found = squad.read(data_dir / "qa/squad/dev-v1.1.rebuilt.json")
-    assert (len(found.passages), len(found.questions)) == (2067, 10570)
-    assert len({question.group for question in found.questions}) == 48
+def squad_is_read(folder, *, counts, questions_of_version_2):
+    found = squad.read(folder / "qa/squad/dev-v1.1.rebuilt.json")
+    assert (len({q.group for q in found.questions}), len(found.passages), len(found.questions)) == counts
     assert all(any(a in found.passages[q.positives[0]].text for a in q.answers) for q in found.questions)
-    second = squad.read(data_dir / "qa/squad/haystack-small-v2.0.json")
-    assert (len(second.questions), {q.group for q in second.questions}) == (
-        293,
-        {"Normans", "Computational complexity theory"},
-    )
+    second = squad.read(folder / "qa/squad/haystack-small-v2.0.json")
+    assert len(second.questions) == questions_of_version_2
+    assert {q.group for q in second.questions} == {"Normans", "Computational complexity theory"}
+
+
+def test_squad_of_real_files(data_dir):
+    squad_is_read(data_dir, counts=(16, 64, 442), questions_of_version_2=41)
+
+
+@pytest.mark.full_data
+def test_squad_of_the_whole_files(full_data_dir):
+    squad_is_read(full_data_dir, counts=(48, 2067, 10570), questions_of_version_2=293)
 
 
 def without(content, *path):
@@ -84,12 +90,21 @@ def test_dpr_json(tmp_path):
     ]
 
 
-def test_dpr_json_of_the_real_file(data_dir):
-    found = dpr_json.read(data_dir / "qa/dpr/sample.json")
-    assert [len(question.negatives) for question in found.questions] == [95, 95, 98, 99, 94]
+def dpr_json_is_read(folder, negatives, passages):
+    found = dpr_json.read(folder / "qa/dpr/sample.json")
+    assert [len(question.negatives) for question in found.questions] == negatives
     assert found.questions[0].answers == ("Linda Davis",)
     assert found.passages[found.questions[0].positives[0]].title == "Does He Love You"
-    assert len(set(found.passages)) == len(found.passages) > 700
+    assert len(set(found.passages)) == len(found.passages) > passages
+
+
+def test_dpr_json_of_a_real_file(data_dir):
+    dpr_json_is_read(data_dir, negatives=[10] * 5, passages=70)
+
+
+@pytest.mark.full_data
+def test_dpr_json_of_the_whole_file(full_data_dir):
+    dpr_json_is_read(full_data_dir, negatives=[95, 95, 98, 99, 94], passages=700)
 
 
 @pytest.mark.parametrize(

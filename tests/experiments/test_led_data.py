@@ -43,14 +43,24 @@ def test_some_requests_are_spread_over_all_documents(found):
     assert found.some(100).requests == found.requests
 
 
-def test_the_real_files(data_dir):
-    sides = [qmsum.read(data_dir / "longdoc/qmsum" / name) for name in ("val.jsonl", "test.jsonl")]
-    assert [(len(side.documents), len(side.requests)) for side in sides] == [(35, 272), (35, 281)]
-    reports = qmsum.read_documents(data_dir / "longdoc/mueller-report.jsonl", "What happened?")
-    assert [request.document for request in reports.requests] == list(range(6))
+def is_read(folder, *, sizes, chapters):
+    """sizes: of val and test, the meetings and the requests for a summary."""
+    sides = [qmsum.read(folder / "longdoc/qmsum" / name) for name in ("val.jsonl", "test.jsonl")]
+    assert [(len(side.documents), len(side.requests)) for side in sides] == sizes
+    reports = qmsum.read_documents(folder / "longdoc/mueller-report.jsonl", "What happened?")
+    assert [request.document for request in reports.requests] == list(range(chapters))
     assert all(len(document) > 10 and not document[0].speaker for document in reports.documents)
-    texts = [{side.text(number) for number in range(35)} for side in sides]
+    texts = [{side.text(number) for number in range(len(side.documents))} for side in sides]
     assert not texts[0] & texts[1], "no meeting is on both sides"
+
+
+def test_real_files(data_dir):
+    is_read(data_dir, sizes=[(2, 10), (1, 7)], chapters=1)
+
+
+@pytest.mark.full_data
+def test_the_whole_files(full_data_dir):
+    is_read(full_data_dir, sizes=[(35, 272), (35, 281)], chapters=6)
 
 
 @pytest.mark.parametrize(

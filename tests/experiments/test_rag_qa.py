@@ -50,11 +50,12 @@ def experiment(request, file, tmp_path_factory):
         return Experiment(config(file, marginal=marginal), tmp_path_factory.mktemp("run"))
 
 
-def test_a_published_system_has_its_published_scores(data_dir):
+@pytest.mark.full_data
+def test_a_published_system_has_its_published_scores(full_data_dir):
     """BERT large, an ensemble of 2018: 86.2 and 92.2 on SQuAD's page."""
-    articles = json.loads((data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
+    articles = json.loads((full_data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
     right = {q["id"]: [a["text"] for a in q["answers"]] for d in articles for p in d["paragraphs"] for q in p["qas"]}
-    given = json.loads((data_dir / "qa/squad/predictions-bert-ensemble.json").read_text())
+    given = json.loads((full_data_dir / "qa/squad/predictions-bert-ensemble.json").read_text())
     found = scores([given[name] for name in right], list(right.values()))
     assert {name: round(100 * value, 2) for name, value in found.items()} == {"exact match": 86.21, "F1": 92.20}
 
@@ -69,15 +70,28 @@ def test_scores_by_hand():
     }
 
 
-def test_natural_questions_are_read_with_their_passages(data_dir, tmp_path):
-    found = nq_gold.read(data_dir / "qa/nq_gold/dev.jsonl")
-    assert len(found.questions) == 1204 and len(found.passages) == 1196
+def natural_questions_are_read(folder, *, dev, train, blank):
+    """dev, train: questions and passages. blank: the training questions with no answer in the file."""
+    found = nq_gold.read(folder / "qa/nq_gold/dev.jsonl")
+    assert (len(found.questions), len(found.passages)) == dev
     first = found.questions[0]
     assert first.text == "who got the first nobel prize in physics" and "Wilhelm Conrad Röntgen" in first.answers
     assert found.passages[first.positives[0]].title == "List of Nobel laureates in Physics" == first.group
-    found = nq_gold.read(data_dir / "qa/nq_gold/train.jsonl")
-    assert len(found.questions) == 7167 and len(found.passages) == 6854
-    assert sum(not question.answers for question in found.questions) == 20, "blank in the file"
+    found = nq_gold.read(folder / "qa/nq_gold/train.jsonl")
+    assert (len(found.questions), len(found.passages)) == train
+    assert sum(not question.answers for question in found.questions) == blank
+
+
+def test_natural_questions_are_read_with_their_passages(data_dir):
+    natural_questions_are_read(data_dir, dev=(48, 48), train=(26, 26), blank=2)
+
+
+@pytest.mark.full_data
+def test_all_natural_questions_are_read(full_data_dir):
+    natural_questions_are_read(full_data_dir, dev=(1204, 1196), train=(7167, 6854), blank=20)
+
+
+def test_what_is_wrong_with_natural_questions_is_named(tmp_path):
     file = tmp_path / "bad.jsonl"
     for line, message in (
         ("{", "line 1: not JSON"),

@@ -87,31 +87,46 @@ def test_malformed_categories_are_refused(bank, content):
         banking.categories(bank)
 
 
-def test_the_real_files_have_their_known_sizes(data_dir):
-    sizes = {
-        "wnut17train.conll": (3394, 1975),
-        "emerging.dev.conll": (1009, 836),
-        "emerging.test.annotated": (1287, 1079),
-    }
-    for name, (count, entities) in sizes.items():
-        sentences = conll.read(data_dir / "ner" / "wnut17" / name)
-        assert len(sentences) == count
-        assert sum(tag[0] == "B" for sentence in sentences for tag in sentence.tags) == entities
-    folder = data_dir / "classification" / "banking77"
-    assert (len(banking.read(folder, "train")), len(banking.read(folder, "test"))) == (10003, 3080)
+def sizes_are(folder, *, entities, banking77):
+    """entities: of each file of WNUT-17, its sentences and its entities."""
+    names = ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated")
+    for name, expected in zip(names, entities, strict=True):
+        sentences = conll.read(folder / "ner" / "wnut17" / name)
+        assert (len(sentences), sum(tag[0] == "B" for each in sentences for tag in each.tags)) == expected
+    folder = folder / "classification" / "banking77"
+    assert (len(banking.read(folder, "train")), len(banking.read(folder, "test"))) == banking77
     assert len(banking.categories(folder)) == 77
 
 
-def test_english_is_read_by_article(data_dir):
-    documents = list(english.read(data_dir))
+def test_real_files_are_read_whole(data_dir):
+    sizes_are(data_dir, entities=[(120, 75), (60, 61), (60, 48)], banking77=(201, 62))
+
+
+@pytest.mark.full_data
+def test_the_published_files_have_their_known_sizes(full_data_dir):
+    sizes_are(full_data_dir, entities=[(3394, 1975), (1009, 836), (1287, 1079)], banking77=(10003, 3080))
+
+
+def english_is_read(folder, *, articles, characters):
+    documents = list(english.read(folder))
     groups = {group for group, _ in documents}
-    assert sum(group.startswith("squad:") for group in groups) == 48
-    assert sum(group.startswith("wikitext:") for group in groups) > 100
+    assert sum(group.startswith("squad:") for group in groups) == articles["squad"]
+    assert sum(group.startswith("wikitext:") for group in groups) == articles["wikitext"]
     text = "".join(text for _, text in documents)
-    assert 5_000_000 < len(text) < 6_000_000
+    assert len(text) == pytest.approx(characters, rel=0.1)
     assert "<unk>" not in text and " @-@ " not in text
     assert "I am still waiting on my card?" in text, "from BANKING77's training texts"
     assert "How do I locate my card?" not in text, "nothing comes from a test set"
+    assert (folder / "classification/banking77/test.csv").read_text().count("How do I locate my card?") == 1
+
+
+def test_english_is_read_by_article(data_dir):
+    english_is_read(data_dir, articles={"squad": 16, "wikitext": 9}, characters=183_000)
+
+
+@pytest.mark.full_data
+def test_english_of_the_whole_files(full_data_dir):
+    english_is_read(full_data_dir, articles={"squad": 48, "wikitext": 108}, characters=5_500_000)
 
 
 def test_english_without_its_files_says_which(tmp_path):

@@ -1,6 +1,7 @@
 """Whole published files, laid out as tests/testdata: `JAXMODELS_TEST_DATA=FOLDER` turns on the tests that need them."""
 
 import functools
+import importlib.util
 import os
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def folder() -> Path | None:
             f"{found}; name another, or unset {VARIABLE} to leave out the tests that need them"
         )
     return path
+
+
+def here(mark) -> bool:
+    """Whether a test with this marker, or with None, has its data: those files, or `package`, which carries weights."""
+    if mark is None:
+        return True
+    package = mark.kwargs.get("package")
+    return folder() is not None if package is None else importlib.util.find_spec(package) is not None
 
 
 def left_out() -> str:

@@ -48,9 +48,16 @@ def test_a_file_without_suffix_is_opened_by_content(tmp_path):
 
 
 def test_real_files_equal_the_library(data_dir):
-    paths = sorted((data_dir / "checkpoints").glob("*/model.safetensors"))
-    assert len(paths) == 3
-    for path in paths:
+    equal_the_library(data_dir / "checkpoints", ["bert_tiniest", "tiny_gpt2"])
+
+
+@pytest.mark.full_data
+def test_whole_files_equal_the_library(full_data_dir):
+    equal_the_library(full_data_dir / "checkpoints", ["bert_tiniest", "fake_gpt2"])
+
+
+def equal_the_library(folder, names):
+    for path in (folder / name / "model.safetensors" for name in names):
         entries, expected = open_tensors(path), safetensors.torch.load_file(path)
         assert entries.keys() == expected.keys()
         assert all(same(entries[name].read(), values) for name, values in expected.items())

@@ -115,10 +115,18 @@ def test_a_zip_without_checksums(tmp_path):
 def test_real_files_equal_torch_load(data_dir):
     folder = data_dir / "checkpoints" / "torch_formats"
     paths = sorted(set(folder.glob("*.pt")) - {folder / "broken.pt"})
-    assert len(paths) >= 28
+    assert len(paths) == 27
     for path in paths:
-        tensors = dict(leaves(torch.load(path, map_location="cpu", weights_only=True)))
-        assert_loads(path, tensors)
+        equals_torch_load(path)
+
+
+@pytest.mark.full_data
+def test_a_trained_model_equals_torch_load(full_data_dir):
+    equals_torch_load(full_data_dir / "checkpoints" / "torch_formats" / "mnist.pt")
+
+
+def equals_torch_load(path):
+    assert_loads(path, dict(leaves(torch.load(path, map_location="cpu", weights_only=True))))
 
 
 def leaves(node, prefix=""):
@@ -135,12 +143,21 @@ def test_broken_real_file_is_refused(data_dir):
         open_tensors(path)
 
 
-def test_real_model_folders_open(data_dir):
-    counts = {"bert-xsmall-dummy": 23, "bert_tiniest": 26, "fake_gpt2": 16, "tiny_gpt2": 16}
-    for name, count in counts.items():
-        entries = open_folder(data_dir / "checkpoints" / name)
-        assert len(entries) == count
-        assert all(entry.read().shape == entry.shape for entry in entries.values())
+def opens(folder, count):
+    entries = open_folder(folder)
+    assert len(entries) == count
+    assert all(entry.read().shape == entry.shape for entry in entries.values())
+
+
+@pytest.mark.parametrize(("name", "count"), [("bert-xsmall-dummy", 23), ("bert_tiniest", 26), ("tiny_gpt2", 16)])
+def test_real_model_folders_open(data_dir, name, count):
+    opens(data_dir / "checkpoints" / name, count)
+
+
+@pytest.mark.full_data
+def test_whole_model_folders_open(full_data_dir):
+    for name, count in {"bert_tiniest": 26, "fake_gpt2": 16}.items():
+        opens(full_data_dir / "checkpoints" / name, count)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.int64, torch.int8], ids=str)

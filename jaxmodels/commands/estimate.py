@@ -8,7 +8,7 @@ config.json is read.
 
 import argparse
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,22 +90,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Compiles, and prints the table."""
     if importlib.util.find_spec("libtpu") is None:
         raise ImportError("the compiler for TPUs is in the package libtpu, which is not here: pip install libtpu")
-    _check_options(arguments)
-    model = _model(arguments)
-    slice_of(arguments.topology)
-    axes, rules = _axes(arguments.mesh), _rules(arguments.rules)
-    _check(_mesh(arguments.topology, axes), rules, arguments.batch)
-    sizes = {"batch": arguments.batch, "length": arguments.length}
-    where: dict[str, Any] = {"topology": arguments.topology, "axes": axes, "rules": rules, **sizes}
+    function, given, options = asked(arguments)
     try:
-        if arguments.program == "train":
-            further = _further(arguments, model)
-            prng = arguments.prng or "rbg"
-            found = estimate.train_step(model, optax.adamw(1e-4), **where, further=further, prng=prng)
-        elif arguments.program == "forward":
-            found = estimate.forward(model, **where, further=_further(arguments, model))
-        else:
-            found = estimate.generate(model, **where, **_options(arguments, model))
+        found = function(*given, **options)
     except JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -114,7 +101,28 @@ def run(arguments: argparse.Namespace) -> None:
             f"the program does not fit the devices: {line} Try more chips, a smaller --batch, rules that split more of "
             f"the parameters, or {'--remat' if arguments.program == 'train' else 'a --param-dtype of fewer bytes'}"
         ) from error
-    print("\n".join(lines(model, found)))
+    print("\n".join(lines(given[0], found)))
+
+
+def asked(arguments: argparse.Namespace) -> tuple[Callable[..., Any], tuple, dict[str, Any]]:
+    """The function of the library for --program and what it is called with: the model first, and options by name.
+
+    Raises:
+      ValueError: options that do not fit together, or not the model.
+    """
+    _check_options(arguments)
+    model = _model(arguments)
+    slice_of(arguments.topology)
+    axes, rules = _axes(arguments.mesh), _rules(arguments.rules)
+    _check(_mesh(arguments.topology, axes), rules, arguments.batch)
+    sizes = {"batch": arguments.batch, "length": arguments.length}
+    options: dict[str, Any] = {"topology": arguments.topology, "axes": axes, "rules": rules, **sizes}
+    if arguments.program == "generate":
+        return estimate.generate, (model,), options | _options(arguments, model)
+    options["further"] = _further(arguments, model)
+    if arguments.program == "forward":
+        return estimate.forward, (model,), options
+    return estimate.train_step, (model, optax.adamw(1e-4)), options | {"prng": arguments.prng or "rbg"}
 
 
 def _check_options(arguments: argparse.Namespace) -> None:

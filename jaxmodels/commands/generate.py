@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the text, then on standard error the number of its tokens and their rate."""
-    options = _options(arguments)
+    options = options_of(arguments)
     text = sys.stdin.read().removesuffix("\n") if arguments.prompt == "-" else arguments.prompt
     found = read(arguments.model, cls=arguments.cls, dtype=arguments.dtype)
     model = found.model
@@ -152,7 +152,12 @@ class Printer:
         self._shown = max(self._shown, len(text))
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Of the library's `generate`, those that were given.
+
+    Raises:
+      ValueError: options of sampling beside --no-sample.
+    """
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     drawing = [name for name in SAMPLING if getattr(arguments, name) is not None]
     if drawing and arguments.sample is False:

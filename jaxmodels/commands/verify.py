@@ -49,7 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.tolerance >= 0:
         raise ValueError(f"--tolerance is a number of at least 0, got {arguments.tolerance}")
     found = _covered(arguments.folder, arguments.cls)
-    _finite_and_kept(found)
+    with tempfile.TemporaryDirectory() as folder:
+        save(folder, found.model, found.params)
+        check_tensors(found, folder)
     outputs = _forward(found, arguments.seed)
     if arguments.other is not None:
         other = _covered(arguments.other, arguments.cls)
@@ -98,17 +100,19 @@ def _coverage(unknown: list[str], missing: list[str], mismatched: list[str]) -> 
     )
 
 
-def _finite_and_kept(found: Checkpoint) -> None:
-    """Row for row: no infinity or NaN, copies that are none, and the same bits after saving."""
+def check_tensors(found: Checkpoint, again: str | Path) -> None:
+    """Rows: no infinity or NaN, copies that are none, and the same bits in the folder `again`, where it was saved to.
+
+    Raises:
+      ValueError: one of them is not so.
+    """
     table, config = found.model.table, found.model.config
     source = {table.short(name): entry for name, entry in found.entries.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        save(folder, found.model, found.params)
-        saved = {table.short(name): entry for name, entry in open_folder(folder).items()}
-        again = type(config).from_dict(read_json(Path(folder) / "config.json"))
-        bad = [name for name in saved if name in source and not _finite(source[name])]
-        lost = [name for name in saved if name in source and not _same_bits(source[name], saved[name])]
-    if again.replace(**SET_BY_SAVING) != config.replace(**SET_BY_SAVING):
+    saved = {table.short(name): entry for name, entry in open_folder(again).items()}
+    bad = [name for name in saved if name in source and not _finite(source[name])]
+    lost = [name for name in saved if name in source and not _same_bits(source[name], saved[name])]
+    written = type(config).from_dict(read_json(Path(again) / "config.json"))
+    if written.replace(**SET_BY_SAVING) != config.replace(**SET_BY_SAVING):
         lost.append("config.json")
     copies = {
         name: whose for name, whose in table.tied.items() if config.tie_word_embeddings and {name, whose} <= {*source}

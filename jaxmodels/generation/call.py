@@ -52,9 +52,9 @@ class Ready:
     new: int
     tokenizer: Decodes | None
 
-    def run(self, *, warming: bool = False) -> GenerateOutput:
-        """warming: only so far that all of it has been compiled."""
-        carry, generated = self.program.run(self.config, self.new, self.tokenizer, warming=warming)
+    def run(self, *, warming: bool = False, **looks) -> GenerateOutput:
+        """warming: only so far that all of it has been compiled. looks: the stretch and the clock of `Program.run`."""
+        carry, generated = self.program.run(self.config, self.new, self.tokenizer, warming=warming, **looks)
         return collected(carry, generated, self.called, self.program.search, self.config)
 
 

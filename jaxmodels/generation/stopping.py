@@ -25,13 +25,15 @@ class Clock:
     The first stretch counts what had to be compiled, too; a stretch that has begun is not broken off.
     """
 
-    def __init__(self, seconds: float):
-        self.end = time.monotonic() + seconds
-        self.began, self.done = time.monotonic(), 0
+    def __init__(self, seconds: float, ticking: Callable[[], float] = time.monotonic):
+        """ticking: says how many seconds it is, from some moment on."""
+        self.ticking = ticking
+        self.began, self.done = ticking(), 0
+        self.end = self.began + seconds
 
     def next(self, done: int) -> int:
         """Up to how many tokens to go, with `done` ones there; `done` where the time is up."""
-        now = time.monotonic()
+        now = self.ticking()
         if now >= self.end:
             return done
         if done == 0:

@@ -38,8 +38,9 @@ class FeedForward(nn.Module):
     """D -> F -> D with an activation between.
 
     chunk: tokens that go through at a time, so that the [B,T,F] between is never whole (docs/parity.md, C5);
-      0: `LONG`, `NEAR`.
+      0: `long`, `near`.
     dropout: rate after the activation.
+    long: tokens of a row that go through at a time where chunk is 0. near: of all rows, on a CPU.
     """
 
     features: int
@@ -51,6 +52,8 @@ class FeedForward(nn.Module):
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    long: int = LONG
+    near: int = NEAR
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -66,12 +69,12 @@ class FeedForward(nn.Module):
         def through(part):
             return down(dropout(self, activation(self.activation)(up(part)), self.dropout))
 
-        shape, chunk = x.shape, self.chunk or LONG
+        shape, chunk = x.shape, self.chunk or self.long
         batch_split, length_split = (axis is not None for axis in nn.logical_to_mesh_axes(("batch", "length")))
         if not self.chunk and length_split:  # its parts lie on different devices already
             chunk = length
-        elif not self.chunk and not batch_split and platform() == "cpu" and shape[0] * length > NEAR:
-            x, chunk = x.reshape(1, -1, shape[2]), NEAR
+        elif not self.chunk and not batch_split and platform() == "cpu" and shape[0] * length > self.near:
+            x, chunk = x.reshape(1, -1, shape[2]), self.near
         parts = jnp.split(x, list(range(chunk, x.shape[1], chunk)), axis=1)
         return jnp.concatenate([through(part) for part in parts], axis=1).reshape(shape)
 

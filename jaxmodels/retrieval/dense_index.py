@@ -121,7 +121,13 @@ class DenseIndex:
           FileNotFoundError: no index there.
           TensorFileError: a manifest that disagrees with its shards, or a damaged shard.
         """
-        files = IndexFiles(folder)
+        return cls.of_files(IndexFiles(folder), mesh, axes, dtype)
+
+    @classmethod
+    def of_files(
+        cls, files: IndexFiles, mesh: Mesh | None = None, axes: str | tuple[str, ...] | None = None, dtype=None
+    ) -> Self:
+        """As `load`, of an index that is opened."""
         saved = files.manifest
         layout = make_layout(saved.rows, mesh, axes)
         filling = Filling(layout, saved.width, saved.dtype if dtype is None else checked_dtype(dtype))

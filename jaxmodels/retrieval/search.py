@@ -82,12 +82,22 @@ def search(layout: Layout, values, scales, queries, k: int, recall_target: float
     )(values, scales, queries)
 
 
-def best_of_shard(layout: Layout, values, scales, queries, k: int, select: Select = exact):
+def best_of_shard(
+    layout: Layout,
+    values,
+    scales,
+    queries,
+    k: int,
+    select: Select = exact,
+    block: int | None = None,
+    score_bytes: int = SCORE_BYTES,
+):
     """Scores and ids [B, k] of the best rows of one device, of which it may have fewer; inside of `jax.shard_map`, if
-    there is a mesh."""
+    there is a mesh. block: rows of a product, None for those of the platform. score_bytes: that are held at once."""
     first = 0 if layout.mesh is None else lax.axis_index(layout.axes) * len(values)
-    block = BLOCK.get(layout.platform)
-    best, ids = _best(values, scales, queries, min(k, len(values)), layout.rows - first, block, select)
+    block = block or BLOCK.get(layout.platform)
+    valid = layout.rows - first
+    best, ids = _best(values, scales, queries, min(k, len(values)), valid, block, select, score_bytes)
     return best, ids + first
 
 
@@ -96,10 +106,10 @@ def _top(scores, ids, k: int):
     return best, jnp.take_along_axis(ids, place, axis=1)
 
 
-def _best(values, scales, queries, k: int, valid, block: int | None, select: Select):
+def _best(values, scales, queries, k: int, valid, block: int | None, select: Select, score_bytes: int):
     """The k best of the first `valid` rows, and their numbers."""
     n = len(values)
-    span = SCORE_BYTES // (4 * len(queries)) // TILE * TILE
+    span = score_bytes // (4 * len(queries)) // TILE * TILE
     span = min(n, max(span, -(-k // TILE) * TILE, TILE))
     if span == n and values.dtype == jnp.float32:
         block = None

@@ -1,5 +1,6 @@
 """`python -m jaxmodels estimate`: the compiler's figures as a table, from a config alone."""
 
+import argparse
 import importlib.util
 import json
 import re
@@ -13,6 +14,7 @@ from support.tiny import sizes
 import jaxmodels as jm
 from jaxmodels import estimate
 from jaxmodels.chips import KINDS
+from jaxmodels.commands import estimate as command
 from jaxmodels.commands.estimate_rows import lines
 from jaxmodels.estimate import Collective, Estimate, Generation
 
@@ -34,6 +36,13 @@ def folder(tmp_path):
         return tmp_path
 
     return write
+
+
+def asked_of(*arguments):
+    """What the command calls: a function, and its arguments by place and by name."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.asked(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def model(**choices):
@@ -128,19 +137,12 @@ def test_an_led_has_its_targets_and_global_tokens(folder, capsys):
 
 
 @needs_libtpu
-def test_options_reach_the_library(folder, capsys, monkeypatch):
+def test_options_reach_the_library(folder):
     """Without the compiler, which takes seconds: what the library is asked."""
-    asked = {}
-
-    def noting(model, optimizer, **options):
-        asked.update(options, model=model)
-        return Estimate(options["topology"], 4, 0, 0, 0, 0, 0.0, {})
-
-    monkeypatch.setattr(estimate, "train_step", noting)
     changes = ("--rules", "FSDP,embed=data+model,mlp=none", "--param-dtype", "bfloat16", "--prng", "threefry2x32")
     more = ("--target-length", "5", "--global-tokens", "3", "--class", "AutoModelForSeq2SeqLM")
-    assert run(capsys, "estimate", folder("LEDForConditionalGeneration"), *FOUR, *changes, *more)[0] == 0
-    model = asked.pop("model")
+    function, (model, _), asked = asked_of(folder("LEDForConditionalGeneration"), *FOUR, *changes, *more)
+    assert function is estimate.train_step
     assert type(model) is jm.LEDForConditionalGeneration and model.max_global_tokens == 3
     assert (model.dtype, model.param_dtype, model.remat) == (jnp.bfloat16, jnp.bfloat16, False)
     rules = {**jm.sharding.FSDP, "embed": ("data", "model"), "mlp": None}
@@ -151,19 +153,11 @@ def test_options_reach_the_library(folder, capsys, monkeypatch):
 
 
 @needs_libtpu
-def test_options_of_a_generation_reach_the_library(folder, capsys, monkeypatch):
-    asked = {}
-
-    def noting(model, **options):
-        asked.update(options, model=model)
-        return Generation(
-            options["topology"], 4, 1, 1, 0, 1, 1.0, {}, rows=8, new_tokens=7, weights=1, cache=1, token_flops=0.1
-        )
-
-    monkeypatch.setattr(estimate, "generate", noting)
+def test_options_of_a_generation_reach_the_library(folder):
     more = ("--new-tokens", "7", "--beams", "3", "--cache-dtype", "int8", "--global-tokens", "2")
-    assert run(capsys, "estimate", folder("LEDForConditionalGeneration"), *FOUR, "--program", "generate", *more)[0] == 0
-    model = asked.pop("model")
+    led = folder("LEDForConditionalGeneration")
+    function, (model,), asked = asked_of(led, *FOUR, "--program", "generate", *more)
+    assert function is estimate.generate
     assert (model.dtype, model.param_dtype, model.max_global_tokens) == (jnp.bfloat16, jnp.bfloat16, 2)
     assert asked.pop("global_attention_mask").shape == (8, 16)
     assert asked == {
@@ -280,9 +274,10 @@ def test_without_the_compiler_it_says_what_to_install(folder, capsys, monkeypatc
     assert status == 2 and "pip install libtpu" in errors
 
 
-def test_a_config_that_is_none_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+def test_a_config_that_is_none_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
-    assert "model_type 'mamba' is none of the families here" in run(capsys, "estimate", tmp_path, *ONE)[2]
+    with pytest.raises(ValueError, match="model_type 'mamba' is none of the families here"):
+        asked_of(tmp_path, *ONE)
     (tmp_path / "config.json").write_text("{")
-    assert "is not JSON" in run(capsys, "estimate", tmp_path, *ONE)[2]
+    with pytest.raises(ValueError, match="is not JSON"):
+        asked_of(tmp_path, *ONE)

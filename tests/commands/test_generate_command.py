@@ -1,5 +1,6 @@
 """`python -m jaxmodels generate`: the library's text on standard output, as it comes; the rate on standard error."""
 
+import argparse
 import io
 import os
 import re
@@ -56,24 +57,16 @@ def test_the_seed_decides_what_is_drawn(checkpoints, capsys):
     ("given", "drawing"),
     [((), False), (("--seed", 3), True), (("--top-p", 0.9), True), (("--sample",), True), (("--no-sample",), False)],
 )
-def test_sampling_is_implied_by_its_options(checkpoints, capsys, monkeypatch, given, drawing):
-    asked = {}
-
-    def noting(*_, input_ids, **options):
-        asked.update(options)
-        options["streamer"](input_ids[:, 0])
-
-    monkeypatch.setattr(generate, "generate", noting)
-    assert run(capsys, "generate", checkpoints("gpt2"), PROMPT, *given)[0] == 0
-    assert asked.get("do_sample", False) is drawing and (asked["key"] is not None) is drawing
+def test_sampling_is_implied_by_its_options(given, drawing):
+    parser = argparse.ArgumentParser()
+    generate.add_arguments(parser)
+    asked = generate.options_of(parser.parse_args(["a model", PROMPT, *map(str, given)]))
+    assert asked.get("do_sample", False) is drawing
     assert asked["max_new_tokens"] == 64 and asked["num_return_sequences"] == 1
 
 
-def test_beams_are_printed_at_the_end(checkpoints, capsys, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("beams do not stream")
-
-    monkeypatch.setattr(generate.Printer, "__call__", refuse)
+def test_beams_are_printed_at_the_end(checkpoints, capsys):
+    """They do not stream, and so there is no rate after the first token."""
     options = ("--num-beams", 3, "--length-penalty", 2.0, "--no-repeat-ngram-size", 2, "--max-new-tokens", NEW)
     status, printed, errors = run(capsys, "generate", checkpoints("gpt2"), PROMPT, *options)
     assert status == 0 and "after the first" not in errors

@@ -1,6 +1,7 @@
 """What ends a text beside its eos ids: strings, time, the caller's criteria (docs/parity.md, N2, X1)."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from support.arrays import close
 from support.lively import UNHEARD, ours, padded, texts
+from support.programs import run_with
 
-from jaxmodels.generation import recompiles, stopping
+from jaxmodels.generation import recompiles
 
 PAD, PROMPT, NEW = 4, 6, 20
 OPTIONS = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": UNHEARD}
@@ -52,11 +54,11 @@ def across(row: np.ndarray, at: int) -> str:
 
 @pytest.mark.parametrize("stretch", [1, 3, 7, 32])
 @pytest.mark.parity("X1")
-def test_stop_strings_end_rows_at_the_token_that_completes_them(stretch, gpt2, batch, free, monkeypatch):
-    monkeypatch.setattr("jaxmodels.generation.program.STRETCH", stretch)
+def test_stop_strings_end_rows_at_the_token_that_completes_them(stretch, gpt2, batch, free):
     everywhere = [across(row, 5 + i) for i, row in enumerate(free)]  # a string for every row: all end early
     for strings in (everywhere, everywhere[:1], [f"<{free[1, 0]}>"], ["no such thing"]):
-        got = ours(gpt2, **batch, stop_strings=strings, tokenizer=Numbers(), **OPTIONS)
+        asked = {"stop_strings": strings, "tokenizer": Numbers(), **OPTIONS}
+        got = run_with({"stretch": stretch}, gpt2.model, gpt2.params, **batch, **asked)
         np.testing.assert_array_equal(np.asarray(got.sequences)[:, PROMPT:], cut(free, strings))
     assert cut(free, everywhere).shape[1] < NEW == cut(free, ["no such thing"]).shape[1]
 
@@ -88,13 +90,13 @@ def test_what_is_streamed_ends_with_the_string(gpt2, batch, free):
 
 
 @pytest.mark.parity("N2")
-def test_max_time_ends_between_stretches(gpt2, batch, free, monkeypatch):
+def test_max_time_ends_between_stretches(gpt2, batch, free):
     """A clock that is one second later whenever it is looked at."""
     lengths = []
     for seconds in (0.5, 2.0, 6.0, 1e6):
-        ticks = iter(range(10**6))
-        monkeypatch.setattr(stopping.time, "monotonic", lambda ticks=ticks: next(ticks))
-        got = np.asarray(ours(gpt2, **batch, max_time=seconds, **OPTIONS).sequences)[:, PROMPT:]
+        ticking = partial(next, iter(range(10**6)))
+        out = run_with({"ticking": ticking}, gpt2.model, gpt2.params, **batch, max_time=seconds, **OPTIONS)
+        got = np.asarray(out.sequences)[:, PROMPT:]
         np.testing.assert_array_equal(got, free[:, : got.shape[1]])
         lengths.append(got.shape[1])
     assert lengths[0] == 1 and lengths[-1] == NEW and lengths == sorted(lengths) and lengths[0] < lengths[2], lengths

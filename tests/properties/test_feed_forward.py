@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.layers import layer
 from jaxmodels.layers.layer import FeedForward
 from pallas_kernels import platform
 
@@ -33,39 +32,41 @@ def between(module, params, x) -> set:
     return {shape for shape in found if len(shape) == 3 and shape[2] == F} - {(1, 1, F)}  # the bias
 
 
-def assert_same_values_and_gradients(module, given, monkeypatch, name: str, most: int):
-    """In parts of that length and as a whole."""
+def assert_same_values_and_gradients(module, parts, given):
+    """As a whole and in parts."""
 
-    def loss(params, x):
-        return jnp.sin(module.apply(params, x)).sum()
+    def value(module):
+        def loss(params, x):
+            return jnp.sin(module.apply(params, x)).sum()
 
-    whole, gradients = module.apply(*given), jax.grad(loss, (0, 1))(*given)
-    monkeypatch.setattr(layer, name, most)
-    np.testing.assert_allclose(module.apply(*given), whole, rtol=1e-6, atol=1e-6)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), jax.grad(loss, (0, 1))(*given), gradients
-    )
+        return module.apply(*given), jax.grad(loss, (0, 1))(*given)
+
+    (whole, gradients), (got, of_parts) = value(module), value(parts)
+    np.testing.assert_allclose(got, whole, rtol=1e-6, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), of_parts, gradients)
 
 
 @pytest.mark.parametrize(("most", "lengths"), [(16, {10}), (10, {10}), (5, {5}), (4, {4, 2}), (3, {3, 1})])
 @pytest.mark.parity("C5")
-def test_long_rows_go_through_in_parts(module, given, most, lengths, monkeypatch):
-    assert_same_values_and_gradients(module, given, monkeypatch, "LONG", most)
-    assert between(module, *given) == {(2, length, F) for length in lengths}
+def test_long_rows_go_through_in_parts(module, given, most, lengths):
+    parts = module.clone(long=most)
+    assert_same_values_and_gradients(module, parts, given)
+    assert between(parts, *given) == {(2, length, F) for length in lengths}
 
 
 @pytest.mark.skipif(platform() != "cpu", reason="tokens of all rows are near to each other on a CPU only")
 @pytest.mark.parametrize(("most", "shapes"), [(20, {(2, 10)}), (16, {(1, 16), (1, 4)}), (5, {(1, 5)})])
-def test_on_a_cpu_tokens_of_all_rows_go_through_in_parts(module, given, most, shapes, monkeypatch):
-    assert_same_values_and_gradients(module, given, monkeypatch, "NEAR", most)
-    assert between(module, *given) == {(*shape, F) for shape in shapes}
+def test_on_a_cpu_tokens_of_all_rows_go_through_in_parts(module, given, most, shapes):
+    parts = module.clone(near=most)
+    assert_same_values_and_gradients(module, parts, given)
+    assert between(parts, *given) == {(*shape, F) for shape in shapes}
     with nn.logical_axis_rules([("batch", "data")]):  # rows on several devices keep to theirs
-        assert between(module, *given) == {(2, T, F)}
+        assert between(parts, *given) == {(2, T, F)}
 
 
-def test_rows_that_lie_on_several_devices_stay_whole(module, given, monkeypatch):
-    monkeypatch.setattr(layer, "LONG", 4)
+def test_rows_that_lie_on_several_devices_stay_whole(module, given):
+    parts = module.clone(long=4)
     with nn.logical_axis_rules([("length", "data")]):
-        assert between(module, *given) == {(2, T, F)}
+        assert between(parts, *given) == {(2, T, F)}
     with nn.logical_axis_rules([("length", None), ("batch", "data")]):
-        assert between(module, *given) == {(2, 4, F), (2, 2, F)}
+        assert between(parts, *given) == {(2, 4, F), (2, 2, F)}

@@ -1,10 +1,13 @@
 """Every form of a linear layer's product gives the same values, and a long loop of few rows reads turned kernels."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
+from support.programs import program_of
 
 import jaxmodels as jm
 from jaxmodels.generation import loop
@@ -97,23 +100,16 @@ def state_of_loop(program: str) -> str:
 
 
 @on_a_cpu
-def test_a_whole_loop_carries_turned_kernels_and_a_stretch_does_not(monkeypatch):
+def test_a_whole_loop_carries_turned_kernels_and_a_stretch_does_not():
     """Turned inside the loop every kernel would be copied at every token, and in a stretch for few tokens."""
     model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=61, n_positions=128, n_embd=24, n_layer=2, n_head=2))
     params = jm.init(model, jax.random.key(0))
-    programs = {}
-
-    def compiled(function, name):
-        def call(*arguments, **options):
-            programs[name] = function.lower(*arguments, **options).compile().as_text()
-            return function(*arguments, **options)
-
-        return call
-
-    for name in ("start", "go_on"):
-        monkeypatch.setattr(f"jaxmodels.generation.program.{name}", compiled(getattr(loop, name), name))
-    jm.generate(model, params, np.ones((3, 5), int), max_new_tokens=40, eos_token_id=None, max_time=1000.0)
-    whole, stretch = (state_of_loop(programs[name]) for name in ("start", "go_on"))
+    called = program_of(model, params, np.ones((3, 5), int), max_new_tokens=40, eos_token_id=None)
+    given, static = called.of_start(4)
+    begun = jax.eval_shape(partial(loop.start, **static), *given)
+    further, rest = called.of_go_on(begun, 40)
+    lowered = loop.start.lower(*given, **static), loop.go_on.lower(*further, **rest)
+    whole, stretch = (state_of_loop(each.compile().as_text()) for each in lowered)
     turned, plain = ["f32[12,2,3,24]", "f32[24,12,2]"], ["f32[24,3,2,12]", "f32[2,12,24]"]  # of qkv and of out
     assert [whole.count(shape) for shape in turned + plain] == [2, 2, 0, 0]
     assert [stretch.count(shape) for shape in turned + plain] == [0, 0, 2, 2]

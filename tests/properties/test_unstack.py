@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.programs import program_of
 
 import jaxmodels as jm
 from jaxmodels.generation import loop
@@ -58,19 +59,13 @@ def test_views_stay_on_their_device():
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_one_text_is_generated_without_copies_of_weights_or_cache(beams, monkeypatch):
+def test_one_text_is_generated_without_copies_of_weights_or_cache(beams):
     """Every weight was copied twice in each call, and the cache of one text four times at every step."""
     model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=61, n_positions=256, n_embd=64, n_layer=2, n_head=2))
-    programs = []
-
-    def start(*arguments, **options):
-        programs.append(loop.start.lower(*arguments, **options).compile().as_text())
-        return loop.start(*arguments, **options)
-
-    monkeypatch.setattr("jaxmodels.generation.program.start", start)
     params = jm.init(model, jax.random.key(0))
-    jm.generate(model, params, np.ones((1, 9), int), max_new_tokens=40, num_beams=beams, eos_token_id=None)
-    (program,) = programs
+    called = program_of(model, params, np.ones((1, 9), int), max_new_tokens=40, num_beams=beams, eos_token_id=None)
+    arguments, static = called.of_start(40)
+    program = loop.start.lower(*arguments, **static).compile().as_text()
     slots = re.search(r"f32\[1,2,32,(\d+)\]", program).group(1)
     cache = [f"f32[1,2,32,{slots}]", f"f32[1,2,{slots},32]"]
     assert all(shape in program for shape in cache)

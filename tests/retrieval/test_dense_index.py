@@ -1,6 +1,7 @@
 """Exact and approximate search on one device and on several, and what is refused."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from support.index_samples import MESHES, best, normal, whole_numbers
 
-from jaxmodels.retrieval import DenseIndex, search
+from jaxmodels.retrieval import DenseIndex
+from jaxmodels.retrieval.search import best_of_shard
 from jaxmodels.sharding import make_mesh
 
 
@@ -41,14 +43,12 @@ def test_any_number_of_rows_and_results(mesh, rows, k):
 
 @pytest.mark.parametrize("k", [3, 130])
 @pytest.mark.parametrize("rows", [2048, 2000, 1919])
-def test_rows_in_several_spans_and_blocks_are_joined_in_order(rows, k, monkeypatch):
-    monkeypatch.setattr(search, "SCORE_BYTES", 4 * 4 * 384)
-    monkeypatch.setattr(search, "BLOCK", {"cpu": 256})
+def test_rows_in_several_spans_and_blocks_are_joined_in_order(rows, k):
     # Only the padding would have a score of zero.
     table, queries = -np.abs(whole_numbers(rows, 8)) - 1, np.abs(whole_numbers(4, 8, seed=1)) + 1
-    jax.clear_caches()
-    scores, ids = DenseIndex(table).search(queries, k)
-    jax.clear_caches()
+    index = DenseIndex(table)
+    run = jax.jit(partial(best_of_shard, index.layout, k=k, block=256, score_bytes=4 * 4 * 384))
+    scores, ids = run(index.values, index.scales, queries)
     np.testing.assert_array_equal(ids, best(table, queries, k)[1])
     np.testing.assert_array_equal(scores, best(table, queries, k)[0])
 

@@ -11,7 +11,9 @@ import pytest
 import safetensors.numpy
 from support.tensor_file_samples import sample_files
 
-from jaxmodels.tensor_files import TensorEntry, TensorFileError, entry, open_tensors
+from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
+from jaxmodels.tensor_files.bands import BAND_BYTES, read_view
+from jaxmodels.tensor_files.pieces import read_exactly
 
 
 @pytest.fixture
@@ -48,15 +50,18 @@ VIEWS = {  # shape and strides over 2048 elements
 
 @pytest.mark.parametrize("band_bytes", [8, 200, 1000, 2**20])
 @pytest.mark.parametrize("view", VIEWS)
-def test_views_are_read_in_bands_and_no_byte_twice(stored, values, monkeypatch, view, band_bytes):
+def test_views_are_read_in_bands_and_no_byte_twice(stored, values, view, band_bytes):
     shape, strides = VIEWS[view]
-    requested, fill = [], TensorEntry._fill
-    monkeypatch.setattr(
-        TensorEntry, "_fill", lambda *arguments: (requested.append(len(arguments[2])), fill(*arguments))
-    )
-    monkeypatch.setattr(entry, "BAND_BYTES", band_bytes)
-    tensor = TensorEntry("view", shape, stored.dtype, stored.path, stored.spans, strides)
+    requested, got = [], np.empty(shape, stored.dtype)
+
+    def noting(start, target):
+        requested.append(len(target))
+        stored.fill(start, target)
+
+    read_view(noting, 0, strides, got, band_bytes)
     expected = np.lib.stride_tricks.as_strided(values, shape, [4 * stride for stride in strides])
+    np.testing.assert_array_equal(got, expected)
+    tensor = TensorEntry("view", shape, stored.dtype, stored.path, stored.spans, strides)
     np.testing.assert_array_equal(tensor.read(), expected)
     assert sum(requested) <= values.nbytes
     if view not in ("windows", "crossed", "repeated"):  # overlapping rows are one band
@@ -64,17 +69,17 @@ def test_views_are_read_in_bands_and_no_byte_twice(stored, values, monkeypatch, 
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 1000, 4096, 8191])
-def test_pieces_that_several_threads_read_make_the_whole(stored, values, monkeypatch, piece_bytes):
-    monkeypatch.setattr(entry, "PIECE_BYTES", piece_bytes)
-    np.testing.assert_array_equal(stored.read(), values)
+def test_pieces_that_several_threads_read_make_the_whole(stored, values, piece_bytes):
+    got = bytearray(values.nbytes)
+    read_exactly(stored.path, "values", 0, memoryview(got), piece_bytes)
+    assert got == values.tobytes()
     stored.path.write_bytes(values.tobytes()[:-1])
-    with pytest.raises(TensorFileError, match="in a file that has 8191 bytes now"):
-        stored.read()
+    with pytest.raises(TensorFileError, match="for tensor 'values', found .*in a file that has 8191 bytes now"):
+        read_exactly(stored.path, "values", 0, memoryview(got), piece_bytes)
 
 
 @pytest.mark.parametrize("lengths", [(8192,), (1, 8191), (100, 0, 3001, 5091), (4096, 4096)])
-def test_pieces_are_joined_across_elements(stored, values, tmp_path, lengths, monkeypatch):
-    monkeypatch.setattr(entry, "BAND_BYTES", 300)  # so that bands begin in every piece
+def test_pieces_are_joined_across_elements(stored, values, tmp_path, lengths):
     data, spans, scattered = values.tobytes(), [], b"??"
     for length in lengths:
         spans.append((len(scattered), length))
@@ -82,7 +87,10 @@ def test_pieces_are_joined_across_elements(stored, values, tmp_path, lengths, mo
     (tmp_path / "values").write_bytes(scattered)
     in_pieces = TensorEntry("values", (64, 32), stored.dtype, stored.path, tuple(spans))
     np.testing.assert_array_equal(in_pieces.read(), values)
-    np.testing.assert_array_equal(in_pieces.transposed().read(), values.T)
+    turned, got = in_pieces.transposed(), np.empty((32, 64), np.float32)
+    np.testing.assert_array_equal(turned.read(), values.T)
+    read_view(turned.fill, 0, turned.strides, got, band_bytes=300)  # so that bands begin in every piece
+    np.testing.assert_array_equal(got, values.T)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +165,12 @@ def test_reading_maps_no_file_and_copies_nothing(tmp_path):
     finally:
         tracemalloc.stop()
     assert straight < 1e6
-    assert banded < entry.BAND_BYTES + 1e6 < array.nbytes
+    assert banded < BAND_BYTES + 1e6 < array.nbytes
     maps = Path("/proc/self/maps")
     assert not maps.exists() or str(path) not in maps.read_text()
 
 
-def test_opening_reads_no_tensor_data(tmp_path, monkeypatch):
+def test_opening_reads_no_tensor_data(tmp_path):
     """A file whose data lies beyond a hole opens by its directory alone: little is read and little is held."""
     for name, data in sample_files().items():
         path = tmp_path / name

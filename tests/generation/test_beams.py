@@ -3,9 +3,11 @@
 What 4.57 changed (early_stopping=False with a positive length_penalty) is in `test_beams_naive.py`.
 """
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from support.arrays import close
 from support.lively import UNHEARD, equal_beams, often_said, ours, padded, texts, theirs
 
 PROMPT, PAD = 9, 4
@@ -62,6 +64,23 @@ def test_early_stopping_false_with_penalties_up_to_0(gpt2, batch, said):
     for penalty in (-2.0, -0.5, 0.0):
         for eos in said[:4]:
             agree(gpt2, batch, num_beams=3, length_penalty=penalty, num_return_sequences=2, eos_token_id=eos)
+
+
+@pytest.mark.parity("N5")
+def test_never_goes_on_as_long_as_a_longer_text_could_be_better(gpt2, batch):
+    """Two texts have ended after two tokens, at -1 and -2.5 / 2. Of what is left the best is at -3, and stays there."""
+    says, ends = 7, 9
+
+    def dictated(text, scores):
+        of_says, of_ends = jnp.array([[-2.0, -1.0], [-1.0, -0.5], [0.0, -9.0]])[jnp.minimum(text.generated, 2)]
+        return jnp.full_like(scores, -100.0).at[:, says].set(of_says).at[:, ends].set(of_ends)
+
+    beams = {"num_beams": 2, "length_penalty": 1.0, "max_new_tokens": 8, "eos_token_id": ends, "pad_token_id": PAD}
+    for early_stopping, expected, score in (("never", [says] * 8, -3 / 8), (False, [ends], -1.0)):
+        asked = {**beams, "early_stopping": early_stopping, "logits_processor": [dictated]}
+        got = ours(gpt2, batch["ids"][:1], **asked)
+        assert np.asarray(got.sequences)[0, PROMPT:].tolist() == expected
+        close(got.sequences_scores, [score], tolerance=1e-5)
 
 
 @pytest.mark.parity("N13")

@@ -82,6 +82,15 @@ def test_an_eos_id_ends_a_row_before_its_string(gpt2, batch, free):
 
 
 @pytest.mark.parity("X1")
+def test_the_longest_row_keeps_the_eos_id_that_ended_it(gpt2, batch, free):
+    eos = sorted({int(row[3]) for row in free})
+    asked = {**OPTIONS, "eos_token_id": eos, "stop_strings": "no such thing", "tokenizer": Numbers()}
+    ends = np.isin(free, eos).argmax(axis=1)[:, None]
+    expected = np.where(np.arange(NEW) <= ends, free, PAD)[:, : ends.max() + 1]
+    np.testing.assert_array_equal(np.asarray(ours(gpt2, **batch, **asked).sequences)[:, PROMPT:], expected)
+
+
+@pytest.mark.parity("X1")
 def test_what_is_streamed_ends_with_the_string(gpt2, batch, free):
     columns, strings = [], [across(row, 5) for row in free]
     got = ours(gpt2, **batch, stop_strings=strings, tokenizer=Numbers(), streamer=columns.append, **OPTIONS)

@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict, config_flags
 
+from experiments.data import published
 from experiments.report import say
 from experiments.workdir import open_workdir, write_json
 
@@ -41,6 +42,7 @@ def start(
     run: Run,
     show: Callable[[dict, FrozenConfigDict, Path], None],
     default: str,
+    wanted: published.Wanted = published.nothing,
 ) -> None:
     """Runs an experiment in its folder, and shows the result.
 
@@ -48,6 +50,7 @@ def start(
       run: (config, folder) -> result, everything that is not done yet.
       show: (result, config, folder), called in the first process.
       default: config file where --config names none.
+      wanted: the keys of the config that have to name something, and what; without it there is one sentence and no run.
     """
     file = config_flags.DEFINE_config_file("config", default, "what is trained, and how")
     workdir = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/ and the name of the config file")
@@ -57,6 +60,8 @@ def start(
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says a dozen lines per checkpoint at INFO
         config = FrozenConfigDict(file.value)
+        if complaint := published.absent(config, wanted(config)):
+            raise SystemExit(complaint)
         if config.distributed:
             jax.distributed.initialize()
         name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem

@@ -1,7 +1,8 @@
 """Dense passage retrieval trained as DPR trains it: two encoders, in-batch and hard negatives, top-k accuracy.
 
 What:      questions and passages of SQuAD 1.1's dev file (2067 passages), a quarter of the articles' questions held out
-Command:   python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py (or dpr_squad_scratch)
+Command:   python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py \\
+               --config.data.path=dev-v1.1.json (or dpr_squad_scratch; experiments/data/published.py: where it is from)
 Hardware:  two virtual cores of an Intel Xeon, float32
 Time:      MiniLM: 20:28, with a lot of other work on the cores (20 minutes of one core's time in all)
 Score:     2828 test questions whose own passage is among the first k of all 2067, seed 0:
@@ -27,7 +28,7 @@ from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
 from experiments import command, loop
-from experiments.data import pairs
+from experiments.data import pairs, published
 from experiments.data.pairs import Tokens
 from experiments.optimizer import make_optimizer
 from experiments.placement import placement
@@ -165,4 +166,4 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/dpr_squad_scratch.py")
+    command.start(run, show, "experiments/configs/dpr_squad_scratch.py", published.of_kind)

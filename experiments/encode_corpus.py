@@ -2,7 +2,8 @@
 
 What:      passages of a table like psgs_w100.tsv, of SQuAD, or of a folder of texts, by a DPR context encoder; see
            experiments/configs/encode_squad.py
-Command:   python -m experiments.encode_corpus --config=experiments/configs/encode_squad.py
+Command:   python -m experiments.encode_corpus --config=experiments/configs/encode_squad.py \\
+               --config.data.path=dev-v1.1.json (SQuAD's; experiments/data/published.py says where it is public)
 Wikipedia: python -m experiments.encode_corpus --config.data.kind=tsv --config.data.path=psgs_w100.tsv.gz \\
                --config.encoder=facebook/dpr-ctx_encoder-single-nq-base --config.part_rows=50000 --config.rows=512 \\
                --config.question_encoder=facebook/dpr-question_encoder-single-nq-base --config.dtype=bfloat16
@@ -32,6 +33,7 @@ from tqdm import tqdm
 import jaxmodels as jm
 from experiments import command
 from experiments.batch_generation import journal
+from experiments.data import published
 from experiments.encoding import plan
 from experiments.encoding.encoder import Encoder
 from experiments.encoding.parts import Parts
@@ -123,4 +125,4 @@ def _encode(encoder: Encoder, texts: jm.Passages, parts: Parts, sizes: list[int]
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/encode_squad.py")
+    command.start(run, show, "experiments/configs/encode_squad.py", published.of_kind)

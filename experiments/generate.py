@@ -70,6 +70,10 @@ def run(config: FrozenConfigDict, folder: Path) -> dict:
     return {"texts": len(prompts), **result}
 
 
+def wanted(_config) -> dict[str, str]:
+    return {"model.path": "a model: a folder, or an id of the Hub", "input": "JSON lines with a prompt each"}
+
+
 def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
     if result["generated"]:
         texts, tokens, seconds = (result[name] for name in ("generated", "tokens", "seconds"))
@@ -111,4 +115,4 @@ def _generate(writer: Writer, batches: list[list[Prompt]], done: Journal) -> dic
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/generate.py")
+    command.start(run, show, "experiments/configs/generate.py", wanted)

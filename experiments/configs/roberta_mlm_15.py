@@ -1,4 +1,4 @@
-"""RoBERTa-PreLayerNorm pretrained on English text, 15% of it masked, as BERT and RoBERTa were."""
+"""RoBERTa-PreLayerNorm pretrained on English text (data.path), 15% of it masked, as BERT and RoBERTa were."""
 
 from ml_collections import ConfigDict
 
@@ -10,9 +10,7 @@ def get_config() -> ConfigDict:
     # Folder or Hub id of a checkpoint to go on from; "": from nothing.
     config.init = ""
     # buckets: lengths in tokens that batches are padded to, each compiled once.
-    config.data = ConfigDict(
-        {"kind": "english", "path": "../shared/data", "field": "text", "held_out": 0.03, "buckets": (128,)}
-    )
+    config.data = ConfigDict({"kind": "english", "path": "", "field": "text", "held_out": 0.03, "buckets": (128,)})
     # path: a folder or Hub id of a ready tokenizer instead of training one of vocab_size tokens.
     config.tokenizer = ConfigDict({"path": "", "vocab_size": 4096})
     # Share of the words that is hidden: in training, and in the held-out text.

@@ -1,4 +1,4 @@
-"""Named entities of WNUT-17, from the checkpoint of a masked-LM run.
+"""Named entities of WNUT-17, whose folder is data.path, from the checkpoint of a masked-LM run.
 
 From nothing: --config.init= --config.tokenizer.path=runs/roberta_mlm_40/model (or no path: a tokenizer is trained).
 """
@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config = roberta_mlm_15.get_config()
     config.task = "entities"
     config.init = "runs/roberta_mlm_40/model"
-    config.data = ConfigDict({"path": "../shared/data/ner/wnut17", "buckets": (16, 32, 48, 64, 128)})
+    config.data = ConfigDict({"path": "", "buckets": (16, 32, 48, 64, 128)})
     del config.masking
     config.model.update({"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.data import bpe, corpus, dpr_json, nq_gold, squad, wordpiece
+from experiments.data import bpe, corpus, dpr_json, nq_gold, published, squad, wordpiece
 from experiments.data.retrieval import Collection, Passage, Question
 from experiments.rag.start import CONTEXT
 from experiments.retrieval.bm25 import BM25
@@ -68,12 +68,7 @@ def read(config: FrozenConfigDict) -> Collection:
     if not path.is_file():
         raise FileNotFoundError(
             f"data.kind is {kind!r}, and there is no file at data.path={config.data.path!r}; give the place of "
-            + {
-                "squad": "SQuAD's dev-v1.1.json or train-v1.1.json",
-                "nq": "JSON lines of question, answers, title and passage",
-                "dpr": "a training file in DPR's JSON",
-            }[kind]
-            + " with --config.data.path="
+            f"{published.KINDS[kind]} with --config.data.path="
         )
     return READERS[kind](path)
 

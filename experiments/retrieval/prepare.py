@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.data import cloze, corpus, dpr_json, squad, wordpiece
+from experiments.data import cloze, corpus, dpr_json, published, squad, wordpiece
 from experiments.data.pairs import Tokens, tokenize_passages, tokenize_questions
 from experiments.data.retrieval import Collection, Passage, Question
 from experiments.retrieval.bm25 import BM25, mine
@@ -72,8 +72,7 @@ def read(config: FrozenConfigDict) -> Collection:
     if not path.is_file():
         raise FileNotFoundError(
             f"data.kind is {kind!r}, and there is no file at data.path={config.data.path!r}; give the place of "
-            + {"squad": "SQuAD's dev-v1.1.json or train-v1.1.json", "dpr": "a training file in DPR's JSON"}[kind]
-            + " with --config.data.path="
+            f"{published.KINDS[kind]} with --config.data.path="
         )
     return {"squad": squad, "dpr": dpr_json}[kind].read(path)
 

@@ -6,9 +6,9 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import FrozenConfigDict
 from support import summary_samples as samples
-from support.experiment_runs import curve, finish, kill_when, logged, starter
+from support.experiment_runs import curve, finish, keys, kill_when, logged, starter
 
 import jaxmodels as jm
 from experiments import led_summarize
@@ -29,12 +29,6 @@ def start(tmp_path_factory):
         f"--config.data.transfer={data / 'reports.jsonl'}",
         compiled=tmp_path_factory.mktemp("compiled"),
     )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(start, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    return folder, finish(start(folder))
 
 
 @pytest.mark.slow
@@ -144,10 +138,4 @@ def test_the_picture_marks_the_global_tokens(attended, tmp_path):
 
 @pytest.mark.parametrize("module", [led_smoke, led_qmsum_16384])
 def test_configs_have_the_same_keys(module):
-    def keys(tree, prefix=""):
-        for name, value in tree.items():
-            yield prefix + name
-            if isinstance(value, ConfigDict):
-                yield from keys(value, f"{prefix}{name}.")
-
-    assert set(keys(module.get_config())) == set(keys(led_qmsum_4096.get_config()))
+    assert keys(module.get_config()) == keys(led_qmsum_4096.get_config())

@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from experiments.metrics import read
 
@@ -69,6 +71,16 @@ def kill_when(process: subprocess.Popen, condition: Callable[[], bool]) -> bool:
 def logged(file: Path) -> int:
     """Lines of a log, which may not be there yet."""
     return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def keys(config: ConfigDict, whole: Collection[str] = (), prefix: str = "") -> set[str]:
+    """The names of a config's settings, with dots; those in `whole` are not looked into."""
+    found = set()
+    for name, value in config.items():
+        found.add(prefix + name)
+        if isinstance(value, ConfigDict) and name not in whole:
+            found |= keys(value, whole, f"{prefix}{name}.")
+    return found
 
 
 def curve(folder: Path) -> list[dict[str, float]]:

@@ -1,12 +1,23 @@
 """Pairs of tiny models that say something; files that want others have their own."""
 
+import jax
 import pytest
 from support.lively import lively
+
+import jaxmodels as jm
 
 
 @pytest.fixture(scope="session")
 def gpt2(tmp_path_factory):
     return lively("GPT2LMHeadModel", tmp_path_factory.mktemp("gpt2"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def fresh_gpt2():
+    """A model without a reference, and its parameters as they are drawn."""
+    sizes = {"vocab_size": 61, "n_positions": 128, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    model = jm.GPT2LMHeadModel(jm.GPT2Config(**sizes, eos_token_id=3, pad_token_id=0))
+    return model, jm.init(model, jax.random.key(0))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from support.arrays import flags
 from support.lively import UNHEARD, ours, padded, theirs
 
 import jaxmodels as jm
@@ -19,10 +20,6 @@ def texts(length, seed=0, rows=3):
 
 def right_padded(ids, *lengths):
     return padded(ids, list(lengths), PAD, "right")
-
-
-def flags(length, *rows):
-    return np.array([[int(t in row) for t in range(length)] for row in rows])
 
 
 def generated(both, ids, **options):

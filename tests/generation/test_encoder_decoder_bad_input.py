@@ -2,14 +2,10 @@
 
 import numpy as np
 import pytest
+from support.arrays import flags
 from support.lively import ours, texts
 
 from jaxmodels.generation import recompiles
-
-
-def flags(length, *rows):
-    return np.array([[int(t in row) for t in range(length)] for row in rows])
-
 
 WORDS = texts(3, 4)
 BAD = {

@@ -66,48 +66,46 @@ def test_a_row_draws_the_same_whatever_rows_are_beside_it():
     np.testing.assert_array_equal(drawn({"top_k": 9}, scores)[:2], drawn({"top_k": 9}, scores[:2]))
 
 
-@pytest.fixture(scope="module")
-def gpt2():
-    config = jm.GPT2Config(
-        vocab_size=61, n_positions=128, n_embd=16, n_layer=2, n_head=2, eos_token_id=3, pad_token_id=0
-    )
-    model = jm.GPT2LMHeadModel(config)
-    return model, jm.init(model, jax.random.key(0))
-
-
 SAMPLED = {"do_sample": True, "max_new_tokens": 20, "eos_token_id": []}
 IDS = np.random.default_rng(0).integers(4, 61, (1, 7))
 
 
-def sampled(gpt2, ids=IDS, seed=0, **options):
-    return np.asarray(jm.generate(*gpt2, ids, key=jax.random.key(seed), **SAMPLED, **options).sequences)
+def sampled(fresh_gpt2, ids=IDS, seed=0, **options):
+    return np.asarray(jm.generate(*fresh_gpt2, ids, key=jax.random.key(seed), **SAMPLED, **options).sequences)
 
 
-def test_the_same_key_gives_the_same_text_whatever_the_padding(gpt2):
-    texts = [sampled(gpt2, seed=seed)[:, 7:] for seed in (0, 0, 1)]
+def test_the_same_key_gives_the_same_text_whatever_the_padding(fresh_gpt2):
+    texts = [sampled(fresh_gpt2, seed=seed)[:, 7:] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(texts[0], texts[1])
     assert (texts[0] != texts[2]).any()
     padded = np.pad(IDS, ((0, 1), (30, 0)), constant_values=0)
     padded[1] = 9
-    np.testing.assert_array_equal(sampled(gpt2, padded)[:1, 37:], texts[0])
+    np.testing.assert_array_equal(sampled(fresh_gpt2, padded)[:1, 37:], texts[0])
 
 
 @pytest.mark.parity("N10")
-def test_returned_sequences_are_other_draws_of_the_same_prompt(gpt2):
+def test_returned_sequences_are_other_draws_of_the_same_prompt(fresh_gpt2):
     """The batch is that of three rows, so the rows of a prompt draw what rows at their place draw."""
     two = np.repeat(IDS, 2, axis=0)
     two[1] = 9
-    got = sampled(gpt2, two, num_return_sequences=2)
+    got = sampled(fresh_gpt2, two, num_return_sequences=2)
     assert got.shape == (4, 27) and (got[:2, :7] == two[0]).all() and (got[2:, :7] == two[1]).all()
     assert len({tuple(row) for row in got.tolist()}) == 4
-    np.testing.assert_array_equal(got, sampled(gpt2, np.repeat(two, 2, axis=0)))
+    np.testing.assert_array_equal(got, sampled(fresh_gpt2, np.repeat(two, 2, axis=0)))
 
 
 @pytest.mark.parity("N11")
-def test_scores_of_sampling_are_the_warped_ones(gpt2):
+def test_scores_of_sampling_are_the_warped_ones(fresh_gpt2):
     """-inf for what could not have been drawn; the rest shares the softmax of the logits."""
     out = jm.generate(
-        *gpt2, IDS, key=jax.random.key(0), output_scores=True, output_logits=True, top_k=5, temperature=0.5, **SAMPLED
+        *fresh_gpt2,
+        IDS,
+        key=jax.random.key(0),
+        output_scores=True,
+        output_logits=True,
+        top_k=5,
+        temperature=0.5,
+        **SAMPLED,
     )
     scores, logits = np.asarray(out.scores), np.asarray(out.logits)
     assert scores.shape == logits.shape == (20, 1, 61)
@@ -118,5 +116,5 @@ def test_scores_of_sampling_are_the_warped_ones(gpt2):
 
 
 @pytest.mark.parity("N3")
-def test_top_k_defaults_to_the_references_fifty(gpt2):
-    assert jm.GenerationConfig.merge(gpt2[0].config, None, {}).top_k == 50
+def test_top_k_defaults_to_the_references_fifty(fresh_gpt2):
+    assert jm.GenerationConfig.merge(fresh_gpt2[0].config, None, {}).top_k == 50

@@ -1,35 +1,24 @@
 """Tokens reach the callback while the compiled loop runs (docs/parity.md, N12)."""
 
-import jax
 import numpy as np
 import pytest
 
 import jaxmodels as jm
 
-
-@pytest.fixture(scope="module")
-def gpt2():
-    config = jm.GPT2Config(
-        vocab_size=61, n_positions=128, n_embd=16, n_layer=2, n_head=2, eos_token_id=3, pad_token_id=0
-    )
-    model = jm.GPT2LMHeadModel(config)
-    return model, jm.init(model, jax.random.key(0))
-
-
 IDS = np.random.default_rng(0).integers(4, 61, (3, 7))
 
 
 @pytest.mark.parity("N12")
-def test_the_callback_sees_every_column_in_order(gpt2):
+def test_the_callback_sees_every_column_in_order(fresh_gpt2):
     columns = []
-    result = jm.generate(*gpt2, IDS, max_new_tokens=12, streamer=columns.append)
+    result = jm.generate(*fresh_gpt2, IDS, max_new_tokens=12, streamer=columns.append)
     assert all(isinstance(column, np.ndarray) and column.shape == (3,) for column in columns)
     np.testing.assert_array_equal(np.stack(columns, axis=1), result.sequences[:, 7:])
-    np.testing.assert_array_equal(jm.generate(*gpt2, IDS, max_new_tokens=12).sequences, result.sequences)
+    np.testing.assert_array_equal(jm.generate(*fresh_gpt2, IDS, max_new_tokens=12).sequences, result.sequences)
 
 
 @pytest.mark.parity("N12")
-def test_tokens_come_one_by_one_and_not_when_all_are_there(gpt2):
+def test_tokens_come_one_by_one_and_not_when_all_are_there(fresh_gpt2):
     """What the callback raises at the first token keeps the second one from being made."""
     seen = []
 
@@ -39,15 +28,15 @@ def test_tokens_come_one_by_one_and_not_when_all_are_there(gpt2):
             raise KeyboardInterrupt("enough")
 
     with pytest.raises(KeyboardInterrupt, match="enough"):
-        jm.generate(*gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=callback)
+        jm.generate(*fresh_gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=callback)
     assert len(seen) == 3
     # Nothing is left over from the broken call.
     columns = []
-    jm.generate(*gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=columns.append)
+    jm.generate(*fresh_gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=columns.append)
     assert len(columns) == 30
 
 
 @pytest.mark.parity("N12")
-def test_beams_do_not_stream(gpt2):
+def test_beams_do_not_stream(fresh_gpt2):
     with pytest.raises(ValueError, match="a streamer needs num_beams=1"):
-        jm.generate(*gpt2, IDS, num_beams=2, max_new_tokens=3, streamer=lambda tokens: None)
+        jm.generate(*fresh_gpt2, IDS, num_beams=2, max_new_tokens=3, streamer=lambda tokens: None)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.attention_cases import shown
 from support.interpreted import (
     Implementation,
     assert_errs_at_most_twice_as_much,
@@ -36,11 +37,7 @@ class Band:
     rate: float = 0.0
     scale: float = K**-0.5
 
-    def __str__(self):
-        shown = [
-            f"{n}={getattr(self, n)}" for n, f in self.__dataclass_fields__.items() if getattr(self, n) != f.default
-        ]
-        return ",".join(shown).replace(" ", "")
+    __str__ = shown
 
     def build(self):
         """q, k, v, mask, bias, dropout."""

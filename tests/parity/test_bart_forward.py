@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.arrays import close, ids, numbers
-from support.bart_inputs import BATCH, DECODED, DECODER_HEADS, EVERYTHING, HEADS, LABELS, MASK, PADDED
+from support.arrays import EVERYTHING, close, ids, numbers
+from support.bart_inputs import BATCH, DECODED, DECODER_HEADS, HEADS, LABELS, MASK, PADDED
+from support.decoder_pieces import assert_encode_and_decode_are_one_call
 from support.reference import Pair, agree, compare, ours, pair, theirs, torch_model
 from support.tiny import tiny
 
@@ -131,27 +132,7 @@ def test_encoder_outputs_take_the_encoder_s_place(form, plain, whole):
 
 @pytest.mark.parity("A19")
 def test_encode_and_decode_give_what_one_call_gives(plain, whole):
-    @jax.jit
-    def parts(params):
-        encoded = plain.model.apply({"params": params}, PADDED, attention_mask=MASK, method="encode", **EVERYTHING)
-        decoded = plain.model.apply(
-            {"params": params},
-            DECODED,
-            decoder_attention_mask=BATCH["decoder_attention_mask"],
-            encoder_hidden_states=encoded.last_hidden_state,
-            encoder_attention_mask=MASK,
-            logits_to_keep=2,
-            method="decode",
-            **EVERYTHING,
-        )
-        return encoded, decoded
-
-    encoded, decoded = parts(plain.params)
-    np.testing.assert_allclose(decoded.logits, whole.logits[:, -2:], atol=1e-5)
-    for name in ("hidden_states", "attentions"):
-        np.testing.assert_allclose(encoded[name], whole[f"encoder_{name}"], atol=1e-5)
-        np.testing.assert_allclose(decoded[name], whole[f"decoder_{name}"], atol=1e-5)
-    np.testing.assert_allclose(decoded.cross_attentions, whole.cross_attentions, atol=1e-5)
+    assert_encode_and_decode_are_one_call(plain, BATCH, whole)
 
 
 @pytest.mark.parity("C3")

@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 from support.bart_inputs import BATCH, LABELS, MASK, PADDED
-from support.reference import agree, agree_in_training, pair, theirs
+from support.reference import agree, agree_in_training, pair
+from support.scattered import assert_scatter_alike, in_many_copies
 from support.tiny import tiny
 
 import jaxmodels as jm
@@ -103,21 +104,9 @@ def test_dropout_is_at_the_reference_s_places(tmp_path):
     """Many copies of one text: states scatter as much as the reference's, in the encoder and in the decoder."""
     rates = {"dropout": 0.2, "attention_dropout": 0.3, "activation_dropout": 0.4}
     both = pair("BartModel", tmp_path, **rates, encoder_layers=1, decoder_layers=1)
-    copies = 3000
-    rows = {name: np.tile(value[1:], (copies, 1)) for name, value in BATCH.items()}
-    got = jax.jit(lambda key, p: both.model.apply({"params": p}, **rows, rngs={"dropout": key}))(
-        jax.random.key(0), both.params
-    )
-    torch.manual_seed(0)
-    both.reference.train()
-    with torch.no_grad():
-        expected = theirs(both, **rows)
+    got, expected = in_many_copies(both, {name: value[1:] for name, value in BATCH.items()})
     for name in ("encoder_last_hidden_state", "last_hidden_state"):
-        mine, reference = np.asarray(got[name]), expected[name].numpy()
-        ratio = mine.std(axis=0).mean() / reference.std(axis=0).mean()
-        assert abs(ratio - 1) < 0.01, f"{name}: {ratio}"
-        error = (mine.var(axis=0) + reference.var(axis=0)) / copies
-        assert np.mean((mine.mean(axis=0) - reference.mean(axis=0)) ** 2 / error) < 1.5, f"{name}: another mean"
+        assert_scatter_alike(np.asarray(got[name]), expected[name].numpy(), name)
 
 
 @pytest.mark.parity("C11")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from support.arrays import close, ids, numbers, trees_agree
+from support.arrays import EVERYTHING, close, ids, numbers, trees_agree
 from support.reference import agree, compare, ours, pair, reference_gradients, theirs
 from support.tiny import tiny
 
@@ -14,7 +14,6 @@ import jaxmodels as jm
 ENCODERS = ("DPRContextEncoder", "DPRQuestionEncoder")
 CLASSES = (*ENCODERS, "DPRReader")
 KINDS = ("absolute", "relative_key", "relative_key_query")
-EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 PADDED = np.array([[5, 6, 7, 8, 0, 0], [9, 10, 11, 12, 13, 14]])
 MASK = (PADDED != 0).astype(int)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.arrays import close, ids, numbers
+from support.arrays import EVERYTHING, close, ids, numbers
 from support.reference import agree, compare, ours, pair, theirs
 from support.tiny import tiny
 
@@ -18,7 +18,6 @@ CLASSES = (
     "GPT2ForTokenClassification",
     "GPT2ForQuestionAnswering",
 )
-EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from support.arrays import ids, numbers
+from support.arrays import EVERYTHING, ids, numbers
 from support.reference import agree, ours, pair
 
 import jaxmodels as jm
 from jaxmodels.parameters import abstract
-
-EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 
 OPTIONS = {
     "G3_scores_without_scale": {"scale_attn_weights": False},

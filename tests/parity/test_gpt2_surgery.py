@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from support.arrays import close, ids, numbers
+from support.arrays import EVERYTHING, close, ids, numbers
 from support.reference import Pair, agree, agree_in_training, compare, ours, pair, theirs
 from support.tiny import TINY, tiny
 
@@ -13,7 +13,6 @@ import jaxmodels as jm
 from jaxmodels.parameters import flatten
 
 PRUNED = {0: [1, 3], 2: [0]}
-EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 
 
 def pruned_pair(folder, name="GPT2LMHeadModel", **config) -> Pair:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from support.arrays import close, ids, numbers
-from support.bart_inputs import DECODER_HEADS, EVERYTHING, HEADS
+from support.arrays import EVERYTHING, close, ids, numbers
+from support.bart_inputs import DECODER_HEADS, HEADS
 from support.led_pairs import agree_on_globals, expected_of, real_globals
 from support.reference import agree, compare, ours, pair, theirs
 from support.tiny import random_params, tiny

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from support.arrays import ids, numbers
 from support.bart_inputs import LABELS
 from support.led_pairs import real_globals
-from support.reference import agree_in_training, pair, theirs
+from support.reference import agree_in_training, pair
+from support.scattered import assert_same_means, in_many_copies
 from support.tiny import tiny
 
 import jaxmodels as jm
@@ -163,21 +163,14 @@ def test_dropout_is_at_the_reference_s_places(tmp_path):
     """Many copies of one text: states and logits scatter as much as the reference's, in global rows and in others."""
     rates = {"dropout": 0.2, "attention_dropout": 0.3, "activation_dropout": 0.4, "classifier_dropout": 0.3}
     both = pair("LEDForSequenceClassification", tmp_path, **rates, encoder_layers=1, decoder_layers=1)
-    copies = 3000
-    rows = {name: np.tile(value[1:], (copies, 1)) for name, value in TEXT.items()}
-    rows["input_ids"][:, -1] = 2
-    run = jax.jit(lambda key, p: both.model.apply({"params": p}, **rows, rngs={"dropout": key}))
-    got = run(jax.random.key(0), both.params)
-    torch.manual_seed(0)
-    both.reference.train()
-    with torch.no_grad():
-        expected = theirs(both, **rows)
+    text = {name: value[1:].copy() for name, value in TEXT.items()}
+    text["input_ids"][:, -1] = 2
+    got, expected = in_many_copies(both, text)
     for name in ("encoder_last_hidden_state", "logits"):
         mine, reference = np.asarray(got[name]), expected[name].numpy()
         ratio = mine.std(axis=0).mean(axis=-1) / reference.std(axis=0).mean(axis=-1)
         assert np.abs(ratio - 1).max() < 0.03, f"{name}: {ratio}"
-        error = (mine.var(axis=0) + reference.var(axis=0)) / copies
-        assert np.mean((mine.mean(axis=0) - reference.mean(axis=0)) ** 2 / error) < 1.5, f"{name}: another mean"
+        assert_same_means(mine, reference, name)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from support.arrays import close, ids, numbers
+from support.arrays import EVERYTHING, close, ids, numbers
 from support.reference import agree, compare, ours, pair, theirs
 from support.tiny import tiny
 
@@ -14,7 +14,6 @@ import jaxmodels as jm
 NAME = "RobertaPreLayerNorm"
 HEADS = ("ForMaskedLM", "ForCausalLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 KINDS = ("absolute", "relative_key", "relative_key_query")
-EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 # The pad id is 1.
 PADDED = np.array([[5, 6, 7, 8, 1, 1], [9, 10, 11, 12, 13, 14]])
 MASK = (PADDED != 1).astype(int)

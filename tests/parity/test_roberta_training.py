@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from support.arrays import close, ids, numbers
+from support.arrays import EVERYTHING, close, ids, numbers
 from support.reference import Pair, agree, agree_in_training, compare, ours, pair, theirs
 from support.tiny import sizes, tiny
 
@@ -15,7 +15,6 @@ NAME = "RobertaPreLayerNorm"
 PADDED = np.array([[5, 6, 7, 8, 1, 1], [9, 10, 11, 12, 13, 14]])
 MASK = (PADDED != 1).astype(int)
 LABELS = np.where(MASK, np.roll(PADDED, 1, axis=1), -100)
-EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 
 
 @pytest.mark.parity("R8")

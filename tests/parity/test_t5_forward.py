@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 import torch
-from support.arrays import ids, numbers
+from support.arrays import EVERYTHING, ids, numbers
+from support.decoder_pieces import assert_encode_and_decode_are_one_call
 from support.reference import agree, compare, ours, theirs
-from support.t5_pairs import BATCH, DECODED, EVERYTHING, LABELS, LONG, MASK, PADDED, t5_pair
+from support.t5_pairs import BATCH, DECODED, LABELS, LONG, MASK, PADDED, t5_pair
 from support.tiny import tiny
 
 DROPPED = np.array([[1.0, 0.0, 0.5, 2.0], [0.0, 1.0, 1.0, 0.5]], np.float32)
@@ -118,29 +119,7 @@ def test_a_head_mask_alone_stays_in_the_encoder_of_uneven_stacks(uneven):
 
 @pytest.mark.parity("A20")
 def test_encode_and_decode_give_what_one_call_gives(plain):
-    whole = ours(plain, **BATCH, **EVERYTHING)
-
-    @jax.jit
-    def parts(params):
-        encoded = plain.model.apply({"params": params}, PADDED, attention_mask=MASK, method="encode", **EVERYTHING)
-        decoded = plain.model.apply(
-            {"params": params},
-            DECODED,
-            decoder_attention_mask=BATCH["decoder_attention_mask"],
-            encoder_hidden_states=encoded.last_hidden_state,
-            encoder_attention_mask=MASK,
-            logits_to_keep=2,
-            method="decode",
-            **EVERYTHING,
-        )
-        return encoded, decoded
-
-    encoded, decoded = parts(plain.params)
-    np.testing.assert_allclose(decoded.logits, whole.logits[:, -2:], atol=1e-5)
-    for name in ("hidden_states", "attentions"):
-        np.testing.assert_allclose(encoded[name], whole[f"encoder_{name}"], atol=1e-5)
-        np.testing.assert_allclose(decoded[name], whole[f"decoder_{name}"], atol=1e-5)
-    np.testing.assert_allclose(decoded.cross_attentions, whole.cross_attentions, atol=1e-5)
+    assert_encode_and_decode_are_one_call(plain, BATCH, ours(plain, **BATCH, **EVERYTHING))
 
 
 @pytest.mark.parity("C3")

@@ -17,7 +17,7 @@ TESTS = Path(__file__).resolve().parents[1]
 def test_the_peak_is_one_copy_and_a_few_pieces(way, tmp_path):
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process is read from Linux's /proc")
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
     environment["XLA_FLAGS"] = ""  # one device
     result = subprocess.run(
         [sys.executable, TESTS / "support" / "index_memory.py", way, tmp_path],

@@ -1,4 +1,4 @@
-"""Random inputs, and arrays that are equal within a tolerance; nothing here imports torch."""
+"""Inputs, what a call may be asked for, and arrays that are equal within a tolerance; nothing here imports torch."""
 
 import numpy as np
 from support.tiny import TINY
@@ -6,6 +6,8 @@ from support.tiny import TINY
 from jaxmodels.parameters import flatten
 
 TOLERANCE = 2e-5
+# Of a call: all that it may return beside its result.
+EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 
 
 def ids(shape: tuple[int, ...], seed: int = 0, low: int = 1, high: int = TINY["vocab_size"]) -> np.ndarray:
@@ -15,6 +17,11 @@ def ids(shape: tuple[int, ...], seed: int = 0, low: int = 1, high: int = TINY["v
 
 def numbers(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def flags(length: int, *rows: tuple[int, ...]) -> np.ndarray:
+    """int [rows, length]: 1 at the places of each row."""
+    return np.array([[int(t in row) for t in range(length)] for row in rows])
 
 
 def close(got, expected, name: str = "", where: np.ndarray | None = None, tolerance: float = TOLERANCE) -> None:
@@ -38,3 +45,8 @@ def trees_agree(got: dict, expected: dict, tolerance: float = TOLERANCE) -> None
     assert any(np.asarray(leaf).any() for leaf in expected.values()), "nothing to compare: all zero"
     for path, leaf in expected.items():
         close(got[path], leaf, path, tolerance=tolerance)
+
+
+def as_lists(value: np.ndarray | list[np.ndarray]) -> list:
+    """An array, or rows of different lengths, as lists."""
+    return [row.tolist() for row in value] if isinstance(value, list) else value.tolist()

@@ -89,6 +89,12 @@ def attention_by_loops(q, k, v, mask, bias, scale, dropout):
     return np.einsum("bhts,bshk->bthk", weights, v), weights
 
 
+def shown(case) -> str:
+    """The fields of a case that are not as they are by default: its name among the tests."""
+    given = [f"{n}={getattr(case, n)}" for n, f in case.__dataclass_fields__.items() if getattr(case, n) != f.default]
+    return ",".join(given).replace(" ", "")
+
+
 @dataclass(frozen=True)
 class Case:
     """Shapes and options; arrays come from a generator seeded by the case itself."""
@@ -105,11 +111,7 @@ class Case:
     rate: float = 0.0
     scale: float = K**-0.5
 
-    def __str__(self):
-        given = [
-            f"{n}={getattr(self, n)}" for n, f in self.__dataclass_fields__.items() if getattr(self, n) != f.default
-        ]
-        return ",".join(given).replace(" ", "")
+    __str__ = shown
 
     def build(self):
         """q, k, v, mask, bias, dropout."""

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from support.process_status import status
 
 from jaxmodels.retrieval import DenseIndex
 
 ROWS, WIDTH, BATCH = 2**18, 256, 2**13
-
-
-def status(key: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key + ":"))
-    return int(line.split()[1]) * 1024
 
 
 def batches(rows: int):

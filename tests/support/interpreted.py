@@ -9,7 +9,7 @@ import numpy as np
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels import attention
+from pallas_kernels import DenseBias, attention
 from pallas_kernels.door import by_kernel
 
 
@@ -73,6 +73,26 @@ def assert_same(case, kernel: Implementation, atol: float = 1e-5) -> None:
     for (path, a), b in zip(paths, jax.tree.leaves(got), strict=True):
         assert np.isfinite(b).all(), jax.tree_util.keystr(path)
         np.testing.assert_allclose(b, a, atol=atol * max(1.0, np.abs(a).max()), err_msg=jax.tree_util.keystr(path))
+
+
+def assert_rows_that_see_nothing_give_zero(case, kernel: Implementation) -> None:
+    """Output and gradients of the first example, all of whose keys are padding."""
+    out, grads = outputs_and_gradients(case, kernel)
+    assert (out[0] == 0).all() and (out[1] != 0).any()
+    assert all((g[0] == 0).all() and np.isfinite(g).all() for g in grads[:3])
+
+
+def assert_very_low_biases_are_no_mask(kernel: Implementation) -> None:
+    """A bias of finfo.min on every key of a row leaves it uniform, as in the reference; the gradient follows."""
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, 3, 2, 8)) for i in range(3))
+    bias = jnp.where(jnp.arange(3)[:, None] == 1, jnp.finfo(jnp.float32).min, 0.0) * jnp.ones((3, 3))
+
+    def run(each, v):
+        return each(q, k, v, bias=DenseBias(bias))
+
+    with running(kernel.name):
+        for f in (run, jax.grad(lambda each, v: run(each, v)[0, 1].sum(), argnums=1)):
+            np.testing.assert_allclose(f(kernel, v), f(XLA, v), atol=1e-5)
 
 
 def relative_errors(case, run: Implementation, dtype) -> list[float]:

@@ -5,13 +5,9 @@ import sys
 from pathlib import Path
 
 import jax
+from support.process_status import status
 
 import jaxmodels as jm
-
-
-def status(key: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key + ":"))
-    return int(line.split()[1]) * 1024
 
 
 def main(small: str, large: str, options: dict) -> None:

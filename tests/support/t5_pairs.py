@@ -5,25 +5,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from support.arrays import ids
+from support.bart_inputs import DECODED_MASK, batch
 from support.reference import Pair, torch_model
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import jaxmodels as jm
 
-EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 # Longer than the tiny model's relative_attention_max_distance of 10.
 LONG = {"input_ids": ids((2, 13)), "decoder_input_ids": ids((2, 12), seed=1)}
 # The pad id is 0; right padding in the encoder, and none of the decoder's rows sees nothing.
 PADDED = np.array([[5, 6, 7, 8, 0, 0], [9, 10, 11, 12, 13, 14]])
 MASK = (PADDED != 0).astype(int)
 DECODED = np.array([[0, 21, 22, 23, 0], [0, 31, 32, 33, 34]])
-DECODED_MASK = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
-BATCH = {
-    "input_ids": PADDED,
-    "attention_mask": MASK,
-    "decoder_input_ids": DECODED,
-    "decoder_attention_mask": DECODED_MASK,
-}
+BATCH = batch(PADDED, MASK, DECODED)
 LABELS = np.where(DECODED_MASK, DECODED, -100)
 
 

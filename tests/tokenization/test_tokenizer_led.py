@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import transformers
+from support.arrays import as_lists
 
 import jaxmodels as jm
 
@@ -30,10 +31,6 @@ OPTIONS = [
 @pytest.fixture(scope="module", params=["LEDTokenizer", "LEDTokenizerFast"])
 def both(request, roberta_files):
     return jm.LEDTokenizer(**roberta_files), getattr(transformers, request.param)(**roberta_files)
-
-
-def as_lists(value):
-    return [row.tolist() for row in value] if isinstance(value, list) else value.tolist()
 
 
 @pytest.mark.parametrize("encoded", [EXAMPLES, WITHOUT_MASK, BATCH, EXAMPLES[1]], ids=["rows", "ids", "batch", "one"])

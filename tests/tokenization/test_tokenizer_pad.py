@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import transformers
+from support.arrays import as_lists
 
 import jaxmodels.tokenization as jt
 
@@ -36,10 +37,6 @@ def both(small_folder):
     options = {"pad_token": "<|endoftext|>"}
     reference = transformers.GPT2TokenizerFast.from_pretrained(small_folder, **options)
     return jt.load_tokenizer(small_folder, **options), reference
-
-
-def as_lists(value):
-    return [row.tolist() for row in value] if isinstance(value, list) else value.tolist()
 
 
 @pytest.mark.parametrize("encoded", [EXAMPLES, IDS_ONLY, BATCH, EXAMPLES[0], IDS_ONLY[1]])

@@ -10,6 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from support.arrays import close, ids
+from support.loading import quietly, same
 from support.reference import ours, pair, theirs
 from support.tiny import tiny
 
@@ -22,25 +23,11 @@ HEADS = {
 }
 
 
-def quietly(folder, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return jm.load(folder, **options)
-
-
 def warned(folder, **options):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model, params = jm.load(folder, **options)
     return model, params, [str(warning.message) for warning in caught]
-
-
-def same(got: dict, expected: dict) -> None:
-    got, expected = flatten(got), flatten(expected)
-    assert got.keys() == expected.keys()
-    for path, leaf in expected.items():
-        assert got[path].dtype == leaf.dtype
-        np.testing.assert_array_equal(np.asarray(got[path]), np.asarray(leaf), err_msg=path)
 
 
 @pytest.mark.parametrize(

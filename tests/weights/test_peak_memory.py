@@ -36,7 +36,7 @@ def folders(tmp_path_factory):
 def test_peak_memory_of_loading_is_the_parameters_and_the_largest_tensor(options, folders):
     result = subprocess.run(
         [sys.executable, TESTS / "support" / "peak_memory.py", *folders, json.dumps(options)],
-        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
         capture_output=True,
         text=True,
         timeout=300,

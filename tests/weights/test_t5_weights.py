@@ -1,7 +1,6 @@
 """T5's files, both ways (docs/parity.md, A20, C9, C16, C17)."""
 
 import json
-import warnings
 
 import jax
 import numpy as np
@@ -10,11 +9,12 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 from support.arrays import close
+from support.loading import quietly, same
 from support.t5_pairs import BATCH, t5_pair
 from support.tiny import tiny
 
 import jaxmodels as jm
-from jaxmodels.parameters import flatten, unflatten
+from jaxmodels.parameters import unflatten
 
 NAME = "T5ForConditionalGeneration"
 # The plain classes go with all others through test_round_trip.py and test_torch_reads_ours.py.
@@ -23,20 +23,6 @@ VARIANTS = {
     "gated": {"feed_forward_proj": "gated-gelu"},
     "uneven": {"num_decoder_layers": 3, "num_layers": 1},
 }
-
-
-def quietly(folder, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return jm.load(folder, **options)
-
-
-def same(got: dict, expected: dict) -> None:
-    got, expected = flatten(got), flatten(expected)
-    assert got.keys() == expected.keys()
-    for path, leaf in expected.items():
-        assert got[path].dtype == leaf.dtype
-        np.testing.assert_array_equal(np.asarray(got[path]), np.asarray(leaf), err_msg=path)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,16 @@ def test_head_mask_and_pruning_together(pruned):
     close(got, ours(Pair(None, model, params, None), input_ids=ids((2, 6))).logits)
 
 
+@pytest.mark.parity("C7")
+def test_a_head_mask_does_not_bring_pruned_heads_back():
+    """Here their parameters are not zero, as those of a model that begins with pruned heads are not."""
+    model, params = tiny(pruned_heads={0: [1, 3]})
+    logits = jax.jit(lambda mask: model.apply({"params": params}, ids((2, 6)), head_mask=mask).logits)
+    without = np.ones((2, 4), np.float32)
+    without[0, [1, 3]] = 0.0
+    np.testing.assert_array_equal(logits(np.ones((2, 4), np.float32)), logits(without))
+
+
 @pytest.mark.parametrize("heads", [{5: [0]}, {0: [4]}, {0: [0, 1, 2, 3]}])
 @pytest.mark.parity("C7")
 def test_heads_that_do_not_exist_or_leave_none_are_refused(heads):

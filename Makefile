@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The whole files of tests/testdata, where a developer has them: tests marked full_data run on them. Empty: none.
 export JAXMODELS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test test-slow test-cuda-aot lint bench clean
+.PHONY: demo test test-versions test-slow test-cuda-aot lint bench clean
 
 # The stamp is renewed when the dependencies change; the install is editable, so code changes need nothing.
 $(VENV)/stamp: pyproject.toml
@@ -29,6 +29,10 @@ demo: $(VENV)/stamp
 
 test: $(VENV)/stamp-test lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' tests
+
+# In two environments without torch: the newest packages, and the lowest that pyproject.toml allows.
+test-versions:
+	$(PYTHON) tests/tools/versions.py
 
 test-slow: $(VENV)/stamp-test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow tests

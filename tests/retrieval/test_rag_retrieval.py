@@ -56,6 +56,16 @@ def token_model(parts):
     return model, random_params(model)
 
 
+@pytest.mark.parity("A15")
+def test_a_context_is_the_text_that_the_reference_puts_together():
+    """No quotes around the title, and one space of two; its text is made in an inner function, so by hand here."""
+    generator = jm.T5Config(prefix="answer:  ")
+    config = jm.RagConfig.from_question_encoder_generator_configs(jm.DPRConfig(), generator)
+    retriever = jm.RagRetriever(config, None, None, index=jm.DenseIndex(np.eye(1)), passages=[('"A "b""', "c  d   e")])
+    found = [retriever.passage_text(retriever.document(0), prefix, "q?") for prefix in (None, "")]
+    assert found == ['answer: A "b" / c d  e // q?', 'A "b" / c d  e // q?']
+
+
 @pytest.mark.parity("A15", "A16")
 def test_contexts_on_the_device_are_those_of_the_host(parts, squad):
     device = jm.DeviceRetriever.of(parts, batch=16)

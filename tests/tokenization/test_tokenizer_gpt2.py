@@ -101,6 +101,12 @@ def test_tokenizer_add_bos_token_follows_the_slow_reference(gpt2_files, text, pa
 
 
 @pytest.mark.parity("G17")
+def test_a_bos_token_has_the_type_of_the_text_behind_it(gpt2_files):
+    tokenizer = jt.GPT2Tokenizer(**gpt2_files, add_bos_token=True)
+    assert tokenizer("a b", "c d", return_token_type_ids=True)["token_type_ids"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parity("G17")
 def test_tokenizer_add_bos_token_with_tokenizer_json_and_truncation(data_dir):
     tokenizer = jt.load_tokenizer(data_dir / "tokenizers" / "gpt2", add_bos_token=True)
     expected = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "a", "Ġb"])

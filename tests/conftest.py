@@ -1,17 +1,11 @@
 """Shared fixtures: eight simulated devices, full-precision matmuls, and the folders of data."""
 
+# Before jax is imported: it reads the environment then.
+from support import environment  # isort: skip
+
+environment.prepare()
+
 import os
-
-# Before jax is imported. Sharding tests need several devices; tiny models spend their time compiling, and unoptimised
-# machine code halves that.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The TPU compiler takes a lock for the one process that drives a TPU; here it only compiles, beside other processes.
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 from pathlib import Path
 
 import jax
@@ -34,6 +28,8 @@ def programs_are_let_go():
 
 
 def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        environment.forget_old_programs(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
     try:
         full_data.folder()
     except ValueError as error:

@@ -114,6 +114,18 @@ def test_dropout_is_a_function_of_key_and_step(params):
     assert loss(0, jax.random.key(8))[0] != first
 
 
+def test_every_microbatch_draws_its_own_dropout(params):
+    """Of a batch of one row four times, each with a part of the step's key."""
+    model, one = tiny(resid_pdrop=0.5), {name: array[-1:] for name, array in ragged().items()}
+    of_key = jax.jit(jax.vmap(lambda key: model.apply({"params": params}, **one, rngs={"dropout": key}).loss))
+    parts = of_key(jax.random.split(jax.random.fold_in(KEY, 0), 4))
+    assert np.ptp(parts) > 1e-3
+    step = make_step(model, optax.sgd(0.0), microbatches=4)
+    rows = {name: np.repeat(array, 4, axis=0) for name, array in one.items()}
+    _, metrics = step(init_state(optax.sgd(0.0), jax.device_put(params)), rows, KEY)
+    assert float(metrics["loss"]) == pytest.approx(float(parts.mean()), rel=1e-5)
+
+
 def test_evaluation_weighs_every_label_alike(params):
     data = ragged()
     expected = float(MODEL.apply({"params": params}, **data).loss)

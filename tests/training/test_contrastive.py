@@ -116,6 +116,9 @@ def test_loss_and_accuracy_by_hand():
     loss, metrics = in_batch_loss(scores.reshape(2, 4), contexts, np.array([[7, 8], [8, 9]]))
     assert float(loss) == pytest.approx((nats(3, 1, 0, 2) + nats(2, 1, -1)) / 2, rel=1e-6)
     assert float(metrics["in_batch_accuracy"]) == 1.0
+    # The first question's hard negative is its passage again.
+    loss, _ = in_batch_loss(scores.reshape(2, 4), contexts, np.array([[7, 7], [8, 9]]))
+    assert float(loss) == pytest.approx((nats(3, 0, 2) + nats(2, 1, 5, -1)) / 2, rel=1e-6)
 
 
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)

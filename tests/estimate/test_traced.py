@@ -55,9 +55,9 @@ def test_turns_of_a_loop_are_counted_each():
 
 def test_of_branches_the_dearest_counts():
     def branches(flag, a, b):
-        return jax.lax.cond(flag, lambda a, b: a @ b, lambda a, b: jnp.zeros((3, 5)), a, b)
+        return jax.lax.cond(flag, lambda a, b: a @ b, lambda a, b: a @ b @ jnp.ones((5, 5)), a, b)
 
-    assert counted(branches, True, A, B) == ONE
+    assert counted(branches, True, A, B) == ONE + 2 * 3 * 5 * 5
 
 
 def test_what_runs_on_every_shard_counts_on_all():

@@ -23,7 +23,7 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(file, tmp_path_factory):
+def start(file):
     """start(workdir, *flags, **environment) -> a running experiment with its output in a pipe."""
     return starter(
         "dpr_retrieval",
@@ -31,7 +31,6 @@ def start(file, tmp_path_factory):
         f"--config.data.path={file}",
         f"--config.steps={STEPS}",
         "--config.eval_every=8",
-        compiled=tmp_path_factory.mktemp("compiled"),
     )
 
 
@@ -134,7 +133,7 @@ def test_the_other_kinds_of_data_train_too(start, data_dir, tmp_path, kind):
 def test_two_processes_train_as_one_with_two_devices(start, tmp_path):
     """The processes find each other as on a cluster; dropout off, because which row draws which mask would differ."""
     off = [f"--config.model.{name}=0.0" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
-    finish(start(tmp_path / "one", *off, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
+    finish(start(tmp_path / "one", *off, devices=2))
     outputs = in_two_processes(start, tmp_path / "two", *off)
     for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
         # Of 18 questions one may find a passage that another run has a rounding error further down.

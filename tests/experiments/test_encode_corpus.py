@@ -54,11 +54,11 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(encoder, corpus, tmp_path_factory):
+def start(encoder, corpus):
     """start(workdir, *flags, **environment) -> a running job with its output in a pipe."""
     flags = ["--config=experiments/configs/encode_smoke.py", f"--config.encoder={encoder}"]
     flags += ["--config.data.kind=tsv", f"--config.data.path={corpus}", "--config.part_rows=2"]
-    return starter("encode_corpus", *flags, compiled=tmp_path_factory.mktemp("compiled"))
+    return starter("encode_corpus", *flags)
 
 
 def files(folder: Path) -> dict[str, bytes]:

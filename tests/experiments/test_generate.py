@@ -313,7 +313,6 @@ def start(models, tmp_path_factory):
         f"--config.model.path={models('gpt2')}",
         f"--config.input={file}",
         "--config.generate.do_sample=True",
-        compiled=tmp_path_factory.mktemp("compiled"),
     )
 
 

@@ -27,7 +27,7 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(texts, tmp_path_factory):
+def start(texts):
     """start(workdir, *flags, **environment) -> a running experiment with its output in a pipe."""
     return starter(
         "gpt2_lm",
@@ -36,8 +36,6 @@ def start(texts, tmp_path_factory):
         f"--config.steps={STEPS}",
         "--config.save_every=4",
         "--config.eval_every=10",
-        compiled=tmp_path_factory.mktemp("compiled"),
-        XLA_FLAGS="",
     )
 
 
@@ -118,7 +116,7 @@ def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
 def test_two_processes_train_as_one_with_two_devices(start, tmp_path):
     """The processes find each other as on a cluster; dropout off, because which row draws which mask would differ."""
     off = "--config.model.resid_pdrop=0.0"
-    finish(start(tmp_path / "one", off, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
+    finish(start(tmp_path / "one", off, devices=2))
     outputs = in_two_processes(start, tmp_path / "two", off)
     for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(expected, rel=1e-3)

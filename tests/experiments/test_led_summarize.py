@@ -27,7 +27,6 @@ def start(tmp_path_factory):
         "--config=experiments/configs/led_smoke.py",
         f"--config.data.path={data}",
         f"--config.data.transfer={data / 'reports.jsonl'}",
-        compiled=tmp_path_factory.mktemp("compiled"),
     )
 
 

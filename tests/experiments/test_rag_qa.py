@@ -258,10 +258,10 @@ def test_configs_have_the_same_keys(module):
 
 
 @pytest.fixture(scope="module")
-def begin(file, tmp_path_factory):
+def begin(file):
     """begin(workdir, *flags) -> a running experiment with its output in a pipe."""
     flags = ["--config=experiments/configs/rag_smoke.py", f"--config.data.path={file}"]
-    return starter("rag_qa", *flags, compiled=tmp_path_factory.mktemp("compiled"))
+    return starter("rag_qa", *flags)
 
 
 @pytest.mark.slow

@@ -42,16 +42,14 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(data, tmp_path_factory):
+def start(data):
     """start[task](workdir, *flags, **environment) -> a running experiment with its output in a pipe."""
-    compiled = tmp_path_factory.mktemp("compiled")
     return {
         task: starter(
             "roberta_finetune",
             f"--config=experiments/configs/roberta_smoke.py:{task}",
             f"--config.data.path={folder}",
             f"--config.steps={STEPS}",
-            compiled=compiled,
         )
         for task, folder in data.items()
     }
@@ -179,8 +177,7 @@ def test_wrong_settings_are_refused_in_words(start, pretrained, tmp_path):
 def test_two_processes_train_as_one_with_two_devices(start, tmp_path, task):
     """Dropout off, because which row draws which mask would differ."""
     off = ("--config.model.hidden_dropout_prob=0.0", "--config.model.attention_probs_dropout_prob=0.0")
-    devices = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    finish(start[task](tmp_path / "one", *off, XLA_FLAGS=devices))
+    finish(start[task](tmp_path / "one", *off, devices=2))
     outputs = in_two_processes(start[task], tmp_path / "two", *off)
     for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(expected, rel=1e-3, abs=1e-3)

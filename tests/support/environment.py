@@ -17,7 +17,7 @@ DAYS = 30
 
 def prepare(environment=os.environ) -> None:
     """Fills in what the caller's environment leaves open; his XLA_FLAGS come first."""
-    environment["XLA_FLAGS"] = " ".join([environment.get("XLA_FLAGS", ""), *xla_flags(metadata.version("jaxlib"))])
+    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {devices(8)} {quick(metadata.version('jaxlib'))}"
     environment.setdefault("JAX_PLATFORMS", "cpu")
     # The TPU compiler takes a lock for the one process that drives a TPU; here it only compiles, beside others.
     environment.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -29,14 +29,17 @@ def prepare(environment=os.environ) -> None:
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-def xla_flags(jaxlib: str) -> list[str]:
-    """Eight simulated devices for the tests of sharding, and quick compilation."""
-    flags = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
-    flags += ["--xla_cpu_parallel_codegen_split_count=1"]
-    if tuple(map(int, jaxlib.split(".")[:2])) < (0, 11):
-        # Its successor for loops takes three times as long to compile, and later releases have no other.
-        flags += ["--xla_cpu_use_fusion_emitters=false"]
-    return flags
+def devices(count: int) -> str:
+    """XLA's flag for so many simulated devices."""
+    return f"--xla_force_host_platform_device_count={count}"
+
+
+def quick(jaxlib: str) -> str:
+    """XLA's flags for quick compilation."""
+    flags = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    # Their successors take three times as long to compile; later releases have nothing else.
+    known = tuple(map(int, jaxlib.split(".")[:2])) < (0, 11)
+    return f"{flags} --xla_cpu_use_fusion_emitters=false" if known else flags
 
 
 def cache_folder(environment) -> Path:

@@ -5,33 +5,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection
+from importlib import metadata
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from support import environment
 
 from experiments.metrics import read
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def starter(module: str, *flags: str, compiled: Path, **environment: str) -> Callable[..., subprocess.Popen]:
-    """start(workdir, *more, **environment) -> a run of experiments.`module` with its output in a pipe.
+def starter(module: str, *flags: str) -> Callable[..., subprocess.Popen]:
+    """start(workdir, *more, devices=1, **environment) -> a run of experiments.`module` with its output in a pipe."""
+    quick = environment.quick(metadata.version("jaxlib"))
 
-    Tiny models spend their time compiling: so it is done without optimising, and kept in `compiled` for later runs.
-    """
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        **environment,
-    }
-
-    def start(workdir: Path, *more: str, **changed: str) -> subprocess.Popen:
+    def start(workdir: Path, *more: str, devices: int = 1, **changed: str) -> subprocess.Popen:
+        changed = {"XLA_FLAGS": f"{environment.devices(devices)} {quick}", **changed}
         command = [sys.executable, "-m", f"experiments.{module}", *flags, f"--workdir={workdir}", *more]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, cwd=ROOT, env=environment | changed, text=True, **pipes)
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | changed, text=True, **pipes)
 
     return start
 

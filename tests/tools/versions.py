@@ -3,8 +3,8 @@
     python tests/tools/versions.py [newest] [lowest]
 
 Makes an environment for each (.venv/versions-newest, .venv/versions-lowest) with what the library needs at run time,
-the extras of its tokenizers and pytest; neither torch nor transformers. "newest" is on the newest Python at hand,
-"lowest" on the oldest one that pyproject.toml allows. Both run at the same time, in a process each.
+the extras of tokenizers and passages, and pytest; neither torch nor transformers. "newest" is on the newest Python at
+hand, "lowest" on the oldest one that pyproject.toml allows. Both run at the same time, in a process each.
 
 What runs is FOLDERS: the parity cases, tokenizers, loading and saving, training steps, sharded models, retrieval and
 the kernels in the interpreter; a test in there that needs more packages is skipped by itself (`stand_ins.py`). Left out
@@ -25,9 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED, NEWEST = (3, 13), 14  # what the newest packages should run on at least, and the last minor that is looked for
-EXTRAS = ("chat", "t5")
-# Its JAX is one of its own, that of `make test-cuda-aot`.
-BESIDE = "tests/pallas_kernels/test_cuda_compiled.py"
+EXTRAS = ("chat", "t5", "retrieval")
 FOLDERS = ("tokenization", "parity", "weights", "tensor_files", "training", "sharding", "retrieval", "pallas_kernels")
 OURS = r"error::DeprecationWarning:(jaxmodels|pallas_kernels)(\.|$)"
 
@@ -124,7 +122,7 @@ def versions(inside: Path) -> str:
 def run(kind: str, inside: Path) -> tuple[int, str]:
     """Exit status and pytest's last line; all lines are printed as they come, with the kind before them."""
     command = [inside, "-m", "pytest", "-q", "-m", "not slow", "-p", "tests.tools.stand_ins"]
-    command += ["-o", f"filterwarnings={OURS}", f"--ignore={BESIDE}", *(f"tests/{folder}" for folder in FOLDERS)]
+    command += ["-o", f"filterwarnings={OURS}", *(f"tests/{folder}" for folder in FOLDERS)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     line = ""
     for line in process.stdout:

@@ -1,12 +1,13 @@
 """The table of planted faults fits the library and the tests as they are now (see tests/tools/faults.py)."""
 
 import ast
+import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from tools.faults import faults
+from tools.faults import failures, faults
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST = 7
@@ -39,3 +40,15 @@ def test_every_area_has_its_faults():
     counts = Counter(fault.area for fault in faults())
     assert counts.keys() == AREAS.keys() and min(counts.values()) >= LEAST, counts
     assert len({fault.id for fault in faults()}) == counts.total()
+
+
+@pytest.mark.parametrize(("text", "count"), [("", 0), ("here and here", 2)])
+def test_a_fault_that_no_longer_fits_is_an_error_that_names_it(text, count):
+    fault = dataclasses.replace(faults()[0], id="of-old", old="here")
+    with pytest.raises(ValueError, match=f"of-old: {fault.file} holds the old text {count} times"):
+        fault.planted(text)
+
+
+def test_what_failed_is_read_from_pytests_summary():
+    summary = "1 failed\nFAILED tests/a.py::test_b[x y] - assert 1 == 2 - 1\nERROR tests/c.py - ImportError\nERROR of a tool\n"
+    assert failures(summary) == ["tests/a.py::test_b[x y]", "tests/c.py"]

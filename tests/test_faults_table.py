@@ -48,5 +48,10 @@ def test_a_fault_that_no_longer_fits_is_an_error_that_names_it(text, count):
 
 
 def test_what_failed_is_read_from_pytests_summary():
-    lines = ["1 failed", "FAILED tests/a.py::test_b[x y] - assert 1 == 2 - 1", "ERROR tests/c.py - ImportError", "ERROR"]
+    lines = [
+        "1 failed",
+        "FAILED tests/a.py::test_b[x y] - assert 1 == 2 - 1",
+        "ERROR tests/c.py - ImportError",
+        "ERROR",
+    ]
     assert failures("\n".join(lines)) == ["tests/a.py::test_b[x y]", "tests/c.py"]

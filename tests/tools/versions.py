@@ -9,7 +9,7 @@ hand, "lowest" on the oldest one that pyproject.toml allows. Both run at the sam
 What runs is FOLDERS: the parity cases, tokenizers, loading and saving, training steps, sharded models, retrieval and
 the kernels in the interpreter; a test in there that needs more packages is skipped by itself (`stand_ins.py`). Left out
 are properties of the mathematics, which no version of a package changes, and the experiments, with needs of their own.
-A DeprecationWarning that this repository's code causes is an error. Either takes 8 to 9 minutes of processor time.
+A DeprecationWarning that this repository's code causes is an error. Either takes 6 minutes of processor time.
 """
 
 import hashlib

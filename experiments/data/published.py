@@ -47,7 +47,7 @@ def absent(config, wanted: Mapping[str, str]) -> str | None:
         for name in key.split("."):
             value = value[name]
         if not value:
-            complaints.append(f"--config.{key}=PLACE is missing, the place of {what}")
+            complaints.append(f"--config.{key}=PATH is required: {what}")
         elif key.startswith("data.") and not Path(value).exists():
-            complaints.append(f"--config.{key}={value} is no place; name that of {what}")
+            complaints.append(f"--config.{key}={value} does not exist; expected {what}")
     return "; ".join(complaints) or None

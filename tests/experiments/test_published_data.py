@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from experiments.data import published
 
 ROOT = Path(__file__).resolve().parents[2]
-PATH = "--config.data.path=PLACE is missing, the place of "
-QMSUM = f"{PATH}{published.QMSUM}; --config.data.transfer=PLACE is missing, the place of {published.REPORTS}"
+PATH = "--config.data.path=PATH is required: "
+QMSUM = f"{PATH}{published.QMSUM}; --config.data.transfer=PATH is required: {published.REPORTS}"
 # Each config, the experiment that it is for, and what is said without any flag.
 RUNS = {
     "dpr_squad_scratch": ("dpr_retrieval", PATH + published.KINDS["squad"]),
@@ -31,8 +31,8 @@ RUNS = {
     "led_qmsum_16384": ("led_summarize", QMSUM),
     "generate": (
         "generate",
-        "--config.model.path=PLACE is missing, the place of a model: a folder, or an id of the Hub; "
-        "--config.input=PLACE is missing, the place of JSON lines with a prompt each",
+        "--config.model.path=PATH is required: a model: a folder, or an id of the Hub; "
+        "--config.input=PATH is required: JSON lines with a prompt each",
     ),
 }
 NEED_NOTHING = {"gpt2_demo", "led_needle"}
@@ -89,7 +89,7 @@ def test_every_config_is_tried_and_none_names_a_place_of_one_machine():
 def test_data_that_are_elsewhere_are_asked_for(tmp_path):
     config = ConfigDict({"data": {"kind": "nq", "path": str(tmp_path / "train.jsonl")}})
     complaint = published.absent(config, published.of_kind(config))
-    assert complaint.startswith(f"--config.data.path={tmp_path}/train.jsonl is no place; name that of JSON lines")
+    assert complaint.startswith(f"--config.data.path={tmp_path}/train.jsonl does not exist; expected JSON lines")
     (tmp_path / "train.jsonl").touch()
     assert published.absent(config, published.of_kind(config)) is None
     assert published.of_kind(ConfigDict({"data": {"kind": "stdlib", "path": ""}})) == {}

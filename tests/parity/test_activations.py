@@ -47,8 +47,8 @@ def test_every_activation_has_the_reference_s_value_and_slope(name):
     expected.sum().backward()
     value, slope = jax.vmap(jax.value_and_grad(activation(name)))(GRID)
     np.testing.assert_allclose(value, expected.detach().numpy(), rtol=2e-5, atol=2e-6)
-    # XLA's tanh reaches 1 a little before torch's.
-    np.testing.assert_allclose(slope, x.grad.numpy(), rtol=2e-5, atol=5e-6)
+    # XLA's tanh, compiled without optimisation, reaches 1 a little before torch's.
+    np.testing.assert_allclose(slope, x.grad.numpy(), rtol=2e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The whole files of tests/testdata, where a developer has them: tests marked full_data run on them. Empty: none.
 export JAXMODELS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test test-versions test-slow test-cuda-aot lint bench clean
+.PHONY: demo test test-versions test-slow test-long test-cuda-aot lint bench clean
 
 # The stamp is renewed when the dependencies change; the install is editable, so code changes need nothing.
 $(VENV)/stamp: pyproject.toml
@@ -27,15 +27,22 @@ $(VENV)/stamp-bench: $(VENV)/stamp-test
 demo: $(VENV)/stamp
 	$(BIN)/python -m experiments.gpt2_lm --config=experiments/configs/gpt2_demo.py
 
+# A file's tests share a process; files with few but long tests, which xdist would put last, come in their order.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/stamp-test lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' tests
+	$(PYTEST) -m 'not slow' tests
 
 # In two environments without torch: the newest packages, and the lowest that pyproject.toml allows.
 test-versions:
 	$(PYTHON) tests/tools/versions.py
 
 test-slow: $(VENV)/stamp-test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow tests
+	$(PYTEST) -m 'slow and not long' tests
+
+# What CI leaves out and contributors' machines run by night: notebooks, and whole sweeps.
+test-long: $(VENV)/stamp-test
+	$(PYTEST) -m long tests
 
 # Compiles the GPU kernels to an H200's machine code, without a GPU. In an environment of its own, since JAX looks for a GPU
 # wherever its CUDA plugin is installed, and with the JAX whose XLA writes out the PTX that is counted. Linux, 300 MB.

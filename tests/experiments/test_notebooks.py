@@ -49,6 +49,7 @@ def test_its_cells_are_python_without_outputs(notebook):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_first_steps_runs_and_keeps_its_promises(tmp_path):
     """On a checkpoint of the test, since the Hub may be out of reach."""
     checkpoint = samples.gpt2(tmp_path / "checkpoint")

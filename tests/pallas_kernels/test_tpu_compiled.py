@@ -47,7 +47,11 @@ def compiled(chip: str, *options: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("chip", BUDGETS["chips"])
+# By night the chips that differ from these in their tiles alone.
+CHIPS = [chip if chip in ("v5e", "v6e") else pytest.param(chip, marks=pytest.mark.long) for chip in BUDGETS["chips"]]
+
+
+@pytest.mark.parametrize("chip", CHIPS)
 def test_bundles_and_spills_stay_within_the_budget(chip):
     found = compiled(chip)
     assert found.keys() == BUDGETS["chips"][chip].keys() and all(found.values())

@@ -42,7 +42,9 @@ def test_the_backward_pass_of_a_layer_holds_little_more_than_the_forward_activat
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         (jax.tree.map(lambda leaf: leaf.value, params, is_leaf=lambda leaf: hasattr(leaf, "value")), x, mask),
     )
-    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(*arguments).compile()
+    # The tests' own precision makes six products of each, which takes the TPU's compiler minutes; memory is the same.
+    with jax.default_matmul_precision("default"):
+        compiled = jax.jit(jax.grad(loss, (0, 1))).lower(*arguments).compile()
     temporary = compiled.memory_analysis().temp_size_in_bytes
     # What a forward pass makes and a backward pass wants: q, k, v, the mixed values, two residual states, two norms,
     # the wide states of the feed-forward before and after the activation.
@@ -51,7 +53,7 @@ def test_the_backward_pass_of_a_layer_holds_little_more_than_the_forward_activat
     assert temporary < 1.5 * activations
 
 
-@pytest.mark.parametrize(("chip", "memory"), [("v5e:1x1", 16), ("v6e:1x1", 32)])
+@pytest.mark.parametrize(("chip", "memory"), [("v5e:1x1", 16), pytest.param("v6e:1x1", 32, marks=pytest.mark.long)])
 def test_a_training_step_of_led_base_fits_one_chip(chip, memory):
     """162 million parameters, 16,384 tokens, 32 global ones, dropout, rematerialised, bfloat16 over float32 state."""
     sizes = {f"{stack}_{name}": 12 if name == "attention_heads" else 6 if name == "layers" else 3072

@@ -5,6 +5,7 @@ from support import environment  # isort: skip
 
 environment.prepare()
 
+import gc
 import os
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def pytest_configure(config):
         full_data.folder()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection_finish():
+    """What was imported stays: a garbage collector that leaves it out saves a seventh of the processor time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_report_header():

@@ -6,9 +6,12 @@ import random
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.experiment_runs import curve, finish, in_two_processes, kill_when, logged, refused, starter
+from ml_collections import FrozenConfigDict
+from support.experiment_runs import curve, finish, in_two_processes, kill_when, logged, starter
 
 import jaxmodels as jm
+from experiments.configs import roberta_smoke
+from experiments.roberta_finetune import Experiment, wanted
 from experiments.tasks.entities import FILES
 
 STEPS = 16
@@ -161,13 +164,16 @@ def test_a_complete_run_shows_its_result_and_trains_nothing(start, pretrained):
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == log
 
 
-def test_wrong_settings_are_refused_in_words(start, pretrained, tmp_path):
-    other = refused(
-        start["entities"](tmp_path / "a", f"--config.init={pretrained[0] / 'model'}", "--config.model.hidden_size=8")
-    )
-    assert "WeightsError" in other and "shape" in other
-    task = refused(start["entities"](tmp_path / "c", "--config.task=ner"))
-    assert "task is one of masked-lm, entities, intents; got 'ner'" in task
+def test_wrong_settings_are_refused_in_words(data, pretrained, tmp_path):
+    settings = roberta_smoke.get_config("entities")
+    settings.data.path, settings.init = str(data["entities"]), str(pretrained[0] / "model")
+    settings.model.hidden_size = 8
+    with pytest.raises(jm.WeightsError, match="shape"):
+        Experiment(FrozenConfigDict(settings), tmp_path)
+    settings.task = "ner"
+    assert wanted(settings) == {}, "what is no task needs no data"
+    with pytest.raises(ValueError, match="task is one of masked-lm, entities, intents; got 'ner'"):
+        Experiment(FrozenConfigDict(settings), tmp_path)
 
 
 @pytest.mark.slow

@@ -71,3 +71,9 @@ def test_a_test_of_a_missing_package_is_skipped_and_the_others_run(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "1 failed, 1 passed, 3 skipped" in done.stdout, done.stdout
     assert "FAILED tests/test_own.py::test_own - ModuleNotFoundError" in done.stdout
+
+
+def test_what_is_chosen_and_left_out_is_there():
+    for name in (*versions.CHOSEN, *versions.LEFT_OUT):
+        assert (ROOT / "tests" / name).exists(), name
+    assert all(name.partition("/")[0] in versions.CHOSEN for name in versions.LEFT_OUT)

@@ -22,8 +22,9 @@ def starter(module: str, *flags: str) -> Callable[..., subprocess.Popen]:
 
     def start(workdir: Path, *more: str, devices: int = 1, **changed: str) -> subprocess.Popen:
         changed = {"XLA_FLAGS": f"{environment.devices(devices)} {quick}", **changed}
-        if devices > 1:  # with programs queued on few cores, the threads of one all-reduce may wait for each other
-            changed["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+        if devices > 1:
+            # XLA's threads: of one a core, those that meet in an all-reduce may wait for one that queued programs keep.
+            changed["NPROC"] = "16"
         command = [sys.executable, "-m", f"experiments.{module}", *flags, f"--workdir={workdir}", *more]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen(command, cwd=ROOT, env=os.environ | changed, text=True, **pipes)

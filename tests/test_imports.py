@@ -16,9 +16,10 @@ BELOW = {
     "batching": set(),
     "chips": set(),
     "tensor_files": set(),
-    "config": set(),
+    "download": set(),
+    "config": {"download"},
     "parameters": set(),
-    "tokenization": {"config"},
+    "tokenization": {"config", "download"},
     "layers": {"pallas_kernels"},
     "outputs": {"layers"},
     "convert": {"tensor_files"},
@@ -26,13 +27,14 @@ BELOW = {
     "initialise": {"parameters", "sharding"},
     "surgery": {"initialise", "parameters"},
     "architectures": {"config", "convert", "layers", "outputs", "pallas_kernels"},
-    "generation": {"config", "layers", "outputs", "parameters", "sharding"},
-    "retrieval": {"architectures", "config", "layers", "parameters", "sharding", "tensor_files", "tokenization"},
+    "generation": {"config", "download", "layers", "outputs", "parameters", "sharding"},
+    "retrieval": {"architectures", "config", "download", "layers", "parameters", "sharding", "tensor_files"}
+    | {"tokenization"},
     "training": {"layers", "parameters", "sharding"},
-    "hub": {"architectures", "config", "convert", "parameters", "sharding", "tensor_files"},
+    "hub": {"architectures", "config", "convert", "download", "parameters", "sharding", "tensor_files"},
     "estimate": {"chips", "generation", "parameters", "sharding", "training"},
-    "commands": {"architectures", "chips", "convert", "estimate", "generation", "hub", "parameters", "retrieval"}
-    | {"sharding", "tensor_files", "tokenization", "training"},
+    "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
+    | {"retrieval", "sharding", "tensor_files", "tokenization", "training"},
 }
 # The public face and the command line may import every part.
 FACES = {"__init__", "__main__"}

@@ -28,8 +28,9 @@ from jaxmodels.architectures.rag import RagTokenForGeneration
 from jaxmodels.chips import KINDS, slice_of
 from jaxmodels.commands.estimate_rows import lines
 from jaxmodels.commands.generate import GENERATING
+from jaxmodels.download import read_json
 from jaxmodels.generation import GenerationConfig
-from jaxmodels.hub.folder import checkpoint_folder, read_json
+from jaxmodels.hub.folder import checkpoint_folder
 from jaxmodels.sharding import Rules
 from jaxmodels.training.batches import check_rows
 

@@ -37,7 +37,7 @@ def read(
       dtype: None is the type of the tensors, and of several types the one that holds them all.
       options: of `load`.
     """
-    folder = checkpoint_folder(source, revision, subfolder)
+    folder = checkpoint_folder(source, revision=revision, subfolder=subfolder)
     finish_save(folder)
     entries = open_folder(folder)
     kind = dtype or _stored(entries)

@@ -18,8 +18,8 @@ import numpy as np
 from jaxmodels.architectures.base import Model
 from jaxmodels.commands.reading import Checkpoint, read
 from jaxmodels.convert import WeightsError
+from jaxmodels.download import read_json
 from jaxmodels.hub import save
-from jaxmodels.hub.folder import read_json
 from jaxmodels.parameters import flatten
 from jaxmodels.tensor_files import TensorEntry, open_folder
 

@@ -13,7 +13,8 @@ from jaxmodels.architectures import config_class, model_class
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import TEXT_IDS, Config, thaw
 from jaxmodels.convert import Plan, WeightsError, assemble, plan
-from jaxmodels.hub.folder import checkpoint_folder, read_json
+from jaxmodels.download import read_json
+from jaxmodels.hub.folder import checkpoint_folder
 from jaxmodels.parameters import abstract, flatten, initial, unflatten
 from jaxmodels.sharding import Rules, shardings
 from jaxmodels.tensor_files import open_folder
@@ -60,7 +61,7 @@ def load(
       TensorFileError: a damaged or hostile file.
       ValueError: a config of another family, an unknown key, a mesh that does not fit.
     """
-    folder = checkpoint_folder(name, revision, subfolder)
+    folder = checkpoint_folder(name, revision=revision, subfolder=subfolder)
     finish_save(folder)
     config, choices = _config(folder, cls, config_changes)
     entries = open_folder(folder)

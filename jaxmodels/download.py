@@ -1,0 +1,76 @@
+"""From a name to a folder of files: the folder itself, or a snapshot of a Hub repository."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+# What a caller may say about the Hub; handed to huggingface_hub under these names.
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+def local_folder(name: str | Path, patterns: Sequence[str], *, subfolder: str | None = None, **hub: Any) -> Path:
+    """The folder of that name, or else the folder into which the Hub repository's files were downloaded.
+
+    Args:
+      name: folder, or Hub id like "openai-community/gpt2".
+      patterns: files to download, as in `fnmatch`; relative to `subfolder`.
+      subfolder: folder inside it that is meant.
+      hub: of HUB_OPTIONS, for `huggingface_hub.snapshot_download`. A folder has no revisions; how to download says
+        nothing about it.
+
+    Raises:
+      FileNotFoundError: neither a folder nor a repository that can be reached, or no such subfolder.
+      ValueError: a revision of a folder.
+      TypeError: an option that is none of HUB_OPTIONS.
+    """
+    if unknown := hub.keys() - set(HUB_OPTIONS):
+        raise TypeError(f"the Hub takes {', '.join(HUB_OPTIONS)} and subfolder, not {', '.join(sorted(unknown))}")
+    folder = Path(name)
+    if folder.is_dir():
+        if hub.get("revision") is not None:
+            raise ValueError(f"revision={hub['revision']!r} is for Hub ids; {folder} is a folder")
+    else:
+        prefix = f"{subfolder}/" if subfolder else ""
+        folder = _snapshot(str(name), [prefix + pattern for pattern in patterns], hub)
+    folder = folder / subfolder if subfolder else folder
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    return folder
+
+
+def _snapshot(name: str, patterns: list[str], hub: dict[str, Any]) -> Path:
+    options = {option: value for option, value in hub.items() if value is not None}
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, **options))
+    except HFValidationError as error:
+        raise FileNotFoundError(
+            f"{name!r} is neither a folder here nor a Hub id like 'openai-community/gpt2'"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise FileNotFoundError(
+            f"the Hub has no {name!r} at revision {hub.get('revision') or 'main'}, or it is private: pass token="
+        ) from error
+    except OSError as error:  # the Hub's and the network's errors are among them
+        raise FileNotFoundError(
+            f"{name!r} is not a folder here, and the Hub cannot be reached to download it ({error}); "
+            f"pass a folder, or download it once while online"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      ValueError: not JSON, or not an object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}; download it again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, expected an object of keys and values")
+    return values

@@ -70,7 +70,7 @@ def test_tokenizer_named_chat_templates(small):
 
 @pytest.mark.parity("T7")
 def test_tokenizer_chat_templates_are_sandboxed_and_may_refuse(small):
-    with pytest.raises(jinja2.exceptions.SecurityError):
+    with pytest.raises(jinja2.exceptions.TemplateError, match="unsafe"):
         small.apply_chat_template(CHAT, chat_template="{{ messages.__class__.__mro__ }}")
     with pytest.raises(jinja2.exceptions.TemplateError, match="no system"):
         small.apply_chat_template(CHAT, chat_template="{{ raise_exception('no system') }}")

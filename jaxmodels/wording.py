@@ -1,0 +1,31 @@
+"""Values from files and calls in error messages: short, however large, deep or cyclic they are."""
+
+import reprlib
+
+LONGEST = 120
+
+
+class _Short(reprlib.Repr):
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 2, LONGEST, LONGEST, 40
+
+    def repr_int(self, value, level):
+        # Python refuses to spell numbers of more than 4300 digits
+        return super().repr_int(value, level) if value.bit_length() < 1024 else f"a number of {value.bit_length()} bits"
+
+    def repr_FrozenDict(self, value, level):  # reprlib goes by the names of types
+        return self.repr_dict(value, level)
+
+
+_short = _Short()
+
+
+def brief(value: object) -> str:
+    """The repr of a value with its middle left out where it is long; at most 120 characters."""
+    return cut(_short.repr(value))
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """A text, its end left out where it is long."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."

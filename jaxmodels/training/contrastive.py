@@ -112,7 +112,7 @@ def make_contrastive_step(
     rules: Rules | None = None,
     microbatches: int = 1,
 ) -> Step:
-    """The training step; its metrics are loss, in_batch_accuracy and grad_norm.
+    """The training step; its metrics are loss, in_batch_accuracy, grad_norm and skipped (`Step`).
 
     Negatives come from the whole batch, wherever its rows are: it is one program over all devices.
 
@@ -129,6 +129,6 @@ def make_contrastive_step(
 
     def gradient(params, batch, key):
         (loss, metrics), grads = value_and_grad(params, batch, key)
-        return {"loss": loss, **metrics}, grads
+        return {"loss": loss, **metrics}, grads, jnp.float32(1)
 
     return compile_step(gradient, model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches)

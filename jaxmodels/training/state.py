@@ -16,10 +16,10 @@ NOT_DECAYED = ("bias", "scale")
 
 
 class TrainState(struct.PyTreeNode):
-    """Parameters, optimizer state and the number of updates done.
+    """Parameters, optimizer state and the number of steps done.
 
     Attributes:
-      step: int32 scalar.
+      step: int32 scalar; steps that were skipped count (`make_step`).
       params: the model's parameters, as from `init` or `load`.
       opt_state: the optax state; what it keeps per parameter is sharded as the parameter is.
     """
@@ -52,8 +52,12 @@ def init_state(optimizer: optax.GradientTransformation, params: Any) -> TrainSta
     """
     like = _around(optimizer, params)
     places = jax.tree.map(lambda leaf: leaf.sharding, like)
-    rest = jax.jit(lambda p: (jnp.int32(0), optimizer.init(p)), out_shardings=(places.step, places.opt_state))
-    step, opt_state = rest(params)
+
+    def rest(params):
+        # Strongly typed, as the results of a step are: what a Python number left behind would make it compile twice.
+        return jnp.int32(0), jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), optimizer.init(params))
+
+    step, opt_state = jax.jit(rest, out_shardings=(places.step, places.opt_state))(params)
     # Bound to their devices, as the results of a step are: a first step with loose ones would compile for itself alone.
     params = jax.device_put(params, places.params)
     return TrainState(step, params, opt_state)
@@ -65,6 +69,19 @@ def weight_decay_mask(params: Any) -> Any:
     By name and not by rank: stacked layers give a bias [L,D], and attention gives it [L,H,K].
     """
     return jax.tree.map_with_path(lambda path, _: path[-1].key not in NOT_DECAYED, params)
+
+
+def not_finite(params: Any) -> str | None:
+    """The path of a parameter with infinite numbers or NaNs; None: there is none."""
+    for (path, _), finite in zip(jax.tree.leaves_with_path(params), jax.device_get(_finite(params)), strict=True):
+        if not finite:
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return None
+
+
+@jax.jit
+def _finite(params) -> list[jax.Array]:
+    return [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
 
 
 def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:

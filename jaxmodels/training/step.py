@@ -16,7 +16,8 @@ from jaxmodels.training.batches import Batch, Weight, check_rows, split
 from jaxmodels.training.state import TrainState, abstract_state
 
 Metrics = dict[str, jax.Array]
-Gradient = Callable[[Any, Batch, jax.Array], tuple[Metrics, Any]]
+# (parameters, batch, key) -> (metrics with the "loss", gradients, number of terms that the loss is the mean over)
+Gradient = Callable[[Any, Batch, jax.Array], tuple[Metrics, Any, jax.Array]]
 
 
 class Step:
@@ -26,7 +27,9 @@ class Step:
         self._function, self._microbatches, self._mesh, self._rules = function, microbatches, mesh, rules
 
     def __call__(self, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        """One update.
+        """One update; none where the loss or the gradient is not finite, or the batch has no labels.
+
+        Such a step leaves parameters and optimizer as they are and is counted: state.step goes up, "skipped" is 1.
 
         Args:
           state: given away; use the returned one.
@@ -35,7 +38,8 @@ class Step:
             restored run draws what the undisturbed one would have drawn.
 
         Returns:
-          The new state, and {"loss", "grad_norm", ...}: float32 scalars, before the update.
+          The new state, and {"loss", "grad_norm", "skipped", ...}: float32 scalars, before the update. The arrays of
+            the state keep their dtypes.
 
         Raises:
           ValueError: the rows do not divide among microbatches and devices.
@@ -71,6 +75,9 @@ def make_step(
       microbatches: the batch is worked off in this many parts, one after the other, to save memory.
       weight: number of terms in the mean loss of a (micro)batch. Microbatches count by it, so that the update is that
         of the whole batch also where the numbers differ (padding, masked language modelling); None: they count alike.
+
+    A microbatch without labels (weight 0; without a weight, no gradient and a loss that is the mean of nothing) adds
+    nothing, and the metric "unlabelled" counts it. Where all are so, the loss is 0 and the step is skipped.
     """
     if microbatches < 1:
         raise ValueError(f"microbatches is at least 1, got {microbatches}")
@@ -80,22 +87,29 @@ def make_step(
         terms = jnp.float32(1) if weight is None else weight(batch).astype(jnp.float32)
         return value * terms, terms
 
-    gradient = jax.value_and_grad(loss, has_aux=True)
+    def gradient(params, batch, key):
+        """Of a microbatch: (loss, terms, 1 if it has no labels), gradients."""
+        (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key)
+        none = terms == 0 if weight is not None else jnp.isnan(value) & ~_any_nonzero(grads)
+        value, terms, grads = jax.tree.map(lambda x: jnp.where(none, jnp.zeros_like(x), x), (value, terms, grads))
+        return (value, terms, none.astype(jnp.float32)), grads
 
     def accumulate(params, batch, key):
-        """Sums over microbatches: ((loss, terms), gradients)."""
+        """The sums over microbatches."""
         if microbatches == 1:
             return gradient(params, batch, key)
 
         def body(total, part):
             return jax.tree.map(jnp.add, total, gradient(params, *part)), None
 
-        zero = jax.tree.map(jnp.zeros_like, ((jnp.float32(0), jnp.float32(0)), params))
+        zero = jax.tree.map(jnp.zeros_like, ((jnp.float32(0),) * 3, params))
         return jax.lax.scan(body, zero, (split(batch, microbatches), jax.random.split(key, microbatches)))[0]
 
     def mean(params, batch, key):
-        (total, terms), grads = accumulate(params, batch, key)
-        return {"loss": total / terms}, jax.tree.map(lambda g: g / terms, grads)
+        (total, terms, unlabelled), grads = accumulate(params, batch, key)
+        divisor = jnp.where(terms == 0, 1, terms)
+        grads = jax.tree.map(lambda g: (g / divisor).astype(g.dtype), grads)
+        return {"loss": total / divisor, "unlabelled": unlabelled}, grads, terms
 
     return compile_step(mean, model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches)
 
@@ -112,15 +126,20 @@ def compile_step(
     """The step around any function of the gradient; `make_step` says what the other arguments mean.
 
     Args:
-      gradient: (params, batch, key) -> (metrics with the "loss", gradients), for the whole batch.
+      gradient: for the whole batch.
       model: whose parameters these are.
     """
 
     def step(state: TrainState, batch, key):
-        metrics, grads = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+        metrics, grads, terms = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+        norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
+        sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & (terms != 0)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-        return new, {**metrics, "grad_norm": optax.tree.norm(grads)}
+        old, new = (state.params, state.opt_state), (optax.apply_updates(state.params, updates), opt_state)
+        # A choice element by element, which the compiler writes into the memory that the old state gives away.
+        params, opt_state = jax.tree.map(lambda n, o: jnp.where(sound, n.astype(o.dtype), o), new, old)
+        metrics = {**metrics, "grad_norm": norm, "skipped": 1.0 - sound.astype(jnp.float32)}
+        return TrainState(state.step + 1, params, opt_state), metrics
 
     if mesh is None:
         return Step(jax.jit(step, donate_argnums=0), microbatches, mesh, rules)
@@ -174,6 +193,10 @@ def make_evaluate(
     whole = NamedSharding(mesh, PartitionSpec())
     places = (sharding.shardings(model, mesh, rules), sharding.batch_sharding(mesh, rules))
     return Evaluate(jax.jit(evaluate, in_shardings=places, out_shardings=whole), mesh, rules)
+
+
+def _any_nonzero(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(tree)]).any()
 
 
 def _on(mesh: Mesh | None, rules: Rules | None) -> contextlib.AbstractContextManager:

@@ -60,7 +60,8 @@ def textbook(params):
         loss, grads = gradient(params)
         updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
-        history.append({"loss": float(loss), "grad_norm": float(optax.tree.norm(grads))})
+        norm = float(optax.tree.norm(grads))
+        history.append({"loss": float(loss), "grad_norm": norm, "skipped": 0.0, "unlabelled": 0.0})
     return params, history
 
 

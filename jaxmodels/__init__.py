@@ -64,7 +64,7 @@ from jaxmodels.generation import (
     generate,
     warmup,
 )
-from jaxmodels.hub import load, load_rag, save
+from jaxmodels.hub import load, load_config, load_rag, save
 from jaxmodels.initialise import init
 from jaxmodels.retrieval import DenseIndex, DeviceRetriever, FaissIndex, Passages, RagRetriever
 from jaxmodels.surgery import prune_heads, resize_token_embeddings
@@ -163,6 +163,7 @@ __all__ = [
     "led_from_bart",
     "length_batches",
     "load",
+    "load_config",
     "load_rag",
     "load_tokenizer",
     "prune_heads",

@@ -1,8 +1,13 @@
 """The families, and which class a checkpoint or an auto-class name means (docs/parity.md, C17)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxmodels.architectures import bart, dpr, gpt2, led, rag, roberta_prelayernorm, t5
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
+from jaxmodels.config.fields import short
+from jaxmodels.names import no_such
 
 FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag)
 
@@ -69,23 +74,44 @@ AUTO: dict[str, dict[str, type[Model]]] = {
 }
 
 
-def config_class(model_type: str | None, choice: type[Model] | str | None = None) -> type[Config]:
-    """The config of that model_type.
+def check_choice(choice: type[Model] | str | None) -> None:
+    """Raises ValueError for a name of no class that `load` takes, TypeError for what is neither name nor class."""
+    if isinstance(choice, str):
+        if choice not in MODELS and choice not in AUTO:
+            raise ValueError(no_such("there is no class", choice, [*MODELS, *AUTO]))
+    elif choice is not None and not (isinstance(choice, type) and issubclass(choice, Model)):
+        raise TypeError(f"cls is a class of jaxmodels, its name or that of an auto class, got {choice!r:.60}")
+
+
+def config_class(values: Mapping[str, Any], choice: type[Model] | str | None = None) -> type[Config]:
+    """The class that reads a config.json with these values.
 
     Args:
-      choice: the class to load, which may read the checkpoints of a relative (DPR's encoders read BERT's).
+      choice: the class to load, which may read the checkpoints of a relative (DPR's encoders read BERT's), and says the
+        family where the file has no model_type; else the file's `architectures` do.
 
     Raises:
       ValueError: another family; the message lists those that are here.
     """
-    if model_type in CONFIGS:
-        return CONFIGS[model_type]
+    check_choice(choice)
+    family, named = values.get("model_type"), values.get("architectures")
     chosen = MODELS.get(choice) if isinstance(choice, str) else choice
-    if chosen is not None and model_type in chosen.config_class.relatives:
+    if family is None:
+        if chosen is None and isinstance(named, list):
+            chosen = next((MODELS[name] for name in named if isinstance(name, str) and name in MODELS), None)
+        if chosen is None:
+            raise ValueError(
+                "config.json has no model_type, and its architectures name no class that is here; pass cls=, one of "
+                f"{', '.join(sorted(MODELS))}"
+            )
         return chosen.config_class
-    readers = sorted(name for name, model in MODELS.items() if model_type in model.config_class.relatives)
+    if isinstance(family, str) and family in CONFIGS:
+        return CONFIGS[family]
+    if chosen is not None and family in list(chosen.config_class.relatives):
+        return chosen.config_class
+    readers = sorted(name for name, model in MODELS.items() if family in list(model.config_class.relatives))
     hint = f"; its weights load into {', '.join(readers)}: pass cls=" if readers else ""
-    raise ValueError(f"model_type {model_type!r} is none of the families here: {', '.join(sorted(CONFIGS))}{hint}")
+    raise ValueError(f"model_type {short(family)} is none of the families here: {', '.join(sorted(CONFIGS))}{hint}")
 
 
 def model_class(choice: type[Model] | str | None, config: Config) -> type[Model]:

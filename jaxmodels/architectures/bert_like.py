@@ -5,17 +5,17 @@ Reference: transformers/models/bert/modeling_bert.py, which the others were copi
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.architectures.checks import check_heads, check_positive, check_rates
+from jaxmodels.architectures.checks import check_activation, check_heads, check_inside_vocabulary
 from jaxmodels.architectures.rules import dense_rules, norm_rules
 from jaxmodels.config import Config
+from jaxmodels.config.fields import Heads, Layers, Rate, Rows, Share, Spread, Width
 from jaxmodels.convert import Rule
-from jaxmodels.layers.activations import activation
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.layer import FeedForward, Layer
 from jaxmodels.layers.linear import Embedding, Linear, dropout, layer_norm, scaled_normal
@@ -25,19 +25,19 @@ from jaxmodels.layers.relative import KINDS, RelativeKeys
 class BertLikeConfig(Config):
     """Names that the family shares; the defaults are BERT-base's."""
 
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
+    vocab_size: Rows = 30522
+    hidden_size: Width = 768
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Heads = 12
+    intermediate_size: Width = 3072
     hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    position_embedding_type: str = "absolute"
+    hidden_dropout_prob: Rate = 0.1
+    attention_probs_dropout_prob: Rate = 0.1
+    max_position_embeddings: Rows = 512
+    type_vocab_size: Rows = 2
+    initializer_range: Spread = 0.02
+    layer_norm_eps: Share = 1e-12
+    position_embedding_type: Literal["absolute", "relative_key", "relative_key_query"] = "absolute"
 
     @property
     def head_dim(self) -> int:
@@ -49,22 +49,9 @@ class BertLikeConfig(Config):
         return self.position_embedding_type in KINDS
 
     def validate(self):
-        name = type(self).__name__
-        check_positive(self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        check_positive(self, "intermediate_size", "max_position_embeddings", "type_vocab_size")
         check_heads(self)
-        check_rates(self, "hidden_dropout_prob", "attention_probs_dropout_prob")
-        activation(self.hidden_act)
-        kind = self.position_embedding_type
-        if kind not in ("absolute", *KINDS):
-            raise ValueError(f"{name}: position_embedding_type is absolute, {' or '.join(KINDS)}, not {kind!r}")
-        if not isinstance(self.chunk_size_feed_forward, int) or self.chunk_size_feed_forward < 0:
-            raise ValueError(
-                f"{name}: chunk_size_feed_forward is 0 or a number of tokens, got {self.chunk_size_feed_forward!r}"
-            )
-        pad = self.pad_token_id
-        if pad is not None and not 0 <= pad < self.vocab_size:
-            raise ValueError(f"{name}: pad_token_id={pad} is outside the vocabulary of {self.vocab_size}")
+        check_activation(self, "hidden_act", self.hidden_act)
+        check_inside_vocabulary(self, "pad_token_id")
 
 
 class BertEmbeddings(nn.Module):

@@ -1,21 +1,7 @@
 """Checks that the configs of several families make; each raises a ValueError that names the key."""
 
 from jaxmodels.config import Config
-
-
-def check_positive(config: Config, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{type(config).__name__}: {name} is a positive int, got {value!r}")
-
-
-def check_rates(config: Config, *names: str) -> None:
-    """None stands for a rate that is given elsewhere."""
-    for name in names:
-        value = getattr(config, name)
-        if not 0.0 <= (value or 0.0) < 1.0:
-            raise ValueError(f"{type(config).__name__}: {name} is a rate in [0, 1), got {value!r}")
+from jaxmodels.layers.activations import ACTIVATIONS
 
 
 def check_heads(config: Config) -> None:
@@ -35,6 +21,22 @@ def check_heads(config: Config) -> None:
             )
         if len(gone) == heads:
             raise ValueError(f"{name}: pruned_heads leaves no head in layer {layer}")
+
+
+def check_activation(config: Config, key: str, name: str) -> None:
+    """The activation that a key names exists."""
+    if name not in ACTIVATIONS:
+        there = f"there are {', '.join(sorted(ACTIVATIONS))}"
+        raise ValueError(f"{type(config).__name__}: {key} names no activation {name!r}; {there}")
+
+
+def check_inside_vocabulary(config: Config, *names: str) -> None:
+    """None stands for no id."""
+    for name in names:
+        token = getattr(config, name)
+        if token is not None and token >= config.vocab_size:
+            where = f"is outside the vocabulary of {config.vocab_size}"
+            raise ValueError(f"{type(config).__name__}: {name}={token} {where}")
 
 
 def _own(config: Config, name: str) -> str:

@@ -146,7 +146,7 @@ def _flag(name: str) -> str:
 
 def _model(arguments: argparse.Namespace) -> Model:
     values = read_json(_config_file(arguments.model))
-    config = config_class(values.get("model_type"), arguments.cls).from_dict(values)
+    config = config_class(values, arguments.cls).from_dict(values)
     cls = model_class(arguments.cls, config)
     able = {"train": TRAINED, "forward": (Model,), "generate": (*GENERATING, RagTokenForGeneration)}[arguments.program]
     if not issubclass(cls, able):

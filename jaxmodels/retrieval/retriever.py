@@ -151,7 +151,7 @@ class RagRetriever:
     @property
     def prefix(self) -> str:
         """What the generator's config puts before every context (T5's task, say)."""
-        return self.config.generator.extra.get("prefix") or ""
+        return self.config.generator.prefix or ""
 
     def find(self, question_ids, questions, n_docs: int, *, tokenized: bool = False) -> Retrieved:
         """For a model's call; inside a compiled program this asks the host."""

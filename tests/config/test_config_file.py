@@ -116,9 +116,8 @@ def test_keys_of_the_hubs_gpt2_are_accepted():
         "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
     }
     config = jm.GPT2Config.from_dict(values)
-    assert config.replace(architectures=None) == jm.GPT2Config(
-        n_ctx=1024, task_specific_params=values["task_specific_params"]
-    )
+    notes = {name: values[name] for name in ("n_ctx", "task_specific_params")}
+    assert config.replace(architectures=None) == jm.GPT2Config(extra=notes)
     assert config.to_dict()["task_specific_params"] == values["task_specific_params"]
 
 
@@ -177,11 +176,13 @@ def test_two_names_of_one_fact_that_disagree_are_refused():
 
 
 @pytest.mark.parity("C1")
-def test_unknown_key_is_refused_with_the_nearest_known_one():
+def test_unknown_key_in_a_call_is_refused_with_the_nearest_known_one():
     with pytest.raises(ValueError, match="no key 'n_layers'; did you mean 'n_layer'"):
         jm.GPT2Config(n_layers=3)
-    with pytest.raises(ValueError, match="no key 'rotary_dim'"):
-        jm.GPT2Config.from_dict({"model_type": "gpt2", "rotary_dim": 64})
+    with pytest.raises(ValueError, match="no key 'n_layers'; did you mean 'n_layer'"):
+        jm.GPT2Config().replace(n_layers=3)
+    with pytest.raises(ValueError, match="no key 'n_layers'; did you mean 'n_layer'"):
+        jm.GPT2Config.from_dict({"model_type": "gpt2"}, n_layers=3)
 
 
 @pytest.mark.parity("C1")
@@ -198,8 +199,8 @@ def test_config_of_another_family_is_refused():
 
 
 def test_config_is_a_value():
-    config = jm.GPT2Config(n_layer=3, pruned_heads={0: [1]}, task_specific_params={"a": [1]})
-    same = jm.GPT2Config(n_layer=3, pruned_heads={"0": [1]}, task_specific_params={"a": [1]})
+    config = jm.GPT2Config(n_layer=3, pruned_heads={0: [1]}, extra={"task_specific_params": {"a": [1]}})
+    same = jm.GPT2Config(n_layer=3, pruned_heads={"0": [1]}, extra={"task_specific_params": {"a": (1,)}})
     assert config == same and hash(config) == hash(same) and config != config.replace(n_layer=4)
     assert copy.deepcopy(config) == config == pickle.loads(pickle.dumps(config))
     with pytest.raises(AttributeError):
@@ -217,7 +218,7 @@ def test_generation_settings_make_another_config():
     ("values", "message"),
     [
         ({"n_embd": 30, "n_head": 4}, "n_head=4 does not divide n_embd=30"),
-        ({"n_layer": 0}, "n_layer is a positive int, got 0"),
+        ({"n_layer": 0}, "n_layer is a positive int .*, got 0"),
         ({"vocab_size": -1}, "vocab_size is a positive int"),
         ({"n_positions": 2.5}, "n_positions is a positive int"),
         ({"resid_pdrop": 1.5}, "resid_pdrop is a rate"),

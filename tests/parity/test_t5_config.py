@@ -111,8 +111,7 @@ REFUSED = {
     "form of three": ({"feed_forward_proj": "gated-gelu-new"}, "feed_forward_proj is an activation or 'gated-'"),
     "form without a gate": ({"feed_forward_proj": "double-relu"}, "feed_forward_proj is an activation or 'gated-'"),
     "activation": ({"feed_forward_proj": "gated-relo"}, "no activation 'relo'"),
-    "contradiction": ({"dense_act_fn": "gelu"}, "dense_act_fn='gelu' contradicts feed_forward_proj='relu'"),
-    "gate": ({"is_gated_act": True}, "is_gated_act=True contradicts"),
+    "what follows": ({"dense_act_fn": "relu"}, "'dense_act_fn' changes nothing here: follows from feed_forward_proj"),
     "pruned": ({"pruned_heads": {0: [1]}}, "pruned_heads"),
     "tied stacks": ({"tie_encoder_decoder": True}, "tie_encoder_decoder"),
     "chunks": ({"chunk_size_feed_forward": 2}, "chunk_size_feed_forward"),
@@ -134,6 +133,19 @@ def test_what_cannot_be_is_refused_by_name(name):
     values, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         jm.T5Config(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dense_act_fn": "gelu"}, "dense_act_fn='gelu' contradicts feed_forward_proj='relu'"),
+        ({"is_gated_act": True}, "is_gated_act=True contradicts"),
+    ],
+)
+@pytest.mark.parity("C1")
+def test_a_file_that_contradicts_itself_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        jm.T5Config.from_dict(values)
 
 
 @pytest.mark.parity("C7")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxmodels.architectures.bert_like import BertLikeConfig
+from jaxmodels.config.fields import TokenId, WidthOrZero
 
 
 class DPRConfig(BertLikeConfig):
@@ -23,13 +24,11 @@ class DPRConfig(BertLikeConfig):
         },
     }
 
-    pad_token_id: int | None = 0
-    projection_dim: int = 0
+    pad_token_id: TokenId | None = 0
+    projection_dim: WidthOrZero = 0
 
     def validate(self):
         super().validate()
-        if not isinstance(self.projection_dim, int) or self.projection_dim < 0:
-            raise ValueError(f"DPRConfig: projection_dim is 0 (none) or a width, got {self.projection_dim!r}")
         for name in ("is_decoder", "add_cross_attention"):
             if getattr(self, name):
                 raise ValueError(f"DPRConfig: {name}=True, but DPR's models are encoders")

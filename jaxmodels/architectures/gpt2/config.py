@@ -1,17 +1,11 @@
 """GPT-2's facts (reference: transformers/models/gpt2/configuration_gpt2.py)."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from jaxmodels.architectures.checks import check_heads, check_positive, check_rates
+from jaxmodels.architectures.checks import check_activation, check_heads
 from jaxmodels.config import Config
-from jaxmodels.layers.activations import activation
-
-_SUMMARY_TYPES = ("last", "first", "mean", "cls_index")
-_RATES = (
-    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout", "summary_last_dropout"),
-    *("classifier_dropout", "hidden_dropout"),
-)
+from jaxmodels.config.fields import Heads, Layers, Rate, Rows, Share, Spread, TokenId, Width
 
 
 class GPT2Config(Config):
@@ -30,32 +24,32 @@ class GPT2Config(Config):
         "predict_special_tokens": "of the first GPT; the reference does not read it",
     }
 
-    vocab_size: int = 50257
-    n_positions: int = 1024
-    n_embd: int = 768
-    n_layer: int = 12
-    n_head: int = 12
-    n_inner: int | None = None
+    vocab_size: Rows = 50257
+    n_positions: Rows = 1024
+    n_embd: Width = 768
+    n_layer: Layers = 12
+    n_head: Heads = 12
+    n_inner: Width | None = None
     activation_function: str = "gelu_new"
-    resid_pdrop: float = 0.1
-    embd_pdrop: float = 0.1
-    attn_pdrop: float = 0.1
-    layer_norm_epsilon: float = 1e-5
-    initializer_range: float = 0.02
-    summary_type: str = "cls_index"
+    resid_pdrop: Rate = 0.1
+    embd_pdrop: Rate = 0.1
+    attn_pdrop: Rate = 0.1
+    layer_norm_epsilon: Share = 1e-5
+    initializer_range: Spread = 0.02
+    summary_type: Literal["last", "first", "mean", "cls_index", "attn"] = "cls_index"
     summary_use_proj: bool = True
     summary_activation: str | None = None
     summary_proj_to_labels: bool = True
-    summary_first_dropout: float = 0.1
-    summary_last_dropout: float = 0.0
-    classifier_dropout: float | None = None
-    hidden_dropout: float | None = None
+    summary_first_dropout: Rate = 0.1
+    summary_last_dropout: Rate = 0.0
+    classifier_dropout: Rate | None = None
+    hidden_dropout: Rate | None = None
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
     # Scores and softmax are float32 in every implementation here, so both values give the same numbers.
     reorder_and_upcast_attn: bool = False
-    bos_token_id: int | None = 50256
-    eos_token_id: int | tuple[int, ...] | None = 50256
+    bos_token_id: TokenId | None = 50256
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = 50256
 
     @property
     def head_dim(self) -> int:
@@ -66,15 +60,9 @@ class GPT2Config(Config):
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
     def validate(self):
-        check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
         check_heads(self)
-        check_rates(self, *_RATES)
-        if self.mlp_dim < 1:
-            raise ValueError(f"GPT2Config: n_inner is a positive int or None (4 * n_embd), got {self.n_inner!r}")
-        activation(self.activation_function)
+        check_activation(self, "activation_function", self.activation_function)
         if self.summary_activation:
-            activation(self.summary_activation)
+            check_activation(self, "summary_activation", self.summary_activation)
         if self.summary_type == "attn":
             raise NotImplementedError("GPT2Config: summary_type='attn' is not implemented in the reference either")
-        if self.summary_type not in _SUMMARY_TYPES:
-            raise ValueError(f"GPT2Config: summary_type is one of {_SUMMARY_TYPES}, not {self.summary_type!r}")

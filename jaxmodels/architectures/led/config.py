@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxmodels.architectures.bart.config import BartLikeConfig
-from jaxmodels.architectures.checks import check_positive
+from jaxmodels.config.fields import Count, Rows
 
 
 class LEDConfig(BartLikeConfig):
@@ -21,9 +21,9 @@ class LEDConfig(BartLikeConfig):
         "max_position_embeddings": "of BART, from which it was converted; LED has one table for each stack",
     }
 
-    max_encoder_position_embeddings: int = 16384
-    max_decoder_position_embeddings: int = 1024
-    attention_window: int | tuple[int, ...] = 512
+    max_encoder_position_embeddings: Rows = 16384
+    max_decoder_position_embeddings: Rows = 1024
+    attention_window: Count | tuple[Count, ...] = 512
 
     @property
     def windows(self) -> tuple[int, ...]:
@@ -33,12 +33,11 @@ class LEDConfig(BartLikeConfig):
 
     def validate(self):
         super().validate()
-        check_positive(self, "max_encoder_position_embeddings", "max_decoder_position_embeddings")
         if len(self.windows) != self.encoder_layers:
             raise ValueError(
                 f"LEDConfig: attention_window has one value, or one for each of the {self.encoder_layers} encoder "
                 f"layers; got {len(self.windows)}"
             )
         for window in self.windows:
-            if isinstance(window, bool) or not isinstance(window, int) or window < 2 or window % 2:
+            if window % 2:
                 raise ValueError(f"LEDConfig: attention_window is an even number of tokens above 0, got {window!r}")

@@ -1,69 +1,86 @@
 """RAG's facts (reference: transformers/models/rag/configuration_rag.py; docs/parity.md, A2)."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from jaxmodels.architectures.bart.config import BartConfig
-from jaxmodels.architectures.checks import check_positive
 from jaxmodels.architectures.dpr.config import DPRConfig
 from jaxmodels.architectures.t5.config import T5Config
-from jaxmodels.config import TEXT_IDS, Config, thaw
+from jaxmodels.config import TEXT_IDS, Config
+from jaxmodels.config.fields import Count, Rate, Reader, Rows, short
 
-QUESTION_ENCODERS: dict[str, type[Config]] = {"dpr": DPRConfig}
-GENERATORS: dict[str, type[Config]] = {"bart": BartConfig, "t5": T5Config}
+PARTS: dict[str, dict[str, type[Config]]] = {
+    "question_encoder": {"dpr": DPRConfig},
+    "generator": {"bart": BartConfig, "t5": T5Config},
+}
+
+
+def _class_of(name: str, part: Any) -> type[Config]:
+    """The class that reads a part of a file."""
+    kinds = PARTS[name]
+    kind = part.get("model_type") if isinstance(part, Mapping) else getattr(part, "model_type", part)
+    if not (isinstance(part, Mapping) and isinstance(kind, str) and kind in kinds):
+        raise ValueError(f"RagConfig: {name} is a config of {' or '.join(kinds)}, got {short(kind)}")
+    return kinds[kind]
+
+
+def _part(name: str) -> Reader:
+    classes = tuple(PARTS[name].values())
+    return Reader("", lambda part: part if isinstance(part, classes) else _class_of(name, part).of_file(part))
 
 
 class RagConfig(Config):
     """Configuration of RAG: a question encoder's, a generator's, and how documents are found and put together.
 
     `question_encoder` and `generator` are configs, or dicts with a model_type ("dpr"; "bart" or "t5"). Token ids and
-    generation settings that are not given are the generator's. The keys that say where the reference's index lies
-    (dataset, index_name, index_path, ...) are kept: an index here is an object that the caller makes.
+    generation settings that are not given are the generator's. The keys from `dataset` on say where
+    `RagRetriever.from_pretrained` finds the index.
     """
 
     model_type: ClassVar[str] = "rag"
-    no_effect: ClassVar[Mapping[str, str]] = {
-        name: "where the reference finds its index; here the caller hands one over"
-        for name in (
-            "dataset",
-            "dataset_split",
-            "dataset_revision",
-            "index_name",
-            "index_path",
-            "passages_path",
-            "use_dummy_dataset",
-        )
-    }
 
-    question_encoder: Config | None = None
-    generator: Config | None = None
-    vocab_size: int | None = None
+    question_encoder: Annotated[Config | None, _part("question_encoder")] = None
+    generator: Annotated[Config | None, _part("generator")] = None
+    vocab_size: Rows | None = None
     is_encoder_decoder: bool = True
-    prefix: str | None = None
     title_sep: str = " / "
     doc_sep: str = " // "
-    n_docs: int = 5
-    max_combined_length: int = 300
-    retrieval_vector_size: int = 768
-    retrieval_batch_size: int = 8
+    n_docs: Count = 5
+    max_combined_length: Count = 300
+    retrieval_vector_size: Count = 768
+    retrieval_batch_size: Count = 8
     reduce_loss: bool = False
-    label_smoothing: float = 0.0
+    label_smoothing: Rate = 0.0
     do_deduplication: bool = True
     exclude_bos_score: bool = False
     do_marginalize: bool = False
     output_retrieved: bool = False
+    dataset: str | None = "wiki_dpr"
+    dataset_split: str | None = "train"
+    dataset_revision: str | None = None
+    index_name: str = "compressed"
+    index_path: str | None = None
+    passages_path: str | None = None
+    use_dummy_dataset: bool = False
 
-    def __init__(self, **values):
-        for name, kinds in (("question_encoder", QUESTION_ENCODERS), ("generator", GENERATORS)):
-            values[name] = _part(name, values.get(name), kinds)
+    @classmethod
+    def unknown_keys(cls, values: Mapping[str, Any]) -> list[str]:
+        unknown = super().unknown_keys(values)
+        for name in PARTS:
+            if isinstance(part := values.get(name), Mapping):
+                unknown += [f"{name}.{key}" for key in _class_of(name, part).unknown_keys(part)]
+        return unknown
+
+    @classmethod
+    def derive(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in PARTS:
+            if name not in values:
+                _class_of(name, None)
         generator = values["generator"]
-        for name in TEXT_IDS:
+        for name in (*TEXT_IDS, "vocab_size"):
             if values.get(name) is None:
                 values[name] = getattr(generator, name)
-        if values.get("vocab_size") is None:
-            values["vocab_size"] = generator.vocab_size
-        given = {name: value for name, value in values.pop("generation", {}).items()}
-        super().__init__(**{**values, "generation": {**thaw(generator.generation), **given}})
+        return values | {"generation": {**generator.generation, **values["generation"]}}
 
     @classmethod
     def from_question_encoder_generator_configs(cls, question_encoder: Config, generator: Config, **values) -> Self:
@@ -73,31 +90,20 @@ class RagConfig(Config):
     @property
     def hidden_size(self) -> int:
         """The generator's."""
+        assert self.generator is not None  # derive saw to it
         return self.generator.hidden_size
 
     def validate(self):
-        check_positive(self, "n_docs", "max_combined_length", "retrieval_vector_size", "retrieval_batch_size")
         if self.pruned_heads:
             raise ValueError(
                 f"RagConfig: pruned_heads={dict(self.pruned_heads)}, but a RAG has no heads of its own; prune those of "
                 "its question encoder"
             )
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"RagConfig: label_smoothing is in [0, 1), got {self.label_smoothing!r}")
 
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict()
-        return values | {name: getattr(self, name).to_dict() for name in ("question_encoder", "generator")}
+        return values | {name: getattr(self, name).to_dict() for name in PARTS}
 
     def _values(self) -> dict[str, Any]:
         values = super()._values()
-        return values | {name: getattr(self, name).to_dict() for name in ("question_encoder", "generator")}
-
-
-def _part(name: str, value: Config | Mapping[str, Any] | None, kinds: Mapping[str, type[Config]]) -> Config:
-    if isinstance(value, tuple(kinds.values())):
-        return value
-    kind = value.get("model_type") if isinstance(value, Mapping) else getattr(value, "model_type", value)
-    if not isinstance(value, Mapping) or kind not in kinds:
-        raise ValueError(f"RagConfig: {name} is a config of {' or '.join(kinds)}, got {kind!r}")
-    return kinds[kind].from_dict(value)
+        return values | {name: getattr(self, name).to_dict() for name in PARTS}

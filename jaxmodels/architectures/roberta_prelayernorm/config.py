@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from jaxmodels.architectures.bert_like import BertLikeConfig
-from jaxmodels.architectures.checks import check_rates
+from jaxmodels.config.fields import Rate, Rows, TokenId
 
 
 class RobertaPreLayerNormConfig(BertLikeConfig):
@@ -11,11 +11,11 @@ class RobertaPreLayerNormConfig(BertLikeConfig):
 
     model_type: ClassVar[str] = "roberta-prelayernorm"
 
-    vocab_size: int = 50265
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = 0
-    eos_token_id: int | tuple[int, ...] | None = 2
-    classifier_dropout: float | None = None
+    vocab_size: Rows = 50265
+    pad_token_id: TokenId | None = 1
+    bos_token_id: TokenId | None = 0
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = 2
+    classifier_dropout: Rate | None = None
 
     @property
     def head_dropout(self) -> float:
@@ -24,7 +24,6 @@ class RobertaPreLayerNormConfig(BertLikeConfig):
 
     def validate(self):
         super().validate()
-        check_rates(self, "classifier_dropout")
         if self.pad_token_id is None:
             raise ValueError("RobertaPreLayerNormConfig: pad_token_id is needed, positions are counted from it")
         if self.pad_token_id + 1 >= self.max_position_embeddings:

@@ -1,13 +1,12 @@
 """T5's facts (reference: transformers/models/t5/configuration_t5.py)."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from jaxmodels.architectures.checks import check_positive, check_rates
+from jaxmodels.architectures.checks import check_inside_vocabulary
 from jaxmodels.config import Config
-from jaxmodels.layers.activations import activation
-
-_SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
+from jaxmodels.config.fields import Count, Heads, Layers, Rate, Rows, Share, Spread, TokenId, Width
+from jaxmodels.layers.activations import ACTIVATIONS
 
 
 class T5Config(Config):
@@ -16,6 +15,9 @@ class T5Config(Config):
     num_decoder_layers None stands for num_layers, and reads as that number. feed_forward_proj is the name of an
     activation, or "gated-" and such a name; "gated-gelu" means gelu_new. `pruned_heads` is refused, as are
     `tie_encoder_decoder` and `chunk_size_feed_forward`.
+
+    scale_decoder_outputs: states are multiplied by d_model^-0.5 before the head. None stands for tie_word_embeddings,
+      as in release 4 of the reference; release 5 has both facts apart.
     """
 
     model_type: ClassVar[str] = "t5"
@@ -31,28 +33,37 @@ class T5Config(Config):
         "n_positions": "a note of the length in training; distances have no limit",
     }
 
-    vocab_size: int = 32128
-    d_model: int = 512
-    d_kv: int = 64
-    d_ff: int = 2048
-    num_layers: int = 6
-    num_decoder_layers: int | None = None
-    num_heads: int = 8
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    dropout_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    initializer_factor: float = 1.0
+    vocab_size: Rows = 32128
+    d_model: Width = 512
+    d_kv: Width = 64
+    d_ff: Width = 2048
+    num_layers: Layers = 6
+    num_decoder_layers: Layers | None = None
+    num_heads: Heads = 8
+    relative_attention_num_buckets: Count = 32
+    relative_attention_max_distance: Count = 128
+    dropout_rate: Rate = 0.1
+    layer_norm_epsilon: Share = 1e-6
+    initializer_factor: Spread = 1.0
     feed_forward_proj: str = "relu"
+    scale_decoder_outputs: bool | None = None
     is_encoder_decoder: bool = True
-    pad_token_id: int | None = 0
-    eos_token_id: int | tuple[int, ...] | None = 1
+    pad_token_id: TokenId | None = 0
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = 1
 
-    def __init__(self, **values):
-        layers = values.get("num_layers", values.get("num_hidden_layers", T5Config.num_layers))
+    @classmethod
+    def derive(cls, values: dict[str, Any]) -> dict[str, Any]:
         if values.get("num_decoder_layers") is None:
-            values["num_decoder_layers"] = layers
-        super().__init__(**values)
+            values["num_decoder_layers"] = values.get("num_layers", cls.num_layers)
+        return values
+
+    def widths(self) -> Iterable[int]:
+        return [*super().widths(), self.num_heads * self.d_kv]
+
+    @property
+    def scales_outputs(self) -> bool:
+        """`scale_decoder_outputs`, or what stands for it."""
+        return self.tie_word_embeddings if self.scale_decoder_outputs is None else self.scale_decoder_outputs
 
     @property
     def is_gated_act(self) -> bool:
@@ -65,8 +76,6 @@ class T5Config(Config):
         return "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.removeprefix("gated-")
 
     def validate(self):
-        check_positive(self, *_SIZES)
-        check_rates(self, "dropout_rate")
         self._check_activation()
         self._check_unsupported()
         buckets, distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
@@ -75,19 +84,21 @@ class T5Config(Config):
                 "T5Config: relative_attention_num_buckets is at least 4 and relative_attention_max_distance more than "
                 f"half of it, got {buckets} and {distance}"
             )
-        for key in ("pad_token_id", "decoder_start_token_id"):
-            token = getattr(self, key)
-            if token is not None and not 0 <= token < self.vocab_size:
-                raise ValueError(f"T5Config: {key}={token} is outside the vocabulary of {self.vocab_size}")
+        check_inside_vocabulary(self, "pad_token_id", "decoder_start_token_id")
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        if self.scale_decoder_outputs is None:  # null would be read as false
+            del values["scale_decoder_outputs"]
+        return values
 
     def _check_activation(self):
         form = self.feed_forward_proj
-        try:
-            activation(self.dense_act_fn)
-        except ValueError as error:
+        if self.dense_act_fn not in ACTIVATIONS:
             raise ValueError(
-                f"T5Config: feed_forward_proj is an activation or 'gated-' and one, got {form!r}: {error}"
-            ) from None
+                f"T5Config: feed_forward_proj is an activation or 'gated-' and one, got {form!r}: there is no "
+                f"activation {self.dense_act_fn!r}; there are {', '.join(sorted(ACTIVATIONS))}"
+            )
         for key in ("dense_act_fn", "is_gated_act"):
             given, means = self.extra.get(key), getattr(self, key)
             if given is not None and given != means:

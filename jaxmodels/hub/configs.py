@@ -1,0 +1,56 @@
+"""The config of a checkpoint: which family's, from its two files, with the changes of a call."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jaxmodels.architectures import MODELS, config_class, model_class
+from jaxmodels.architectures.base import Model
+from jaxmodels.config import Config
+from jaxmodels.config.files import CONFIG_FILES, read_configs
+from jaxmodels.download import HUB_OPTIONS, local_folder
+from jaxmodels.tensor_files.saved import SavedFolder
+
+
+def load_config(
+    name: str | Path, *, cls: type[Model] | str | None = None, subfolder: str | None = None, **options
+) -> Config:
+    """The config that `load` would give the model; of a Hub repository only the JSON files are downloaded.
+
+    Args:
+      name: folder, or Hub id like "openai-community/gpt2".
+      cls: as in `load`; says the family where config.json does not.
+      options: revision, token, cache_dir, local_files_only, force_download, for huggingface_hub; all else are values
+        that count instead of the file's, e.g. num_labels=5.
+
+    Raises:
+      FileNotFoundError: no such folder or repository, or no config.json in it.
+      ValueError: a file that is no JSON, a config of another family, an unknown key or a value it cannot have.
+    """
+    hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
+    return read_config(local_folder(name, CONFIG_FILES, subfolder=subfolder, **hub), cls, options)[0]
+
+
+def read_config(
+    folder: Path | SavedFolder, cls: type[Model] | str | None, options: dict[str, Any]
+) -> tuple[Config, dict[str, Any]]:
+    """The config of a folder with the options, and those of them that are attributes of the class.
+
+    Raises:
+      ValueError: see `load_config`.
+    """
+    values, settings = read_configs(folder)
+    kind = config_class(values, cls)
+    family = [model for model in MODELS.values() if model.config_class is kind]
+    attributes = {name for model in family for name in _attributes(model)} & options.keys()
+    changes = {name: value for name, value in options.items() if name not in attributes}
+    config = kind.from_files(values, settings, changes)
+    model = model_class(cls, config)
+    for name in attributes - _attributes(model):
+        raise ValueError(f"{model.__name__} has no {name!r}, which others of its family have; leave it out")
+    return config, {name: options[name] for name in attributes}
+
+
+def _attributes(model: type[Model]) -> set[str]:
+    """Those of the class itself; what all models have, `load` takes by name."""
+    return {field.name for field in dataclasses.fields(model)} - {field.name for field in dataclasses.fields(Model)}

@@ -1,16 +1,52 @@
 """What every model has: its config and the choices of the run."""
 
+import dataclasses
+import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.architectures.calls import check_call, check_rngs
 from jaxmodels.config import Config
 from jaxmodels.convert import Table
 from jaxmodels.layers.cache import Cache
+from jaxmodels.names import no_such
 from jaxmodels.outputs import Output
+from jaxmodels.wording import brief
 from pallas_kernels import decoding_platform
+from pallas_kernels.choice import IMPLEMENTATIONS
+
+# Attributes of the reference's classes, PyTorch's and Flax's, and what to write here.
+ELSEWHERE = {
+    "torch_dtype": "dtype= is of the computation, param_dtype= of the parameters",
+    "attn_implementation": "it is called attention=",
+    "gradient_checkpointing": "it is called remat=",
+    "seed": "parameters are made by jm.init(model, jax.random.key(seed))",
+    "input_shape": "nothing depends on the shape of an input; leave it out",
+    "_do_init": "parameters are made by jm.init(model, key); leave it out",
+    "params": "a model holds no parameters: model.apply({'params': params}, ...)",
+}
+_FLAX = {"parent", "name"}
+
+
+def float_type(name: str, kind: Any) -> jnp.dtype:
+    """The type that is meant: "bfloat16", jnp.bfloat16, a dtype of numpy or torch.
+
+    Raises:
+      ValueError: no type, or none of floats.
+    """
+    try:
+        found = jnp.dtype(str(kind).removeprefix("torch.") if str(kind).startswith("torch.") else kind)
+    except (TypeError, ValueError, LookupError):
+        found = None
+    if kind is None or found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ValueError(f"{name} is a floating type such as 'bfloat16', got {brief(kind)}")
+    if found.itemsize > 4 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(f"{name}={found} needs jax.config.update('jax_enable_x64', True); without it give 'float32'")
+    return found
 
 
 class Configured(nn.Module):
@@ -44,17 +80,77 @@ class Configured(nn.Module):
 
 
 class Model(Configured):
-    """Base of all models: what `jm.load`, `jm.save` and `jm.init` take and return."""
+    """Base of all models: what `jm.load`, `jm.save` and `jm.init` take and return.
+
+    Attributes:
+      body: the class that a head's methods hand on to what they do not name themselves; None: a body.
+    """
 
     config_class: ClassVar[type[Config]]
     table: ClassVar[Table]
+    body: ClassVar[type["Model"] | None] = None
+
+    def __new__(cls, *args, **attributes):
+        names = {field.name for field in dataclasses.fields(cls)}
+        for name in attributes:
+            if name not in names:
+                raise TypeError(no_such(f"{cls.__name__} has no attribute", name, names - _FLAX, ELSEWHERE))
+        return super().__new__(cls)
 
     def __post_init__(self):
+        name = type(self).__name__
         if not isinstance(self.config, self.config_class):
-            raise TypeError(
-                f"{type(self).__name__} takes a {self.config_class.__name__}, got {type(self.config).__name__}"
-            )
+            raise TypeError(f"{name} takes a {self.config_class.__name__}, got {type(self.config).__name__}")
+        for attribute in ("dtype", "param_dtype"):
+            float_type(attribute, getattr(self, attribute))
+        if self.attention not in IMPLEMENTATIONS:
+            raise ValueError(f"attention is one of {', '.join(IMPLEMENTATIONS)}, got {brief(self.attention)}")
+        for attribute in ("remat", "unroll"):
+            if not isinstance(getattr(self, attribute), bool):
+                raise TypeError(f"{attribute} is True or False, got {brief(getattr(self, attribute))}")
         super().__post_init__()
+
+    def apply(self, variables, *args, rngs=None, method=None, mutable=False, capture_intermediates=False, **options):
+        """Flax's `apply`, with the arguments looked at first: see `calls`.
+
+        Raises:
+          TypeError: an argument that the method does not take, by name or type, or a name in rngs that nothing reads.
+          ValueError: a value that would be read as another one, such as an additive mask.
+        """
+        name = type(self).__name__
+        if not isinstance(variables, Mapping) or ("params" not in variables and mutable is False):
+            raise TypeError(f"{name}.apply takes {{'params': params}} first, got {_shown(variables)}")
+        if rngs is not None:
+            check_rngs(type(self), rngs, initialising="params" not in variables)
+        self._check(method, args, options)
+        flax = {"rngs": rngs, "mutable": mutable, "capture_intermediates": capture_intermediates}
+        return super().apply(variables, *args, method=method, **flax, **options)
+
+    def init_with_output(self, rngs, *args, method=None, **options):
+        """Flax's, with the arguments looked at first; `init` is made of it. `jm.init` needs no arguments."""
+        flax = {name: options.pop(name) for name in ("mutable", "capture_intermediates") if name in options}
+        check_rngs(type(self), rngs, initialising=True)
+        self._check(method, args, options)
+        return super().init_with_output(rngs, *args, method=method, **flax, **options)
+
+    def _check(self, method, args: tuple, options: dict) -> None:
+        """Of a function that is none of this class's methods nothing is known."""
+        chosen = "__call__" if method is None else getattr(method, "__name__", method)
+        found = getattr(type(self), chosen, None) if isinstance(chosen, str) else None
+        if isinstance(method, str) and found is None and not chosen.startswith("_"):
+            methods = [each for each in ("encode", "decode", "retrieve") if hasattr(type(self), each)]
+            raise TypeError(no_such(f"{type(self).__name__} has no method", method, ["__call__", *methods]))
+        if inspect.isfunction(found) and (method is None or method in (chosen, found, getattr(self, chosen))):
+            check_call(type(self), chosen, args, options)
+
+    @classmethod
+    def from_pretrained(cls, *_, **__):
+        """The reference's name for `jm.load`, which gives a model and its parameters.
+
+        Raises:
+          TypeError: always.
+        """
+        raise TypeError(f"model, params = jm.load(name, cls={cls.__name__!r}) takes the place of from_pretrained")
 
     def answer(self, out: Output, return_dict: bool | None) -> Output | tuple:
         """The output, or its tuple form, as the call or else the config asks."""
@@ -85,3 +181,9 @@ class Model(Configured):
     def dummy_inputs(self) -> dict[str, jax.Array]:
         """The smallest inputs that reach every parameter, for initialisation."""
         return {"input_ids": jnp.zeros((1, self.config.chunk_size_feed_forward or 1), jnp.int32)}
+
+
+def _shown(variables: Any) -> str:
+    if not isinstance(variables, Mapping):
+        return f"{brief(variables)}"
+    return f"a tree of {', '.join(map(str, list(variables)[:5])) or 'nothing'}; is it the parameters?"

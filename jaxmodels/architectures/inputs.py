@@ -1,7 +1,7 @@
 """Checks on what a model is called with, and the first steps that all models share."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,87 @@ import numpy as np
 from jaxmodels.config import Config
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.masks import cross_visibility
+from jaxmodels.wording import brief
+
+_INT32 = np.iinfo(np.int32)
 
 
 def is_concrete(*arrays) -> bool:
-    """Values can be looked at (outside jit), so a wrong one can be refused by name."""
-    return not any(isinstance(a, jax.core.Tracer) for a in arrays)
+    """Values can be looked at (outside jit, on devices of this process), so a wrong one can be refused by name."""
+    return not any(isinstance(a, jax.core.Tracer) or not getattr(a, "is_fully_addressable", True) for a in arrays)
+
+
+def as_array(name: str, value):
+    """An array as it is; numbers in lists as numpy's, in which nothing is cut off yet.
+
+    Raises:
+      TypeError: several arrays, or no numbers.
+      ValueError: rows of different lengths.
+    """
+    if isinstance(value, jax.Array | np.ndarray):
+        return value
+    if isinstance(value, Mapping):
+        raise TypeError(
+            f"{name} is an array, got a {type(value).__name__} of {', '.join(map(str, value))}; what a tokenizer "
+            "returns goes in as keywords: model.apply(variables, **batch)"
+        )
+    if isinstance(value, list | tuple):
+        if any(getattr(member, "shape", ()) != () for member in value):
+            raise TypeError(
+                f"{name} is one array, got a {type(value).__name__} of {len(value)} arrays; other arguments go by name "
+                "(attention_mask=mask), and rows are padded to one length and put together: jnp.stack(rows)"
+            )
+        if not is_concrete(*jax.tree.leaves(value)):
+            return jnp.asarray(value)
+    try:
+        found = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} has rows of one length, got {brief(value)}; pad them") from error
+    if found.dtype.kind not in "biuf" and not jnp.issubdtype(found.dtype, jnp.number):
+        raise TypeError(f"{name} holds numbers, got {brief(value)}")
+    return found
+
+
+def check_integers(name: str, ids) -> None:
+    """Raises TypeError where ids are not integers, ValueError where one needs more than int32, which would wrap."""
+    ids = as_array(name, ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"{name} holds integers, got {ids.dtype}")
+    if ids.dtype.itemsize >= 4 and ids.dtype != np.int32 and ids.size and is_concrete(ids):
+        values = np.asarray(ids)
+        low, high = int(values.min()), int(values.max())
+        if low < _INT32.min or high > _INT32.max:
+            raise ValueError(f"{name} holds {low if low < _INT32.min else high}, which is no int32")
+
+
+def check_numbers(name: str, array) -> None:
+    """Raises TypeError where an array holds no real numbers or bools, ValueError as `check_integers`."""
+    array = as_array(name, array)
+    if jnp.issubdtype(array.dtype, jnp.integer):
+        check_integers(name, array)
+    elif not (jnp.issubdtype(array.dtype, jnp.floating) or array.dtype == bool):
+        raise TypeError(f"{name} holds numbers, got {array.dtype}")
+
+
+def check_mask(name: str, mask) -> None:
+    """Raises ValueError where a mask holds something else than 0 and 1: it would be read by "is it 0", and the additive
+    masks of the reference's inner layers (0 for what is seen) as their opposite."""
+    check_numbers(name, mask)
+    mask = as_array(name, mask)
+    if mask.dtype == bool or not mask.size or not is_concrete(mask):
+        return
+    values = np.asarray(mask)
+    wrong = values[(values != 0) & (values != 1)]
+    additive = wrong.size > 0 and bool((wrong < 0).any())
+    if additive or (jnp.issubdtype(values.dtype, jnp.floating) and not values.any()):
+        raise ValueError(
+            f"{name} holds 1 where there is a token and 0 where there is padding, got "
+            f"{'an additive mask with ' + str(wrong.min()) if additive else 'zeros alone'}; "
+            "of an additive mask, that is mask == 0"
+        )
+    if wrong.size:
+        hint = "; global tokens have a mask of their own, LED's global_attention_mask" if wrong[0] == 2 else ""
+        raise ValueError(f"{name} holds 0 and 1, got {wrong[0]}{hint}")
 
 
 def check_ids(name: str, ids: jax.Array, size: int, what: str, ranks: tuple[int, ...] = (2,)) -> jax.Array:
@@ -24,9 +100,8 @@ def check_ids(name: str, ids: jax.Array, size: int, what: str, ranks: tuple[int,
       ValueError: wrong rank, no token, or an id outside the table (under jit such an id gives NaN).
       TypeError: not integers.
     """
+    check_integers(name, ids)
     ids = jnp.asarray(ids)
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise TypeError(f"{name} holds integers, got {ids.dtype}")
     if ids.ndim not in ranks:
         shapes = " or ".join(("[T]", "[B,T]", "[B,choices,T]")[r - 1] for r in ranks)
         raise ValueError(f"{name} has shape {shapes}, got {ids.shape}; one text alone is [1,T]: ids[None]")

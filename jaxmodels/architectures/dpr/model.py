@@ -3,6 +3,8 @@
 Two encoders give questions and passages vectors whose inner product ranks the passages; a reader marks the answer.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
@@ -65,10 +67,15 @@ class DPRPreTrainedModel(Model):
 
 
 class _DPRRetriever(DPRPreTrainedModel):
-    def encode(
+    output_class: ClassVar[type[DPRQuestionEncoderOutput]]
+
+    @property
+    def encoder(self) -> DPREncoder:
+        """The encoder, which a class names as its checkpoints do."""
+        raise NotImplementedError
+
+    def __call__(
         self,
-        encoder: DPREncoder,
-        output: type[DPRQuestionEncoderOutput],
         input_ids: jax.Array | None = None,
         *,
         attention_mask: jax.Array | None = None,
@@ -77,11 +84,11 @@ class _DPRRetriever(DPRPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ):
+    ) -> DPRQuestionEncoderOutput | tuple:
         if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
             attention_mask = jnp.asarray(input_ids) != self.config.pad_token_id
         attentions, hidden = self.asked(output_attentions, output_hidden_states)
-        pooled, _, states, weights_ = encoder(
+        pooled, _, states, weights_ = self.encoder(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -89,7 +96,8 @@ class _DPRRetriever(DPRPreTrainedModel):
             output_attentions=attentions,
             output_hidden_states=hidden,
         )
-        return self.answer(output(pooler_output=pooled, hidden_states=states, attentions=weights_), return_dict)
+        out = self.output_class(pooler_output=pooled, hidden_states=states, attentions=weights_)
+        return self.answer(out, return_dict)
 
 
 class DPRQuestionEncoder(_DPRRetriever):
@@ -105,24 +113,28 @@ class DPRQuestionEncoder(_DPRRetriever):
     """
 
     table = weights.QUESTION
+    output_class = DPRQuestionEncoderOutput
 
     def setup(self):
         self.question_encoder = DPREncoder(self.config, **self.choices)
 
-    def __call__(self, input_ids=None, **options) -> DPRQuestionEncoderOutput | tuple:
-        return self.encode(self.question_encoder, DPRQuestionEncoderOutput, input_ids, **options)
+    @property
+    def encoder(self) -> DPREncoder:
+        return self.question_encoder
 
 
 class DPRContextEncoder(_DPRRetriever):
     """Passages -> vectors. Called like `DPRQuestionEncoder`, usually with pairs (title, text)."""
 
     table = weights.CONTEXT
+    output_class = DPRContextEncoderOutput
 
     def setup(self):
         self.ctx_encoder = DPREncoder(self.config, **self.choices)
 
-    def __call__(self, input_ids=None, **options) -> DPRContextEncoderOutput | tuple:
-        return self.encode(self.ctx_encoder, DPRContextEncoderOutput, input_ids, **options)
+    @property
+    def encoder(self) -> DPREncoder:
+        return self.ctx_encoder
 
 
 class _SpanPredictor(Configured):

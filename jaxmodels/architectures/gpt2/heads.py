@@ -35,6 +35,8 @@ class GPT2DoubleHeadsModelOutput(Output):
 class _WithHead(GPT2PreTrainedModel):
     """A base model named as in the checkpoints, and what every head does with it."""
 
+    body = GPT2Model
+
     def setup(self):
         self.transformer = GPT2Model(self.config, **self.choices)
         self.setup_head()

@@ -27,6 +27,7 @@ class LEDForConditionalGeneration(LanguageHead, LEDPreTrainedModel):
       inputs they are these too, shifted right.
     """
 
+    body = LEDModel
     output_class = LEDSeq2SeqLMOutput
 
     def setup(self):
@@ -39,6 +40,8 @@ class LEDForConditionalGeneration(LanguageHead, LEDPreTrainedModel):
 
 
 class _LEDHead(Seq2SeqHead, LEDPreTrainedModel):
+    body = LEDModel
+
     def setup(self):
         self.led = LEDModel(self.config, max_global_tokens=self.max_global_tokens, **self.choices)
         self.setup_head()

@@ -32,6 +32,7 @@ from jaxmodels.outputs import (
 class _WithHead(RobertaPreLayerNormPreTrainedModel):
     """A base model named as in the checkpoints, and what every head does with it."""
 
+    body = RobertaPreLayerNormModel
     pools = False
 
     def setup(self):

@@ -157,6 +157,8 @@ class T5ForConditionalGeneration(ConditionalGeneration, T5PreTrainedModel):
     Its parameters are T5Model's, at the same paths; an untied head adds `lm_head`.
     """
 
+    body = T5Model
+
     def setup(self):
         c = self.config
         self.transformer = T5Model(c, **self.choices)
@@ -171,6 +173,8 @@ class T5ForConditionalGeneration(ConditionalGeneration, T5PreTrainedModel):
 
     def language_logits(self, states: jax.Array) -> jax.Array:
         c = self.config
+        if c.scales_outputs:
+            states = states * c.d_model**-0.5
         if c.tie_word_embeddings:
-            return self.base.shared.attend(states * c.d_model**-0.5)
+            return self.base.shared.attend(states)
         return self.lm_head(states).astype(jnp.float32)

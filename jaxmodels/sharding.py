@@ -14,6 +14,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels.parameters import abstract, flatten, logical_axes, unflatten
+from jaxmodels.wording import brief
 
 NAMES = ("batch", "length", "embed", "heads", "head_dim", "mlp", "vocab", "layers")
 
@@ -39,13 +40,18 @@ def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
     Axes are `AxisType.Auto`: the compiler places what the rules leave open.
 
     Raises:
-      ValueError: the sizes do not fit the number of devices.
+      ValueError: a size that is none, no axes or no devices, or sizes that do not fit the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
+    if not axes or not devices or not all(type(size) is int and size >= -1 and size for size in axes.values()):
+        raise ValueError(
+            f"a mesh has a size of at least 1 for each axis, or -1 for one of them, got {brief(dict(axes))} for "
+            f"{len(devices)} devices"
+        )
     known = math.prod(size for size in axes.values() if size != -1)
     sizes = tuple(len(devices) // known if size == -1 else size for size in axes.values())
     if list(axes.values()).count(-1) > 1 or math.prod(sizes) != len(devices):
-        raise ValueError(f"a mesh {dict(axes)} does not fit {len(devices)} devices; one size may be -1")
+        raise ValueError(f"a mesh {brief(dict(axes))} does not fit {len(devices)} devices; one size may be -1")
     return jax.make_mesh(sizes, tuple(axes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
 
 
@@ -104,3 +110,13 @@ def use(mesh: Mesh, rules: Rules) -> Iterator[None]:
     """Inside, tracing a model constrains its activations by the rules too (batch and length of the residual stream)."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(tuple(rules.items())):
         yield
+
+
+def check_placement(mesh: Mesh | None, rules: Rules | None) -> None:
+    """Raises ValueError where one is given without the other, TypeError where they are no mesh and no table."""
+    if (mesh is None) != (rules is None):
+        raise ValueError("mesh and rules go together: give both or neither")
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh is from jm.sharding.make_mesh, got {brief(mesh)}")
+    if rules is not None and not isinstance(rules, Mapping):
+        raise TypeError(f"rules are a table such as jm.sharding.FSDP_TP, got {brief(rules)}")

@@ -22,8 +22,8 @@ _short = _Short()
 
 
 def brief(value: object) -> str:
-    """The repr of a value with its middle left out where it is long; at most 120 characters."""
-    return cut(_short.repr(value))
+    """The repr of a value in one line, its middle left out where it is long; at most 120 characters."""
+    return cut(" ".join(map(str.strip, _short.repr(value).splitlines())))
 
 
 def cut(text: str, longest: int = LONGEST) -> str:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.wording import brief
+
 
 def traced(*trees) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
@@ -17,7 +19,7 @@ def checked_rows(embeddings, width: int | None = None, start: int = 0):
             f"embeddings are [rows, {width or 'width'}]; from row {start} on they are of shape {embeddings.shape}"
         )
     kind = embeddings.dtype
-    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
+    if not _real(kind):
         raise ValueError(f"embeddings are real numbers, got {kind}")
     if not traced(embeddings) and jnp.issubdtype(kind, jnp.floating):
         _check_finite(embeddings, start)
@@ -37,15 +39,19 @@ def _check_finite(rows, start: int) -> None:
 
 
 def checked_queries(queries, k: int, size: int, width: int):
-    """An array [B, D] for the k best of an index of `size` rows of that width."""
+    """An array [B, D] of at least one query, for the k best of an index of `size` rows of that width."""
     queries = _array(queries)
     if queries.ndim != 2 or queries.shape[1] != width:
         raise ValueError(
             f"queries are [batch, {width}], as wide as this index, got an array of shape {queries.shape}; were they "
             "made by the encoder that belongs to it?"
         )
-    if not isinstance(k, int | np.integer) or not 1 <= k <= size:
-        raise ValueError(f"k is between 1 and the {size} rows of this index, got {k!r}")
+    if not len(queries):
+        raise ValueError(f"queries are [batch, {width}] with at least one row, got an array of shape {queries.shape}")
+    if not _real(queries.dtype):
+        raise ValueError(f"queries are real numbers, got {queries.dtype}")
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 1 <= k <= size:
+        raise ValueError(f"k is between 1 and the {size} rows of this index, got {brief(k)}")
     return queries
 
 
@@ -57,6 +63,10 @@ def checked_ids(ids, least: int, size: int):
     if not traced(ids) and ids.size and not least <= ids.min() <= ids.max() < size:
         raise ValueError(f"ids are between {least} and {size - 1}, got {ids.min()} to {ids.max()}")
     return ids
+
+
+def _real(kind) -> bool:
+    return jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
 
 
 def _array(array):

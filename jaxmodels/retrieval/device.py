@@ -52,7 +52,8 @@ class DeviceRetriever:
           sharding: of the passages' rows; None leaves them where arrays are put by default.
 
         Raises:
-          ValueError: a doc_sep that does not end with a space, where a tokenizer might join text and question.
+          ValueError: a doc_sep that does not end with a space, where a tokenizer might join text and question; a
+            max_combined_length without room for a token beside the special ones; a batch below 1.
         """
         config, tokenizer = retriever.config, retriever.generator_tokenizer
         if not config.doc_sep.endswith(" "):
@@ -61,6 +62,11 @@ class DeviceRetriever:
         start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
         head, tail = whole[:start], whole[start + len(bare) :]
         most = config.max_combined_length - len(head) - len(tail)
+        if most < 1 or batch < 1:
+            raise ValueError(
+                f"a context has max_combined_length tokens, more than its {len(head) + len(tail)} special ones, and a "
+                f"batch at least one text, got max_combined_length={config.max_combined_length} and batch={batch}"
+            )
         rows, documents = [], []
         for first in range(0, len(retriever.passages), batch):
             some = [retriever.document(i) for i in range(first, min(first + batch, len(retriever.passages)))]
@@ -91,7 +97,12 @@ class DeviceRetriever:
 
         Args:
           options: of the question encoder's tokenizer; padding=True if nothing is said.
+
+        Raises:
+          ValueError: no questions.
         """
+        if not len(questions):
+            raise ValueError("there are no questions: give at least one")
         host = self.host
         encoded = host.question_encoder_tokenizer(list(questions), **{"padding": True, **options})
         # What a retriever on the host sees of a question is what the ids say, lower-cased perhaps.

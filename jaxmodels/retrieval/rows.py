@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxmodels.retrieval.layout import Layout
+from jaxmodels.wording import brief
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "int8": np.dtype(np.int8)}
 
@@ -20,9 +21,12 @@ Stored = tuple[np.ndarray, np.ndarray | None]
 
 def checked_dtype(dtype) -> np.dtype:
     """Raises ValueError for a dtype that no index has."""
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    try:
+        name = None if dtype is None else dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    except TypeError:  # no dtype at all
+        name = None
     if name not in DTYPES:
-        raise ValueError(f"an index stores {', '.join(DTYPES)}, not {name}")
+        raise ValueError(f"an index stores {', '.join(DTYPES)}, not {brief(dtype)}")
     return DTYPES[name]
 
 

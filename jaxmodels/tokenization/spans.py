@@ -30,6 +30,8 @@ def best_spans(
     one, or around it, is left out; one that overlaps it in part is not. Of equal scores the earlier start comes first,
     then the shorter span. Source: transformers 4.37.2, tokenization_dpr.py, `_get_best_spans`.
     """
+    # longer than the row is as long as the row, and takes no memory
+    max_answer_length = max(1, min(max_answer_length, len(start_logits)))
     starts, extra = np.divmod(np.arange(len(start_logits) * max_answer_length), max_answer_length)
     ends = starts + extra
     inside = ends < len(end_logits)

@@ -16,6 +16,7 @@ import numpy as np
 from einops import rearrange
 
 from jaxmodels.tensor_files import TensorEntry
+from jaxmodels.tensor_files.same import same_values
 
 LAYER = "{i}"
 # Of XLA's CPU buffers, in bytes.
@@ -102,7 +103,8 @@ class Table:
       ignored: regular expressions of names that carry no weights, with the reason.
       foreign: the same of weights that no class here takes; loading says that they are unused.
       silent: paths of parameters that a file may lack without a word; they keep their first value.
-      tied: names that repeat another parameter where the config ties them, and whose.
+      tied: names that repeat another parameter where the config ties the word embeddings, and whose.
+      repeats: names that repeat another parameter wherever the model has none of its own under them, and whose.
       old_names: regular expressions of parts of names that files once had -> today's.
     """
 
@@ -114,6 +116,7 @@ class Table:
     foreign: Mapping[str, str] = dataclasses.field(default_factory=dict)
     silent: tuple[str, ...] = ()
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    repeats: Mapping[str, str] = dataclasses.field(default_factory=dict)
     old_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def short(self, name: str) -> str:
@@ -134,21 +137,34 @@ class Table:
         """Some class of the family, or none on purpose, takes this (short) name."""
         sources = [source for rule in self.rules + self.heads for source in rule.sources]
         patterns = [re.escape(source).replace(re.escape(LAYER), r"\d+") for source in sources]
-        return name in self.tied or any(
+        return name in {**self.tied, **self.repeats} or any(
             re.fullmatch(pattern, name) for pattern in (*patterns, *self.ignored, *self.foreign)
         )
 
+    def copies(self, tied: bool) -> dict[str, str]:
+        """Names that may repeat another parameter, and whose; `tied` as the config has it."""
+        return {**self.repeats, **(self.tied if tied else {})}
+
 
 class WeightsError(ValueError):
-    """A file and a model do not fit; lists every name, at once, in three lists."""
+    """A file and a model do not fit; lists every name, at once, in three lists, and a fourth where it is needed."""
 
-    def __init__(self, where: str, unknown: list[str], missing: list[str], mismatched: list[str], hint: str = ""):
-        self.unknown, self.missing, self.mismatched = unknown, missing, mismatched
+    def __init__(
+        self,
+        where: str,
+        unknown: list[str],
+        missing: list[str],
+        mismatched: list[str],
+        hint: str = "",
+        apart: list[str] | None = None,
+    ):
+        self.unknown, self.missing, self.mismatched, self.apart = unknown, missing, mismatched, apart or []
         parts = [f"{where} does not fit the model."]
         for title, names in (
             ("in the file, but nothing takes them", unknown),
             ("in the model, but nothing fills them", missing),
             ("of another shape", mismatched),
+            *([("one parameter here, with different values in the file", apart)] if apart else []),
         ):
             parts.append(f"  {title}: {len(names)}" + "".join(f"\n    {name}" for name in names))
         super().__init__("\n".join(parts) + (f"\n{hint}" if hint else ""))
@@ -180,26 +196,33 @@ def plan(
     kept_heads: Mapping[int, list[int]],
     tied: bool,
 ) -> Plan:
-    """Matches the file's tensors with the parameters; reads no data.
+    """Matches the file's tensors with the parameters; reads no data but that of tensors that ought to be equal.
 
     Args:
       entries: by torch name. shapes: of our parameters, by path.
       kept_heads: for each layer with pruned heads, those that are left.
-      tied: the config ties what the table calls tied, so that the file's copy says nothing new.
+      tied: the config ties what the table calls tied.
+
+    Raises:
+      WeightsError: the file has different values for one parameter.
     """
     by_path = table.by_path()
-    found = {table.short(name): entry for name, entry in entries.items()}
-    for name, first in table.tied.items() if tied else ():  # files may hold what is tied under either name
-        if first not in found and name in found:
-            found[first] = found.pop(name)
+    places = {}
+    for path, shape in shapes.items():
+        rule = by_path[table.short_path(path)]
+        count = shape[0] if rule.per_layer else 1
+        places[path] = rule, [[name.replace(LAYER, str(i)) for name in rule.sources] for i in range(count)]
+    taken = {name for _, layers in places.values() for names in layers for name in names}
+    copies = table.copies(tied)
+    found, apart = _found(table, entries, {*taken, *copies})
+    apart += _share(found, copies, taken, table, tied)
+    if apart:
+        raise WeightsError(str(next(iter(entries.values())).path.parent), [], [], [], apart=apart)
     sources: dict[str, tuple[Rule, list[list[TensorEntry]]]] = {}
     missing: list[str] = []
     mismatched: dict[str, str] = {}
-    taken: set[str] = set()
-    for path, shape in shapes.items():
-        rule = by_path[table.short_path(path)]
-        layers = [[n.replace(LAYER, str(i)) for n in rule.sources] for i in range(shape[0] if rule.per_layer else 1)]
-        taken.update(name for names in layers for name in names)
+    for path, (rule, layers) in places.items():
+        shape = shapes[path]
         if any(name not in found for names in layers for name in names):
             missing.append(path)
             continue
@@ -211,9 +234,53 @@ def plan(
                     mismatched.setdefault(path, f"{name}: {found[name].shape} in the file, the model has {wanted}")
     rest = [name for name in found if name not in taken]
     unknown = [name for name in rest if not table.recognises(name) or _layer_beyond(name, table, taken)]
-    silent = [*table.ignored, *(map(re.escape, table.tied) if tied else ())]
+    silent = [*table.ignored, *map(re.escape, copies)]
     unused = [n for n in rest if n not in unknown and not any(re.fullmatch(pattern, n) for pattern in silent)]
     return Plan(sources, missing, mismatched, unused, unknown)
+
+
+def _found(
+    table: Table, entries: Mapping[str, TensorEntry], read: set[str]
+) -> tuple[dict[str, TensorEntry], list[str]]:
+    """The tensors by short name; and a line for each of `read` that the file has twice, with different values."""
+    found: dict[str, TensorEntry] = {}
+    apart = []
+    for name, entry in entries.items():
+        first = found.setdefault(table.short(name), entry)
+        if first is not entry and table.short(name) in read and not same_values(first, entry):
+            apart.append(f"{first.name} and {name}")
+    return found, apart
+
+
+def _share(
+    found: dict[str, TensorEntry], copies: Mapping[str, str], taken: set[str], table: Table, tied: bool
+) -> list[str]:
+    """Fills parameters that the file lacks from their copies; lines about copies that are none.
+
+    Files hold equal tensors under one name or several. Tensors that differ are taken where each has a parameter, and
+    no parameter is left that might repeat any of them.
+    """
+    apart = []
+    sources = {source for rule in table.rules + table.heads for source in rule.sources}
+    for whose in dict.fromkeys(copies.values()):
+        group = [whose, *(name for name, other in copies.items() if other == whose)]
+        present = [name for name in group if name in found]
+        lacking = [name for name in group if name in taken and name not in found]
+        if not present:
+            continue
+        if not lacking and taken.issuperset(present):
+            continue
+        if different := [name for name in present[1:] if not same_values(found[present[0]], found[name])]:
+            names = [present[0], *different]
+            if taken.issuperset(names):
+                way = f"each has a parameter, but {', '.join(lacking)} may repeat either: add it to the file"
+            elif tied and all(name in sources for name in names):
+                way = "tie_word_embeddings=False loads each into a parameter of its own"
+            else:
+                way = "leave the right one in the file"
+            apart.append(f"{', '.join(names)}: {way}")
+        found |= dict.fromkeys(lacking, found[present[0]])
+    return apart
 
 
 def _torch_shapes(rule: Rule, shape: tuple[int, ...], kept: list[int] | None) -> list[tuple[int, ...]]:

@@ -133,9 +133,6 @@ def test_what_is_tied_may_be_in_the_file_under_either_name(name, kept, left_out,
     reference.config.save_pretrained(tmp_path)
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     whole = loaded(tmp_path, cls=name)[1]
-    if kept.endswith("weight"):  # where both are there and differ, the word vectors count
-        torch.save({**tensors, kept: tensors[kept] + 1}, tmp_path / "pytorch_model.bin")
-        jax.tree.map(np.testing.assert_array_equal, loaded(tmp_path, cls=name)[1], whole)
     del tensors[left_out]
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     _, params, messages = loaded(tmp_path, cls=name)

@@ -95,10 +95,12 @@ class BartDecoder(Configured):
     """Causal layers that read the encoder's states.
 
     Attributes:
+      embed_tokens: the table of the words that it reads; it gets their vectors.
       positions, offset, limit: see `BartEmbeddings`.
     """
 
     config: BartLikeConfig
+    embed_tokens: Embedding | None = None
     positions: int = 1024
     offset: int = 0
     limit: str = "max_position_embeddings"

@@ -1,6 +1,7 @@
 """BART (Lewis et al., 2019, arXiv:1910.13461; reference: transformers/models/bart/modeling_bart.py)."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,25 +24,30 @@ from jaxmodels.outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAt
 OFFSET = 2
 
 
+def word_table(config: BartLikeConfig, dtype: Any, param_dtype: Any, **module: Any) -> Embedding:
+    """A table of word vectors."""
+    init = scaled_normal(config.init_std)
+    return Embedding(
+        config.vocab_size, config.d_model, init, "vocab", dtype, param_dtype, padding=config.pad_token_id, **module
+    )
+
+
 class BartLikeModel(Seq2SeqModel):
     """The shared word embeddings and the decoder; a family makes its stacks in `setup_stacks`."""
 
     config: BartLikeConfig
 
     def setup(self):
-        c, init = self.config, scaled_normal(self.config.init_std)
-        self.shared = Embedding(
-            c.vocab_size, c.d_model, init, "vocab", self.dtype, self.param_dtype, padding=c.pad_token_id
-        )
+        self.shared = word_table(self.config, **self.kinds)
         self.setup_stacks()
 
     def setup_stacks(self) -> None:
-        """Makes `encoder` and `decoder`."""
+        """Makes `encoder` and `decoder`, which have the tables of what they read as `embed_tokens`."""
         raise NotImplementedError
 
-    def vectors(self, ids: jax.Array) -> jax.Array:
+    def vectors(self, table: Embedding, ids: jax.Array) -> jax.Array:
         """Word vectors [...,D] of ids, scaled; those that the caller gives are taken as they are."""
-        words = self.shared(ids)
+        words = table(ids)
         return words * jnp.asarray(self.config.embedding_scale, words.dtype)
 
     def default_decoder_ids(self, input_ids) -> jax.Array:
@@ -71,7 +77,8 @@ class BartLikeModel(Seq2SeqModel):
           encoder_attention_mask: [B,S], 1 for real tokens; needed at every step.
           The others are those of the call.
         """
-        x, _ = words(self.vectors, self.config, decoder_input_ids, decoder_inputs_embeds, prefix="decoder_")
+        vectors = partial(self.vectors, self.decoder.embed_tokens)
+        x, _ = words(vectors, self.config, decoder_input_ids, decoder_inputs_embeds, prefix="decoder_")
         attentions, hidden = self.asked(output_attentions, output_hidden_states)
         out = self.decoder(
             x,
@@ -116,7 +123,14 @@ class BartPreTrainedModel(BartCaching):
 
 
 class BartEncoder(Configured):
+    """Layers that read both ways.
+
+    Attributes:
+      embed_tokens: the table of the words that it reads; it gets their vectors.
+    """
+
     config: BartConfig
+    embed_tokens: Embedding | None = None
 
     def setup(self):
         c = self.config
@@ -145,13 +159,19 @@ class BartEncoder(Configured):
 class BartModel(BartLikeModel, BartPreTrainedModel):
     """Encoder and decoder without a head. See `Seq2SeqModel` for the arguments of a call.
 
-    Without decoder inputs the decoder reads input_ids, shifted right.
+    Without decoder inputs the decoder reads input_ids, shifted right. With tie_word_embeddings=False each stack has a
+    table of words of its own; `shared` is kept beside them and not read (docs/parity.md, A19, note 5).
     """
 
     def setup_stacks(self):
         c = self.config
-        self.encoder = BartEncoder(c, **self.choices)
-        self.decoder = BartDecoder(c, positions=c.max_position_embeddings, offset=OFFSET, **self.choices)
+        own = partial(word_table, c, parent=None, **self.kinds)
+        tables = (self.shared, self.shared) if c.tie_word_embeddings else (own(), own())
+        self.encoder = BartEncoder(c, embed_tokens=tables[0], **self.choices)
+        where = {"positions": c.max_position_embeddings, "offset": OFFSET}
+        self.decoder = BartDecoder(c, embed_tokens=tables[1], **where, **self.choices)
+        if self.is_initializing():
+            self.shared(jnp.zeros((1,), jnp.int32))
 
     def encode(
         self,
@@ -165,7 +185,7 @@ class BartModel(BartLikeModel, BartPreTrainedModel):
         return_dict: bool | None = None,
     ) -> BaseModelOutput | tuple:
         """Runs the encoder; the arguments are those of the call."""
-        x, _ = words(self.vectors, self.config, input_ids, inputs_embeds)
+        x, _ = words(partial(self.vectors, self.encoder.embed_tokens), self.config, input_ids, inputs_embeds)
         if attention_mask is None and input_ids is not None:
             warn_of_unmasked_padding(input_ids, self.config.pad_token_id)
         attentions, hidden = self.asked(output_attentions, output_hidden_states)
@@ -199,6 +219,8 @@ class BartForConditionalGeneration(LanguageHead, BartPreTrainedModel):
     labels: int [B,T], scored against the logits at the same place (not shifted); -100 is ignored. Without decoder
       inputs they are these too, shifted right.
     """
+
+    body = BartModel
 
     def setup(self):
         self.model = BartModel(self.config, **self.choices)

@@ -57,8 +57,8 @@ HEAD_RULES = (
     Rule("final_logits_bias", "final_logits_bias", "1 v -> v"),
     Rule("lm_head.weight", "lm_head/kernel", "v d -> d v"),
 )
-# Both stacks read the one table; files may hold it under any of the names.
-OLD_NAMES = {r"(^|\.)(encoder|decoder)\.embed_tokens\.weight$": r"\1shared.weight"}
+# Where both stacks read the one table, files may hold it under any of the names.
+STACKS_READ = {f"{stack}.embed_tokens.weight": "shared.weight" for stack in ("encoder", "decoder")}
 TIED = {"lm_head.weight": "shared.weight"}
 IGNORED = {r"(encoder|decoder)\.version": "a buffer of fairseq's models"}
 # It is zero in most models, and files of models without a head lack it.
@@ -66,11 +66,17 @@ SILENT = ("final_logits_bias",)
 
 TABLE = Table(
     base="model",
-    rules=(SHARED_RULE, *stack_rules("encoder"), *self_attention_rules("encoder"), *DECODER_RULES),
+    rules=(
+        SHARED_RULE,
+        *(Rule(name, name.replace(".", "/").replace("weight", "embedding")) for name in STACKS_READ),
+        *stack_rules("encoder"),
+        *self_attention_rules("encoder"),
+        *DECODER_RULES,
+    ),
     heads=HEAD_RULES,
     ignored=IGNORED,
     foreign={r"classification_head\..*|qa_outputs\..*": "heads of BART's classes that are not here"},
-    old_names=OLD_NAMES,
     tied=TIED,
+    repeats=STACKS_READ,
     silent=SILENT,
 )

@@ -34,7 +34,8 @@ def led_from_bart(
 
     Raises:
       TypeError: another class.
-      ValueError: scale_embedding=True, which LED does not have; or a window that LEDConfig refuses.
+      ValueError: scale_embedding=True or different tables of words for the two stacks, which LED does not have; or a
+        window that LEDConfig refuses.
     """
     if type(model) not in _CLASSES:
         raise TypeError(f"an LED starts from {' or '.join(c.__name__ for c in _CLASSES)}, got {type(model).__name__}")
@@ -53,7 +54,7 @@ def led_from_bart(
     head = dict(params)
     base = head.pop("model", params)
     converted = {
-        "shared": base["shared"],
+        "shared": _one_table(base),
         "encoder": _encoder(base["encoder"], max_encoder_position_embeddings),
         "decoder": _with_positions(base["decoder"], bart.max_position_embeddings),
     }
@@ -61,11 +62,25 @@ def led_from_bart(
     return led, {"led": converted, **head} if "model" in params else converted
 
 
+def _one_table(base: dict) -> dict:
+    """What both stacks of LED read, also where a BART has a table for each."""
+    if "embed_tokens" not in base["encoder"]:
+        return base["shared"]
+    ours, theirs = (base[stack]["embed_tokens"] for stack in ("encoder", "decoder"))
+    if not (ours["embedding"] == theirs["embedding"]).all():
+        raise ValueError(
+            "encoder/embed_tokens and decoder/embed_tokens are different tables: LED has one table for both stacks, so "
+            "this BART cannot become one"
+        )
+    return ours
+
+
 def _with_positions(stack: dict, count: int) -> dict:
     """The stack with `count` positions: BART's, repeated as often as it takes, without the rows before the first."""
     positions = stack["embeddings"]["table"]["embedding"][OFFSET:]
     repeated = jnp.tile(positions, (-(-count // positions.shape[0]), 1))[:count]
-    return {**stack, "embeddings": {**stack["embeddings"], "table": {"embedding": repeated}}}
+    rest = {name: part for name, part in stack.items() if name != "embed_tokens"}
+    return {**rest, "embeddings": {**stack["embeddings"], "table": {"embedding": repeated}}}
 
 
 def _encoder(stack: dict, count: int) -> dict:

@@ -19,7 +19,7 @@ from jaxmodels.architectures.led.outputs import LEDEncoderBaseModelOutput, LEDSe
 from jaxmodels.architectures.led.visibility import Visibility, check_flags, check_room, visibility
 from jaxmodels.architectures.led.weights import TABLE
 from jaxmodels.architectures.pruning import layer_head_mask
-from jaxmodels.layers.linear import scaled_normal
+from jaxmodels.layers.linear import Embedding, scaled_normal
 from jaxmodels.layers.longformer import LongformerAttention
 from jaxmodels.layers.stack import Stack
 
@@ -78,7 +78,14 @@ class LEDPreTrainedModel(BartCaching):
 
 
 class LEDEncoder(Configured):
+    """Layers that see a window, and a few tokens from everywhere.
+
+    Attributes:
+      embed_tokens: the table of the words that it reads; it gets their vectors.
+    """
+
     config: LEDConfig
+    embed_tokens: Embedding | None = None
 
     def setup(self):
         c, init = self.config, scaled_normal(self.config.init_std)
@@ -150,8 +157,9 @@ class LEDModel(BartLikeModel, LEDPreTrainedModel):
 
     def setup_stacks(self):
         c, limit = self.config, "max_decoder_position_embeddings"
-        self.encoder = LEDEncoder(c, **self.choices)
-        self.decoder = BartDecoder(c, positions=c.max_decoder_position_embeddings, limit=limit, **self.choices)
+        self.encoder = LEDEncoder(c, embed_tokens=self.shared, **self.choices)
+        where = {"positions": c.max_decoder_position_embeddings, "limit": limit}
+        self.decoder = BartDecoder(c, embed_tokens=self.shared, **where, **self.choices)
 
     def encode(
         self,
@@ -176,7 +184,7 @@ class LEDModel(BartLikeModel, LEDPreTrainedModel):
         Raises:
           ValueError: a mask of another shape or with other values, or more global tokens than there is room for.
         """
-        x, _ = words(self.vectors, self.config, input_ids, inputs_embeds)
+        x, _ = words(partial(self.vectors, self.encoder.embed_tokens), self.config, input_ids, inputs_embeds)
         if attention_mask is None and global_attention_mask is None and input_ids is not None:
             warn_of_unmasked_padding(input_ids, self.config.pad_token_id)
         slots = self.max_global_tokens if max_global_tokens is None else max_global_tokens

@@ -23,7 +23,7 @@ def table(generator: str, tied: bool) -> Table:
         ignored={**question.ignored, **context.ignored, **generates.ignored},
         foreign={**question.foreign, **context.foreign, **generates.foreign},
         silent=generates.silent,
-        tied=generates.tied if tied else {},
+        repeats=generates.copies(tied),
         old_names={**question.old_names, **generates.old_names},
     )
 
@@ -40,6 +40,11 @@ def under(prefix: str, part: Table) -> Table:
             path=f"{onto.replace('.', '/')}/{rule.path}",
         )
 
+    in_base = {name for rule in part.rules for name in rule.sources}
+
+    def place(name: str) -> str:
+        return f"{base if name in in_base else prefix}.{name}"
+
     def patterns(found):
         optional = f"(?:{part.base}\\.)?" if part.base else ""
         return {rf"{prefix}\.{optional}(?:{pattern})": reason for pattern, reason in found.items()}
@@ -51,6 +56,7 @@ def under(prefix: str, part: Table) -> Table:
         ignored=patterns(part.ignored),
         foreign=patterns(part.foreign),
         silent=tuple(f"{prefix}/{path}" for path in part.silent),
-        tied={f"{prefix}.{name}": f"{base}.{other}" for name, other in part.tied.items()},
+        tied={place(name): place(other) for name, other in part.tied.items()},
+        repeats={place(name): place(other) for name, other in part.repeats.items()},
         old_names=part.old_names,
     )

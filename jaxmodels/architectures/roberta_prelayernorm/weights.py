@@ -37,5 +37,5 @@ TABLE = Table(
     ignored=BUFFERS,
     tied={"lm_head.decoder.weight": "embeddings.word_embeddings.weight"},
     # One parameter; files may hold it under either name.
-    old_names={r"(^|\.)lm_head\.decoder\.bias$": r"\1lm_head.bias"},
+    repeats={"lm_head.decoder.bias": "lm_head.bias"},
 )

@@ -61,5 +61,5 @@ TABLE = Table(
     foreign={r"classification_head\..*|qa_outputs\..*|classifier\..*": "heads of T5's classes that are not here"},
     tied={"lm_head.weight": "shared.weight"},
     # Both stacks read the one table; files may hold it under any of the names.
-    old_names={r"(^|\.)(encoder|decoder)\.embed_tokens\.weight$": r"\1shared.weight"},
+    repeats={f"{stack}.embed_tokens.weight": "shared.weight" for stack in ("encoder", "decoder")},
 )

@@ -21,8 +21,8 @@ def same_values(one: TensorEntry, other: TensorEntry) -> bool:
     left, right = np.empty((2, min(size, PIECE)), np.uint8)
     for start in range(0, size, PIECE):
         count = min(PIECE, size - start)
-        one.fill(start, memoryview(left[:count]))
-        other.fill(start, memoryview(right[:count]))
+        one.fill(start, left[:count].data)
+        other.fill(start, right[:count].data)
         if not np.array_equal(left[:count], right[:count]):
             return False
     return True

@@ -1,4 +1,4 @@
-"""Tables of word vectors that are one, or several: none is loaded in place of another (docs/parity.md, A19, C9, C16)."""
+"""Tables of word vectors, one or several: none is loaded in place of another (docs/parity.md, A19, C9, C16)."""
 
 import jax
 import jax.numpy as jnp

@@ -12,9 +12,12 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict, config_flags
 
+from experiments import endings, together
 from experiments.data import published
+from experiments.files import write_json
 from experiments.report import say
-from experiments.workdir import open_workdir, write_json
+from experiments.workdir import open_workdir
+from jaxmodels.wording import brief
 
 Run = Callable[[FrozenConfigDict, Path], dict]
 
@@ -36,6 +39,14 @@ def once(run: Run) -> Run:
         return result
 
     return kept
+
+
+def _wrong_seed(config: FrozenConfigDict) -> str | None:
+    """What is wrong with the config's seed; numpy, grain and JAX agree on 32 bits."""
+    seed = config.get("seed", 0)
+    if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32:
+        return None
+    return f"config.seed is a whole number from 0 to {2**32 - 1}, got {brief(seed)}"
 
 
 def start(
@@ -60,19 +71,20 @@ def start(
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says a dozen lines per checkpoint at INFO
         config = FrozenConfigDict(file.value)
-        if complaint := published.absent(config, wanted(config)):
+        if complaint := _wrong_seed(config) or published.absent(config, wanted(config)):
             raise SystemExit(complaint)
         if config.distributed:
-            jax.distributed.initialize()
+            together.join()
         name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         folder = Path(workdir.value or Path("runs") / name)
         first = jax.process_index() == 0
-        with open_workdir(folder, config, fresh.value) if first else contextlib.nullcontext():
+        with (
+            together.ends_alone(),
+            endings.in_words(),
+            open_workdir(folder, config, fresh.value) if first else contextlib.nullcontext(),
+        ):
             multihost_utils.sync_global_devices("workdir")
-            try:
-                result = run(config, folder)
-            except KeyboardInterrupt:
-                raise SystemExit("\nstopped; the same command goes on from the last checkpoint") from None
+            result = run(config, folder)
             if first:
                 show(result, config, folder)
 

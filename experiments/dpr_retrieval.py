@@ -30,6 +30,7 @@ import jaxmodels as jm
 from experiments import command, loop
 from experiments.data import pairs, published
 from experiments.data.pairs import Tokens
+from experiments.files import write_json
 from experiments.optimizer import make_optimizer
 from experiments.placement import placement
 from experiments.retrieval import report
@@ -38,7 +39,6 @@ from experiments.retrieval.biencoder import BiEncoder, parts, training_vectors, 
 from experiments.retrieval.prepare import Data, prepare
 from experiments.retrieval.search import encode, search
 from experiments.retrieval.start import begin
-from experiments.workdir import write_json
 from jaxmodels.training import abstract_state, init_state, make_contrastive_step, place
 
 ENCODERS = ("context_encoder", "question_encoder")  # folders of the result

@@ -15,6 +15,9 @@ from experiments.progress import Progress
 from jaxmodels.training import Step, TrainState
 from jaxmodels.training.checkpoints import Checkpoints
 
+# Steps on end that may change nothing, where the config is silent: a batch may overflow, so many are no accident.
+MAX_SKIPPED = 10
+
 
 def train(
     config: FrozenConfigDict,
@@ -32,25 +35,39 @@ def train(
     """Trains from the last checkpoint on, or from nothing, to the last step; returns the parameters.
 
     Args:
-      config: seed, steps, log_every, eval_every and save_every are read.
+      config: seed, steps, log_every, eval_every, save_every, max_skipped and skip_damaged are read.
       folder: gets checkpoints/, metrics.jsonl and tensorboard/.
-      step: (state, batch, key) -> (state, metrics with a "loss").
+      step: (state, batch, key) -> (state, metrics with "loss", "grad_norm" and "skipped").
       fresh: the state before the first step; like: its shapes, which a checkpoint is restored into.
       data: host batches; its state is part of the checkpoints. place: a host batch -> the step's.
       validate: parameters -> numbers that go to the log under their names.
       schedule: the learning rate by step, for the log.
       work: what a step does, e.g. (4096, "tokens"), for the speed.
+
+    Raises:
+      DamagedCheckpoint: the last checkpoint is damaged, and config.skip_damaged does not say to take an older one.
+      FloatingPointError: more than config.max_skipped steps on end changed nothing, or a parameter is not finite; no
+        such state is saved.
+      OSError: the disk is full.
     """
     key = jax.random.key(config.seed)
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        start = checkpoints.latest or 0
-        if start:
-            state = checkpoints.restore(like(), data=grain.checkpoint.CheckpointRestore(data))
-            report.say(f"going on from the checkpoint of step {start}")
+        if checkpoints.latest is None:
+            start, state = 0, fresh()
         else:
-            state = fresh()
+            saved = grain.checkpoint.CheckpointRestore(data)
+            state = checkpoints.restore(like(), skip_damaged=config.get("skip_damaged", False), data=saved)
+            start = checkpoints.latest
+            report.say(f"going on from the checkpoint of step {start}")
         log = MetricsLog(folder, start) if jax.process_index() == 0 else None
-        with Progress(log, schedule, start=start, steps=config.steps, work=work) as progress:
+        with Progress(
+            log,
+            schedule,
+            start=start,
+            steps=config.steps,
+            work=work,
+            max_skipped=config.get("max_skipped", MAX_SKIPPED),
+        ) as progress:
             for n in range(start + 1, config.steps + 1):
                 state, metrics = step(state, place(next(data)), key)
                 progress.add(n, metrics)

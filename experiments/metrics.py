@@ -1,10 +1,17 @@
 """The log of a run: JSON lines and TensorBoard, without gaps or doubles however often the run was killed."""
 
 import json
-import os
+import math
+import socket
+import struct
+import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import scalar
+
+from experiments.files import Appended, whole_file
 
 
 class MetricsLog:
@@ -16,35 +23,49 @@ class MetricsLog:
 
     def __init__(self, folder: Path, resume_at: int = 0):
         """Opens the log and forgets the rows after step `resume_at`."""
-        self._path = folder / "metrics.jsonl"
-        kept = [row for row in read(self._path) if row["step"] <= resume_at]
-        draft = self._path.with_suffix(".draft")
-        draft.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(draft, self._path)
-        self._file = open(self._path, "a")  # noqa: SIM115 - closed in close()
-        # TensorBoard hides what an earlier process wrote from this step on.
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=resume_at + 1, filename_suffix=f".from-{resume_at}"
+        path = folder / "metrics.jsonl"
+        with whole_file(path) as draft:
+            draft.write_text("".join(json.dumps(row) + "\n" for row in read(path) if row["step"] <= resume_at))
+        self._rows = Appended(path)
+        board = folder / "tensorboard"
+        board.mkdir(exist_ok=True)
+        self._board = Appended(
+            board / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.from-{resume_at}"
         )
+        # TensorBoard hides what an earlier process wrote from this step on.
+        self._event(file_version="brain.Event:2")
+        self._event(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, row: dict[str, float]) -> None:
-        """Adds a row of numbers (Python's, or scalars of an array library); `row["step"]` says when."""
+        """Adds a row of numbers (Python's, or scalars of an array library); `row["step"]` says when.
+
+        Numbers that are not finite are left out: JSON has none.
+        """
         row = {name: value if name == "step" else float(value) for name, value in row.items()}
-        self._file.write(json.dumps(row) + "\n")
+        row = {name: value for name, value in row.items() if math.isfinite(value)}
+        self._rows.add((json.dumps(row) + "\n").encode())
         for name, value in row.items():
             if name != "step":
-                self._board.add_scalar(name, value, row["step"])
+                self._event(step=row["step"], summary=scalar(name, value))
+
+    def _event(self, **fields) -> None:
+        """As a record of TensorFlow's files: length, checksum, content, checksum."""
+        content = Event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(content))
+        self._board.add(b"".join((length, _checksum(length), content, _checksum(content))))
 
     def flush(self) -> None:
-        """Brings the rows so far to the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Brings the rows so far to the disk.
+
+        Raises:
+          OSError: the disk is full; no part of a row is left.
+        """
+        self._rows.flush()
         self._board.flush()
 
-    def close(self) -> None:
-        self.flush()
-        self._file.close()
-        self._board.close()
+
+def _checksum(content: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(content))
 
 
 def read(path: Path) -> list[dict[str, float]]:

@@ -1,6 +1,5 @@
 """Curves over training as pictures."""
 
-import os
 from pathlib import Path
 
 import matplotlib
@@ -9,6 +8,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+
+from experiments.files import whole_file
 
 INK, MUTED, TRAIN, VALIDATION = "#222222", "#777777", "#9ecae1", "#08519c"
 
@@ -83,10 +84,9 @@ def _finish(path: Path, figure, axes, title: str, baselines: dict[str, float]) -
 
 def save(path: Path, figure: Figure) -> None:
     """Writes the picture, a PNG, whole or not at all, and closes the figure."""
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, dpi=130, format="png")
+    with whole_file(path) as draft:
+        figure.savefig(draft, dpi=130, format="png")
     plt.close(figure)
-    os.replace(draft, path)
 
 
 def smooth(values: np.ndarray, width: int = 25) -> np.ndarray:

@@ -55,6 +55,7 @@ import jaxmodels as jm
 from experiments import command, loop
 from experiments.data import buckets, published
 from experiments.data.retrieval import Question
+from experiments.files import write_json
 from experiments.optimizer import make_optimizer
 from experiments.placement import placement
 from experiments.predict import label_count
@@ -64,7 +65,6 @@ from experiments.rag.exact_match import scores
 from experiments.rag.joint import Joint, passages_of
 from experiments.rag.prepare import Data, prepare
 from experiments.retrieval.answers import GOLD, KS, accuracies
-from experiments.workdir import write_json
 from jaxmodels.retrieval import fingerprint
 from jaxmodels.training import abstract_state, init_state, make_evaluate, make_step, place
 
@@ -235,7 +235,7 @@ class Experiment:
 def _part(config: FrozenConfigDict, name: str) -> FrozenConfigDict:
     """The settings of one training, as `loop.train` and `make_optimizer` read them."""
     part = ConfigDict(config[name].to_dict())
-    part.seed = config.seed
+    part.update({key: config[key] for key in ("seed", "max_skipped", "skip_damaged")})
     return FrozenConfigDict(part)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.workdir import write_json
+from experiments.files import whole_file, write_json
 
 SOURCES = "sources.json"
 ENDS = 1 << 16  # bytes of both ends of a file that stand for it
@@ -56,12 +56,8 @@ class Journal:
     def write_ordered(self, file: Path, ids: Iterable[str | int]) -> None:
         """All results in the order of those ids, as one file that is there whole or not at all."""
         found = _by_id(self._path, self._path.read_bytes())
-        draft = file.with_name(f".{file.name}")
-        with draft.open("wb") as out:
+        with whole_file(file) as draft, draft.open("wb") as out:
             out.writelines(found[name] for name in ids)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(draft, file)
 
     def _lock(self) -> None:
         try:

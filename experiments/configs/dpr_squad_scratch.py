@@ -62,5 +62,8 @@ def get_config() -> ConfigDict:
 
     config.log_every = 10
     config.save_every = config.eval_every = 50
+    # So many steps on end may change nothing (not finite, no labels); where the newest checkpoint is damaged, the
+    # newest one that is not may be taken. Both may change between two starts of a run.
+    config.max_skipped, config.skip_damaged = 10, False
     config.encode_rows = 64  # texts encoded at a time for the search
     return config

@@ -61,6 +61,9 @@ def get_config() -> ConfigDict:
 
     config.log_every = 10
     config.save_every = config.eval_every = 40
+    # So many steps on end may change nothing (not finite, no labels); where the newest checkpoint is damaged, the
+    # newest one that is not may be taken. Both may change between two starts of a run.
+    config.max_skipped, config.skip_damaged = 10, False
     config.eval_requests = 16  # of the test, for the curve
     config.test_requests = 96  # for the scores, at most; fewer are spread evenly
     config.generate_rows = 8  # summaries written at a time

@@ -40,6 +40,9 @@ def get_config() -> ConfigDict:
     config.joint = ConfigDict({"steps": 80, "batch_size": 8, "log_every": 2, "save_every": 40, "eval_every": 40})
     config.joint.refresh_every = 20  # steps after which all passages are encoded anew; divides save_every
     config.joint.optimizer = optimizer(5e-5, 8)
+    # So many steps on end may change nothing (not finite, no labels); where the newest checkpoint is damaged, the
+    # newest one that is not may be taken. Both may change between two starts of a run.
+    config.max_skipped, config.skip_damaged = 10, False
 
     config.encode_rows = 64  # passages encoded at a time
     config.eval_questions = 32  # of the test, for the curves

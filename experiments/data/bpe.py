@@ -1,6 +1,5 @@
 """A byte-level BPE trained on the corpus, in the files that GPT-2's or RoBERTa's tokenizer reads."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import jaxmodels as jm
+from experiments.files import whole_folder
 
 END = "<|endoftext|>"
 
@@ -53,19 +53,15 @@ def train(texts: Iterable[str], vocab_size: int, family: Family = GPT2) -> token
 
 def save(tokenizer: tokenizers.Tokenizer, folder: Path, model_max_length: int, family: Family = GPT2) -> None:
     """Writes what `jm.load_tokenizer(folder)` reads, all of it or nothing."""
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    tokenizer.model.save(str(draft))
-    ours = family.cls(
-        vocab_file=draft / "vocab.json",
-        merges_file=draft / "merges.txt",
-        model_max_length=model_max_length,
-        clean_up_tokenization_spaces=False,  # undoes English spacing, and would break code
-    )
-    ours.save_pretrained(draft)
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    with whole_folder(folder) as draft:
+        tokenizer.model.save(str(draft))
+        ours = family.cls(
+            vocab_file=draft / "vocab.json",
+            merges_file=draft / "merges.txt",
+            model_max_length=model_max_length,
+            clean_up_tokenization_spaces=False,  # undoes English spacing, and would break code
+        )
+        ours.save_pretrained(draft)
 
 
 def is_saved(folder: Path) -> bool:

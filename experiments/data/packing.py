@@ -1,7 +1,6 @@
 """The corpus as token files on disk: written once, whole or not at all, and mapped into memory after that."""
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import jaxmodels as jm
 from experiments.data.bpe import token_bytes
 from experiments.data.corpus import Document, held_out
+from experiments.files import whole_folder
 
 Tokenizer = jm.GPT2Tokenizer | jm.RobertaTokenizer
 
@@ -42,15 +42,17 @@ def pack(documents: Iterable[Document], tokenizer: Tokenizer, folder: Path, frac
     Raises:
       ValueError: one of the sides is empty, or the tokenizer loses text (then bits per byte would mean nothing).
     """
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    with whole_folder(folder) as draft:
+        _write(documents, tokenizer, draft, fraction)
+
+
+def _write(documents: Iterable[Document], tokenizer: Tokenizer, folder: Path, fraction: float) -> None:
     dtype, widths = np.min_scalar_type(len(tokenizer) - 1), token_bytes(tokenizer)
     counts = {name: {"tokens": 0, "bytes": 0, "documents": 0} for name in SPLITS}
     with (
-        open(draft / "train.bin", "wb") as train,
-        open(draft / "validation.bin", "wb") as validation,
-        open(draft / "validation.txt", "wb") as text,
+        open(folder / "train.bin", "wb") as train,
+        open(folder / "validation.bin", "wb") as validation,
+        open(folder / "validation.txt", "wb") as text,
     ):
         for batch in _batches(documents):
             for document, ids in zip(batch, _encode(tokenizer, batch), strict=True):
@@ -66,9 +68,7 @@ def pack(documents: Iterable[Document], tokenizer: Tokenizer, folder: Path, frac
     for name in SPLITS:
         if not counts[name]["documents"]:
             raise ValueError(f"data.held_out={fraction} leaves no document for {name}; the corpus has {counts}")
-    (draft / "counts.json").write_text(json.dumps({"dtype": dtype.name, **counts}))
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    (folder / "counts.json").write_text(json.dumps({"dtype": dtype.name, **counts}))
 
 
 def is_packed(folder: Path) -> bool:

@@ -1,6 +1,5 @@
 """A WordPiece vocabulary trained on the passages, in the files that BERT's tokenizer reads."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 import jaxmodels as jm
+from experiments.files import whole_folder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -33,10 +33,7 @@ def train(texts: Iterable[str], vocab_size: int, folder: Path, model_max_length:
     tokenizer.train_from_iterator(words, trainer)
     if (size := tokenizer.get_vocab_size()) > vocab_size:
         raise ValueError(f"tokenizer.vocab_size={vocab_size} has no room for the letters alone, which need {size}")
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    tokenizer.model.save(str(draft))
-    bert = jm.DPRContextEncoderTokenizer(vocab_file=draft / "vocab.txt", model_max_length=model_max_length)
-    bert.save_pretrained(draft)
-    draft.rename(folder)
+    with whole_folder(folder) as draft:
+        tokenizer.model.save(str(draft))
+        bert = jm.DPRContextEncoderTokenizer(vocab_file=draft / "vocab.txt", model_max_length=model_max_length)
+        bert.save_pretrained(draft)

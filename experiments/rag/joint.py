@@ -67,7 +67,7 @@ class Joint:
 
         def update(params, batch, key):
             loss, gradients = gradient(params, batch, key)
-            return {"loss": loss}, gradients
+            return {"loss": loss}, gradients, jax.numpy.float32(1)
 
         self._update = compile_step(update, model, optimizer, microbatches=1, **self._here)
         self._search = jax.jit(self._found, out_shardings=batch_sharding(mesh, rules))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.workdir import write_json
+from experiments.files import write_json
 from jaxmodels.tensor_files.write import write_tensors
 
 PARTS = ("encoder", "decoder")

@@ -16,7 +16,7 @@ def write(folder, resume_at, steps):
     log = MetricsLog(folder, resume_at)
     for step in steps:
         log.write({"step": step, "loss": step / 8})
-    log.close()
+    log.flush()
 
 
 def test_rows_after_the_checkpoint_are_forgotten(tmp_path):
@@ -38,7 +38,7 @@ def test_losses_are_kept_bit_for_bit(tmp_path):
     loss = 0.1 + 0.2
     log = MetricsLog(tmp_path)
     log.write({"step": 1, "loss": loss})
-    log.close()
+    log.flush()
     assert read(tmp_path / "metrics.jsonl")[0]["loss"] == loss
 
 

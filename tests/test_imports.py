@@ -18,9 +18,10 @@ BELOW = {
     "wording": set(),
     "tensor_files": set(),
     "download": set(),
+    "processes": set(),
     "config": {"download"},
     "parameters": set(),
-    "tokenization": {"config", "download", "wording"},
+    "tokenization": {"config", "download", "tensor_files", "wording"},
     "layers": {"pallas_kernels"},
     "outputs": {"layers"},
     "convert": {"tensor_files"},
@@ -28,11 +29,13 @@ BELOW = {
     "initialise": {"parameters", "sharding"},
     "surgery": {"initialise", "parameters"},
     "architectures": {"config", "convert", "layers", "outputs", "pallas_kernels"},
-    "generation": {"config", "download", "layers", "outputs", "parameters", "sharding"},
-    "retrieval": {"architectures", "config", "download", "layers", "parameters", "sharding", "tensor_files"}
-    | {"tokenization"},
+    "generation": {"config", "download", "layers", "outputs", "parameters", "sharding"}
+    | {"tensor_files"},
+    "retrieval": {"architectures", "config", "download", "layers", "parameters", "processes", "sharding"}
+    | {"tensor_files", "tokenization"},
     "training": {"layers", "parameters", "sharding"},
-    "hub": {"architectures", "config", "convert", "download", "parameters", "sharding", "tensor_files"},
+    "hub": {"architectures", "config", "convert", "download", "parameters", "processes", "sharding"}
+    | {"tensor_files"},
     "estimate": {"chips", "generation", "parameters", "sharding", "training"},
     "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
     | {"retrieval", "sharding", "tensor_files", "tokenization", "training"},

@@ -7,6 +7,7 @@ import numpy as np
 
 from .bands import read_view
 from .layout import meaningful_strides, row_major
+from .opened import OpenedFile, opened
 from .pieces import read_exactly
 
 
@@ -19,6 +20,7 @@ class TensorEntry:
     path, spans: the file, and the (offset, byte count) of the pieces that hold the stored elements, in order.
     strides: of the view into the stored elements, in elements; None means C order.
     big_endian: the stored elements' byte order.
+    file: the file, where it is open already: then another one that takes its name is not read.
     """
 
     name: str
@@ -28,6 +30,7 @@ class TensorEntry:
     spans: tuple[tuple[int, int], ...]
     strides: tuple[int, ...] | None = None
     big_endian: bool = False
+    file: OpenedFile | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def read(self, out: np.ndarray | None = None) -> np.ndarray:
         """The tensor's values, read from disk straight into `out`, or into a new array.
@@ -66,6 +69,7 @@ class TensorEntry:
 
     def fill(self, start: int, target: memoryview) -> None:
         """Bytes `start` and on of the stored elements, until `target` is full."""
+        file = self.file or opened(self.path)
         for offset, count in self.spans:
             if not target:
                 return
@@ -73,7 +77,7 @@ class TensorEntry:
                 start -= count
                 continue
             piece = target[: count - start]
-            read_exactly(self.path, self.name, offset + start, piece)
+            read_exactly(file, self.name, offset + start, piece)
             target, start = target[len(piece) :], 0
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from . import flax_names
 from .entry import TensorEntry
 from .errors import SAVE_AGAIN, Malformed, brief
+from .file_sets import is_plain
 from .open_file import open_tensors, read_stored
-from .safetensors_file import MAX_HEADER, parse_json_object
+from .safetensors_file import read_json_object
+from .saved import SavedFolder, read_saved
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -20,25 +22,31 @@ WEIGHT_FILES = (
 )
 
 
-def open_folder(folder: str | os.PathLike) -> dict[str, TensorEntry]:
+def open_folder(folder: str | os.PathLike | SavedFolder) -> dict[str, TensorEntry]:
     """The tensors of the first of `WEIGHT_FILES` that the folder holds, by their torch names. Reads no tensor data.
+
+    All are of one save, and stay so when another one comes: their files are kept open.
 
     Raises FileNotFoundError where the folder holds none of them, TensorFileError for a file or shard that is broken,
     incomplete or missing.
     """
-    folder = Path(folder)
-    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
-    name = next((name for name in WEIGHT_FILES if name in (present or ())), None)
+    return read_saved(folder, _open)
+
+
+def _open(folder: SavedFolder) -> dict[str, TensorEntry]:
+    name = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
     if name is None:
-        holds = "there is no such folder" if present is None else f"it holds {', '.join(present[:30]) or 'nothing'}"
+        holds = ", ".join(folder.names()[:30]) or "nothing" if folder.path.is_dir() else None
+        holds = "there is no such folder" if holds is None else f"it holds {holds}"
         raise FileNotFoundError(f"no weights in {folder}: looked for {', '.join(WEIGHT_FILES)}; {holds}")
-    return _open_shards(folder / name) if name.endswith(".index.json") else open_tensors(folder / name)
+    return _open_shards(folder, name) if name.endswith(".index.json") else open_tensors(folder / name)
 
 
-def _open_shards(index: Path) -> dict[str, TensorEntry]:
+def _open_shards(folder: SavedFolder, name: str) -> dict[str, TensorEntry]:
+    index = folder / name
     try:
         names_of = _names_by_shard(index)
-        missing = [name for name in names_of if not (index.parent / name).is_file()]
+        missing = [shard for shard in names_of if not (folder / shard).is_file()]
         if missing:
             raise Malformed(
                 f"{len(names_of)} shards beside it",
@@ -48,24 +56,21 @@ def _open_shards(index: Path) -> dict[str, TensorEntry]:
         raise error.at(index) from None
     merged: dict[str, TensorEntry] = {}
     for shard, names in names_of.items():
-        merged |= _open_shard(index.parent / shard, names, index.name)
+        merged |= _open_shard(folder / shard, names, name)
     try:
-        return flax_names.to_torch(merged) if ".msgpack." in index.name else merged
+        return flax_names.to_torch(merged) if ".msgpack." in name else merged
     except Malformed as error:
         raise error.at(index) from None
 
 
 def _names_by_shard(index: Path) -> dict[str, list[str]]:
-    size = index.stat().st_size
-    if size > MAX_HEADER:
-        raise Malformed(f"an index of at most {MAX_HEADER} bytes", f"{size}")
-    weight_map = parse_json_object(index.read_bytes(), "the index").get("weight_map")
+    weight_map = read_json_object(index, "the index").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise Malformed("a `weight_map` from tensor names to shards", brief(weight_map))
     names_of: dict[str, list[str]] = defaultdict(list)
     for name, shard in weight_map.items():
         # A shard lies beside its index: the name of any other file on this machine is not the index's to give.
-        if not isinstance(shard, str) or shard in ("", ".", "..") or Path(shard).name != shard or "\0" in shard:
+        if not is_plain(shard):
             raise Malformed("the names of files beside the index as shards", brief(shard), SAVE_AGAIN)
         names_of[shard].append(name)
     return names_of

@@ -6,7 +6,6 @@ the data and keeps its offset. Format: https://github.com/msgpack/msgpack/blob/m
 
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -15,7 +14,8 @@ from .entry import TensorEntry
 from .errors import SAVE_AGAIN, Malformed, brief
 from .layout import byte_count, checked_sizes
 from .nesting import MAX_NODES, flatten
-from .reader import BoundedReader, file_size
+from .opened import OpenedFile
+from .reader import BoundedReader
 
 ARRAY_EXTENSION, SCALAR_EXTENSION = 1, 3
 CHUNKED = "__msgpack_chunked_array__"
@@ -49,17 +49,20 @@ class StoredArray:
     spans: tuple[tuple[int, int], ...]
 
 
-def read_entries(path: Path) -> dict[str, TensorEntry]:
+def read_entries(file: OpenedFile) -> dict[str, TensorEntry]:
     """The arrays of one file under the dotted paths of the maps they lie in. Raises Malformed."""
-    with open(path, "rb") as file:
-        reader = BoundedReader(file, 0, file_size(file))
+    with file.stream() as stream:
+        reader = BoundedReader(stream, 0, file.size)
         tree = _Walk(reader).value(0)
         if not isinstance(tree, dict) or reader.position != reader.end:
             raise Malformed(
                 "one msgpack map that fills the file", f"{brief(tree)} in {reader.position} of {reader.end} bytes"
             )
     arrays = flatten(tree, StoredArray)
-    return {name: TensorEntry(name, array.shape, array.dtype, path, array.spans) for name, array in arrays.items()}
+    return {
+        name: TensorEntry(name, array.shape, array.dtype, file.path, array.spans, file=file)
+        for name, array in arrays.items()
+    }
 
 
 class _Walk:

@@ -7,6 +7,7 @@ from types import ModuleType
 from . import flax_names, msgpack_file, safetensors_file, torch_file
 from .entry import TensorEntry
 from .errors import SAVE_AGAIN, Malformed
+from .opened import OpenedFile
 
 FORMATS = {
     ".safetensors": safetensors_file,
@@ -34,11 +35,12 @@ def open_tensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
 
 def read_stored(path: Path) -> dict[str, TensorEntry]:
     """The tensors by the names that the file itself uses. Raises Malformed."""
-    with open(path, "rb") as file:
-        head = file.read(len(LFS_POINTER))
+    file = OpenedFile(path)
+    with file.stream() as stream:
+        head = stream.read(len(LFS_POINTER))
     if head == LFS_POINTER:
         raise Malformed("a checkpoint", "a Git LFS pointer to it", "fetch the file itself with `git lfs pull`")
-    return (FORMATS.get(path.suffix) or _by_content(head)).read_entries(path)
+    return (FORMATS.get(path.suffix) or _by_content(head)).read_entries(file)
 
 
 def _by_content(head: bytes) -> ModuleType:

@@ -15,7 +15,8 @@ from .entry import TensorEntry
 from .errors import SAVE_AGAIN, Malformed, brief
 from .layout import byte_count, checked_sizes
 from .nesting import MAX_TENSORS
-from .reader import BoundedReader, file_size
+from .opened import OpenedFile
+from .reader import BoundedReader
 
 # 200,000 tensors take about this much. The library allows 100 MB, which as hostile JSON is 2 GB of Python objects.
 MAX_HEADER = 25_000_000
@@ -43,14 +44,13 @@ DTYPES = {
 }
 
 
-def read_entries(path: Path) -> dict[str, TensorEntry]:
+def read_entries(file: OpenedFile) -> dict[str, TensorEntry]:
     """The tensors of one file, by the names in its header; in one that Flax wrote, by their torch names.
 
     Raises Malformed.
     """
-    with open(path, "rb") as file:
-        size = file_size(file)
-        reader = BoundedReader(file, 0, size)
+    with file.stream() as stream:
+        reader = BoundedReader(stream, 0, file.size)
         length = int.from_bytes(reader.take(8), "little")
         if length > MAX_HEADER:
             raise Malformed(f"a header of at most {MAX_HEADER} bytes", f"a header length of {length}")
@@ -60,9 +60,18 @@ def read_entries(path: Path) -> dict[str, TensorEntry]:
         raise Malformed("`__metadata__` as a JSON object of strings", brief(metadata))
     if len(header) > MAX_TENSORS:
         raise Malformed(f"at most {MAX_TENSORS} tensors", str(len(header)))
-    entries = {name: _entry(name, description, path, 8 + length) for name, description in header.items()}
-    _check_spans(entries, 8 + length, size)
+    entries = {name: _entry(name, description, file, 8 + length) for name, description in header.items()}
+    _check_spans(entries, 8 + length, file.size)
     return flax_names.to_torch(entries) if metadata.get("format") == "flax" else entries
+
+
+def read_json_object(path: Path, what: str) -> dict:
+    """The JSON object that a file is. Raises Malformed, also for a file that no directory of tensors is as large as."""
+    file = OpenedFile(path)
+    if file.size > MAX_HEADER:
+        raise Malformed(f"{what} of at most {MAX_HEADER} bytes", f"{file.size}")
+    with file.stream() as stream:
+        return parse_json_object(stream.read(), what)
 
 
 def parse_json_object(data: bytes, what: str) -> dict:
@@ -82,7 +91,7 @@ def parse_json_object(data: bytes, what: str) -> dict:
     return parsed
 
 
-def _entry(name: str, description: object, path: Path, data_start: int) -> TensorEntry:
+def _entry(name: str, description: object, file: OpenedFile, data_start: int) -> TensorEntry:
     if not isinstance(description, dict) or description.keys() != {"dtype", "shape", "data_offsets"}:
         raise Malformed(f"dtype, shape and data_offsets of tensor {brief(name)}", brief(description))
     dtype = DTYPES.get(description["dtype"]) if isinstance(description["dtype"], str) else None
@@ -93,7 +102,7 @@ def _entry(name: str, description: object, path: Path, data_start: int) -> Tenso
     count = byte_count(shape, dtype.itemsize)
     if len(offsets) != 2 or offsets[1] - offsets[0] != count:
         raise Malformed(f"{count} bytes for {brief(name)}, {dtype} of shape {shape}", f"data_offsets {offsets}")
-    return TensorEntry(name, shape, dtype, path, ((data_start + offsets[0], count),))
+    return TensorEntry(name, shape, dtype, file.path, ((data_start + offsets[0], count),), file=file)
 
 
 def _check_spans(entries: dict[str, TensorEntry], data_start: int, size: int) -> None:

@@ -15,6 +15,8 @@ import jax
 from jaxmodels.architectures.led import led_from_bart
 from jaxmodels.commands.reading import Checkpoint, read
 from jaxmodels.hub import save
+from jaxmodels.tensor_files.commit import staged
+from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 from jaxmodels.tokenization import LEDTokenizer, files, load_tokenizer
 from jaxmodels.tokenization.loading import TOKENIZERS
 from jaxmodels.tokenization.rag import FOLDERS
@@ -62,22 +64,38 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.to_led:
         model, params = led_from_bart(model, params, **led)
         notes = [*notes, f"of a {type(found.model).__name__}: its positions repeated, its projections copied as global"]
-    save(arguments.target, model, params, max_shard_size=arguments.max_shard_size)
     _fetch_tokenizer(arguments)
-    carried = carry(found.folder, arguments.target)
-    if arguments.to_led and carried:
-        positions = model.config.max_encoder_position_embeddings
-        load_tokenizer(found.folder, LEDTokenizer, model_max_length=positions).save_pretrained(arguments.target)
+    carried = carry_parts(found.folder, arguments.target)
+    with staged(arguments.target, "config", "weights", "tokenizer") as staging:
+        save(staging, model, params, max_shard_size=arguments.max_shard_size)
+        carried = [*carry(found.folder, staging), *carried]
+        if arguments.to_led and carried:
+            positions = model.config.max_encoder_position_embeddings
+            load_tokenizer(found.folder, LEDTokenizer, model_max_length=positions).save_pretrained(staging)
     print("\n".join(lines(found._replace(model=model, params=params, notes=notes), arguments.target, carried)))
 
 
 def carry(source: Path, target: Path) -> list[str]:
-    """Copies the files of the tokenizer (of a RAG: both) as they are; -> their names, [] where there are none."""
-    found = [name for name in CARRIED if (source / name).is_file()]
-    for name in found if source.resolve() != target.resolve() else ():
-        (target / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(source / name, target / name)
-    return found
+    """Copies the files of a tokenizer as they are into a folder without others; -> their names, [] where none are."""
+    return read_saved(source, lambda saved: _copied(saved, target))
+
+
+def carry_parts(source: Path, target: Path) -> list[str]:
+    """The same for the two tokenizers of a RAG, in their own folders; none of an earlier RAG stays there."""
+    carried = []
+    for part in FOLDERS:
+        if (source / part).is_dir() or (target / part).is_dir():
+            with staged(target / part, "tokenizer") as staging:
+                found = carry(source / part, staging) if (source / part).is_dir() else []
+            carried += [f"{part}/{name}" for name in found]
+    return carried
+
+
+def _copied(source: SavedFolder, target: Path) -> list[str]:
+    found = {name: path for name in TOKENIZER if (path := source / name).is_file()}
+    for name, path in found.items():
+        shutil.copyfile(path, target / name)
+    return list(found)
 
 
 def lines(found: Checkpoint, target: Path, carried: Sequence[str]) -> list[str]:

@@ -10,7 +10,6 @@ from jaxmodels.architectures.base import Model
 from jaxmodels.hub import load
 from jaxmodels.hub.folder import checkpoint_folder
 from jaxmodels.tensor_files import TensorEntry, open_folder
-from jaxmodels.tensor_files.commit import finish_save
 
 
 class Checkpoint(NamedTuple):
@@ -38,7 +37,6 @@ def read(
       options: of `load`.
     """
     folder = checkpoint_folder(source, revision=revision, subfolder=subfolder)
-    finish_save(folder)
     entries = open_folder(folder)
     kind = dtype or _stored(entries)
     with warnings.catch_warnings(record=True) as caught:

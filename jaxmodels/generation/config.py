@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from jaxmodels.config import TEXT_IDS, Config
+from jaxmodels.tensor_files.commit import staged
+from jaxmodels.tensor_files.saved import SavedFolder
 
 # Options of decoding methods that are for later, and the values at which they change nothing.
 LATER: dict[str, tuple] = {
@@ -159,7 +161,7 @@ class GenerationConfig:
         Raises:
           FileNotFoundError: it has none. ValueError: it is no JSON object; see `from_dict`, too.
         """
-        path = Path(folder) / "generation_config.json"
+        path = SavedFolder(folder) / "generation_config.json"
         try:
             values = json.loads(path.read_text())
         except json.JSONDecodeError as error:
@@ -212,11 +214,9 @@ class GenerationConfig:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes generation_config.json into the folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "generation_config.json.partial"
-        partial.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
-        partial.replace(folder / "generation_config.json")
+        with staged(Path(folder), "generation config") as staging:
+            text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+            (staging / "generation_config.json").write_text(text)
 
     def new_tokens(self, prompt: int, asked: Collection[str] = ()) -> int:
         """How many tokens may follow a prompt of that length.

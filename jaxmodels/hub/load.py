@@ -18,7 +18,7 @@ from jaxmodels.hub.folder import checkpoint_folder
 from jaxmodels.parameters import abstract, flatten, initial, unflatten
 from jaxmodels.sharding import Rules, shardings
 from jaxmodels.tensor_files import open_folder
-from jaxmodels.tensor_files.commit import finish_save
+from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 
 
 def load(
@@ -62,9 +62,10 @@ def load(
       ValueError: a config of another family, an unknown key, a mesh that does not fit.
     """
     folder = checkpoint_folder(name, revision=revision, subfolder=subfolder)
-    finish_save(folder)
-    config, choices = _config(folder, cls, config_changes)
-    entries = open_folder(folder)
+    # Once more where a save comes in between, so from a copy of the changes, which are taken out one by one.
+    (config, choices), entries = read_saved(
+        folder, lambda saved: (_config(saved, cls, {**config_changes}), open_folder(saved))
+    )
     if (mesh is None) != (rules is None):
         raise ValueError("mesh and rules go together: give both or neither")
     compute, stored = _dtypes(dtype, param_dtype, config, entries)
@@ -97,7 +98,7 @@ def kept_heads(model: Model) -> dict[int, list[int]]:
     }
 
 
-def _config(folder: Path, cls: type[Model] | str | None, changes: dict) -> tuple[Config, dict]:
+def _config(folder: SavedFolder, cls: type[Model] | str | None, changes: dict) -> tuple[Config, dict]:
     """The config with the changes, and those of them that are attributes of the class."""
     values = read_json(folder / "config.json")
     config = config_class(values.get("model_type"), cls).from_dict(values)

@@ -15,16 +15,9 @@ from jaxmodels.config import TEXT_IDS, thaw
 from jaxmodels.convert import WeightsError, export
 from jaxmodels.hub.load import kept_heads
 from jaxmodels.parameters import abstract, flatten
+from jaxmodels.processes import on_first_process
 from jaxmodels.tensor_files.commit import staged
 from jaxmodels.tensor_files.write import write_tensors
-
-# What an earlier save into the same folder may have left, and a later load would read.
-_STALE = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
-    "generation_config.json",
-)
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -33,7 +26,7 @@ def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int 
     """Writes config.json, generation_config.json and model.safetensors (or shards and their index) into `folder`.
 
     A save that is killed at any moment leaves the earlier checkpoint or the new one, never a mixture (see `commit`).
-    With several processes, all must call this; the first one writes.
+    With several processes, all must call this; the first one writes, and none goes on before all is written.
 
     Args:
       params: tree of the model's shape; each tensor keeps its type.
@@ -46,13 +39,13 @@ def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int 
     _check(model, flat)
     limit = _bytes(max_shard_size)
     tensors = export(model.table, ((path, _on_host(array)) for path, array in flat.items()), kept_heads(model))
-    if jax.process_index() != 0:
-        for _ in tensors:  # takes part in gathering the shards
-            pass
-        return
-    with staged(Path(folder), _STALE) as staging:
-        _name_shards(staging, list(_write_shards(staging, tensors, limit)))
-        _write_configs(staging, model, flat)
+
+    def write() -> None:
+        with staged(Path(folder), "config", "weights") as staging:
+            _name_shards(staging, list(_write_shards(staging, tensors, limit)))
+            _write_configs(staging, model, flat)
+
+    on_first_process(write, tensors)
 
 
 def _check(model: Model, flat: dict) -> None:

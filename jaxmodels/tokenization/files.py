@@ -2,12 +2,13 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import AddedToken
 
+from jaxmodels.tensor_files.commit import staged
+from jaxmodels.tensor_files.saved import SavedFolder
 from jaxmodels.tokenization.special_tokens import ADDITIONAL, SPECIAL_TOKENS, as_added_token, content
 
 TOKENIZER = "tokenizer.json"
@@ -40,7 +41,7 @@ def read_json(path: Path) -> dict:
     return values
 
 
-def read_arguments(folder: Path) -> dict:
+def read_arguments(folder: SavedFolder) -> dict:
     """The constructor arguments that a folder's tokenizer_config.json and its companions stand for.
 
     As in the reference, `added_tokens_decoder` makes special_tokens_map.json and added_tokens.json, which are older,
@@ -82,24 +83,20 @@ def _special_tokens(arguments: Mapping):
 
 
 def write(tokenizer, folder: str | os.PathLike) -> tuple[str, ...]:
-    """Write every file of a tokenizer, or none of them where something fails; -> the paths."""
+    """Writes every file of a tokenizer, or none of them where something fails or kills the process; -> the paths.
+
+    No file of an earlier tokenizer stays, for it would speak for this one.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".tokenizer-") as draft:
-        draft = Path(draft)
-        tokenizer._write_vocabulary(draft)
-        tokenizer._backend.save(str(draft / TOKENIZER))
-        _write_json(draft / CONFIG, _config(tokenizer))
-        _write_json(draft / SPECIAL_MAP, _special_map(tokenizer))
+    with staged(folder, "tokenizer") as staging:
+        tokenizer._write_vocabulary(staging)
+        tokenizer._backend.save(str(staging / TOKENIZER))
+        _write_json(staging / CONFIG, _config(tokenizer))
+        _write_json(staging / SPECIAL_MAP, _special_map(tokenizer))
         beyond = {token: i for token, i in tokenizer.get_added_vocab().items() if i >= tokenizer.vocab_size}
         if beyond:
-            _write_json(draft / ADDED, beyond)
-        written = sorted(path.name for path in draft.iterdir())
-        for name in written:
-            os.replace(draft / name, folder / name)
-    for stale in {ADDED, CHAT_TEMPLATE} - set(written):
-        # an earlier tokenizer's file would speak for this one
-        (folder / stale).unlink(missing_ok=True)
+            _write_json(staging / ADDED, beyond)
+        written = sorted(os.listdir(staging))
     return tuple(str(folder / name) for name in written)
 
 

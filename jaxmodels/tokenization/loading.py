@@ -6,6 +6,7 @@ from pathlib import Path
 
 import huggingface_hub
 
+from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 from jaxmodels.tokenization import files
 from jaxmodels.tokenization.bart import BartTokenizer
 from jaxmodels.tokenization.base import Tokenizer
@@ -43,15 +44,17 @@ def load_tokenizer(
     Raises FileNotFoundError where there is no such folder or file, or the Hub cannot be reached; ValueError for a
     tokenizer class that is not here, and for damaged files; TypeError for an unknown option.
     """
-    folder = _folder(source, revision, subfolder)
-    if cls is None:
-        cls = _class(folder)
-    elif not (isinstance(cls, type) and issubclass(cls, Tokenizer)):
+    if cls is not None and not (isinstance(cls, type) and issubclass(cls, Tokenizer)):
         raise TypeError(f"cls must be one of {_names()}, got {cls!r}")
+    return read_saved(_folder(source, revision, subfolder), lambda folder: _load(folder, cls, options))
+
+
+def _load(folder: SavedFolder, cls: type[Tokenizer] | None, options: dict) -> Tokenizer:
+    cls = _class(folder) if cls is None else cls
     arguments = files.read_arguments(folder)
     strange = sorted(arguments.keys() - {*files.ARGUMENTS, *cls.OPTIONS})
     if strange:
-        warnings.warn(f"{folder / files.CONFIG}: no effect on a {cls.__name__}: {', '.join(strange)}", stacklevel=2)
+        warnings.warn(f"{folder / files.CONFIG}: no effect on a {cls.__name__}: {', '.join(strange)}", stacklevel=5)
     arguments = {key: value for key, value in arguments.items() if key not in strange}
     return cls(**_vocabulary(folder, cls), **(arguments | options))
 
@@ -78,7 +81,7 @@ def _folder(source: str | os.PathLike, revision: str | None, subfolder: str | No
     return folder
 
 
-def _class(folder: Path) -> type[Tokenizer]:
+def _class(folder: SavedFolder) -> type[Tokenizer]:
     model_config = files.read_json(folder / "config.json")
     for config in (files.read_json(folder / files.CONFIG), model_config):
         name = (config.get("tokenizer_class") or "").removesuffix("Fast")
@@ -105,7 +108,7 @@ def _class(folder: Path) -> type[Tokenizer]:
     )
 
 
-def _tokens(folder: Path) -> set[str]:
+def _tokens(folder: SavedFolder) -> set[str]:
     """The tokens of whatever vocabulary a folder holds."""
     vocabulary = files.read_json(folder / files.TOKENIZER).get("model", {}).get("vocab", {})
     tokens = set(vocabulary) if isinstance(vocabulary, dict) else {piece for piece, _ in vocabulary}
@@ -120,7 +123,7 @@ def _tokens(folder: Path) -> set[str]:
     return read_pieces(spiece) if not tokens and spiece.is_file() else tokens
 
 
-def _vocabulary(folder: Path, cls: type[Tokenizer]) -> dict[str, Path]:
+def _vocabulary(folder: SavedFolder, cls: type[Tokenizer]) -> dict[str, Path]:
     """Constructor argument -> file: tokenizer.json with what stands beside it, or else the family's own files."""
     there = {
         argument: next((folder / name for name in names if (folder / name).is_file()), None)
@@ -144,8 +147,8 @@ def _family_files(argument: str | None = None) -> list[str]:
     return sorted({name for table in tables for key in table if argument in (None, key) for name in table[key]})
 
 
-def _listing(folder: Path) -> str:
-    return ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+def _listing(folder: SavedFolder) -> str:
+    return ", ".join(folder.names()[:20]) or "nothing"
 
 
 def _names() -> str:

@@ -84,7 +84,8 @@ def run(config: FrozenConfigDict, folder: Path) -> dict:
         result = _encode(encoder, texts, parts, sizes, missing[jax.process_index() :: jax.process_count()])
         multihost_utils.sync_global_devices("all parts")
         if first:
-            join_shards(folder / INDEX, [parts.path(number) for number in range(len(sizes))], encoder.fingerprint)
+            paths = [parts.path(number) for number in range(len(sizes))]
+            join_shards(folder / INDEX, paths, encoder.fingerprint, texts.digest)
             IndexFiles(folder / INDEX)  # compares every shard with the manifest
             shutil.rmtree(folder / PARTS)
     return {"passages": len(texts), "width": encoder.width, **result}

@@ -15,7 +15,7 @@ from jaxmodels.architectures.rag import RagPreTrainedModel, RagSequenceForGenera
 from jaxmodels.commands.shares import shares
 from jaxmodels.generation import generate
 from jaxmodels.hub import load
-from jaxmodels.retrieval import DenseIndex, Passages, RagRetriever
+from jaxmodels.retrieval import RagRetriever, load_folder
 from jaxmodels.retrieval.retriever import Document
 from jaxmodels.tokenization import RagTokenizer
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the answer and its documents."""
-    index, passages = DenseIndex.load(arguments.index), Passages.load(arguments.index)
+    index, passages = load_folder(arguments.index)
     model, params = load(arguments.model)
     if not isinstance(model, RagTokenForGeneration | RagSequenceForGeneration):
         raise ValueError(

@@ -4,7 +4,8 @@ from jaxmodels.retrieval.dense_index import DenseIndex
 from jaxmodels.retrieval.device import DeviceRetriever
 from jaxmodels.retrieval.faiss_index import FaissIndex
 from jaxmodels.retrieval.fingerprints import check_encoders, fingerprint
-from jaxmodels.retrieval.importers import import_dataset, import_dpr, import_faiss, write_folder
+from jaxmodels.retrieval.folders import check_passages, load_folder, write_folder
+from jaxmodels.retrieval.importers import import_dataset, import_dpr, import_faiss
 from jaxmodels.retrieval.legacy import import_legacy, legacy_passages
 from jaxmodels.retrieval.passages import Passages
 from jaxmodels.retrieval.retriever import RagRetriever
@@ -16,11 +17,13 @@ __all__ = [
     "Passages",
     "RagRetriever",
     "check_encoders",
+    "check_passages",
     "fingerprint",
     "import_dataset",
     "import_dpr",
     "import_faiss",
     "import_legacy",
     "legacy_passages",
+    "load_folder",
     "write_folder",
 ]

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxmodels.processes import on_first_process
 from jaxmodels.retrieval.arguments import checked_ids, checked_queries, checked_rows, traced
 from jaxmodels.retrieval.building import build, pieces
 from jaxmodels.retrieval.filling import Filling, ranges
-from jaxmodels.retrieval.index_files import SHARD_BYTES, STALE, IndexFiles, write_index
+from jaxmodels.retrieval.index_files import SHARD_BYTES, IndexFiles, write_index
 from jaxmodels.retrieval.layout import Layout, make_layout
 from jaxmodels.retrieval.rows import Stored, checked_dtype, gathered, replaced, restored, stored, taken
 from jaxmodels.retrieval.search import search
@@ -34,6 +35,7 @@ class DenseIndex:
       scales: [stored rows] float32, for int8 only: a row is `scale * values`.
       layout: which device holds which rows.
       fingerprint: names the encoder that the rows come from (see `fingerprint`), or None.
+      passages: names the passages that the rows are of (`Passages.digest`), or None.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class DenseIndex:
             values, scales = jax.tree.map(partial(_constrained, layout), stored(padded, dtype))
         else:
             layout, values, scales = build(pieces(embeddings), rows, width, mesh, axes, dtype)
-        self._set(layout, values, scales, fingerprint)
+        self._set(layout, values, scales, fingerprint, None)
 
     @classmethod
     def from_batches(
@@ -87,7 +89,7 @@ class DenseIndex:
         Raises:
           ValueError: batches of another width, another number of rows in all, numbers that are not finite.
         """
-        return cls._of(*build(batches, rows, width, mesh, axes, checked_dtype(dtype)), fingerprint)
+        return cls._of(*build(batches, rows, width, mesh, axes, checked_dtype(dtype)), fingerprint, None)
 
     @classmethod
     def abstract(
@@ -102,7 +104,7 @@ class DenseIndex:
         layout, dtype = make_layout(rows, mesh, axes), checked_dtype(dtype)
         values = jax.ShapeDtypeStruct((layout.stored_rows, width), dtype, sharding=layout.sharding)
         scales = jax.ShapeDtypeStruct((layout.stored_rows,), jnp.float32, sharding=layout.sharding)
-        return cls._of(layout, values, scales if dtype == np.int8 else None, None)
+        return cls._of(layout, values, scales if dtype == np.int8 else None, None, None)
 
     @classmethod
     def load(
@@ -112,7 +114,7 @@ class DenseIndex:
         axes: str | tuple[str, ...] | None = None,
         dtype=None,
     ) -> Self:
-        """A saved index, from memory-mapped files straight onto the devices: each reads its own rows only.
+        """A saved index, from its files straight onto the devices: each reads its own rows only.
 
         Args:
           mesh, axes: any, whatever it was saved from. dtype: None leaves the rows as they were stored.
@@ -134,46 +136,52 @@ class DenseIndex:
         for places in filling.ranges():
             for first, part in files.read(places):
                 filling.put(first, *(part if filling.dtype == saved.dtype else stored(restored(*part), filling.dtype)))
-        return cls._of(layout, *filling.arrays(), saved.fingerprint)
+        return cls._of(layout, *filling.arrays(), saved.fingerprint, saved.passages)
 
     def save(self, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Writes a manifest and shards of at most `shard_bytes` of rows; other files in `folder` stay.
 
         A save that is killed leaves the earlier index or the new one, never a mixture. With several processes, all must
-        call this; the first one writes.
+        call this; the first one writes, and none goes on before all is written.
         """
         parts = map(self._stored_rows, ranges(0, self.size, self.width * self.dtype.itemsize))
-        if jax.process_index() == 0:
-            with staged(Path(folder), STALE) as staging:
-                write_index(staging, parts, self.width, self.dtype, self.fingerprint, shard_bytes)
-        else:
-            for _ in parts:  # takes part in gathering the rows
-                pass
+
+        def write() -> None:
+            with staged(Path(folder), "index") as staging:
+                facts = self.width, self.dtype, self.fingerprint, self.passages
+                write_index(staging, parts, *facts, shard_bytes)
+
+        on_first_process(write, parts)
 
     def _stored_rows(self, places: range) -> Stored:
         ids = self._everywhere(np.arange(places.start, places.stop, dtype=np.int32))
         return tuple(None if x is None else np.asarray(taken(self.layout, x, ids)) for x in (self.values, self.scales))
 
     @classmethod
-    def _of(cls, layout: Layout, values, scales, fingerprint: str | None) -> Self:
+    def _of(cls, layout: Layout, values, scales, fingerprint: str | None, passages: str | None) -> Self:
         index = object.__new__(cls)
-        index._set(layout, values, scales, fingerprint)
+        index._set(layout, values, scales, fingerprint, passages)
         return index
 
-    def _set(self, layout: Layout, values, scales, fingerprint: str | None) -> None:
-        self.layout, self.values, self.scales, self.fingerprint = layout, values, scales, fingerprint
+    def _set(self, layout: Layout, values, scales, fingerprint: str | None, passages: str | None) -> None:
+        self.layout, self.values, self.scales = layout, values, scales
+        self.fingerprint, self.passages = fingerprint, passages
 
     def tree_flatten(self):
-        return (self.values, self.scales), (self.layout, self.fingerprint)
+        return (self.values, self.scales), (self.layout, self.fingerprint, self.passages)
 
     @classmethod
     def tree_unflatten(cls, fixed, arrays) -> Self:
-        (layout, fingerprint), (values, scales) = fixed, arrays
-        return cls._of(layout, values, scales, fingerprint)
+        (layout, *names), (values, scales) = fixed, arrays
+        return cls._of(layout, values, scales, *names)
 
     def with_fingerprint(self, fingerprint: str | None) -> Self:
         """The same arrays under another encoder's name, after `update_rows` has replaced them all."""
-        return self._of(self.layout, self.values, self.scales, fingerprint)
+        return self._of(self.layout, self.values, self.scales, fingerprint, self.passages)
+
+    def with_passages(self, passages: str | None) -> Self:
+        """The same arrays, known as those of the passages with this `Passages.digest` (see `check_passages`)."""
+        return self._of(self.layout, self.values, self.scales, self.fingerprint, passages)
 
     def check_encoder(self, fingerprint: str) -> None:
         """Raises ValueError where the index is known to come from another encoder than that (see `fingerprint`)."""
@@ -262,7 +270,7 @@ class DenseIndex:
         ids, embeddings = self._everywhere(ids), self._everywhere(embeddings)
         update = replaced if traced(self, ids, embeddings) else _replaced_in_place
         arrays = update(self.layout, self.values, self.scales, ids, embeddings)
-        return self._of(self.layout, *arrays, self.fingerprint)
+        return self._of(self.layout, *arrays, self.fingerprint, self.passages)
 
 
 def _constrained(layout: Layout, array):

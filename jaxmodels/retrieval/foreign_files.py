@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmodels.retrieval.passages import pyarrow
+from jaxmodels.retrieval.arrow_file import mapped, pyarrow
 from jaxmodels.tensor_files import TensorFileError
+from jaxmodels.tensor_files.errors import Malformed, brief
+from jaxmodels.tensor_files.file_sets import is_plain
+from jaxmodels.tensor_files.opened import OpenedFile, opened
+from jaxmodels.tensor_files.safetensors_file import read_json_object
 
 # fourcc, d, ntotal, two unused numbers, is_trained, metric, count of floats. Source: faiss's index_write.cpp.
 FLAT_HEADER = struct.Struct("<4siqqq?iQ")
@@ -79,47 +82,90 @@ def read_faiss_flat(path: str | Path) -> np.ndarray:
 class SavedDataset:
     """A folder that `datasets.Dataset.save_to_disk` wrote, read with pyarrow, memory-mapped.
 
-    Raises FileNotFoundError where there is none, ValueError for one of several splits.
+    Raises FileNotFoundError where there is none, ValueError for one of several splits, TensorFileError for damage.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        if (self.folder / "dataset_dict.json").is_file():
-            splits = json.loads((self.folder / "dataset_dict.json").read_text())["splits"]
-            raise ValueError(f"{self.folder} holds the splits {', '.join(splits)}; give the folder of one of them")
+        splits = self.folder / "dataset_dict.json"
+        if splits.is_file():
+            names = _described(splits).get("splits")
+            held = ", ".join(map(str, names)) if isinstance(names, list) else "of no name"
+            raise ValueError(f"{self.folder} holds the splits {held:.200}; give the folder of one of them")
         state = self.folder / "state.json"
         if not state.is_file():
             raise FileNotFoundError(f"no dataset in {self.folder}: expected state.json, as save_to_disk writes it")
-        described = json.loads(state.read_text())
+        described = _described(state)
         if described.get("_indices_data_files") or described.get("_indices_files"):
             raise ValueError(f"{self.folder} is a selection from another dataset: save flatten_indices() of it instead")
-        self.files = [self.folder / Path(entry["filename"]).name for entry in described["_data_files"]]
+        files = described.get("_data_files")
+        names = [entry.get("filename") if isinstance(entry, dict) else entry for entry in files or ()]
+        if not isinstance(files, list) or not all(map(is_plain, names)):
+            raise TensorFileError(state, "`_data_files`, a list of files beside it", brief(files)[:100])
+        self.files = [self.folder / name for name in names]
 
     def embeddings(self, column: str = "embeddings") -> Iterator[np.ndarray]:
         """[n, D] float32, batch by batch. Raises ValueError where rows are missing or of different lengths."""
-        for batch in self._batches((column,)):
-            cells = batch.column(column)
-            values = cells.flatten().to_numpy(zero_copy_only=False)
+        for [cells] in self._batches((column,)):
+            if not _holds_numbers(cells.type):
+                raise ValueError(f"{self.folder}: {column!r} is expected to hold lists of numbers, it has {cells.type}")
+            values = cells.flatten()
             lengths = (
                 np.diff(cells.offsets.to_numpy()) if hasattr(cells, "offsets") else np.array([cells.type.list_size])
             )
-            if cells.null_count or len(set(lengths.tolist())) > 1:
-                raise ValueError(f"{self.folder}: the lists in {column!r} are missing or of different lengths")
-            yield values.astype(np.float32).reshape(len(cells), -1)
+            if cells.null_count or values.null_count or len(set(lengths.tolist())) > 1 or not lengths[0]:
+                raise ValueError(f"{self.folder}: the lists in {column!r} are missing, empty or of different lengths")
+            rows = values.to_numpy(zero_copy_only=False)
+            yield rows.astype(np.float32).reshape(len(cells), -1)
 
     def passages(self, title: str = "title", text: str = "text") -> Iterator[tuple[str, str]]:
-        for batch in self._batches((title, text)):
-            yield from zip(batch.column(title).to_pylist(), batch.column(text).to_pylist(), strict=True)
+        """Raises ValueError where a column does not hold texts."""
+        arrow = pyarrow()
+        for columns in self._batches((title, text)):
+            for name, column in zip((title, text), columns, strict=True):
+                if column.type not in (arrow.string(), arrow.large_string()):
+                    raise ValueError(f"{self.folder}: {name!r} is expected to hold texts, it has {column.type}")
+            yield from zip(*(column.to_pylist() for column in columns), strict=True)
 
-    def _batches(self, columns: tuple[str, ...]) -> Iterator:
+    def _batches(self, columns: tuple[str, ...]) -> Iterator[list]:
+        """The columns of each batch, checked through and through: no digest says whether they are what was written."""
         arrow = pyarrow()
         for path in self.files:
             try:
-                with arrow.memory_map(str(path)) as mapped, arrow.ipc.open_stream(mapped) as reader:
-                    if missing := [name for name in columns if name not in reader.schema.names]:
-                        raise ValueError(
-                            f"{path}: no column {missing[0]!r}; there are {', '.join(reader.schema.names)}"
-                        )
-                    yield from (batch for batch in reader if batch.num_rows)
-            except (arrow.ArrowException, OSError) as error:
-                raise TensorFileError(path, "a complete Arrow stream", str(error)) from None
+                file = opened(path)
+                with arrow.ipc.open_stream(mapped(file)) as reader:
+                    names = reader.schema.names
+                    if unfit := [name for name in columns if names.count(name) != 1]:
+                        held = ", ".join(names)
+                        raise ValueError(f"{path}: no column {unfit[0]!r}; there are {held:.200}")
+                    while (found := _next(file, reader, columns)) is not None:
+                        if len(found[0]):
+                            yield found
+            except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise TensorFileError(path, "a complete Arrow stream", str(error)[:200]) from None
+
+
+def _next(file: OpenedFile, reader, columns: tuple[str, ...]) -> list | None:
+    file.check_unchanged()
+    try:
+        batch = reader.read_next_batch()
+    except StopIteration:
+        return None
+    batch.validate()
+    found = [batch.column(name) for name in columns]
+    for column in found:
+        column.validate(full=True)
+    return found
+
+
+def _described(path: Path) -> dict:
+    try:
+        return read_json_object(path, "a description of a dataset")
+    except Malformed as error:
+        raise error.at(path) from None
+
+
+def _holds_numbers(kind) -> bool:
+    types = pyarrow().types
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return lists and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type))

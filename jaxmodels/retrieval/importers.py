@@ -4,18 +4,15 @@ Index and passages are written together, all or nothing, with one batch of eithe
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxmodels.retrieval.array_pickle import read_dpr_embeddings
-from jaxmodels.retrieval.building import checked, pieces
+from jaxmodels.retrieval.building import pieces
+from jaxmodels.retrieval.folders import write_folder
 from jaxmodels.retrieval.foreign_files import SavedDataset, read_faiss_flat, read_passages_tsv
-from jaxmodels.retrieval.index_files import SHARD_BYTES, STALE, write_index
-from jaxmodels.retrieval.passages import write_passages
-from jaxmodels.retrieval.rows import checked_dtype, stored
-from jaxmodels.tensor_files.commit import staged
 
 
 def import_dpr(
@@ -66,30 +63,6 @@ def import_dataset(folder: str | Path, dataset: str | Path, dtype="float32", fin
     """
     saved = SavedDataset(dataset)
     write_folder(folder, saved.embeddings(), saved.passages(), dtype, fingerprint)
-
-
-def write_folder(
-    folder: str | Path,
-    batches: Iterable[np.ndarray],
-    passages: Iterable[tuple[str, str]],
-    dtype="float32",
-    fingerprint: str | None = None,
-) -> None:
-    """An index folder of embeddings [n, D], batch by batch, and their (title, text); no device is used.
-
-    Raises:
-      ValueError: embeddings that `DenseIndex` refuses, or another number of passages than of embeddings.
-    """
-    dtype, rows = checked_dtype(dtype), checked(batches, None)
-    first = next(rows, None)
-    if first is None:
-        raise ValueError("there are no embeddings: an index has at least one row")
-    parts = (stored(batch, dtype) for batch in itertools.chain([first], rows))
-    with staged(Path(folder), STALE) as staging:
-        vectors = write_index(staging, parts, first.shape[1], dtype, fingerprint, SHARD_BYTES)
-        texts = write_passages(staging, passages)
-        if vectors != texts:
-            raise ValueError(f"{vectors} embeddings came with {texts} passages; every row needs its own passage")
 
 
 def bare_id(name: str | int) -> str:

@@ -10,13 +10,13 @@ import numpy as np
 from jaxmodels.retrieval.manifest import BUILD_AGAIN, MANIFEST, Manifest, Shard, digest
 from jaxmodels.retrieval.rows import Stored
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
-from jaxmodels.tensor_files.commit import finish_save, staged
+from jaxmodels.tensor_files.commit import staged
 from jaxmodels.tensor_files.errors import brief
+from jaxmodels.tensor_files.opened import opened
+from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 from jaxmodels.tensor_files.write import write_tensors
 
 SHARD_BYTES = 2**29
-# What an earlier index may have left in a folder.
-STALE = ("embeddings-*.safetensors",)
 
 
 class IndexFiles:
@@ -26,12 +26,8 @@ class IndexFiles:
     short, missing, or of another index. Whether a shard's bytes are those that were written is seen when it is read.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        if self.folder.is_dir():
-            finish_save(self.folder)
-        self.manifest = Manifest.read(self.folder)
-        self._entries = [_opened(self.folder, self.manifest, shard) for shard in self.manifest.shards]
+    def __init__(self, folder: str | Path | SavedFolder):
+        self.manifest, self._entries = read_saved(folder, _open)
         self._checked: set[str] = set()
 
     @cached_property
@@ -39,35 +35,45 @@ class IndexFiles:
         return np.array([shard.first for shard in self.manifest.shards])
 
     def read(self, places: range) -> Iterator[tuple[int, Stored]]:
-        """Those rows as they are stored, by shard: the first row's number, and memory-mapped arrays.
+        """Those rows as they are stored, by shard: the first row's number, and arrays of that part alone.
+
+        Plain reads and no memory map: of a file that got shorter they are an error, and no end of this process.
 
         Raises:
-          TensorFileError: a shard whose bytes are not those that the manifest has the digest of.
+          TensorFileError: a shard whose bytes are not those that the manifest has the digest of, or that something was
+            written into since it was opened.
         """
         start, stop = places.start, places.stop
         at = int(np.searchsorted(self._firsts, start, side="right")) - 1
         while start < stop:
             shard, entries = self.manifest.shards[at], self._entries[at]
-            self._check_bytes(shard)
+            self._check_bytes(shard, entries["embeddings"])
             end = min(stop, shard.first + shard.rows)
             part = range(start - shard.first, end - shard.first)
-            yield start, (_mapped(entries["embeddings"], part), _mapped(entries.get("scales"), part))
+            yield (
+                start,
+                (_rows(entries["embeddings"], part), _rows(entries["scales"], part) if "scales" in entries else None),
+            )
             start, at = end, at + 1
 
-    def _check_bytes(self, shard: Shard) -> None:
+    def _check_bytes(self, shard: Shard, entry: TensorEntry) -> None:
         """Once for each shard that is read."""
         if shard.sha256 is None or shard.file in self._checked:
             return
-        path = self.folder / shard.file
-        if (found := digest(path)) != shard.sha256:
-            raise TensorFileError(path, f"sha256 {shard.sha256}, as {MANIFEST} says", found, BUILD_AGAIN)
+        if (found := digest(entry.file or opened(entry.path))) != shard.sha256:
+            raise TensorFileError(entry.path, f"sha256 {shard.sha256}, as {MANIFEST} says", found, BUILD_AGAIN)
         self._checked.add(shard.file)
 
 
-def _opened(folder: Path, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
+def _open(folder: SavedFolder) -> tuple[Manifest, list[dict[str, TensorEntry]]]:
+    manifest = Manifest.read(folder)
+    return manifest, [_opened(folder, manifest, shard) for shard in manifest.shards]
+
+
+def _opened(folder: SavedFolder, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
     path = folder / shard.file
     if not path.is_file():
-        raise TensorFileError(folder / MANIFEST, f"{shard.file} beside it", "no such file", BUILD_AGAIN)
+        raise TensorFileError(folder / MANIFEST, f"{brief(shard.file)} beside it", "no such file", BUILD_AGAIN)
     if path.stat().st_size != shard.bytes:
         found = f"{path.stat().st_size}"
         raise TensorFileError(path, f"{shard.bytes} bytes, as {MANIFEST} says", found, BUILD_AGAIN)
@@ -85,17 +91,21 @@ def _described(kinds: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> str:
     return ", ".join(f"{brief(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(kinds.items())) or "no tensor"
 
 
-def _mapped(entry: TensorEntry | None, part: range) -> np.ndarray | None:
-    """Only these rows, so that the pages of a whole index never count as this process's memory."""
-    if entry is None:
-        return None
-    [(offset, size)] = entry.spans
-    start = offset + part.start * (size // entry.shape[0])
-    return np.memmap(entry.path, entry.dtype, "r", start, (len(part), *entry.shape[1:]))
+def _rows(entry: TensorEntry, part: range) -> np.ndarray:
+    rows = np.empty((len(part), *entry.shape[1:]), entry.dtype)
+    target = memoryview(rows.reshape(-1).view(np.uint8))  # numpy exports no buffer of the ml_dtypes types
+    entry.fill(part.start * (len(target) // len(part)), target)
+    return rows
 
 
 def write_index(
-    folder: Path, parts: Iterable[Stored], width: int, dtype: np.dtype, fingerprint: str | None, shard_bytes: int
+    folder: Path,
+    parts: Iterable[Stored],
+    width: int,
+    dtype: np.dtype,
+    fingerprint: str | None,
+    passages: str | None,
+    shard_bytes: int,
 ) -> int:
     """Writes shards and manifest of stored rows into a folder, one shard in memory; returns the number of rows."""
     shards: list[Shard] = []
@@ -105,7 +115,7 @@ def write_index(
         write_shard(path, part)
         shards.append(Shard.of(path, rows, len(part[0])))
         rows += len(part[0])
-    Manifest(rows, width, dtype, fingerprint, tuple(shards)).write(folder)
+    Manifest(rows, width, dtype, fingerprint, passages, tuple(shards)).write(folder)
     return rows
 
 
@@ -115,16 +125,19 @@ def write_shard(path: Path, part: Stored) -> None:
     write_tensors(path, {"embeddings": values} | ({} if scales is None else {"scales": scales}))
 
 
-def join_shards(folder: Path, paths: Sequence[Path], fingerprint: str | None) -> None:
+def join_shards(folder: Path, paths: Sequence[Path], fingerprint: str | None, passages: str | None) -> None:
     """Makes an index of shards that `write_shard` wrote, in their order; all or nothing.
 
     The files get a second name in `folder`, on the same file system; what else is there stays.
+
+    Args:
+      fingerprint, passages: see `DenseIndex`.
 
     Raises:
       TensorFileError: a shard that is damaged, or of other rows than the first one has.
     """
     shards, rows, kind = [], 0, None
-    with staged(folder, STALE) as staging:
+    with staged(folder, "index") as staging:
         for path in paths:
             entry = open_tensors(path).get("embeddings")
             found = None if entry is None or len(entry.shape) != 2 else (entry.shape[1], entry.dtype)
@@ -135,7 +148,7 @@ def join_shards(folder: Path, paths: Sequence[Path], fingerprint: str | None) ->
             os.link(path, linked)
             shards.append(Shard.of(linked, rows, entry.shape[0]))
             rows += entry.shape[0]
-        Manifest(rows, *kind, fingerprint, tuple(shards)).write(staging)
+        Manifest(rows, *kind, fingerprint, passages, tuple(shards)).write(staging)
 
 
 def _name(number: int) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxmodels.retrieval.faiss_index import FaissIndex
-from jaxmodels.retrieval.importers import bare_id, write_folder
+from jaxmodels.retrieval.folders import write_folder
+from jaxmodels.retrieval.importers import bare_id
 from jaxmodels.tensor_files import TensorFileError
 from jaxmodels.tensor_files.errors import Malformed, brief
 from jaxmodels.tensor_files.reader import BoundedReader, file_size

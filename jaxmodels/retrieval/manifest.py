@@ -1,12 +1,14 @@
 """What a saved index is: the JSON file that says which rows lie in which shard.
 
-`dense_index.json`: format, version, rows, width, dtype, fingerprint, and for each shard its file, first row, number of
-rows, bytes and sha256 (an index without it is loaded unchecked).
+`dense_index.json`: format, version, rows, width, dtype, fingerprint, passages (the digest of those the rows are of, or
+null), and for each shard its file, first row, number of rows, bytes and sha256 (an index without it is loaded
+unchecked).
 """
 
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +16,10 @@ import numpy as np
 
 from jaxmodels.retrieval.rows import DTYPES
 from jaxmodels.tensor_files.errors import Malformed, brief
-from jaxmodels.tensor_files.safetensors_file import parse_json_object
+from jaxmodels.tensor_files.file_sets import is_plain
+from jaxmodels.tensor_files.opened import OpenedFile, opened
+from jaxmodels.tensor_files.safetensors_file import read_json_object
+from jaxmodels.tensor_files.saved import SavedFolder
 
 MANIFEST = "dense_index.json"
 FORMAT = "jaxmodels.DenseIndex"
@@ -34,13 +39,14 @@ class Shard:
     @classmethod
     def of(cls, path: Path, first: int, rows: int) -> Self:
         """Of a file that is there."""
-        return cls(path.name, first, rows, path.stat().st_size, digest(path))
+        file = opened(path)
+        return cls(path.name, first, rows, file.size, digest(file))
 
 
-def digest(path: Path) -> str:
+def digest(file: OpenedFile) -> str:
     """The sha256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with file.stream() as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Manifest:
     width: int
     dtype: np.dtype
     fingerprint: str | None
+    passages: str | None
     shards: tuple[Shard, ...]
 
     def write(self, folder: Path) -> None:
@@ -57,13 +64,13 @@ class Manifest:
         (folder / MANIFEST).write_text(text + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: SavedFolder) -> Self:
         """Raises FileNotFoundError where there is none, TensorFileError where it is not a manifest of ours."""
         path = folder / MANIFEST
         if not path.is_file():
             raise FileNotFoundError(f"no index in {folder}: expected {MANIFEST}, as DenseIndex.save writes it")
         try:
-            return cls._parsed(parse_json_object(path.read_bytes(), "the manifest"))
+            return cls._parsed(read_json_object(path, "the manifest"))
         except Malformed as error:
             raise error.at(path) from None
 
@@ -72,11 +79,13 @@ class Manifest:
         kind = (found.get("format"), found.get("version"))
         if kind != (FORMAT, 1):
             raise Malformed(f"format {FORMAT}, version 1", f"{brief(kind[0])}, {brief(kind[1])}", BUILD_AGAIN)
-        dtype, fingerprint = found.get("dtype"), found.get("fingerprint")
-        if dtype not in DTYPES:
+        dtype, fingerprint, passages = (found.get(key) for key in ("dtype", "fingerprint", "passages"))
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise Malformed(f"a dtype of {', '.join(DTYPES)}", brief(dtype), BUILD_AGAIN)
         if not isinstance(fingerprint, str | None):
             raise Malformed("a fingerprint that is text or null", brief(fingerprint), BUILD_AGAIN)
+        if not isinstance(passages, str | None):
+            raise Malformed("a digest of the passages that is text or null", brief(passages), BUILD_AGAIN)
         entries = found.get("shards")
         if not isinstance(entries, list) or not entries:
             raise Malformed("a list of shards", brief(entries), BUILD_AGAIN)
@@ -85,12 +94,12 @@ class Manifest:
         for shard in shards:
             if shard.first != first:
                 raise Malformed(
-                    f"a shard that begins with row {first}", f"{shard.file} with {shard.first}", BUILD_AGAIN
+                    f"a shard that begins with row {first}", f"{brief(shard.file)} with {shard.first}", BUILD_AGAIN
                 )
             first += shard.rows
         if first != rows:
             raise Malformed(f"shards of {rows} rows in all", f"{first}", BUILD_AGAIN)
-        return cls(rows, width, DTYPES[dtype], fingerprint, shards)
+        return cls(rows, width, DTYPES[dtype], fingerprint, passages, shards)
 
 
 def _count(found: dict, key: str, least: int = 1) -> int:
@@ -105,9 +114,11 @@ def _shard(found: object) -> Shard:
         raise Malformed("file, first, rows and bytes of each shard", brief(found), BUILD_AGAIN)
     file = found.get("file")
     # A shard lies beside its manifest: the name of any other file on this machine is not the manifest's to give.
-    if not isinstance(file, str) or file in ("", ".", "..") or Path(file).name != file or "\0" in file:
+    if not is_plain(file):
         raise Malformed("the names of files beside the manifest", brief(file), BUILD_AGAIN)
     sha256 = found.get("sha256")
     if not isinstance(sha256, str | None):
         raise Malformed("a sha256 that is text or null", brief(sha256), BUILD_AGAIN)
+    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise Malformed("a sha256 of 64 hexadecimal digits", brief(sha256), BUILD_AGAIN)
     return Shard(file, _count(found, "first", 0), _count(found, "rows"), _count(found, "bytes"), sha256)

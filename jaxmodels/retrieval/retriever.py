@@ -14,6 +14,7 @@ import numpy as np
 from jaxmodels.architectures.rag.config import RagConfig
 from jaxmodels.architectures.rag.model import Retrieved
 from jaxmodels.retrieval.fingerprints import check_encoders
+from jaxmodels.retrieval.folders import check_passages
 from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.tokenization.encoding import BatchEncoding
 
@@ -46,7 +47,7 @@ class RagRetriever:
         of a RAG model. Whether the index belongs to them is checked as `check_encoders` says.
 
     Raises:
-      ValueError: another number of passages than of rows in the index; an index of other encoders than those given.
+      ValueError: an index of other encoders than those given, or of other passages (see `check_passages`).
     """
 
     def __init__(
@@ -60,11 +61,10 @@ class RagRetriever:
         encoders: Sequence[tuple[nn.Module, dict]] = (),
     ):
         check_encoders(index, encoders)
+        check_passages(index, passages)
         self.config = config
         self.question_encoder_tokenizer, self.generator_tokenizer = question_encoder_tokenizer, generator_tokenizer
         self.index, self.passages = index, passages
-        if len(passages) != index.size:
-            raise ValueError(f"the index has {index.size} rows, and there are {len(passages)} passages; one for each")
         self.ctx_encoder_tokenizer: Tokenizer | None = None
         self.document_length = 0
 

@@ -16,7 +16,6 @@ import numpy as np
 from einops import rearrange
 
 from jaxmodels.tensor_files import TensorEntry
-from jaxmodels.tensor_files.same import same_values
 
 LAYER = "{i}"
 # Of XLA's CPU buffers, in bytes.
@@ -247,7 +246,7 @@ def _found(
     apart = []
     for name, entry in entries.items():
         first = found.setdefault(table.short(name), entry)
-        if first is not entry and table.short(name) in read and not same_values(first, entry):
+        if first is not entry and table.short(name) in read and not first.same_values(entry):
             apart.append(f"{first.name} and {name}")
     return found, apart
 
@@ -270,7 +269,7 @@ def _share(
             continue
         if not lacking and taken.issuperset(present):
             continue
-        if different := [name for name in present[1:] if not same_values(found[present[0]], found[name])]:
+        if different := [name for name in present[1:] if not found[present[0]].same_values(found[name])]:
             names = [present[0], *different]
             if taken.issuperset(names):
                 way = f"each has a parameter, but {', '.join(lacking)} may repeat either: add it to the file"

@@ -5,18 +5,27 @@ import warnings
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import tokenizers
 
-from jaxmodels.tokenization import chat, files
+from jaxmodels.tokenization import chat, conversations, files, folders, refusals, saving
 from jaxmodels.tokenization.decoding import Decoding
 from jaxmodels.tokenization.encoding import BatchEncoding, as_array, stack
 from jaxmodels.tokenization.engine import Engine
 from jaxmodels.tokenization.inputs import as_batch
-from jaxmodels.tokenization.options import EncodeOptions, bounds, check_choice
+from jaxmodels.tokenization.kinds import boolean, refused
+from jaxmodels.tokenization.options import EncodeOptions, bounds
 from jaxmodels.tokenization.padding import pad_fields
-from jaxmodels.tokenization.special_tokens import ADDITIONAL, SPECIAL_TOKENS, SpecialTokens
+from jaxmodels.tokenization.settings import check
+from jaxmodels.tokenization.special_tokens import (
+    ADDITIONAL,
+    SPECIAL_TOKENS,
+    SpecialTokens,
+    as_added_token,
+    as_id,
+    as_tokens,
+)
 
 
 class Tokenizer(SpecialTokens, Decoding):
@@ -34,6 +43,11 @@ class Tokenizer(SpecialTokens, Decoding):
     added_tokens_decoder: {id: token}, as in tokenizer_config.json.
     bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token, additional_special_tokens: special
       tokens, str or `tokenizers.AddedToken`; those that the vocabulary lacks are added at its end.
+    extra_special_tokens: {name: token} with further names, which are then attributes; or a list, which is the same as
+      additional_special_tokens.
+
+    Constructors raise TypeError for an option that is not here, with what to write instead, and ValueError for a value
+    of the wrong kind.
     """
 
     VOCABULARY_FILES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -61,24 +75,54 @@ class Tokenizer(SpecialTokens, Decoding):
         chat_template: str | Mapping[str, str] | None = None,
         model_input_names: Sequence[str] | None = None,
         added_tokens_decoder: Mapping[int, tokenizers.AddedToken] | None = None,
+        additional_special_tokens: Sequence[str | tokenizers.AddedToken] | None = None,
+        extra_special_tokens: Mapping | Sequence | None = None,
         **special_tokens,
     ):
-        unknown = sorted(set(special_tokens) - {*SPECIAL_TOKENS, ADDITIONAL})
-        if unknown:
-            raise TypeError(f"{type(self).__name__}() got unexpected keyword arguments: {', '.join(unknown)}")
-        check_choice("padding_side", padding_side, ["right", "left"])
-        check_choice("truncation_side", truncation_side, ["right", "left"])
+        self._refuse_options(special_tokens)
         self._engine = Engine(backend)
-        self._warned = set()
-        self.model_max_length = int(1e30) if model_max_length is None else model_max_length
-        self.padding_side = padding_side
-        self.truncation_side = truncation_side
-        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
-        self.split_special_tokens = split_special_tokens
-        self.chat_template = chat_template
-        self.model_input_names = list(self.MODEL_INPUT_NAMES if model_input_names is None else model_input_names)
-        self._set_up_tokens(added_tokens_decoder or {}, special_tokens)
+        self._warned: set[str] = set()
+        length = check("model_max_length", model_max_length)
+        self.model_max_length = int(1e30) if length is None else length
+        self.padding_side = check("padding_side", padding_side)
+        self.truncation_side = check("truncation_side", truncation_side)
+        self.clean_up_tokenization_spaces = check("clean_up_tokenization_spaces", clean_up_tokenization_spaces)
+        self.split_special_tokens = check("split_special_tokens", split_special_tokens)
+        self.chat_template = check("chat_template", chat_template)
+        names = check("model_input_names", model_input_names)
+        self.model_input_names = list(self.MODEL_INPUT_NAMES) if names is None else names
+        listed = list(as_tokens(ADDITIONAL, additional_special_tokens or ()))
+        if not isinstance(extra_special_tokens, Mapping):
+            listed += [
+                each for each in as_tokens("extra_special_tokens", extra_special_tokens or ()) if each not in listed
+            ]
+            extra_special_tokens = {}
+        self._set_up_tokens(_listed(added_tokens_decoder or {}), special_tokens, listed, extra_special_tokens)
         self._special_tokens_changed()
+
+    def _refuse_options(self, given: Mapping):
+        known = (*files.ARGUMENTS, *self.OPTIONS)
+        others = {name: value for name, value in given.items() if name not in SPECIAL_TOKENS}
+        refusals.refuse(f"{type(self).__name__}()", refusals.LOAD, others, known)
+        for name in others:
+            del given[name]
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | os.PathLike, *, subfolder: str | None = None, **options) -> Self:
+        """The tokenizer of a folder, or of a model on the Hugging Face Hub, for this class.
+
+        Arguments and errors: `jm.load_tokenizer`, which finds the class itself.
+        """
+        hub, options = folders.hub_options(options)
+        folder = folders.find(name_or_folder, folders.patterns([cls]), subfolder, hub)
+        return folders.load(folder, lambda _: cls, options)
+
+    @classmethod
+    def settle(cls, arguments: dict[str, Any], tokenizer_file: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A folder's arguments, where its tokenizer.json and its tokenizer_config.json may contradict each other."""
+        if files.written_by_5(config):  # where it is off unless it says otherwise
+            arguments = {"clean_up_tokenization_spaces": False} | arguments
+        return arguments
 
     @classmethod
     def recognises(cls, tokens: AbstractSet[str]) -> bool:
@@ -104,9 +148,11 @@ class Tokenizer(SpecialTokens, Decoding):
         Raises TypeError for an unknown option and for what is not text, ValueError for options that contradict each
         other, for padding without a pad token, and for text that is not valid Unicode.
         """
-        options = EncodeOptions(**options)
+        options = EncodeOptions.of("a tokenizer call", options)
         if text is None and text_target is None:
             raise ValueError("nothing to encode: give text, text_target, or both")
+        if text is None and text_pair is not None or text_target is None and text_pair_target is not None:
+            raise ValueError("text_pair is a second text beside text, and text_pair_target one beside text_target")
         if text is None:
             return self._encode(text_target, text_pair_target, options)
         encoded = self._encode(text, text_pair, options)
@@ -119,7 +165,7 @@ class Tokenizer(SpecialTokens, Decoding):
         if options.is_split_into_words:
             self._check_words()
         encodings = self._run(rows, options)
-        if options.max_length is None:
+        if options.max_length is None and options.verbose:
             self._check_length(max(map(len, encodings), default=0), remedy="truncation=True")
         sample = range(len(encodings))
         if options.return_overflowing_tokens:
@@ -147,7 +193,7 @@ class Tokenizer(SpecialTokens, Decoding):
         return BatchEncoding(fields, encodings)
 
     def _run(self, rows: list, options: EncodeOptions) -> list[tokenizers.Encoding]:
-        limits = bounds(self, options.padding, options.truncation, options.max_length, options.pad_to_multiple_of)
+        limits = bounds(self, options)
         truncation = limits.truncation and {
             "max_length": limits.max_length,
             "stride": options.stride if options.return_overflowing_tokens else 0,
@@ -161,11 +207,12 @@ class Tokenizer(SpecialTokens, Decoding):
             "pad_id": self.pad_token_id,
             "pad_token": self.pad_token,
         }
+        split = options.split_special_tokens
         return self._engine.encode(
             rows,
             words=options.is_split_into_words,
             add_special_tokens=options.add_special_tokens,
-            split_special_tokens=self.split_special_tokens,
+            split_special_tokens=self.split_special_tokens if split is None else split,
             truncation=truncation,
             padding=padding,
         )
@@ -184,18 +231,31 @@ class Tokenizer(SpecialTokens, Decoding):
     def encode(self, text, text_pair=None, **options) -> list[int]:
         """The ids of one text or pair as a list, or as an array [1, T] with return_tensors."""
         # not a family's own call, which may take other texts
-        ids = Tokenizer.__call__(self, text, text_pair, **options)["input_ids"]
-        if options.get("return_tensors"):
+        chosen = EncodeOptions.of("encode()", options)
+        return self._ids(self._encode(text, text_pair, chosen), chosen)
+
+    @staticmethod
+    def _ids(encoded: BatchEncoding, options: EncodeOptions):
+        ids = encoded["input_ids"]
+        if options.return_tensors:
             return ids
         return [row.tolist() for row in ids] if isinstance(ids, list) else ids.tolist()
 
+    def encode_plus(self, text, text_pair=None, **options) -> BatchEncoding:
+        """An older name of the call with a text or a pair; see there."""
+        return Tokenizer.__call__(self, text, text_pair, **options)
+
+    def batch_encode_plus(self, batch_text_or_text_pairs, **options) -> BatchEncoding:
+        """An older name of the call with a batch of texts or of pairs; see there."""
+        return Tokenizer.__call__(self, batch_text_or_text_pairs, **options)
+
     def tokenize(self, text, pair=None, add_special_tokens: bool = False, **options) -> list[str]:
         """The tokens of one text or pair as strings."""
-        return Tokenizer.__call__(self, text, pair, add_special_tokens=add_special_tokens, **options).tokens()
+        return self.encode_plus(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a call puts around a text, or around a pair."""
-        return self._backend.num_special_tokens_to_add(pair)
+        return self._backend.num_special_tokens_to_add(boolean("pair", pair))
 
     def pad(
         self,
@@ -207,23 +267,36 @@ class Tokenizer(SpecialTokens, Decoding):
         padding_side: str | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
+        **foreign,
     ) -> BatchEncoding:
         """Pad ids encoded before: a list of examples {name: [T]}, a batch {name: B rows}, or one example.
 
         Pads input_ids, attention_mask (made where missing) and what else `PADDING_VALUES` names; other fields are
-        stacked as they are. Options as in a call.
+        stacked as they are, int32 or float32. Options as in a call.
+
+        Raises:
+          ValueError: an option's value as in a call, a field of something else than numbers, or rows that do not fit.
         """
-        limits = bounds(self, padding, False, max_length, pad_to_multiple_of)
-        asked = return_attention_mask
+        options = EncodeOptions(
+            padding=padding,
+            truncation=False,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
+            return_attention_mask=return_attention_mask,
+            return_tensors=return_tensors,
+        )
+        refusals.refuse("pad()", refusals.PAD, foreign)
+        limits, asked = bounds(self, options), options.return_attention_mask
         return pad_fields(
             encoded_inputs,
             strategy=limits.padding,
             max_length=limits.max_length,
-            multiple=pad_to_multiple_of,
-            side=padding_side or self.padding_side,
+            multiple=options.pad_to_multiple_of,
+            side=options.padding_side or self.padding_side,
             fill={"input_ids": self.pad_token_id, **self.PADDING_VALUES},
             return_attention_mask="attention_mask" in self.model_input_names if asked is None else asked,
-            return_tensors=return_tensors,
+            return_tensors=options.return_tensors,
         )
 
     def apply_chat_template(
@@ -232,36 +305,61 @@ class Tokenizer(SpecialTokens, Decoding):
         *,
         chat_template: str | None = None,
         add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
         tokenize: bool = True,
         return_dict: bool = False,
+        tokenizer_kwargs: Mapping | None = None,
         **options,
     ):
         """A conversation [{"role", "content"}, ...], or a list of them, as the model's prompt.
 
         -> list of ids (arrays with return_tensors), the text with tokenize=False, a BatchEncoding with return_dict.
         chat_template: a Jinja template, or the name of one of several; None is the tokenizer's own.
-        options: the fields of `EncodeOptions`; special tokens other than the template's are not added by default.
+        continue_final_message: the prompt ends in the last message, without what a template puts behind it.
+        options: the fields of `EncodeOptions` (tokenizer_kwargs may hold them, too), and variables that the template
+          speaks of (tools, documents, ...); special tokens other than the template's are not added by default.
+
+        Raises:
+          ValueError: a conversation that is none, a template that is no Jinja program, or that refuses the messages.
+          TypeError: an option that is not here and that the template does not speak of.
         """
         template = chat.choose(self.chat_template or self.DEFAULT_CHAT_TEMPLATE, chat_template)
-        batched = len(conversation) > 0 and not isinstance(conversation[0], Mapping)
-        texts = [
-            chat.render(template, messages, add_generation_prompt, self.special_tokens_map)
-            for messages in (conversation if batched else [conversation])
-        ]
+        generation = boolean("add_generation_prompt", add_generation_prompt)
+        final = boolean("continue_final_message", continue_final_message)
+        if final and generation:
+            raise ValueError("continue_final_message ends in the last message, so it takes no generation prompt")
+        # a call's own option is that, though the template has the word, too
+        others = {name: value for name, value in options.items() if not EncodeOptions.has(name)}
+        read = conversations.variables(template, others)
+        chosen = EncodeOptions.of(
+            "apply_chat_template()",
+            {
+                "add_special_tokens": False,
+                **(tokenizer_kwargs or {}),
+                **{name: value for name, value in options.items() if name not in read},
+            },
+        )
+        variables = {**self.special_tokens_map, **read}
+        batched = conversations.is_batch(conversation)
+        texts = []
+        for messages in conversation if batched else [conversation]:
+            text = chat.render(template, messages, generation, variables)
+            texts.append(conversations.ending_in(messages[-1:], text) if final else text)
         prompt = texts if batched else texts[0]
-        if not tokenize:
+        if not boolean("tokenize", tokenize):
             return prompt
-        options = {"add_special_tokens": False, **options}
-        return self(prompt, **options) if return_dict else self.encode(prompt, **options)
+        encoded = self._encode(prompt, None, chosen)
+        return encoded if boolean("return_dict", return_dict) else self._ids(encoded, chosen)
 
-    def save_pretrained(self, folder: str | os.PathLike) -> tuple[str, ...]:
+    def save_pretrained(self, save_directory: str | os.PathLike, **foreign) -> tuple[str, ...]:
         """Write the tokenizer's files, which `jm.load_tokenizer` and transformers' tokenizers read; -> their paths.
 
         tokenizer.json, tokenizer_config.json, special_tokens_map.json, and the family's vocabulary files.
         """
-        return files.write(self, folder)
+        refusals.refuse("save_pretrained()", refusals.SAVE, foreign)
+        return saving.write(self, save_directory)
 
-    def save_vocabulary(self, folder: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
+    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write the family's vocabulary files alone, without added tokens; -> their paths."""
         raise NotImplementedError
 
@@ -296,3 +394,22 @@ class Tokenizer(SpecialTokens, Decoding):
             f"model_max_length={self.model_max_length}, padding_side={self.padding_side!r}, "
             f"special_tokens={self.special_tokens_map})"
         )
+
+    def __getattr__(self, name: str):
+        # copy and pickle look attributes up before there are any
+        held = vars(self).get("_extra", ())
+        if name in held:
+            return self._special.get(name)
+        if name.removesuffix("_id") in held:
+            return self._backend.token_to_id(self._special[name.removesuffix("_id")])
+        raise refusals.missing(type(self).__name__, name, dir(type(self)))
+
+
+def _listed(tokens: Mapping) -> dict[int, tokenizers.AddedToken]:
+    """added_tokens_decoder, with ids and tokens in the forms that files have, too."""
+    if not isinstance(tokens, Mapping):
+        raise refused("added_tokens_decoder", "a dict of ids and tokens", tokens)
+    return {
+        as_id("added_tokens_decoder", i): as_added_token(token, special=False, name=f"added_tokens_decoder[{i}]")
+        for i, token in tokens.items()
+    }

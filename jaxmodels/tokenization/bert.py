@@ -1,15 +1,16 @@
 """BERT's tokenizer (Devlin et al. 2018, section 3), which DPR uses."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tokenizers import processors
 
 from jaxmodels.tokenization.base import Tokenizer
+from jaxmodels.tokenization.settings import check
 from jaxmodels.tokenization.special_tokens import content
 from jaxmodels.tokenization.wordpiece import BasicTokenization, read_backend, write_vocabulary
 
@@ -41,7 +42,7 @@ class BertTokenizer(Tokenizer):
         *,
         do_lower_case: bool = True,
         do_basic_tokenize: bool = True,
-        never_split: Iterable[str] | None = None,
+        never_split: Sequence[str] | None = None,
         unk_token="[UNK]",
         sep_token="[SEP]",
         pad_token="[PAD]",
@@ -63,11 +64,11 @@ class BertTokenizer(Tokenizer):
         # special tokens are never split, anyway
         special = {content(token) for token in named.values() if token is not None}
         self._basic = BasicTokenization(
-            do_lower_case=do_lower_case,
-            do_basic_tokenize=do_basic_tokenize,
-            never_split=tuple(word for word in never_split or () if word not in special),
-            tokenize_chinese_chars=tokenize_chinese_chars,
-            strip_accents=strip_accents,
+            do_lower_case=check("do_lower_case", do_lower_case),
+            do_basic_tokenize=check("do_basic_tokenize", do_basic_tokenize),
+            never_split=tuple(word for word in check("never_split", never_split) or () if word not in special),
+            tokenize_chinese_chars=check("tokenize_chinese_chars", tokenize_chinese_chars),
+            strip_accents=check("strip_accents", strip_accents),
         )
         super().__init__(read_backend(vocab_file, tokenizer_file, self._basic, content(unk_token)), **named, **common)
 
@@ -78,14 +79,19 @@ class BertTokenizer(Tokenizer):
     strip_accents = property(attrgetter("_basic.strip_accents"))
 
     @classmethod
+    def settle(cls, arguments: dict[str, Any], tokenizer_file: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+        # transformers 5 cleans up in WordPiece's decoder
+        return {"clean_up_tokenization_spaces": True} | arguments
+
+    @classmethod
     def recognises(cls, tokens: AbstractSet[str]) -> bool:
         return {"[CLS]", "[SEP]"} <= tokens
 
-    def save_vocabulary(self, folder: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
+    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write vocab.txt, with "prefix-" before its name; -> its path."""
-        if not os.path.isdir(folder):
-            raise NotADirectoryError(f"save_vocabulary needs a folder that is there, got {folder}")
-        path = Path(folder) / (f"{filename_prefix}-vocab.txt" if filename_prefix else "vocab.txt")
+        if not os.path.isdir(save_directory):
+            raise NotADirectoryError(f"save_vocabulary needs a folder that is there, got {save_directory}")
+        path = Path(save_directory) / (f"{filename_prefix}-vocab.txt" if filename_prefix else "vocab.txt")
         write_vocabulary(path, self._backend.get_vocab(with_added_tokens=False))
         return (str(path),)
 

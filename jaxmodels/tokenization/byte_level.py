@@ -1,18 +1,23 @@
 """Byte-level BPE: the vocabulary of GPT-2, RoBERTa, BART and LED, in which every byte is a visible character."""
 
-import codecs
 import functools
 import json
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from jaxmodels import download
+from jaxmodels.tokenization import library
 from jaxmodels.tokenization.base import Tokenizer
+from jaxmodels.tokenization.decoding import as_strings
+from jaxmodels.tokenization.settings import check
 from jaxmodels.tokenization.special_tokens import content
 from jaxmodels.tokenization.tokenizer_json import read_tokenizer_json
+from jaxmodels.tokenization.vocabulary import check_ids
 
 
 def byte_characters() -> dict[str, int]:
@@ -40,10 +45,10 @@ def read_backend(vocab_file, merges_file, tokenizer_file, unk_token) -> tokenize
             raise FileNotFoundError(f"there is no file {path}")
     if tokenizer_file is not None:
         return read_tokenizer_json(tokenizer_file, "byte-level BPE", model="BPE", decoder="ByteLevel")
-    try:
+    # the library leaves out what is no number and wraps what is beyond its integers
+    check_ids(vocab_file, download.read_json(Path(vocab_file)))
+    with library.errors(f"{vocab_file} and {merges_file} do not make a byte-level BPE"):
         model = models.BPE.from_file(str(vocab_file), str(merges_file))
-    except Exception as error:
-        raise ValueError(f"{vocab_file} and {merges_file} do not make a byte-level BPE: {error}") from error
     if unk_token is not None:
         unk_token = content(unk_token)
         if model.token_to_id(unk_token) is not None:
@@ -77,10 +82,9 @@ class ByteLevelTokenizer(Tokenizer):
         add_prefix_space: bool,
         **common,
     ):
-        codecs.lookup_error(errors)
-        self.errors = errors
-        _set_prefix_space(backend, add_prefix_space)
-        self._add_prefix_space = add_prefix_space
+        self.errors = check("errors", errors)
+        self._add_prefix_space = check("add_prefix_space", add_prefix_space)
+        _set_prefix_space(backend, self._add_prefix_space)
         super().__init__(backend, **common)
 
     @property
@@ -91,14 +95,14 @@ class ByteLevelTokenizer(Tokenizer):
         """The text that tokens stand for; `errors` rules where their bytes are not UTF-8."""
         # added tokens are text: their characters do not stand for bytes
         added = self.get_added_vocab()
-        parts = [token.encode() if token in added else _token_bytes(token) for token in tokens]
+        parts = [token.encode() if token in added else _token_bytes(token) for token in as_strings(tokens)]
         return b"".join(parts).decode(errors=self.errors)
 
-    def save_vocabulary(self, folder: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
+    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write vocab.json and merges.txt, with "prefix-" before their names; -> their paths."""
-        if not os.path.isdir(folder):
-            raise NotADirectoryError(f"save_vocabulary needs a folder that is there, got {folder}")
-        return tuple(self._backend.model.save(str(folder), filename_prefix))
+        if not os.path.isdir(save_directory):
+            raise NotADirectoryError(f"save_vocabulary needs a folder that is there, got {save_directory}")
+        return tuple(self._backend.model.save(str(save_directory), filename_prefix))
 
     def _check_words(self):
         if not self.add_prefix_space:

@@ -1,35 +1,47 @@
 """DPR's tokenizers (Karpukhin et al. 2020, "Dense Passage Retrieval"): BERT's, and a reader's calls and answers."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxmodels.tokenization.bert import BertTokenizer
 from jaxmodels.tokenization.encoding import BatchEncoding
 from jaxmodels.tokenization.inputs import as_batch, plain
+from jaxmodels.tokenization.kinds import whole
 from jaxmodels.tokenization.options import EncodeOptions
 from jaxmodels.tokenization.spans import DPRSpanPrediction, best_spans
+from jaxmodels.tokenization.wordpiece import settings_of
 
 
-class DPRQuestionEncoderTokenizer(BertTokenizer):
+class DPRTokenizer(BertTokenizer):
+    """What DPR's three tokenizers share: a folder's tokenizer.json rules over its tokenizer_config.json.
+
+    transformers 5 writes do_lower_case=false there, whatever the tokenizer does.
+    """
+
+    MODEL_TYPES = ("dpr",)
+
+    @classmethod
+    def settle(cls, arguments: dict[str, Any], tokenizer_file: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+        return super().settle(arguments, tokenizer_file, config) | settings_of(tokenizer_file)
+
+
+class DPRQuestionEncoderTokenizer(DPRTokenizer):
     """BERT's tokenizer for the question encoder: `tok(questions)`."""
 
-    MODEL_TYPES = ("dpr",)
 
-
-class DPRContextEncoderTokenizer(BertTokenizer):
+class DPRContextEncoderTokenizer(DPRTokenizer):
     """BERT's tokenizer for the context encoder: `tok(titles, texts)` or `tok(texts)`."""
 
-    MODEL_TYPES = ("dpr",)
 
-
-class DPRReaderTokenizer(BertTokenizer):
+class DPRReaderTokenizer(DPRTokenizer):
     """BERT's tokenizer for the reader, whose rows are a question with a passage's title and text.
 
     Arguments: `BertTokenizer`. Source: transformers 4.37.2, tokenization_dpr.py.
     """
 
-    MODEL_TYPES = ("dpr",)
     MODEL_INPUT_NAMES = ("input_ids", "attention_mask")
 
     def __call__(
@@ -70,9 +82,11 @@ class DPRReaderTokenizer(BertTokenizer):
             if isinstance(pair, list):
                 questions = _for_each(questions, len(pair))
             return super().__call__(questions, pair, **common, **options)
-        if options:
-            raise TypeError(f"questions with titles and texts do not take the options {sorted(options)}")
-        EncodeOptions(**common)  # refuses what is no option's value
+        chosen = EncodeOptions.of("a tokenizer call", common | options)
+        strange = [name for name in options if EncodeOptions.has(name) and name != "verbose"]
+        if strange:
+            raise TypeError(f"questions with titles and texts do not take the options {sorted(strange)}")
+        padding, truncation, max_length = chosen.padding, chosen.truncation, chosen.max_length
         titles, texts = ([part] if isinstance(part, str) else part for part in (titles, texts))
         if len(titles) != len(texts):
             raise ValueError(
@@ -83,7 +97,8 @@ class DPRReaderTokenizer(BertTokenizer):
         bodies = self._run(as_batch(texts, None, False)[0], EncodeOptions(add_special_tokens=False))
         end = max_length if truncation else None
         rows = [np.asarray(head.ids + body.ids, np.int32)[:end] for head, body in zip(heads, bodies, strict=True)]
-        self._check_length(max(map(len, rows)), remedy=f"truncation=True, max_length={self.model_max_length}")
+        if chosen.verbose:
+            self._check_length(max(map(len, rows)), remedy=f"truncation=True, max_length={self.model_max_length}")
         fields = {"input_ids": rows}
         if return_attention_mask is not False:
             fields["attention_mask"] = [(row != self.pad_token_id).astype(np.int32) for row in rows]
@@ -116,9 +131,7 @@ class DPRReaderTokenizer(BertTokenizer):
             "max_answer_length": max_answer_length,
             "num_spans_per_passage": num_spans_per_passage,
         }
-        for name, value in limits.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        num_spans, max_answer_length, num_spans_per_passage = (whole(1)(name, value) for name, value in limits.items())
         start_logits, end_logits, relevance_logits = map(np.asarray, reader_output[:3])
         rows = [np.asarray(row).tolist() for row in reader_input["input_ids"]]
         for i, row in enumerate(rows):

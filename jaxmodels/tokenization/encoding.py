@@ -23,8 +23,8 @@ class TokenSpan(NamedTuple):
 
 
 def as_array(values, return_tensors: str | None = None):
-    """Integers as an int32 array of numpy, or of jax for return_tensors="jax"."""
-    array = np.asarray(values, np.int32)
+    """Integers as an int32 array of numpy, or of jax for return_tensors="jax"; float32 stays so (labels of `pad`)."""
+    array = np.asarray(values, np.float32 if getattr(values, "dtype", None) == np.float32 else np.int32)
     return jax.numpy.asarray(array) if return_tensors == "jax" else array
 
 

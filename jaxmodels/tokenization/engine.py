@@ -45,14 +45,14 @@ class Engine:
         with self._lock, self._state(split_special_tokens, truncation, padding):
             try:
                 return self.tokenizer.encode_batch(rows, words, add_special_tokens)
-            except TypeError:
-                check_unicode(rows)
-                raise
             except BaseException as error:
                 # The library raises Exception itself where a strategy cannot make a row short enough, and panics, which
                 # is no Exception, where the stride does not fit into what a text of a pair keeps.
-                if not truncation or not (type(error) is Exception or type(error).__name__ == "PanicException"):
+                if not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
                     raise
+                check_unicode(rows)
+                if not truncation:
+                    raise ValueError(f"the vocabulary cannot encode this text: {error}") from error
                 raise ValueError(
                     f"truncation={truncation['strategy']!r} with stride {truncation['stride']} cannot bring a row of "
                     f"this batch to {truncation['max_length']} tokens: {error}"

@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from tokenizers import processors
 
 from jaxmodels.tokenization.byte_level import ByteLevelTokenizer, read_backend
+from jaxmodels.tokenization.settings import check
 
 
 class GPT2Tokenizer(ByteLevelTokenizer):
@@ -36,11 +37,11 @@ class GPT2Tokenizer(ByteLevelTokenizer):
         add_bos_token: bool = False,
         **common,
     ):
+        self._add_bos_token = check("add_bos_token", add_bos_token)
         backend = read_backend(vocab_file, merges_file, tokenizer_file, unk_token)
         if tokenizer_file is None:
             # offsets keep the space before a word, as in the reference
             backend.post_processor = processors.ByteLevel(trim_offsets=False)
-        self._add_bos_token = add_bos_token
         super().__init__(
             backend,
             errors=errors,

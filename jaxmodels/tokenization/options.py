@@ -1,7 +1,11 @@
 """The options of a tokenizer call, and what they mean for padding and truncation."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+from jaxmodels.tokenization import refusals
+from jaxmodels.tokenization.kinds import Kind, boolean, one_of, optional, whole
 
 PADDING = {
     True: "longest",
@@ -12,6 +16,17 @@ PADDING = {
 }
 TRUNCATION = {True: "longest_first", False: None, "do_not_truncate": None}
 TRUNCATION |= {name: name for name in ("longest_first", "only_first", "only_second")}
+
+UNBOUNDED = 10**20
+"""Files write "no limit" as int(1e30); any `model_max_length` or `max_length` from here on means that."""
+LONGEST = 2**31 - 1
+MOST_PADDED = 2**24
+"""Tokens of a padded row; more would take all of a machine's memory."""
+
+
+def _length(name: str, value) -> int:
+    number = whole(1, 10**100)(name, value)
+    return number if number >= UNBOUNDED else whole(1, LONGEST)(name, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +46,8 @@ class EncodeOptions:
       each row's text.
     return_offsets_mapping: `offset_mapping` [B, T, 2], a token's first character and the one after its last.
     return_special_tokens_mask: 1 for special tokens and padding. return_length: `length` [B], padding included.
+    split_special_tokens: special tokens in a text are ordinary text; None is the tokenizer's own setting.
+    verbose: False keeps the warning about too long a text back.
     """
 
     add_special_tokens: bool = True
@@ -48,18 +65,43 @@ class EncodeOptions:
     return_special_tokens_mask: bool = False
     return_offsets_mapping: bool = False
     return_length: bool = False
+    split_special_tokens: bool | None = None
+    verbose: bool = True
 
     def __post_init__(self):
-        check_choice("padding", self.padding, PADDING)
-        check_choice("truncation", self.truncation, [None, *TRUNCATION])
-        check_choice("padding_side", self.padding_side, [None, "left", "right"])
-        check_choice("return_tensors", self.return_tensors, [None, "np", "jax"])
+        for name, value in vars(self).items():
+            if value is not _DEFAULTS[name]:
+                object.__setattr__(self, name, _KINDS.get(name, boolean)(name, value))
+
+    @staticmethod
+    def has(name: str) -> bool:
+        """Whether there is an option of that name."""
+        return name in _DEFAULTS
+
+    @classmethod
+    def of(cls, call: str, options: Mapping[str, Any]) -> Self:
+        """The options of a `call`; TypeError for one that is not here, with what to write instead."""
+        if options.keys() <= _DEFAULTS.keys():
+            return cls(**options)
+        own = {name: value for name, value in options.items() if name in _DEFAULTS}
+        others = {name: value for name, value in options.items() if name not in _DEFAULTS}
+        refusals.refuse(call, refusals.CALL, others, known=_DEFAULTS)
+        return cls(**own)
 
 
-def check_choice(name: str, value, choices):
-    # `in` alone would take 1 for True
-    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(EncodeOptions)}
+_KINDS: dict[str, Kind] = {
+    "padding": one_of(*PADDING),
+    "truncation": one_of(None, *TRUNCATION),
+    "max_length": optional(_length),
+    "stride": whole(-1, LONGEST),  # below 0 has an error of its own, which knows the length
+    "pad_to_multiple_of": optional(whole(1, MOST_PADDED)),
+    "padding_side": one_of(None, "left", "right"),
+    "return_tensors": one_of(None, "np", "jax"),
+    "return_token_type_ids": optional(boolean),
+    "return_attention_mask": optional(boolean),
+    "split_special_tokens": optional(boolean),
+}
 
 
 class Bounds(NamedTuple):
@@ -70,15 +112,13 @@ class Bounds(NamedTuple):
     max_length: int | None
 
 
-def bounds(tokenizer, padding, truncation, max_length: int | None, pad_to_multiple_of: int | None) -> Bounds:
+def bounds(tokenizer, options: EncodeOptions) -> Bounds:
     """The reference's rules (`_get_padding_truncation_strategies`) for a tokenizer with `model_max_length`.
 
-    Raises ValueError for padding without a pad token, for lengths below 1, and for a truncation length that the
-    multiple does not divide.
+    Raises ValueError for padding without a pad token, and for a truncation length that the multiple does not divide.
     """
-    for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1 token, got {value}")
+    padding, truncation, max_length = options.padding, options.truncation, options.max_length
+    pad_to_multiple_of = options.pad_to_multiple_of
     if truncation is None and max_length is not None and padding is False:
         truncation = "longest_first"
     padding, truncation = PADDING[padding], TRUNCATION[truncation or False]
@@ -87,15 +127,18 @@ def bounds(tokenizer, padding, truncation, max_length: int | None, pad_to_multip
             "max_length ignored",
             "max_length has no effect with padding=True alone: pass truncation=True, or padding='max_length'",
         )
-    if max_length is None and (padding == "max_length" or truncation):
-        if tokenizer.model_max_length < UNBOUNDED:
+    if padding == "max_length" or truncation:
+        if max_length is None:
             max_length = tokenizer.model_max_length
-        else:
+        if max_length >= UNBOUNDED:
+            max_length = None
             tokenizer.warn_once(
                 "no maximum",
                 "no truncation and no padding to a maximum: the tokenizer has no model_max_length, pass max_length",
             )
             padding, truncation = (None if padding == "max_length" else padding), None
+    if padding == "max_length" and max_length > MOST_PADDED:
+        raise ValueError(f"rows cannot be padded to {max_length} tokens: pass max_length, at most {MOST_PADDED}")
     if padding and tokenizer.pad_token is None:
         raise ValueError(
             "padding needs a pad token and this tokenizer has none: set tok.pad_token = tok.eos_token, or add one with "
@@ -107,7 +150,3 @@ def bounds(tokenizer, padding, truncation, max_length: int | None, pad_to_multip
             "other: give a max_length that the multiple divides"
         )
     return Bounds(padding, truncation, max_length)
-
-
-UNBOUNDED = 10**20
-"""Files write "no limit" as int(1e30); any `model_max_length` from here on means that."""

@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from tokenizers import AddedToken, processors
 
 from jaxmodels.tokenization.byte_level import ByteLevelTokenizer, read_backend
+from jaxmodels.tokenization.settings import check
 
 
 class RobertaTokenizer(ByteLevelTokenizer):
@@ -40,7 +41,7 @@ class RobertaTokenizer(ByteLevelTokenizer):
     ):
         if isinstance(mask_token, str):
             mask_token = AddedToken(mask_token, lstrip=True, normalized=False, special=True)
-        self._trim_offsets = trim_offsets
+        self._trim_offsets = check("trim_offsets", trim_offsets)
         super().__init__(
             read_backend(vocab_file, merges_file, tokenizer_file, unk_token),
             errors=errors,

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from tokenizers import AddedToken
+
+from jaxmodels.tokenization.kinds import boolean, refused, string, whole
 
 SPECIAL_TOKENS = (
     "bos_token",
@@ -17,17 +20,33 @@ SPECIAL_TOKENS = (
 ADDITIONAL = "additional_special_tokens"
 
 
-def as_added_token(token: str | Mapping | AddedToken, special: bool) -> AddedToken:
-    """A token as files and callers give it (its text, or flags, too) -> with flags; TypeError for anything else."""
+FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
+# No table of embeddings has more rows; ids that no model could read are damage.
+as_id = whole(0, 2**24)
+
+
+def as_added_token(token: str | Mapping | AddedToken, special: bool, name: str = "a token") -> AddedToken:
+    """A token as files and callers give it (its text, or flags, too) -> with flags.
+
+    Raises:
+      ValueError: anything else, an empty text, and one that is not valid Unicode; it begins with `name`.
+    """
+    expected = "a str or a tokenizers.AddedToken, or an object with its content"
     if isinstance(token, str):
-        return AddedToken(token, special=special, normalized=not special)
+        return AddedToken(_text(name, token), special=special, normalized=not special)
     if isinstance(token, AddedToken):
         token = token.__getstate__()
-    if isinstance(token, Mapping):
-        known = ("content", "lstrip", "rstrip", "single_word", "normalized")
-        flags = {key: token[key] for key in known if key in token}
-        return AddedToken(**flags, special=special or token.get("special", False))
-    raise TypeError(f"a token must be a str or a tokenizers.AddedToken, got {type(token).__name__}")
+    if not isinstance(token, Mapping) or not isinstance(token.get("content"), str):
+        raise refused(name, expected, token)
+    flags = {key: boolean(f"{name}: {key}", token[key]) for key in FLAGS if key in token}
+    special = special or boolean(f"{name}: special", token.get("special", False))
+    return AddedToken(_text(name, token["content"]), special=special, **flags)
+
+
+def _text(name: str, text: str) -> str:
+    if not text:
+        raise ValueError(f"{name} must have a text, got ''")
+    return string(name, text)
 
 
 def content(token: str | Mapping | AddedToken) -> str:
@@ -64,7 +83,7 @@ class _TokenId:
         return None if token is None else tokenizer._backend.token_to_id(token)
 
     def __set__(self, tokenizer, index: int | None):
-        token = None if index is None else tokenizer._token_of(index)
+        token = None if index is None else tokenizer._token_of(as_id(f"{self.name}_id", index))
         if token is None and index is not None:
             raise ValueError(f"{self.name}_id: no token has the id {index}; ids go from 0 to {len(tokenizer) - 1}")
         tokenizer._name_special(self.name, token)
@@ -81,12 +100,24 @@ class SpecialTokens:
     cls_token, cls_token_id = _Token(), _TokenId()
     mask_token, mask_token_id = _Token(), _TokenId()
 
-    def _set_up_tokens(self, added: Mapping[int, AddedToken], special: Mapping[str, object]):
+    def _set_up_tokens(
+        self,
+        added: Mapping[int, AddedToken],
+        special: Mapping[str, Any],
+        additional: Sequence[str | AddedToken],
+        extra: Mapping[str, str | AddedToken],
+    ):
         """Enter a file's added tokens {id: token} and the constructor's special tokens {name: token or None}.
 
-        A special token that the vocabulary lacks goes to its end, as in the reference.
+        additional: those without a name; extra: those with a name that is not one of SPECIAL_TOKENS. A special token
+        that the vocabulary lacks goes to its end, as in the reference.
         """
-        self._special, self._additional = {}, []
+        self._special: dict[str, str] = {}
+        self._additional: list[str] = []
+        self._extra = tuple(extra)
+        for name in extra:
+            if not name.isidentifier() or hasattr(type(self), name) or name in vars(self):
+                raise ValueError(f"{name!r} cannot be the name of an extra special token: it is taken, or no name")
         present = self._backend.get_added_tokens_decoder()
         self._enter([token for i, token in sorted(added.items()) if repr(token) != repr(present.get(i))])
         for i, token in added.items():
@@ -96,17 +127,29 @@ class SpecialTokens:
                     f"added token {token.content!r} must have the id {i} and would get {got}: "
                     "the vocabulary and the list of added tokens do not belong together"
                 )
-        given = [special[name] for name in SPECIAL_TOKENS if special.get(name) is not None]
-        given += special.get(ADDITIONAL) or ()
+        named = {name: token for name, token in {**special, **extra}.items() if token is not None}
+        given = [*(named[name] for name in self._names() if name in named), *additional]
         # a token that files enter as special keeps the flags that they give it
         entered = {token.content for token in self._backend.get_added_tokens_decoder().values() if token.special}
         self._enter([as_added_token(each, special=True) for each in given if content(each) not in entered])
-        self._special = {name: content(special[name]) for name in SPECIAL_TOKENS if special.get(name) is not None}
-        self._additional = [content(token) for token in special.get(ADDITIONAL) or ()]
+        self._special = {name: content(token) for name, token in named.items()}
+        self._additional = [content(token) for token in additional]
+
+    def _names(self) -> tuple[str, ...]:
+        return (*SPECIAL_TOKENS, *self._extra)
 
     def _enter(self, tokens: list[AddedToken]):
         """Tokens to match in a text before it is split; in batches, since each call rebuilds the library's matcher."""
+        new = [token.content for token in tokens if self._backend.token_to_id(token.content) is None]
         self._backend.add_tokens(tokens)
+        for text in new:
+            i = self._backend.token_to_id(text)
+            other = self._backend.model.id_to_token(i)
+            if other not in (None, text):
+                raise ValueError(
+                    f"{text!r} would get the id {i}, which is {other!r}'s: the ids of this vocabulary have "
+                    "gaps, so no tokens can be added at its end"
+                )
         self._entered = {i: token.content for i, token in self._backend.get_added_tokens_decoder().items()}
 
     def _token_of(self, index: int) -> str | None:
@@ -140,9 +183,14 @@ class SpecialTokens:
         return [self._backend.token_to_id(token) for token in self._additional]
 
     @property
+    def extra_special_tokens(self) -> dict[str, str]:
+        """{name: token} of the special tokens whose names are none of the usual ones; each is an attribute, too."""
+        return {name: self._special[name] for name in self._extra}
+
+    @property
     def special_tokens_map(self) -> dict[str, str | list[str]]:
         """{name: token} of the special tokens that are set."""
-        named = {name: self._special[name] for name in SPECIAL_TOKENS if name in self._special}
+        named = {name: self._special[name] for name in self._names() if name in self._special}
         return named | ({ADDITIONAL: list(self._additional)} if self._additional else {})
 
     @property
@@ -151,7 +199,7 @@ class SpecialTokens:
         return list(
             dict.fromkeys(
                 [
-                    *(self._special[name] for name in SPECIAL_TOKENS if name in self._special),
+                    *(self._special[name] for name in self._names() if name in self._special),
                     *self._additional,
                 ]
             )
@@ -178,34 +226,55 @@ class SpecialTokens:
         """Enter tokens that are then never split; -> how many were not in the vocabulary and are now at its end.
 
         The model needs as many further embedding rows.
+
+        Raises:
+          ValueError: what is no token, and a vocabulary whose ids have gaps.
         """
         if isinstance(new_tokens, (str, AddedToken)):
             new_tokens = [new_tokens]
-        before = len(self)
-        self._enter([as_added_token(token, special_tokens) for token in new_tokens])
+        special, before = boolean("special_tokens", special_tokens), len(self)
+        self._enter([as_added_token(token, special) for token in as_tokens("new_tokens", new_tokens)])
         return len(self) - before
 
     def add_special_tokens(
         self,
-        special_tokens_dict: Mapping[str, object],
+        special_tokens_dict: Mapping[str, Any],
         replace_additional_special_tokens: bool = True,
     ) -> int:
         """Name special tokens ({"pad_token": "[PAD]"}), and add those that the vocabulary lacks; -> how many it lacked.
 
         additional_special_tokens takes a list, which replaces the present one or, where told, extends it.
-        Raises ValueError for a name that is not one of a special token.
+
+        Raises:
+          ValueError: a name that is not one of a special token, and what is no token.
         """
-        unknown = sorted(set(special_tokens_dict) - {*SPECIAL_TOKENS, ADDITIONAL})
+        if not isinstance(special_tokens_dict, Mapping):
+            raise refused("special_tokens_dict", 'a dict like {"pad_token": "[PAD]"}', special_tokens_dict)
+        replace = boolean("replace_additional_special_tokens", replace_additional_special_tokens)
+        known = (*self._names(), ADDITIONAL)
+        unknown = sorted(map(str, set(special_tokens_dict) - set(known)))
         if unknown:
-            raise ValueError(f"no special tokens are called {unknown}; there are {[*SPECIAL_TOKENS, ADDITIONAL]}")
-        named = {name: token for name, token in special_tokens_dict.items() if name != ADDITIONAL}
-        additional = [as_added_token(token, special=True) for token in special_tokens_dict.get(ADDITIONAL, ())]
+            raise ValueError(f"no special tokens are called {unknown}; there are {list(known)}")
+        listed = as_tokens(ADDITIONAL, special_tokens_dict.get(ADDITIONAL, ()))
+        additional = [as_added_token(token, special=True) for token in listed]
+        named = {
+            name: as_added_token(token, special=True, name=name)
+            for name, token in special_tokens_dict.items()
+            if name != ADDITIONAL
+        }
         # New ids go in the order of the mapping.
-        new = [additional if name == ADDITIONAL else [token] for name, token in special_tokens_dict.items()]
+        new = [additional if name == ADDITIONAL else [named[name]] for name in special_tokens_dict]
         count = self.add_tokens(list(chain(*new)), special_tokens=True)
         for name, token in named.items():
-            setattr(self, name, token)
+            self._name_special(name, token.content)
         if additional:
-            kept = [] if replace_additional_special_tokens else self._additional
+            kept = [] if replace else self._additional
             self._additional = list(dict.fromkeys([*kept, *(token.content for token in additional)]))
         return count
+
+
+def as_tokens(name: str, value) -> Sequence:
+    """A list or tuple of tokens."""
+    if not isinstance(value, (list, tuple)):
+        raise refused(name, "a list of tokens", value)
+    return value

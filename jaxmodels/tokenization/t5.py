@@ -5,17 +5,20 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+from jaxmodels.tokenization import library
 from jaxmodels.tokenization.base import Tokenizer
-from jaxmodels.tokenization.special_tokens import content
+from jaxmodels.tokenization.files import written_by_5
+from jaxmodels.tokenization.settings import check
+from jaxmodels.tokenization.special_tokens import as_tokens, content
 from jaxmodels.tokenization.tokenizer_json import read_tokenizer_json
 
 SPIECE = "spiece.model"
@@ -66,8 +69,10 @@ class T5Tokenizer(Tokenizer):
         sp_model_kwargs: dict | None = None,
         **common,
     ):
-        if sp_model_kwargs:
-            raise ValueError(f"sp_model_kwargs is not supported: tokenizations are not sampled, got {sp_model_kwargs}")
+        check("sp_model_kwargs", sp_model_kwargs)
+        legacy, extra_ids = check("legacy", legacy), check("extra_ids", extra_ids)
+        if add_prefix_space is not None:
+            add_prefix_space = check("add_prefix_space", add_prefix_space)
         if vocab_file is None and tokenizer_file is None:
             raise ValueError("give tokenizer_file, or vocab_file, or both")
         for path in (vocab_file, tokenizer_file):
@@ -102,6 +107,13 @@ class T5Tokenizer(Tokenizer):
     sp_model_kwargs = property(lambda self: {})
 
     @classmethod
+    def settle(cls, arguments: dict[str, Any], tokenizer_file: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = super().settle(arguments, tokenizer_file, config)
+        if written_by_5(config):  # which carries these settings along without a meaning
+            arguments = {key: value for key, value in arguments.items() if key not in ("legacy", "add_prefix_space")}
+        return arguments
+
+    @classmethod
     def recognises(cls, tokens: AbstractSet[str]) -> bool:
         return "<extra_id_0>" in tokens or ({SPACE, "<pad>", "</s>", "<unk>"} <= tokens and "<s>" not in tokens)
 
@@ -116,7 +128,7 @@ class T5Tokenizer(Tokenizer):
         """Their ids."""
         return self.convert_tokens_to_ids(self.get_sentinel_tokens())
 
-    def save_vocabulary(self, folder: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
+    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write spiece.model, with "prefix-" before its name; -> its path.
 
         ValueError where the tokenizer was made from a tokenizer.json alone, which does not hold all of it.
@@ -126,9 +138,9 @@ class T5Tokenizer(Tokenizer):
                 f"this tokenizer was made from a tokenizer.json without {SPIECE}, so it has none to write: give "
                 "vocab_file, too; save_pretrained writes the tokenizer.json without it"
             )
-        if not os.path.isdir(folder):
-            raise NotADirectoryError(f"save_vocabulary needs a folder that is there, got {folder}")
-        path = Path(folder) / (f"{filename_prefix}-{SPIECE}" if filename_prefix else SPIECE)
+        if not os.path.isdir(save_directory):
+            raise NotADirectoryError(f"save_vocabulary needs a folder that is there, got {save_directory}")
+        path = Path(save_directory) / (f"{filename_prefix}-{SPIECE}" if filename_prefix else SPIECE)
         path.write_bytes(self._spiece)
         return (str(path),)
 
@@ -152,13 +164,11 @@ def read_pieces(path) -> set[str]:
 
 
 def _sentinels(extra_ids: int) -> list[str]:
-    if extra_ids < 0:
-        raise ValueError(f"extra_ids must be at least 0, got {extra_ids}")
     return [f"<extra_id_{i}>" for i in range(extra_ids)]
 
 
 def _with_sentinels(additional: Sequence[str | AddedToken] | None, sentinels: list[str]) -> list:
-    additional = list(additional or ())
+    additional = list(as_tokens("additional_special_tokens", additional or ()))
     given = sum("<extra_id_" in content(token) for token in additional)
     if given and sentinels and given != len(sentinels):
         raise ValueError(
@@ -196,7 +206,8 @@ def _from_spiece(path, sentinels: list[str]) -> tokenizers.Tokenizer:
         )
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     vocabulary = pieces + [(token, 0.0) for token in reversed(sentinels)]
-    backend = tokenizers.Tokenizer(models.Unigram(vocabulary, proto.trainer_spec.unk_id))
+    with library.errors(f"{path} does not make a unigram model"):
+        backend = tokenizers.Tokenizer(models.Unigram(vocabulary, proto.trainer_spec.unk_id))
     control, whole = proto.SentencePiece.CONTROL, proto.SentencePiece.USER_DEFINED
     kept = [piece for piece in proto.pieces if piece.type in (control, whole)]
     backend.add_tokens([AddedToken(piece.piece, normalized=False, special=piece.type == control) for piece in kept])

@@ -13,10 +13,12 @@ import json
 import os
 import re
 import warnings
+from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from jaxmodels import download
 from jaxmodels.tokenization.tokenizer_json import read_tokenizer_json
 
 # The ranges that BERT calls Chinese. They hold neither kana nor Hangul.
@@ -117,8 +119,7 @@ def write_vocabulary(path, vocabulary: dict[str, int]):
 
 def _from_tokenizer_json(path, basic: BasicTokenization) -> tokenizers.Tokenizer:
     source = read_tokenizer_json(path, "BERT's WordPiece", model="WordPiece")
-    state = json.loads(source.to_str())
-    normalizer, pre_tokenizer = state["normalizer"] or {}, state["pre_tokenizer"] or {}
+    normalizer, pre_tokenizer = _state(source.normalizer), _state(source.pre_tokenizer)
     known = normalizer.get("type") == "BertNormalizer" and pre_tokenizer.get("type") == "BertPreTokenizer"
     own = normalizer.get("normalizers", [])[:1] in ([], [_state(CLEAN)])
     if not known and not (own and pre_tokenizer.get("pretokenizers", [])[:1] == [_state(WORDS)]):
@@ -136,4 +137,14 @@ def _from_tokenizer_json(path, basic: BasicTokenization) -> tokenizers.Tokenizer
 
 
 def _state(part) -> dict:
-    return json.loads(part.__getstate__())
+    return {} if part is None else json.loads(part.__getstate__())
+
+
+def settings_of(path) -> dict[str, bool | None]:
+    """The options of `BasicTokenization` that a tokenizer.json with BERT's own normalizer stands for; {} for others."""
+    normalizer = download.read_json(Path(path)).get("normalizer") or {}
+    names = {"lowercase": "do_lower_case", "handle_chinese_chars": "tokenize_chinese_chars"}
+    names["strip_accents"] = "strip_accents"
+    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+        return {}
+    return {ours: normalizer[theirs] for theirs, ours in names.items() if theirs in normalizer}

@@ -48,7 +48,7 @@ def test_class_is_found_from_config(folder):
 def test_class_is_found_from_the_vocabulary(folder):
     (folder / "tokenizer_config.json").unlink()
     assert type(jt.load_tokenizer(folder)) is jt.GPT2Tokenizer
-    rewrite(folder / "vocab.json", **{"<|endoftext|>": "absent"})
+    rewrite(folder / "vocab.json", **{"<|endoftext|>": "absent", "<end>": 0})
     with pytest.raises(ValueError, match="pass cls="):
         jt.load_tokenizer(folder)
     assert type(jt.load_tokenizer(folder, cls=jt.GPT2Tokenizer)) is jt.GPT2Tokenizer
@@ -65,7 +65,7 @@ def test_other_classes_are_refused_by_name(folder):
     with pytest.raises(ValueError, match="model type 'llama'"):
         jt.load_tokenizer(folder)
     with pytest.raises(TypeError, match="cls must be one of GPT2Tokenizer"):
-        jt.load_tokenizer(folder, cls="GPT2Tokenizer")
+        jt.load_tokenizer(folder, cls=transformers.GPT2Tokenizer)
 
 
 @pytest.mark.parity("T8")
@@ -95,9 +95,9 @@ def test_tokenizer_json_of_another_kind_is_refused(data_dir):
 
 @pytest.mark.parity("T8")
 def test_a_hub_id_that_cannot_be_reached():
-    with pytest.raises(FileNotFoundError, match="no folder 'nobody/nothing'"):
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is not a folder here"):
         jt.load_tokenizer("nobody/nothing")
-    with pytest.raises(FileNotFoundError, match="no folder './absent/folder/here'"):
+    with pytest.raises(FileNotFoundError, match="absent/folder/here' is neither a folder here nor a Hub id"):
         jt.load_tokenizer("./absent/folder/here")
 
 
@@ -132,9 +132,6 @@ def test_options_win_over_files(folder):
 def test_keys_without_effect_are_named(folder):
     rewrite(folder / "tokenizer_config.json", tokenizer_file=None, name_or_path="x", frobnicate=True, max_len=7)
     with pytest.warns(UserWarning, match="no effect on a GPT2Tokenizer: frobnicate$"):
-        jt.load_tokenizer(folder)
-    rewrite(folder / "tokenizer_config.json", frobnicate="absent", extra_special_tokens={"image_token": "<image>"})
-    with pytest.raises(ValueError, match="extra_special_tokens is not supported"):
         jt.load_tokenizer(folder)
 
 

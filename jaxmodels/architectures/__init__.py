@@ -128,4 +128,4 @@ def model_class(choice: type[Model] | str | None, config: Config) -> type[Model]
             return MODELS[name]
     if not named:
         return AUTO["AutoModel"][config.model_type]
-    raise ValueError(f"there is no class {named[0]!r}; there are {', '.join(sorted([*MODELS, *AUTO]))}")
+    raise ValueError(no_such("there is no class", named[0], [*MODELS, *AUTO]))

@@ -2,6 +2,7 @@
 
 from jaxmodels.config import Config
 from jaxmodels.layers.activations import ACTIVATIONS
+from jaxmodels.wording import brief
 
 
 def check_heads(config: Config) -> None:
@@ -27,7 +28,7 @@ def check_activation(config: Config, key: str, name: str) -> None:
     """The activation that a key names exists."""
     if name not in ACTIVATIONS:
         there = f"there are {', '.join(sorted(ACTIVATIONS))}"
-        raise ValueError(f"{type(config).__name__}: {key} names no activation {name!r}; {there}")
+        raise ValueError(f"{type(config).__name__}: {key} names no activation {brief(name)}; {there}")
 
 
 def check_inside_vocabulary(config: Config, *names: str) -> None:

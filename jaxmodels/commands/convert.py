@@ -5,8 +5,9 @@ config.json, safetensors, and the tokenizer's files where SOURCE has them. Torch
 """
 
 import argparse
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -65,30 +66,37 @@ def run(arguments: argparse.Namespace) -> None:
         model, params = led_from_bart(model, params, **led)
         notes = [*notes, f"of a {type(found.model).__name__}: its positions repeated, its projections copied as global"]
     _fetch_tokenizer(arguments)
-    carried = carry_parts(found.folder, arguments.target)
-    with staged(arguments.target, "config", "weights", "tokenizer") as staging:
-        save(staging, model, params, max_shard_size=arguments.max_shard_size)
-        carried = [*carry(found.folder, staging), *carried]
+    with _replaced(arguments.target, found.folder) as staging:
+        save(staging[""], model, params, max_shard_size=arguments.max_shard_size)
+        carried = [name for part, folder in staging.items() for name in carry(found.folder, folder, part)]
         if arguments.to_led and carried:
             positions = model.config.max_encoder_position_embeddings
-            load_tokenizer(found.folder, LEDTokenizer, model_max_length=positions).save_pretrained(staging)
+            load_tokenizer(found.folder, LEDTokenizer, model_max_length=positions).save_pretrained(staging[""])
     print("\n".join(lines(found._replace(model=model, params=params, notes=notes), arguments.target, carried)))
 
 
-def carry(source: Path, target: Path) -> list[str]:
-    """Copies the files of a tokenizer as they are into a folder without others; -> their names, [] where none are."""
-    return read_saved(source, lambda saved: _copied(saved, target))
+@contextlib.contextmanager
+def _replaced(target: Path, source: Path) -> Iterator[dict[str, Path]]:
+    """Folders to write into, in place of the checkpoint that `target` holds: all is replaced at the end, or nothing.
+
+    "" is for the target itself; a RAG's two tokenizers have folders of their own, which go where they are left empty.
+    """
+    parts = [part for part in FOLDERS if (source / part).is_dir() or (target / part).is_dir()]
+    with contextlib.ExitStack() as stack:
+        staging = {"": stack.enter_context(staged(target, "config", "weights", "former weights", "tokenizer"))}
+        staging |= {part: stack.enter_context(staged(target / part, "tokenizer")) for part in parts}
+        yield staging
+    for part in parts:
+        with contextlib.suppress(OSError):  # not empty
+            (target / part).rmdir()
 
 
-def carry_parts(source: Path, target: Path) -> list[str]:
-    """The same for the two tokenizers of a RAG, in their own folders; none of an earlier RAG stays there."""
-    carried = []
-    for part in FOLDERS:
-        if (source / part).is_dir() or (target / part).is_dir():
-            with staged(target / part, "tokenizer") as staging:
-                found = carry(source / part, staging) if (source / part).is_dir() else []
-            carried += [f"{part}/{name}" for name in found]
-    return carried
+def carry(source: Path, target: Path, part: str = "") -> list[str]:
+    """Copies a tokenizer's files as they are from a folder, or a part of it; -> their names, [] where none are."""
+    if not (source / part).is_dir():
+        return []
+    found = read_saved(source / part, lambda saved: _copied(saved, target))
+    return [f"{part}/{name}" if part else name for name in found]
 
 
 def _copied(source: SavedFolder, target: Path) -> list[str]:

@@ -11,6 +11,12 @@ FILE_SETS = {
     "config": ("config.json", "generation_config.json"),
     "generation config": ("generation_config.json",),
     "weights": ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
+    # Other programs' files of the same weights, which a conversion replaces by those above.
+    "former weights": (
+        *("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
+        *("flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-*-of-*.msgpack"),
+        *("tf_model.h5", "tf_model.h5.index.json", "tf_model-*-of-*.h5"),
+    ),
     "tokenizer": (
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
         *("chat_template.jinja", "vocab.json", "encoder.json", "merges.txt", "vocab.bpe", "vocab.txt", "spiece.model"),

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import flax.serialization
 import jax
@@ -97,6 +99,63 @@ def test_a_checkpoint_is_converted_where_it_is(checkpoints, tmp_path, capsys):
     folder = as_format(checkpoints("gpt2"), tmp_path / "here", "zip")
     assert run(capsys, "convert", folder, folder)[0] == 0
     assert (folder / "model.safetensors").is_file() and run(capsys, "verify", folder, checkpoints("gpt2"))[0] == 0
+
+
+LEFTOVERS = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "spiece.model"),
+    *("generation_config.json", "model.safetensors.index.json", "model-00001-of-00009.safetensors"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin", "tf_model.h5"),
+    *("flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-00002-of-00002.msgpack"),
+    *("question_encoder_tokenizer/vocab.txt", "generator_tokenizer/merges.txt"),
+)
+OWN = ("README.md", "training.log", ".git/HEAD", "optimizer.bin", "generator_tokenizer/notes.txt")
+
+
+def held(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def occupied(tmp_path):
+    """A folder with what other models, and the user, left in it."""
+    target = tmp_path / "target"
+    for name in (*LEFTOVERS, *OWN):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text(f"an older {name}")
+    return target
+
+
+def test_nothing_of_an_earlier_model_stays(checkpoints, occupied, capsys):
+    before, source = held(occupied), held(checkpoints("gpt2"))
+    assert run(capsys, "convert", checkpoints("gpt2"), occupied)[0] == 0
+    after = held(occupied)
+    assert {name: after.pop(name) for name in OWN} == {name: before[name] for name in OWN}
+    assert after.keys() == {"config.json", "model.safetensors", *TOKENIZER}
+    assert {name: after[name] for name in TOKENIZER} == {name: source[name] for name in TOKENIZER}
+    assert not (occupied / "question_encoder_tokenizer").exists()
+
+
+def test_a_target_stays_as_it_was_where_the_source_is_damaged(checkpoints, occupied, tmp_path, capsys):
+    source, before = tmp_path / "in", held(occupied)
+    shutil.copytree(checkpoints("gpt2"), source)
+    with open(source / "model.safetensors", "r+b") as file:
+        file.truncate(5000)
+    status, printed, errors = run(capsys, "convert", source, occupied)
+    assert status == 2 and printed == "" and len(errors.splitlines()) == 1 and "model.safetensors" in errors
+    assert held(occupied) == before
+
+
+@pytest.mark.parametrize("limit", [10_000, 1_000], ids=["the weights", "the config"])
+def test_a_target_stays_as_it_was_where_the_disk_is_full(checkpoints, occupied, limit):
+    """Files that may not grow stand in for a disk: the system gives an error at some byte of a write."""
+    before = held(occupied)
+    program = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+    program += "from jaxmodels.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "convert", checkpoints("gpt2"), occupied]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr.splitlines()[-1] or "File too large" in done.stderr.splitlines()[-1]
+    assert held(occupied) == before
 
 
 def test_what_is_initialised_or_unused_is_named(checkpoints, data_dir, tmp_path, capsys):

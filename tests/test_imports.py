@@ -14,14 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {
     "pallas_kernels": set(),
     "batching": set(),
-    "chips": set(),
     "wording": set(),
+    "names": set(),
+    "chips": set(),
     "tensor_files": set(),
     "download": set(),
     "processes": set(),
-    "config": {"download"},
+    "config": {"download", "tensor_files"},
     "parameters": set(),
-    "tokenization": {"config", "download", "tensor_files", "wording"},
+    "tokenization": {"config", "download", "tensor_files"},
     "layers": {"pallas_kernels"},
     "outputs": {"layers"},
     "convert": {"tensor_files"},
@@ -29,17 +30,18 @@ BELOW = {
     "initialise": {"parameters", "sharding"},
     "surgery": {"initialise", "parameters"},
     "architectures": {"config", "convert", "layers", "outputs", "pallas_kernels"},
-    "generation": {"config", "download", "layers", "outputs", "parameters", "sharding"}
+    "generation": {"architectures", "config", "download", "layers", "outputs", "parameters", "sharding"}
     | {"tensor_files"},
     "retrieval": {"architectures", "config", "download", "layers", "parameters", "processes", "sharding"}
     | {"tensor_files", "tokenization"},
     "training": {"layers", "parameters", "sharding"},
-    "hub": {"architectures", "config", "convert", "download", "parameters", "processes", "sharding"}
-    | {"tensor_files"},
+    "hub": {"architectures", "config", "convert", "download", "parameters", "processes", "sharding"} | {"tensor_files"},
     "estimate": {"chips", "generation", "parameters", "sharding", "training"},
     "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
     | {"retrieval", "sharding", "tensor_files", "tokenization", "training"},
 }
+# Words of error messages, for every part.
+EVERYWHERE = {"names", "wording"}
 # The public face and the command line may import every part.
 FACES = {"__init__", "__main__"}
 # Which family may import which other one.
@@ -85,7 +87,7 @@ def wrong_arrows(module: str, names: set[str]) -> list[str]:
     for name in sorted(names):
         target, other = part_of(name), family_of(name)
         top = name.split(".")[0]
-        upward = target and target != part and part not in FACES and target not in BELOW[part]
+        upward = target and target != part and part not in FACES and target not in BELOW[part] | EVERYWHERE
         sideways = is_family(family) and is_family(other) and other not in {family, *FAMILIES.get(family, ())}
         # What all families share must not depend on one of them; the list of families (no name) names them all.
         shared = family and not is_family(family) and is_family(other)

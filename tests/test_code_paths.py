@@ -1,0 +1,87 @@
+"""Nothing in the library turns what a file holds into code (docs/threat_model.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from test_imports import imports, modules
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS_CODE = {
+    "cloudpickle",
+    "code",
+    "dill",
+    "imp",
+    "importlib",
+    "joblib",
+    "marshal",
+    "pickle",
+    "runpy",
+    "shelve",
+    "yaml",
+}
+RUNS_CODE |= {"subprocess", "torch", "pickletools", "ctypes"}
+# Where one is imported all the same: for the names of opcodes, and to find an installed package or a driver.
+ALLOWED = {
+    "jaxmodels/tensor_files/unpickler.py": {"pickle", "pickletools"},
+    "jaxmodels/retrieval/array_pickle.py": {"pickle"},
+    "jaxmodels/commands/estimate.py": {"importlib"},
+    "pallas_kernels/gpu/device.py": {"ctypes", "importlib"},
+}
+CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "load_module", "import_module", "run_path"}
+# Functions of that name that are no code of Python.
+HARMLESS = {"re.compile"}
+
+
+def called(tree: ast.AST) -> set[str]:
+    """Names that are called; of an attribute its last name, and with what it is an attribute of."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            found |= set() if name in HARMLESS else {name.rsplit(".", 1)[-1] if "." not in name else name}
+    return found
+
+
+def suspicious(source: str, path: str) -> list[str]:
+    """What in a source could run what a file holds."""
+    tree = ast.parse(source)
+    wrong = {name.split(".")[0] for name in imports(source, ())} & (RUNS_CODE - ALLOWED.get(path, set()))
+    for name in called(tree):
+        head, _, last = name.rpartition(".")
+        # .compile() of a program that JAX has lowered takes no source
+        if last in CALLS and not (last == "compile" and head) or name in ("pickle.load", "pickle.loads", "np.load"):
+            wrong.add(name)
+    wrong |= {word.arg for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "allow_pickle"}
+    return sorted(wrong)
+
+
+def test_no_file_becomes_code():
+    found = {}
+    for path in modules("jaxmodels", "pallas_kernels"):
+        where = path.relative_to(ROOT).as_posix()
+        if wrong := suspicious(path.read_text(), where):
+            found[where] = wrong
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from yaml import load",
+        "eval('1')",
+        "import os; os.system('x')",
+        "import numpy as np; np.load('x', allow_pickle=True)",
+        "import importlib; importlib.import_module(name)",
+        "def f():\n    import subprocess",
+        "exec(text)",
+        "compile(text, 'x', 'exec')",
+    ],
+)
+def test_what_runs_code_is_seen(source):
+    assert suspicious(source, "jaxmodels/x.py")
+
+
+def test_what_does_not_is_left_alone():
+    assert suspicious("import re; re.compile('x'); program.lower().compile()", "jaxmodels/x.py") == []

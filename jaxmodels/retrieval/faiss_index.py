@@ -1,10 +1,14 @@
 """faiss behind the methods of `DenseIndex`, for indexes that exist already; it searches on the host."""
 
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Self
 
 import numpy as np
+
+from jaxmodels.tensor_files import TensorFileError
+from jaxmodels.wording import cut
 
 
 def _faiss() -> ModuleType:
@@ -33,11 +37,33 @@ class FaissIndex:
     @classmethod
     def load(cls, path: str | Path, width: int | None = None) -> Self:
         """What faiss.write_index wrote; flat ones are memory-mapped. Only open files that you trust: faiss does not
-        guard itself against hostile ones."""
+        guard itself against hostile ones.
+
+        Raises:
+          FileNotFoundError: no such file. TensorFileError: faiss does not read it. ValueError: another width.
+        """
         if not Path(path).is_file():
             raise FileNotFoundError(f"no faiss index: there is no file {path}")
         faiss = _faiss()
-        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), width)
+        try:
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        except RuntimeError as error:
+            raise TensorFileError(
+                path, "an index that faiss.write_index wrote", cut(str(error)), "write it again"
+            ) from None
+        return cls(index, width)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the file, all or nothing."""
+        path = Path(path)
+        draft = path.with_name(f".{path.name}.draft")
+        try:
+            _faiss().write_index(self.index, str(draft))
+            os.replace(draft, path)
+        except RuntimeError as error:
+            raise OSError(f"{path} cannot be written: {cut(str(error))}") from None
+        finally:
+            draft.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:

@@ -4,7 +4,8 @@ Reference: transformers/models/rag/retrieval_rag.py (docs/parity.md, A13 to A17)
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
 
 import flax.linen as nn
 import jax
@@ -13,10 +14,14 @@ import numpy as np
 
 from jaxmodels.architectures.rag.config import RagConfig
 from jaxmodels.architectures.rag.model import Retrieved
+from jaxmodels.download import HUB_OPTIONS, local_folder
 from jaxmodels.retrieval.fingerprints import check_encoders
 from jaxmodels.retrieval.folders import check_passages
+from jaxmodels.retrieval.keeping import keep
+from jaxmodels.retrieval.sources import PATHS, of_dataset_object, open_source, resolved
 from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.tokenization.encoding import BatchEncoding
+from jaxmodels.tokenization.rag import RagTokenizer
 
 
 class Index(Protocol):
@@ -67,6 +72,66 @@ class RagRetriever:
         self.index, self.passages = index, passages
         self.ctx_encoder_tokenizer: Tokenizer | None = None
         self.document_length = 0
+        self._is_kept = False  # where the config says
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        indexed_dataset: Any = None,
+        *,
+        config: RagConfig | None = None,
+        encoders: Sequence[tuple[nn.Module, dict]] = (),
+        subfolder: str | None = None,
+        **options,
+    ) -> Self:
+        """The retriever of a RAG's folder or Hub id: its config, its tokenizers, and the index that the config names.
+
+        Args:
+          indexed_dataset: of the package `datasets`, with the columns title and text and an index of faiss over
+            `embeddings`; instead of what the config names.
+          config: instead of the folder's. encoders: as of the class.
+          options: revision, token, cache_dir, local_files_only, force_download, for huggingface_hub; all else are
+            values of the config: index_name ("custom", "legacy", "exact" or "compressed"), passages_path, index_path,
+            dataset, dataset_split, n_docs, ... (see `sources.open_source` for what goes with which). Relative paths start at the
+            folder, or else where the process runs.
+
+        Raises:
+          FileNotFoundError: no such folder or repository; no index where the config says, with what to give.
+          ValueError, TypeError: a key or a value that the config cannot have, or files that do not fit together.
+          TensorFileError: a damaged file.
+        """
+        hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
+        options |= {key: str(options[key]) for key in PATHS if isinstance(options.get(key), Path)}
+        if config is None:
+            config = RagConfig.from_pretrained(name, subfolder=subfolder, **hub, **options)
+        elif options:
+            config = config.replace(**options)
+        tokenizers = RagTokenizer.from_pretrained(name, subfolder=subfolder, **hub)
+        parts: dict[str, Any] = {"encoders": encoders}
+        if indexed_dataset is None:
+            named = [path for key in PATHS if (path := getattr(config, key))]
+            patterns = ["config.json", *(pattern for path in named for pattern in (path, f"{path}/*"))]
+            config = resolved(config, local_folder(name, patterns, subfolder=subfolder, **hub))
+            parts["index"], parts["passages"] = open_source(config)
+        else:
+            parts["index"], parts["passages"] = of_dataset_object(indexed_dataset), indexed_dataset
+        retriever = cls(config, tokenizers.question_encoder, tokenizers.generator, **parts)
+        retriever._is_kept = indexed_dataset is None
+        return retriever
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json and both tokenizers; an index that the config does not name is written too, with its
+        passages, so that `from_pretrained` of the folder gives the same documents, wherever it is moved.
+
+        Raises:
+          TypeError: an index that cannot be written: a DenseIndex and a FaissIndex can.
+        """
+        folder, config = Path(folder), self.config
+        if not self._is_kept:
+            config = config.replace(**keep(folder, self.index, map(self.document, range(self.index.size))))
+        RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(folder)
+        config.save_pretrained(folder)
 
     def set_ctx_encoder_tokenizer(self, tokenizer: Tokenizer, length: int = 256) -> None:
         """From now on documents come tokenized for a context encoder, too, padded or cut to `length` tokens."""

@@ -26,12 +26,12 @@ from jaxmodels.config.fields import (
     TokenId,
     UnfitError,
     declared,
-    short,
     thaw,
 )
 from jaxmodels.config.files import CONFIG_FILES, read_configs, to_json, write_configs
 from jaxmodels.config.keys import GENERATION_KEYS, NO_EFFECT, OLD_SETTINGS, TEXT_IDS
 from jaxmodels.download import HUB_OPTIONS, local_folder
+from jaxmodels.wording import brief, cut
 
 _as_dataclass = dataclasses.dataclass(init=False, eq=False, repr=False)
 
@@ -116,8 +116,8 @@ class Config:
         """
         if unknown := cls.unknown_keys(values):
             known = [*cls._declared.defaults, *cls.aliases, *GENERATION_KEYS]
-            hints = {key: difflib.get_close_matches(key, known, n=1, cutoff=0.8) for key in unknown}
-            named = [f"{key} (did you mean {hints[key][0]}?)" if hints[key] else key for key in unknown]
+            near = {key: difflib.get_close_matches(key, known, n=1, cutoff=0.8) for key in unknown if "." not in key}
+            named = [f"{key} (did you mean {near[key][0]}?)" if near.get(key) else key for key in unknown]
             warnings.warn(
                 f"{cls.__name__}: the file has keys that nobody knows; they change nothing, and are kept in "
                 f"config.extra and saved again: {', '.join(named)}",
@@ -127,7 +127,7 @@ class Config:
         if settings is None:
             return config
         settings = cls._read("generation", settings, cls._declared.readers["generation"])
-        own = {key: JSON.read(values[key]) for key in OLD_SETTINGS if key in values}
+        own = {key: JSON.read(values[key]) for key in OLD_SETTINGS if key in values and key not in changes}
         stated = any(
             value not in (None, OLD_SETTINGS[key], cls.generation_defaults.get(key)) for key, value in own.items()
         )
@@ -148,7 +148,10 @@ class Config:
     @classmethod
     def of_file(cls, values: Mapping[str, Any], changes: Mapping[str, Any] = FrozenDict()) -> Self:
         """As `from_dict`, without a word on keys that nobody knows."""
-        facts, own, rest = cls._sorted(cls.modern(values))
+        names = cls._declared.keys
+        changed = {names.get(key, key) for key in changes}
+        values = {key: value for key, value in cls.modern(values).items() if names.get(key, key) not in changed}
+        facts, own, rest = cls._sorted(values)
         kept = {key: cls._read(key, value, JSON) for key, value in rest.items()}
         config = object.__new__(cls)
         config._fill(cls._with(facts | {"generation": own, "extra": FrozenDict(kept)}, changes))
@@ -186,7 +189,7 @@ class Config:
     def unknown_keys(cls, values: Mapping[str, Any]) -> list[str]:
         """Keys of a file that are neither facts, nor generation settings, nor known to have no effect."""
         if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-            raise TypeError(f"{cls.__name__} is read from a mapping with names as keys, got {short(values)}")
+            raise TypeError(f"{cls.__name__} is read from a mapping with names as keys, got {brief(values)}")
         known = {"model_type", *cls._declared.keys, *GENERATION_KEYS, *NO_EFFECT, *cls.no_effect}
         return sorted(values.keys() - known)
 
@@ -219,7 +222,7 @@ class Config:
             name = known.get(key)
             if key == "model_type":
                 if value is not None and not (isinstance(value, str) and value in (cls.model_type, *cls.relatives)):
-                    raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, not for {short(value)}")
+                    raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, not for {brief(value)}")
             elif name is not None:
                 value = cls._read(key, value, cls._declared.readers[name])
                 if facts.setdefault(name, value) != value:
@@ -237,7 +240,7 @@ class Config:
         try:
             return reader.read(value)
         except UnfitError:
-            raise ValueError(f"{cls.__name__}: {key} is {reader.expected}, got {short(value)}") from None
+            raise ValueError(f"{cls.__name__}: {key} is {reader.expected}, got {brief(value)}") from None
 
     @classmethod
     def _refusal(cls, key: str) -> str:
@@ -248,9 +251,10 @@ class Config:
                 f"{name}: {key!r} changes nothing here: {reason}. Leave it out; {name}.from_dict takes what a "
                 "config.json holds"
             )
-        near = difflib.get_close_matches(key, [*cls._declared.keys, *GENERATION_KEYS], n=1)
+        near = difflib.get_close_matches(cut(key), [*cls._declared.keys, *GENERATION_KEYS], n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{name} has no key {key!r}; {hint}It has {', '.join(sorted(cls._declared.defaults))}"
+        there = cut(", ".join(sorted(cls._declared.defaults)), 300)
+        return f"{name} has no key {brief(key)}; {hint}It has {there}"
 
     @classmethod
     def derive(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -288,13 +292,13 @@ class Config:
 
     def _check_size(self) -> None:
         """Refuses more than 2**53 parameters, whose bytes the size of no array could count."""
-        *_, second, first = sorted([1, 1, *self.widths()])
+        widest = max(self.widths(), default=1)
         layers = sum(getattr(self, name) or 0 for name in self._declared.layers)
         rows = max((getattr(self, name) or 0 for name in self._declared.rows), default=0)
-        if layers * second * first + rows * first > 2**53:
+        if layers * widest**2 + rows * widest > 2**53:
             raise ValueError(
-                f"{type(self).__name__}: {layers} layers of matrices {second} x {first} and a table {rows} x {first} "
-                "are more than 2**53 parameters; no machine holds them"
+                f"{type(self).__name__}: {layers} layers up to {widest} wide and a table of {rows} rows make more than "
+                "2**53 parameters, which no machine holds"
             )
 
     def validate(self) -> None:
@@ -310,9 +314,9 @@ class Config:
         if name not in cls._declared.keys and name not in GENERATION_KEYS:
             raise dataclasses.FrozenInstanceError(cls._refusal(name))
         raise dataclasses.FrozenInstanceError(
-            f"a config is not changed in place. Write config = config.replace({name}={short(value)}); for a model, "
-            f"model = model.clone(config=model.config.replace({name}={short(value)})), or load it with "
-            f"jm.load(..., {name}={short(value)})"
+            f"a config is not changed in place. Write config = config.replace({name}={brief(value)}); for a model, "
+            f"model = model.clone(config=model.config.replace({name}={brief(value)})), or load it with "
+            f"jm.load(..., {name}={brief(value)})"
         )
 
     def __delattr__(self, name: str):

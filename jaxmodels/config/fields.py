@@ -11,7 +11,6 @@ import math
 import numbers
 import operator
 import re
-import reprlib
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -22,8 +21,6 @@ from flax.core import FrozenDict
 
 # Foreign keys may hold any JSON; deeper ones would exhaust the stack of what reads or compares them.
 _DEPTH = 32
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -36,14 +33,6 @@ class Reader(NamedTuple):
 
     expected: str
     read: Callable[[Any], Any]
-
-
-def short(value: Any) -> str:
-    """A value in an error, however long it is."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # an int with more digits than Python writes
-        return f"a {type(value).__name__} beyond what can be written"
 
 
 def thaw(value):

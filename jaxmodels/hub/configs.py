@@ -1,14 +1,18 @@
 """The config of a checkpoint: which family's, from its two files, with the changes of a call."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxmodels.architectures import MODELS, config_class, model_class
 from jaxmodels.architectures.base import Model
+from jaxmodels.architectures.rag import RagConfig
+from jaxmodels.architectures.t5 import T5Config
 from jaxmodels.config import Config
 from jaxmodels.config.files import CONFIG_FILES, read_configs
 from jaxmodels.download import HUB_OPTIONS, local_folder
+from jaxmodels.tensor_files import TensorEntry
 from jaxmodels.tensor_files.saved import SavedFolder
 
 
@@ -49,6 +53,24 @@ def read_config(
     for name in attributes - _attributes(model):
         raise ValueError(f"{model.__name__} has no {name!r}, which others of its family have; leave it out")
     return config, {name: options[name] for name in attributes}
+
+
+def with_own_head(config: Config, entries: Mapping[str, TensorEntry]) -> Config:
+    """The config, untied where release 5 of the reference wrote a T5 whose head is a table of its own.
+
+    It writes tie_word_embeddings=true for every T5, and goes by the tensors that it finds.
+    """
+    if isinstance(config, RagConfig):
+        generator = with_own_head(config.generator, entries)
+        return config if generator is config.generator else config.replace(generator=generator)
+    if not isinstance(config, T5Config) or not config.tie_word_embeddings or config.scale_decoder_outputs is None:
+        return config
+    head, words = (
+        next((entry for name, entry in entries.items() if f".{name}".endswith(f".{table}.weight")), None)
+        for table in ("lm_head", "shared")
+    )
+    apart = head is not None and words is not None and not head.same_values(words)
+    return config.replace(tie_word_embeddings=False) if apart else config
 
 
 def _attributes(model: type[Model]) -> set[str]:

@@ -1,0 +1,199 @@
+"""A call and a file are two things: what each may hold, and ways in and out (docs/parity.md, C1)."""
+
+import dataclasses
+import json
+import warnings
+
+import pytest
+import transformers
+from support.tiny import tiny
+
+import jaxmodels as jm
+from jaxmodels.config.keys import NO_EFFECT
+
+FAMILIES = (
+    *(jm.GPT2Config, jm.DPRConfig, jm.RobertaPreLayerNormConfig, jm.BartConfig, jm.LEDConfig, jm.T5Config),
+    jm.RagConfig,
+)
+
+
+def example(cls):
+    parts = {"question_encoder": jm.DPRConfig(), "generator": jm.BartConfig()}
+    return cls(**(parts if cls is jm.RagConfig else {}))
+
+
+@pytest.mark.parametrize("cls", FAMILIES)
+@pytest.mark.parity("C1")
+def test_what_changes_nothing_is_kept_of_a_file_and_refused_in_a_call(cls):
+    for key in {**NO_EFFECT, **cls.no_effect}.keys() - {"tie_encoder_decoder", "dense_act_fn", "is_gated_act"}:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            config = cls.from_dict({**example(cls).to_dict(), key: 1})
+        assert config.to_dict()[key] == config.extra[key] == 1
+        for call in (lambda key=key: cls(**{key: 1}), lambda key=key: example(cls).replace(**{key: 1})):
+            with pytest.raises(ValueError, match=f"{key!r} changes nothing here"):
+                call()
+
+
+@pytest.mark.parametrize(
+    ("key", "way"),
+    [("gradient_checkpointing", "remat=True"), ("attn_implementation", "attention="), ("use_cache", "cache=")],
+)
+@pytest.mark.parity("C1")
+def test_a_choice_of_the_run_is_refused_with_what_to_write(key, way):
+    with pytest.raises(ValueError, match=way):
+        jm.BartConfig(**{key: True})
+    with pytest.raises(AttributeError, match=way):
+        setattr(jm.BartConfig(), key, True)
+
+
+@pytest.mark.parametrize("cls", FAMILIES)
+@pytest.mark.parity("C1")
+def test_keys_that_nobody_knows_are_named_once_kept_and_saved_again(cls, tmp_path):
+    foreign = {
+        "line_by_line": True,
+        "n_vocab": 50257,
+        "validate": 3,
+        "widths": [1],
+        "extra": {"a": 1},
+        "generation": {"max_length": 3},
+        "__class__": None,
+        "deep": {"a": [{"b": [1.5, None]}]},
+    }
+    before = example(cls)
+    (tmp_path / "config.json").write_text(json.dumps({**before.to_dict(), **foreign}))
+    with pytest.warns(UserWarning, match="keys that nobody knows") as told:
+        config = cls.from_pretrained(tmp_path)
+    assert len(told) == 1 and all(key in str(told[0].message) for key in foreign)
+    assert config.replace(extra={}) == before and callable(config.validate)
+    config.replace(return_dict=False).save_pretrained(tmp_path / "again")
+    with pytest.warns(UserWarning, match="keys that nobody knows"):
+        again = jm.load_config(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text()).items() >= foreign.items()
+    assert again == config.replace(return_dict=False)
+
+
+@pytest.mark.parity("C1")
+def test_a_key_that_is_nearly_a_known_one_is_said_to_be():
+    with pytest.warns(UserWarning, match=r"n_layers \(did you mean n_layer\?\)"):
+        assert jm.GPT2Config.from_dict({"n_layers": 3}).n_layer == 12
+
+
+@pytest.mark.parity("C1", "A2")
+def test_keys_of_a_rag_s_parts_are_in_the_one_warning():
+    values = example(jm.RagConfig).to_dict()
+    values["generator"]["one"] = values["question_encoder"]["two"] = values["three"] = 1
+    with pytest.warns(UserWarning, match="three, question_encoder.two, generator.one") as told:
+        config = jm.RagConfig.from_dict(values)
+    assert len(told) == 1
+    assert (config.generator.extra["one"], config.question_encoder.extra["two"], config.extra["three"]) == (1, 1, 1)
+
+
+@pytest.mark.parity("C1")
+def test_facts_are_not_hidden_among_the_notes():
+    with pytest.raises(ValueError, match="extra holds what changes nothing, and 'n_layer' does"):
+        jm.GPT2Config(extra={"n_layer": 3})
+
+
+@pytest.mark.parity("C1")
+def test_a_changed_value_counts_instead_of_one_that_the_file_may_not_have(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "pad_token_id": -1, "n_layer": 3}))
+    with pytest.raises(ValueError, match="pad_token_id is a token id"):
+        jm.load_config(tmp_path)
+    assert jm.load_config(tmp_path, pad_token_id=None) == jm.GPT2Config(n_layer=3)
+
+
+@pytest.mark.parity("C1", "C17")
+def test_without_a_model_type_the_class_says_the_family(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"d_model": 32, "encoder_attention_heads": 4}))
+    for cls in (jm.BartForConditionalGeneration, "BartModel"):
+        assert jm.load_config(tmp_path, cls=cls) == jm.BartConfig(d_model=32, encoder_attention_heads=4)
+    assert jm.BartConfig.from_pretrained(tmp_path).d_model == 32
+    with pytest.raises(ValueError, match="has no model_type.*pass cls="):
+        jm.load_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"n_layer": 3, "architectures": ["GPT2LMHeadModel"]}))
+    assert jm.load_config(tmp_path).n_layer == 3
+
+
+@pytest.mark.parametrize("kind", [3, ["gpt2"], {"a": 1}, True, "", "gpt3"])
+@pytest.mark.parity("C1")
+def test_a_model_type_that_is_none_is_refused(kind, tmp_path):
+    with pytest.raises(ValueError, match="GPT2Config is for model_type 'gpt2', not for"):
+        jm.GPT2Config.from_dict({"model_type": kind})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(ValueError, match="is none of the families here"):
+        jm.load_config(tmp_path)
+
+
+@pytest.mark.parametrize("cls", FAMILIES)
+@pytest.mark.parity("C1")
+def test_every_class_loads_and_saves_its_files(cls, tmp_path):
+    config = example(cls).replace(output_attentions=True, max_new_tokens=7)
+    config.save_pretrained(tmp_path / "sub")
+    assert cls.from_pretrained(tmp_path / "sub") == config
+    assert jm.load_config(tmp_path, subfolder="sub") == config
+    assert cls.from_pretrained(tmp_path, subfolder="sub", output_attentions=False, local_files_only=True) == (
+        config.replace(output_attentions=False)
+    )
+    assert "max_new_tokens" not in json.loads((tmp_path / "sub" / "config.json").read_text())
+    config.replace(generation={}).save_pretrained(tmp_path / "sub")
+    if not cls.generation_defaults and cls is not jm.RagConfig:
+        assert not (tmp_path / "sub" / "generation_config.json").exists()
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path / "sub")
+    assert theirs.output_attentions is True and type(theirs).__name__ == cls.__name__
+
+
+@pytest.mark.parity("C1")
+def test_a_folder_without_a_config_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no config.json; it holds: nothing"):
+        jm.GPT2Config.from_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="read from a mapping"):
+        jm.GPT2Config.from_dict([1])
+
+
+@pytest.mark.parity("C16")
+def test_load_gives_the_model_the_config_that_load_config_gives(tmp_path):
+    jm.save(tmp_path, *tiny(max_length=11))
+    changes = {"eos_token_id": 3, "num_beams": 2}
+    assert jm.load(tmp_path, **changes)[0].config == jm.load_config(tmp_path, **changes)
+
+
+@pytest.mark.parity("C1")
+def test_a_frozen_config_says_what_to_write():
+    config = jm.GPT2Config()
+    with pytest.raises(
+        dataclasses.FrozenInstanceError, match=r"config.replace\(pad_token_id=0\).*model.clone.*jm.load"
+    ):
+        config.pad_token_id = 0
+    with pytest.raises(AttributeError, match=r"config.replace\(hidden_size=8\)"):
+        config.hidden_size = 8
+    with pytest.raises(AttributeError, match="no key 'pad_token'; did you mean 'pad_token_id'"):
+        config.pad_token = 0
+    with pytest.raises(AttributeError, match="cannot be deleted"):
+        del config.pad_token_id
+
+
+@pytest.mark.parity("C1")
+def test_release_5_s_name_of_the_type_is_read():
+    assert jm.GPT2Config.from_dict({"dtype": "bfloat16"}).torch_dtype == "bfloat16"
+    assert jm.GPT2Config.from_dict({"dtype": "bfloat16", "torch_dtype": "float32"}).torch_dtype == "bfloat16"
+    assert jm.GPT2Config.from_dict({"dtype": None, "torch_dtype": "torch.float16"}).torch_dtype == "float16"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("scaled", [True, False, None])
+@pytest.mark.parity("C9")
+def test_release_5_says_apart_whether_t5_scales_its_states(tied, scaled):
+    config = jm.T5Config(tie_word_embeddings=tied, scale_decoder_outputs=scaled)
+    assert config.scales_outputs is (tied if scaled is None else scaled)
+    written = config.to_dict()
+    assert written.get("scale_decoder_outputs") is scaled and ("scale_decoder_outputs" in written) is (
+        scaled is not None
+    )
+    assert jm.T5Config.from_dict(written) == config
+    model, params = tiny("T5ForConditionalGeneration", tie_word_embeddings=tied, scale_decoder_outputs=scaled)
+    other = model.clone(config=model.config.replace(scale_decoder_outputs=not config.scales_outputs))
+    run = {"input_ids": [[5, 6, 7]], "decoder_input_ids": [[0, 8]]}
+    logits, others = (each.apply({"params": params}, **run).logits for each in (model, other))
+    factor = model.config.d_model ** (-0.5 if config.scales_outputs else 0.5)
+    assert abs(logits - others * factor).max() < 1e-5 * abs(logits).max()

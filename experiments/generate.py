@@ -83,7 +83,7 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
 
 
 def _writer(config: FrozenConfigDict, tokenizer: Tokenizer) -> tuple[Writer, Model]:
-    choices = {"cls": config.model.cls, "dtype": config.dtype, **config.model.changes}
+    choices = {"cls": config.model.cls, "dtype": config.dtype, "param_dtype": config.dtype, **config.model.changes}
     model, params = jm.load(config.model.path, **choices)
     if not isinstance(model, GENERATING):
         names = ", ".join(cls.__name__ for cls in GENERATING)

@@ -1,6 +1,7 @@
 """From a name to a folder of files: the folder itself, or a snapshot of a Hub repository."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,17 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+from jaxmodels.wording import brief
+
 # What a caller may say about the Hub; handed to huggingface_hub under these names.
-HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "revision": (str,),
+    "token": (str, bool),
+    "cache_dir": (str, Path),
+    "local_files_only": (bool,),
+    "force_download": (bool,),
+}
+HUB_OPTIONS = tuple(_TYPES)
 
 
 def local_folder(name: str | Path, patterns: Sequence[str], *, subfolder: str | None = None, **hub: Any) -> Path:
@@ -25,12 +35,17 @@ def local_folder(name: str | Path, patterns: Sequence[str], *, subfolder: str | 
     Raises:
       FileNotFoundError: neither a folder nor a repository that can be reached, or no such subfolder.
       ValueError: a revision of a folder.
-      TypeError: an option that is none of HUB_OPTIONS.
+      TypeError: an option that is none of HUB_OPTIONS, or a value of another type.
     """
     if unknown := hub.keys() - set(HUB_OPTIONS):
         raise TypeError(f"the Hub takes {', '.join(HUB_OPTIONS)} and subfolder, not {', '.join(sorted(unknown))}")
+    given = {"name": name, "subfolder": subfolder, **hub}
+    for option, types in {"name": (str, Path), "subfolder": (str,), **_TYPES}.items():
+        if (option == "name" or given.get(option) is not None) and not isinstance(given[option], types):
+            named = " or ".join(kind.__name__ for kind in types)
+            raise TypeError(f"{option} is a {named}, got {brief(given[option])}")
     folder = Path(name)
-    if folder.is_dir():
+    if os.path.isdir(name):  # False for a name that is too long for a path, too
         if hub.get("revision") is not None:
             raise ValueError(f"revision={hub['revision']!r} is for Hub ids; {folder} is a folder")
     else:
@@ -69,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError alone
         raise ValueError(f"{path} is not JSON: {error}; download it again") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, expected an object of keys and values")

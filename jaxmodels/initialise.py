@@ -4,18 +4,28 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
-from jaxmodels.parameters import initial
-from jaxmodels.sharding import Rules, shardings
+from jaxmodels.names import knows_its_names
+from jaxmodels.parameters import check_key, initial
+from jaxmodels.sharding import Rules, check_placement, shardings
+from jaxmodels.wording import brief
 
 
+@knows_its_names(
+    {"seed": "key=jax.random.key(seed)", "rng": "it is called key=", "dtype": "it is the model's param_dtype"}
+)
 def init(model: nn.Module, key: jax.Array, *, mesh: Mesh | None = None, rules: Rules | None = None) -> dict:
     """Parameters by the reference's initialisation rules, as a plain nested dict.
 
     Args:
       key: a `jax.random.key`.
       mesh, rules: make every parameter on its shards; no device ever holds the whole model.
+
+    Raises:
+      TypeError: no model, key, mesh or table. ValueError: a mesh without rules, or one that does not fit.
     """
-    if (mesh is None) != (rules is None):
-        raise ValueError("mesh and rules go together: give both or neither")
+    if not isinstance(model, nn.Module) or not hasattr(model, "dummy_inputs"):
+        raise TypeError(f"init makes the parameters of a model such as jm.GPT2Model(config), got {brief(model)}")
+    check_key("key", key)
+    check_placement(mesh, rules)
     places = None if mesh is None else shardings(model, mesh, rules)
     return jax.jit(lambda key: initial(model, key), out_shardings=places)(key)

@@ -6,7 +6,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from flax.core import meta
+
+from jaxmodels.wording import brief
 
 Path = tuple[str, ...]
 
@@ -39,6 +42,26 @@ def logical_axes(model: nn.Module) -> dict:
 def initial(model: nn.Module, key: jax.Array) -> dict:
     """Fresh parameters by the reference's rules (docs/parity.md, C11), unsharded and traceable."""
     return meta.unbox(_init(model, key))
+
+
+def is_key(key: Any) -> bool:
+    """A random key alone, typed or not."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        return False
+    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key.shape == () if typed else key.dtype == np.uint32 and key.ndim == 1
+
+
+def check_key(name: str, key: Any) -> None:
+    """Raises TypeError where that is no random key."""
+    if not is_key(key):
+        raise TypeError(f"{name} is a random key such as jax.random.key(0), got {brief(key)}")
+
+
+def check_tree(name: str, params: Any) -> None:
+    """Raises TypeError where that is no tree of parameters."""
+    if not isinstance(params, Mapping) or not params:
+        raise TypeError(f"{name} is a nested dict of arrays, as jm.load and jm.init give it, got {brief(params)}")
 
 
 def flatten(tree: Mapping) -> dict[str, Any]:

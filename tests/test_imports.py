@@ -29,7 +29,7 @@ BELOW = {
     "sharding": {"parameters"},
     "initialise": {"parameters", "sharding"},
     "surgery": {"initialise", "parameters"},
-    "architectures": {"config", "convert", "layers", "outputs", "pallas_kernels"},
+    "architectures": {"config", "convert", "layers", "outputs", "pallas_kernels", "parameters"},
     "generation": {"architectures", "config", "download", "layers", "outputs", "parameters", "sharding"}
     | {"tensor_files"},
     "retrieval": {"architectures", "config", "download", "layers", "parameters", "processes", "sharding"}

@@ -29,7 +29,8 @@ class Encoder:
     def __init__(self, config: FrozenConfigDict):
         self._rows, self._length, self._dtype = config.rows, config.length, checked_dtype(config.index_dtype)
         self._here = {"mesh": jm.sharding.make_mesh({"data": -1}, jax.local_devices()), "rules": jm.sharding.DP}
-        self._model, self._params = jm.load(config.encoder, cls=jm.DPRContextEncoder, dtype=config.dtype, **self._here)
+        kinds = {"dtype": config.dtype, "param_dtype": config.dtype}
+        self._model, self._params = jm.load(config.encoder, cls=jm.DPRContextEncoder, **kinds, **self._here)
         self._tokenizer = jm.load_tokenizer(config.encoder, jm.DPRContextEncoderTokenizer)
         self.own = fingerprint(self._model, self._params)
         self.width = self._model.config.projection_dim or self._model.config.hidden_size

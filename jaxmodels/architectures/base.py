@@ -1,6 +1,7 @@
 """What every model has: its config and the choices of the run."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -105,11 +106,13 @@ class Model(Configured):
             float_type(attribute, getattr(self, attribute))
         if self.attention not in IMPLEMENTATIONS:
             raise ValueError(f"attention is one of {', '.join(IMPLEMENTATIONS)}, got {brief(self.attention)}")
-        for attribute in ("remat", "unroll"):
-            if not isinstance(getattr(self, attribute), bool):
-                raise TypeError(f"{attribute} is True or False, got {brief(getattr(self, attribute))}")
+        for attribute, kinds, expected in _simple_attributes(type(self)):
+            value = getattr(self, attribute)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise TypeError(f"{attribute} is {expected}, got {brief(value)}")
         super().__post_init__()
 
+    @nn.nowrap
     def apply(self, variables, *args, rngs=None, method=None, mutable=False, capture_intermediates=False, **options):
         """Flax's `apply`, with the arguments looked at first: see `calls`.
 
@@ -126,6 +129,7 @@ class Model(Configured):
         flax = {"rngs": rngs, "mutable": mutable, "capture_intermediates": capture_intermediates}
         return super().apply(variables, *args, method=method, **flax, **options)
 
+    @nn.nowrap
     def init_with_output(self, rngs, *args, method=None, **options):
         """Flax's, with the arguments looked at first; `init` is made of it. `jm.init` needs no arguments."""
         flax = {name: options.pop(name) for name in ("mutable", "capture_intermediates") if name in options}
@@ -133,8 +137,11 @@ class Model(Configured):
         self._check(method, args, options)
         return super().init_with_output(rngs, *args, method=method, **flax, **options)
 
+    @nn.nowrap
     def _check(self, method, args: tuple, options: dict) -> None:
         """Of a function that is none of this class's methods nothing is known."""
+        if not (method is None or isinstance(method, str) or callable(method)):
+            raise TypeError(f"method is a name or a function, got {brief(method)}")
         chosen = "__call__" if method is None else getattr(method, "__name__", method)
         found = getattr(type(self), chosen, None) if isinstance(chosen, str) else None
         if isinstance(method, str) and found is None and not chosen.startswith("_"):
@@ -181,6 +188,13 @@ class Model(Configured):
     def dummy_inputs(self) -> dict[str, jax.Array]:
         """The smallest inputs that reach every parameter, for initialisation."""
         return {"input_ids": jnp.zeros((1, self.config.chunk_size_feed_forward or 1), jnp.int32)}
+
+
+@functools.cache
+def _simple_attributes(cls: type[Model]) -> list[tuple[str, tuple[type, ...], str]]:
+    """Switches and numbers among the attributes: name, types and these in words."""
+    known: dict[Any, tuple] = {bool: ((bool,), "True or False"), int | None: ((int, type(None)), "a number or None")}
+    return [(field.name, *known[field.type]) for field in dataclasses.fields(cls) if field.type in known]
 
 
 def _shown(variables: Any) -> str:

@@ -9,13 +9,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxmodels.architectures.inputs import check_integers, check_mask, check_numbers
 from jaxmodels.layers.cache import Cache
 from jaxmodels.names import no_such
 from jaxmodels.outputs import Output
+from jaxmodels.parameters import check_key
 from jaxmodels.wording import brief
 
 _DROPOUT = "dropout is active where the call has rngs={'dropout': key}, and only there; leave it out"
@@ -111,22 +111,13 @@ def check_rngs(cls: type, rngs: Any, *, initialising: bool) -> None:
             return
         raise TypeError(f"{cls.__name__}: rngs is {wanted}, got {brief(rngs)}")
     for name, key in rngs.items():
-        if name not in ("params", "dropout"):
-            raise TypeError(no_such(f"{cls.__name__}: rngs has no use for", name, ("params", "dropout")))
-        if not _is_key(key):
-            raise TypeError(f"{cls.__name__}: rngs[{name!r}] is a key such as jax.random.key(0), got {brief(key)}")
+        if not isinstance(name, str) or name not in ("params", "dropout"):
+            raise TypeError(no_such(f"{cls.__name__}: rngs has no use for", str(name), ("params", "dropout")))
+        check_key(f"rngs[{name!r}]", key)
     if rngs and not initialising and "dropout" not in rngs:
         raise TypeError(
             f"{cls.__name__}: rngs has 'params' only, and a call draws nothing from it; for dropout {wanted}"
         )
-
-
-def _is_key(key: Any) -> bool:
-    """A key alone, typed or not."""
-    if not isinstance(key, jax.Array | np.ndarray):
-        return False
-    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return key.shape == () if typed else key.dtype == np.uint32 and key.ndim == 1
 
 
 def _check_switch(name: str, value: Any) -> None:

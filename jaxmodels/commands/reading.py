@@ -41,7 +41,7 @@ def read(
     kind = dtype or _stored(entries)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        model, params = load(folder, dtype=kind, **options)
+        model, params = load(folder, dtype=kind, param_dtype=kind, **options)
     return Checkpoint(folder, entries, model, params, [str(warning.message) for warning in caught])
 
 

@@ -1,6 +1,6 @@
 """Loading: tensors stream from the file, are rearranged, and land on their shards one parameter at a time."""
 
-import dataclasses
+import inspect
 import warnings
 from pathlib import Path
 
@@ -9,16 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodels.architectures import config_class, model_class
-from jaxmodels.architectures.base import Model
-from jaxmodels.config import TEXT_IDS, Config, thaw
+from jaxmodels.architectures import model_class
+from jaxmodels.architectures.base import Model, float_type
+from jaxmodels.config import Config
 from jaxmodels.convert import Plan, WeightsError, assemble, plan
-from jaxmodels.download import read_json
+from jaxmodels.download import HUB_OPTIONS
+from jaxmodels.hub.configs import read_config, with_own_head
 from jaxmodels.hub.folder import checkpoint_folder
-from jaxmodels.parameters import abstract, flatten, initial, unflatten
-from jaxmodels.sharding import Rules, shardings
+from jaxmodels.hub.options import refuse_elsewhere, translated
+from jaxmodels.parameters import abstract, check_key, flatten, initial, unflatten
+from jaxmodels.sharding import Rules, check_placement, shardings
 from jaxmodels.tensor_files import open_folder
-from jaxmodels.tensor_files.saved import SavedFolder, read_saved
+from jaxmodels.tensor_files.saved import read_saved
+from jaxmodels.wording import brief
 
 
 def load(
@@ -29,14 +32,13 @@ def load(
     param_dtype=None,
     mesh: Mesh | None = None,
     rules: Rules | None = None,
-    attention: str = "auto",
-    remat: bool = False,
+    attention: str | None = None,
+    remat: bool | None = None,
     unroll: bool = False,
-    revision: str | None = None,
     subfolder: str | None = None,
     ignore_mismatched_sizes: bool = False,
     key: jax.Array | None = None,
-    **config_changes,
+    **options,
 ) -> tuple[Model, dict]:
     """A model and its parameters from a folder or a Hub id; torch is not needed.
 
@@ -46,30 +48,42 @@ def load(
       name: folder, or Hub id like "openai-community/gpt2".
       cls: class, class name or auto-class name; None takes the one that the config names. A head that the file lacks
         is initialised (with `key`) and named in one warning.
-      dtype: compute type; None is float32, "auto" the type of the file.
-      param_dtype: storage type; None is `dtype`.
+      dtype: type of the computation; None is float32, "auto" the type of the file.
+      param_dtype: type of the parameters; None is float32, "auto" the type of the file.
       mesh, rules: put every parameter straight onto its shards; peak host memory stays at the largest parameter.
-      attention, remat, unroll: see `Model`.
-      revision, subfolder: of a Hub repository.
+      attention, remat, unroll: see `Model`; None is "auto" and False.
+      subfolder: of a folder or a Hub repository.
       ignore_mismatched_sizes: initialise parameters whose shape differs, with a warning.
-      config_changes: other values for keys of the config, e.g. num_labels=5; or attributes of the class itself, e.g.
-        add_pooling_layer=False.
+      options: other values for keys of the config, e.g. num_labels=5; attributes of the class itself, e.g.
+        add_pooling_layer=False; revision, token, cache_dir, local_files_only, force_download, for huggingface_hub; and
+        in the words of transformers' from_pretrained torch_dtype (dtype and param_dtype), attn_implementation ("eager"
+        is attention="xla"; "sdpa" and "flash_attention_2" are "auto") and gradient_checkpointing (remat). Its others
+        are refused with what to write here.
 
     Raises:
       FileNotFoundError: no such folder or repository, or no weights in it.
       WeightsError: the file does not fit the model; three lists of names.
       TensorFileError: a damaged or hostile file.
       ValueError: a config of another family, an unknown key, a mesh that does not fit.
+      TypeError: an option that is not one of this function, or of a wrong type.
     """
-    folder = checkpoint_folder(name, revision=revision, subfolder=subfolder)
-    # Once more where a save comes in between, so from a copy of the changes, which are taken out one by one.
+    refuse_elsewhere(options, _OWN)
+    check_placement(mesh, rules)
+    if key is not None:
+        check_key("key", key)
+    if not isinstance(ignore_mismatched_sizes, bool):
+        raise TypeError(f"ignore_mismatched_sizes is True or False, got {brief(ignore_mismatched_sizes)}")
+    chosen = translated(options, {"dtype": dtype, "param_dtype": param_dtype, "attention": attention, "remat": remat})
+    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+    folder = checkpoint_folder(name, subfolder=subfolder, **hub)
     (config, choices), entries = read_saved(
-        folder, lambda saved: (_config(saved, cls, {**config_changes}), open_folder(saved))
+        folder, lambda saved: (read_config(saved, cls, options), open_folder(saved))
     )
-    if (mesh is None) != (rules is None):
-        raise ValueError("mesh and rules go together: give both or neither")
-    compute, stored = _dtypes(dtype, param_dtype, config, entries)
-    choices |= {"attention": attention, "remat": remat, "unroll": unroll}
+    if "tie_word_embeddings" not in options:
+        config = with_own_head(config, entries)
+    compute, stored = _dtypes(chosen["dtype"], chosen["param_dtype"], config, entries)
+    choices |= {"attention": "auto" if chosen["attention"] is None else chosen["attention"], "unroll": unroll}
+    choices["remat"] = False if chosen["remat"] is None else chosen["remat"]
     model = model_class(cls, config)(config, dtype=compute, param_dtype=stored, **choices)
 
     shapes = {path: leaf.shape for path, leaf in flatten(abstract(model)).items()}
@@ -88,6 +102,9 @@ def load(
     return model, unflatten({path: params[path] for path in shapes})
 
 
+_OWN = tuple(inspect.signature(load).parameters)
+
+
 def kept_heads(model: Model) -> dict[int, list[int]]:
     """For each layer with pruned heads, those that are left: the files hold only these."""
     config = model.config
@@ -98,34 +115,23 @@ def kept_heads(model: Model) -> dict[int, list[int]]:
     }
 
 
-def _config(folder: SavedFolder, cls: type[Model] | str | None, changes: dict) -> tuple[Config, dict]:
-    """The config with the changes, and those of them that are attributes of the class."""
-    values = read_json(folder / "config.json")
-    config = config_class(values.get("model_type"), cls).from_dict(values)
-    if (folder / "generation_config.json").is_file():
-        settings = {
-            name: value
-            for name, value in read_json(folder / "generation_config.json").items()
-            if not (name in TEXT_IDS and value == thaw(getattr(config, name)))
-        }
-        # As in the reference: a file that was not made from config.json takes the place of the settings in there, and
-        # those that a family has by default. In the other kind a setting may still be missing.
-        older = config.generation if settings.get("_from_model_config") else dict.fromkeys(config.generation_defaults)
-        config = config.replace(generation={**older, **settings})
-    common = {field.name for field in dataclasses.fields(Model)}
-    own = {field.name for field in dataclasses.fields(model_class(cls, config))} - common
-    choices = {name: changes.pop(name) for name in own & changes.keys()}
-    return config.replace(**changes) if changes else config, choices
-
-
 def _dtypes(dtype, param_dtype, config: Config, entries) -> tuple[jnp.dtype, jnp.dtype]:
-    if dtype == "auto":
-        dtype = config.torch_dtype or next(e.dtype for e in entries.values() if e.dtype.kind in "fV")
-    compute = jnp.dtype(jnp.float32 if dtype is None else dtype)
-    stored = compute if param_dtype is None else jnp.dtype(param_dtype)
-    for what, kind in (("dtype", compute), ("param_dtype", stored)):
-        if not jnp.issubdtype(kind, jnp.floating):
-            raise ValueError(f"{what} is a floating type such as 'bfloat16', got {kind}")
+    """Of the computation and of the parameters."""
+
+    def found(name: str, kind) -> jnp.dtype:
+        if isinstance(kind, str) and kind == "auto":
+            kind = config.torch_dtype or next((e.dtype for e in entries.values() if e.dtype.kind in "fV"), None)
+        return float_type(name, jnp.float32 if kind is None else kind)
+
+    compute, stored = found("dtype", dtype), found("param_dtype", param_dtype)
+    if param_dtype is None and compute != stored:
+        warnings.warn(
+            f"dtype={compute.name} is the type of the computation; the parameters are float32. Up to version 0.1 they "
+            f"followed dtype: param_dtype={dtype if isinstance(dtype, str) else compute.name!r} gives that, "
+            "param_dtype='float32' what you have now, without this warning",
+            FutureWarning,
+            stacklevel=3,
+        )
     return compute, stored
 
 

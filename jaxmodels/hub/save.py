@@ -14,14 +14,24 @@ from jaxmodels.architectures.base import Model
 from jaxmodels.config import TEXT_IDS, thaw
 from jaxmodels.convert import WeightsError, export
 from jaxmodels.hub.load import kept_heads
-from jaxmodels.parameters import abstract, flatten
+from jaxmodels.names import knows_its_names
+from jaxmodels.parameters import abstract, check_tree, flatten
 from jaxmodels.processes import on_first_process
 from jaxmodels.tensor_files.commit import staged
 from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.wording import brief
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
+@knows_its_names(
+    {
+        "save_directory": "it is called folder=",
+        "state_dict": "the tree is called params=",
+        "safe_serialization": "safetensors are written, always; leave it out",
+        "is_main_process": "all processes call it, and the first one writes; leave it out",
+    }
+)
 def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int | str = "5GB") -> None:
     """Writes config.json, generation_config.json and model.safetensors (or shards and their index) into `folder`.
 
@@ -35,6 +45,11 @@ def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int 
     Raises:
       WeightsError: the tree does not fit the model.
     """
+    if not isinstance(folder, str | Path):
+        raise TypeError(f"folder is a path, got {brief(folder)}")
+    if not isinstance(model, Model):
+        raise TypeError(f"model is one of jaxmodels, got {brief(model)}; the order is jm.save(folder, model, params)")
+    check_tree("params", params)
     flat = flatten(params)
     _check(model, flat)
     limit = _bytes(max_shard_size)

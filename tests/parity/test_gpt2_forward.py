@@ -217,7 +217,7 @@ def test_logits_to_keep_computes_the_last_logits_only(crossed):
 
 
 def test_logits_are_float32_whatever_the_compute_type(tmp_path):
-    both = pair("GPT2LMHeadModel", tmp_path, load={"dtype": "bfloat16"})
+    both = pair("GPT2LMHeadModel", tmp_path, load={"torch_dtype": "bfloat16"})
     out = ours(both, input_ids=ids((2, 5)))
     assert out.logits.dtype == jnp.float32
     assert np.abs(np.asarray(out.logits) - theirs(both, input_ids=ids((2, 5))).logits.detach().numpy()).max() < 0.2

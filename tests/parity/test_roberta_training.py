@@ -163,7 +163,7 @@ def test_initialisation_leaves_both_padding_rows_at_zero():
 
 
 def test_logits_are_float32_whatever_the_compute_type(tmp_path):
-    both = pair(f"{NAME}ForMaskedLM", tmp_path, load={"dtype": "bfloat16"})
+    both = pair(f"{NAME}ForMaskedLM", tmp_path, load={"torch_dtype": "bfloat16"})
     logits = ours(both, input_ids=PADDED, attention_mask=MASK).logits
     assert logits.dtype == jnp.float32
     expected = theirs(both, input_ids=PADDED, attention_mask=MASK).logits.detach().numpy()

@@ -33,7 +33,7 @@ def test_logits_are_close_to_those_in_float32_and_loss_is_float32(dtype, toleran
 @pytest.mark.parity("G5")
 def test_scores_that_overflow_float16_are_kept_in_float32(tmp_path):
     """Large queries and keys: products beyond 65504. The reference needs reorder_and_upcast_attn for it."""
-    both = pair("GPT2LMHeadModel", tmp_path, n_layer=1, reorder_and_upcast_attn=True, load={"dtype": "float16"})
+    both = pair("GPT2LMHeadModel", tmp_path, n_layer=1, reorder_and_upcast_attn=True, load={"torch_dtype": "float16"})
     params = both.params
     attention = params["transformer"]["h"]["layers"]["attention"]
     attention["qkv"] = jax.tree.map(lambda leaf: leaf * 150, attention["qkv"])

@@ -45,7 +45,7 @@ def test_every_class_returns_in_every_type(name, dtype, tied, tmp_path):
     model, params = tiny(name, tie_word_embeddings=tied, decoder_layers=3)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
-    loaded, again = quietly(tmp_path, dtype="auto")
+    loaded, again = quietly(tmp_path, dtype="auto", param_dtype="auto")
     assert type(loaded) is type(model) and loaded.dtype == dtype
     assert loaded.config.replace(architectures=None, torch_dtype=None) == model.config
     same(again, params)

@@ -77,7 +77,7 @@ def test_class_by_name_or_itself(choice, folder):
 
 @pytest.mark.parity("C17")
 def test_unknown_class_is_refused_with_the_known_ones(folder):
-    with pytest.raises(ValueError, match="no class 'GPT2ForDancing'; there are .*GPT2LMHeadModel"):
+    with pytest.raises(ValueError, match="no class 'GPT2ForDancing'; .*there are .*GPT2LMHeadModel"):
         jm.load(folder, cls="GPT2ForDancing")
 
 

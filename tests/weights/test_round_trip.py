@@ -78,7 +78,7 @@ def test_bits_survive_with_every_special_value(dtype, tmp_path):
     params["transformer"]["wte"]["embedding"] = params["transformer"]["wte"]["embedding"].at[3, :7].set(special)
     jm.save(tmp_path, model, params)
     assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == dtype
-    model, again = jm.load(tmp_path, dtype="auto")
+    model, again = jm.load(tmp_path, dtype="auto", param_dtype="auto")
     assert model.dtype == model.param_dtype == dtype
     same_bits(again, params)
 
@@ -93,7 +93,7 @@ def test_types_of_computing_and_of_storage_are_chosen_when_loading(tmp_path):
     model, loaded = jm.load(tmp_path, dtype="bfloat16", param_dtype="float32")
     assert (model.dtype, model.param_dtype) == (jnp.bfloat16, jnp.float32)
     same_bits(loaded, cast(cast(params, "bfloat16"), "float32"))
-    model, loaded = jm.load(tmp_path, dtype="float16")
+    model, loaded = jm.load(tmp_path, dtype="float16", param_dtype="float16")
     same_bits(loaded, cast(cast(params, "bfloat16"), "float16"))
 
 

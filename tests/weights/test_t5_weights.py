@@ -34,7 +34,7 @@ def test_every_variant_returns_in_every_type(variant, dtype, tmp_path):
     model, params = tiny(NAME, **VARIANTS[variant])
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
-    loaded, again = quietly(tmp_path, dtype="auto")
+    loaded, again = quietly(tmp_path, dtype="auto", param_dtype="auto")
     assert type(loaded) is type(model) and loaded.dtype == dtype
     same(again, params)
 

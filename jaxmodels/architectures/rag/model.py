@@ -261,6 +261,8 @@ def _check_contexts(context_input_ids, doc_scores: jax.Array) -> None:
 class _RagForGeneration(RagPreTrainedModel):
     """A loss over what `RagModel` gives; its parameters are that model's, under `rag`."""
 
+    body = RagModel
+
     # How the documents are summed over, for `generate`.
     marginal: ClassVar[str]
 

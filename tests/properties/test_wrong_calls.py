@@ -1,0 +1,92 @@
+"""Whatever is wrong with a keyword, a `raise` of this library says so: nothing is taken in silence."""
+
+import dataclasses
+import inspect
+import itertools
+
+import jax
+import pytest
+from support.arrays import ids
+from support.tiny import CLASSES, tiny
+from support.wrong_calls import Door, wrong_calls
+
+import jaxmodels as jm
+from jaxmodels.architectures import base, calls
+from jaxmodels.architectures.calls import parameters
+from jaxmodels.download import HUB_OPTIONS
+from jaxmodels.hub.options import ELSEWHERE, TRANSLATED
+
+
+def config_keys(cls) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls) if field.name not in ("generation", "extra"))
+
+
+def parameter_names(function) -> tuple[str, ...]:
+    found = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in found if p.kind is not p.VAR_KEYWORD)
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory) -> list[Door]:
+    """`load` and its relatives, models and what is done with them, and the call of every class."""
+    folder = tmp_path_factory.mktemp("wrong")
+    for name in ("GPT2LMHeadModel", "DPRQuestionEncoder", "BartForConditionalGeneration"):
+        jm.save(folder / name, *tiny(name))
+    gpt2 = folder / "GPT2LMHeadModel"
+    rag = {"question_encoder": folder / "DPRQuestionEncoder", "generator": folder / "BartForConditionalGeneration"}
+    model, params = tiny()
+    named = {"model": model, "params": params}
+    hub = ("subfolder", *HUB_OPTIONS)
+    load = tuple(name for name in (*parameter_names(jm.load), *hub, *TRANSLATED) if name != "name")
+    rag_names = (*(f"{side}_{name}" for side in rag for name in load), *load)
+    found = [
+        Door("load", jm.load, {"name": gpt2}, (*load, *config_keys(jm.GPT2Config)), tuple(ELSEWHERE)),
+        Door("load_config", jm.load_config, {"name": gpt2}, ("cls", *hub, *config_keys(jm.GPT2Config))),
+        Door("load_rag", jm.load_rag, rag, rag_names, tuple(ELSEWHERE)),
+        Door("save", jm.save, {**named, "folder": folder / "saved"}, parameter_names(jm.save)),
+        Door("init", jm.init, {"model": model, "key": jax.random.key(0)}, parameter_names(jm.init)),
+        Door("prune_heads", jm.prune_heads, {**named, "heads": {0: [1]}}, parameter_names(jm.prune_heads)),
+        Door(
+            "resize_token_embeddings",
+            jm.resize_token_embeddings,
+            {**named, "size": 70, "key": jax.random.key(0)},
+            parameter_names(jm.resize_token_embeddings),
+        ),
+    ]
+    for name in CLASSES:
+        cls, (model, params) = getattr(jm, name), tiny(name)
+        attributes = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
+        found.append(Door(name, cls, {"config": model.config}, tuple(sorted(attributes)), tuple(base.ELSEWHERE)))
+        good = {"variables": {"params": params}, **inputs(model)}
+        taken = (*parameters(cls, "__call__"), "rngs")
+        found.append(Door(f"{name}.apply", model.apply, good, taken, tuple(calls.ELSEWHERE)))
+    return found
+
+
+def inputs(model) -> dict:
+    """What the class reads at the least, [2,4] in place of the shape it is initialised with."""
+    found = {name: ids((*array.shape[:-2], 2, 4), low=3) for name, array in model.dummy_inputs().items()}
+    found["input_ids"][..., -1] = 2  # the end of a text, which some heads look for
+    return found
+
+
+def outcomes(doors, count: int) -> list[str]:
+    tried = itertools.islice(wrong_calls(doors), count)
+    return [f"{wrong}: {came}" for wrong in tried if (came := wrong.outcome())]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_some_wrong_keywords_are_refused(doors):
+    assert outcomes(doors, 300) == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_wrong_keywords_are_refused(doors):
+    assert outcomes(doors, 2000) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_doors_are_tried_with_works(doors):
+    for door in doors:
+        door.call(**door.good)

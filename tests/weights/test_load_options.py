@@ -1,0 +1,189 @@
+"""Options of `jm.load` in the words of transformers: each works, or is refused with what to write here."""
+
+import inspect
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+from support.tiny import tiny
+from transformers import FlaxPreTrainedModel, PreTrainedModel
+from transformers.models.auto import auto_factory
+
+import jaxmodels as jm
+from jaxmodels.download import HUB_OPTIONS
+from jaxmodels.hub.options import ATTENTION, ELSEWHERE, TRANSLATED
+from pallas_kernels.choice import IMPLEMENTATIONS
+
+# Of release 4.37, and of pipelines, beyond those that the sources of the installed release read.
+OLDER = {
+    "use_flash_attention_2",
+    "device",
+    "seed",
+    "params",
+    "input_shape",
+    "use_safetensors",
+    "user_agent",
+    "use_remat",
+}
+# Not a caller's: they are how transformers' own functions call each other.
+INNER = {
+    "_commit_hash",
+    "_from_auto",
+    "_from_pipeline",
+    "_adapter_model_path",
+    "pretrained_model_name_or_path",
+    "kwargs",
+}
+INNER |= {"model_args", "cls"}
+# Those of backbones of vision models, which are no options of a text model.
+BACKBONES = {"features_only", "num_channels", "out_features", "out_indices", "use_pretrained_backbone"}
+BACKBONES |= {"use_timm_backbone"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gpt2")
+    jm.save(path, *tiny())
+    return path
+
+
+def read_by(function) -> set[str]:
+    """Names of a function's parameters, and of those that it takes out of its keywords."""
+    taken = re.findall(r'kwargs\.(?:pop|get)\(\s*"(\w+)"', inspect.getsource(function))
+    return {*taken, *inspect.signature(function).parameters}
+
+
+def test_every_option_of_the_reference_is_known():
+    theirs = read_by(PreTrainedModel.from_pretrained) | read_by(FlaxPreTrainedModel.from_pretrained)
+    theirs |= read_by(auto_factory._BaseAutoModelClass.from_pretrained) | OLDER
+    ours = {*inspect.signature(jm.load).parameters, *HUB_OPTIONS, *TRANSLATED, *ELSEWHERE}
+    assert theirs - INNER - BACKBONES <= ours
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_option_with_another_word_here_is_refused_with_it(name, folder):
+    words, settled = ELSEWHERE[name]
+    for value in ("something", 7, *({True, False} - set(settled))):
+        with pytest.raises(TypeError, match=f"load has no option {name!r}.*{re.escape(words)}"):
+            jm.load(folder, **{name: value})
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_option_that_asks_for_what_is_so_anyway_passes(name, folder):
+    for value in ELSEWHERE[name].settled:
+        assert jm.load(folder, **{name: value})[0] == jm.load(folder)[0]
+
+
+@pytest.mark.parametrize(
+    "kind", ["float16", "bfloat16", jnp.bfloat16, torch.float16, "torch.float16", jnp.dtype("float16")]
+)
+def test_torch_dtype_is_of_computation_and_parameters(kind, folder):
+    model, params = jm.load(folder, torch_dtype=kind)
+    wanted = jnp.bfloat16 if "bfloat16" in str(kind) else jnp.float16
+    assert model.dtype == model.param_dtype == wanted
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(wanted)}
+
+
+def test_torch_dtype_auto_is_that_of_the_file(tmp_path):
+    model, params = tiny()
+    jm.save(tmp_path, model, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), params))
+    model, params = jm.load(tmp_path, torch_dtype="auto")
+    assert model.dtype == model.param_dtype == jnp.bfloat16 == jax.tree.leaves(params)[0].dtype
+
+
+def test_torch_dtype_goes_with_what_says_the_same_alone(folder):
+    assert jm.load(folder, torch_dtype="float16", dtype=jnp.float16)[0].param_dtype == jnp.float16
+    for other in ({"dtype": "float32"}, {"param_dtype": "bfloat16"}, {"dtype": "auto"}):
+        with pytest.raises(ValueError, match="torch_dtype sets .*; leave one out"):
+            jm.load(folder, torch_dtype="float16", **other)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [*ATTENTION.items(), (None, "auto")])
+def test_attn_implementation_is_attention(theirs, ours, folder):
+    assert jm.load(folder, attn_implementation=theirs)[0].attention == ours
+
+
+@pytest.mark.parametrize("bad", ["nonsense", "flash_attention_3", 3, ["eager"]])
+def test_unknown_attention_is_refused_with_both_sets(bad, folder):
+    with pytest.raises(ValueError) as error:
+        jm.load(folder, attn_implementation=bad)
+    assert all(name in str(error.value) for name in (*ATTENTION, *IMPLEMENTATIONS))
+    with pytest.raises(ValueError, match="attention is one of auto, xla"):
+        jm.load(folder, attention=bad)
+    with pytest.raises(ValueError, match="attn_implementation sets attention to 'xla'"):
+        jm.load(folder, attn_implementation="eager", attention="xla_blocked")
+
+
+@pytest.mark.parity("C10")
+def test_gradient_checkpointing_is_remat(folder):
+    assert jm.load(folder, gradient_checkpointing=True)[0].remat is True
+    assert jm.load(folder, gradient_checkpointing=False)[0].remat is False
+    with pytest.raises(ValueError, match="gradient_checkpointing sets remat to False"):
+        jm.load(folder, gradient_checkpointing=False, remat=True)
+    with pytest.raises(TypeError, match="remat is True or False, got 'yes'"):
+        jm.load(folder, gradient_checkpointing="yes")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("dytpe", "dtype"), ("atention", "attention"), ("revison", "revision"), ("torch_dtyp", "torch_dtype")]
+    + [
+        ("locl_files_only", "local_files_only"),
+        ("trust_remote_cod", "trust_remote_code"),
+        ("resid_drop", "resid_pdrop"),
+    ],
+)
+def test_misspelt_option_is_refused_with_the_nearest(name, near, folder):
+    with pytest.raises((TypeError, ValueError), match=f"{name!r}; did you mean {near!r}"):
+        jm.load(folder, **{name: None})
+
+
+def test_hub_options_go_through_by_name(folder, monkeypatch):
+    asked = {}
+
+    def download(name, *, allow_patterns, **options):
+        asked.update(options)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    options = {"revision": "v2", "token": "t", "cache_dir": "c", "local_files_only": True, "force_download": True}
+    assert {*options} == {*HUB_OPTIONS}
+    jm.load("some/repository", **options)
+    assert asked == options
+
+
+@pytest.mark.parametrize("name", ["dtype", "param_dtype"])
+@pytest.mark.parametrize("bad", ["bogus", "int8", 5, [1], {"a": 1}, True, torch.int64, "float64"])
+def test_a_type_that_is_none_is_refused(name, bad, folder):
+    with pytest.raises(ValueError, match=name):
+        jm.load(folder, **{name: bad})
+
+
+@pytest.mark.parity("C16")
+def test_parameters_are_float32_unless_their_type_is_given(folder):
+    with pytest.warns(FutureWarning, match="the parameters are float32.*param_dtype='bfloat16' gives that"):
+        model, params = jm.load(folder, dtype="bfloat16")
+    assert (model.dtype, model.param_dtype) == (jnp.bfloat16, jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for settled in ({"dtype": "float32"}, {"dtype": "auto"}, {"dtype": "bfloat16", "param_dtype": "bfloat16"}, {}):
+            jm.load(folder, **settled)
+
+
+def test_auto_classes_and_classes_are_named_by_the_nearest(folder):
+    with pytest.raises(ValueError, match="no class 'GPT2LMHeadModle'; did you mean 'GPT2LMHeadModel'"):
+        jm.load(folder, cls="GPT2LMHeadModle")
+    with pytest.raises(ValueError, match="no class 'FlaxGPT2LMHeadModel'; did you mean 'GPT2LMHeadModel'"):
+        jm.load(folder, cls="FlaxGPT2LMHeadModel")
+    for bad in (5, dict, [], jm.GPT2Config):
+        with pytest.raises(TypeError, match="cls is a class of jaxmodels, its name"):
+            jm.load(folder, cls=bad)
+
+
+def test_from_pretrained_says_load():
+    with pytest.raises(TypeError, match="jm.load\\(name, cls='GPT2Model'\\)"):
+        jm.GPT2Model.from_pretrained("gpt2")

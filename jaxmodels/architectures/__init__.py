@@ -6,8 +6,8 @@ from typing import Any
 from jaxmodels.architectures import bart, dpr, gpt2, led, rag, roberta_prelayernorm, t5
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
-from jaxmodels.config.fields import short
 from jaxmodels.names import no_such
+from jaxmodels.wording import brief
 
 FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag)
 
@@ -111,7 +111,7 @@ def config_class(values: Mapping[str, Any], choice: type[Model] | str | None = N
         return chosen.config_class
     readers = sorted(name for name, model in MODELS.items() if family in list(model.config_class.relatives))
     hint = f"; its weights load into {', '.join(readers)}: pass cls=" if readers else ""
-    raise ValueError(f"model_type {short(family)} is none of the families here: {', '.join(sorted(CONFIGS))}{hint}")
+    raise ValueError(f"model_type {brief(family)} is none of the families here: {', '.join(sorted(CONFIGS))}{hint}")
 
 
 def model_class(choice: type[Model] | str | None, config: Config) -> type[Model]:

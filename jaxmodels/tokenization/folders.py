@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxmodels import download
 from jaxmodels.tensor_files.saved import SavedFolder, read_saved
-from jaxmodels.tokenization import files
+from jaxmodels.tokenization import files, refusals
 from jaxmodels.tokenization.kinds import refused
+from jaxmodels.wording import cut
 
 if TYPE_CHECKING:
     from jaxmodels.tokenization.base import Tokenizer
@@ -51,10 +52,15 @@ def load(folder: Path, choose: "Callable[[SavedFolder], type[Tokenizer]]", optio
 
 
 def _load(folder: SavedFolder, cls: "type[Tokenizer]", options: dict[str, Any]) -> "Tokenizer":
+    foreign = {name: value for name, value in options.items() if name in refusals.LOAD}
+    refusals.refuse(f"loading a {cls.__name__}", refusals.LOAD, foreign)
+    options = {name: value for name, value in options.items() if name not in foreign}
     arguments = files.read_arguments(folder)
     strange = sorted(arguments.keys() - {*files.ARGUMENTS, *cls.OPTIONS})
     if strange:
-        warnings.warn(f"{folder / files.CONFIG}: no effect on a {cls.__name__}: {', '.join(strange)}", stacklevel=6)
+        warnings.warn(
+            f"{folder / files.CONFIG}: no effect on a {cls.__name__}: {cut(', '.join(strange), 300)}", stacklevel=6
+        )
     arguments = {key: value for key, value in arguments.items() if key not in strange}
     vocabulary = _vocabulary(folder, cls)
     if "tokenizer_file" in vocabulary:

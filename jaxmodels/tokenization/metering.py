@@ -102,7 +102,7 @@ class Meter:
 
 
 METER: ContextVar[Meter] = ContextVar("what the template that is running has left")
-BUILTIN_CONTAINERS = (
+BUILTIN_CONTAINERS: tuple[type, ...] = (
     dict,
     list,
     tuple,

@@ -7,7 +7,8 @@ from jaxmodels.architectures.bart.config import BartConfig
 from jaxmodels.architectures.dpr.config import DPRConfig
 from jaxmodels.architectures.t5.config import T5Config
 from jaxmodels.config import TEXT_IDS, Config
-from jaxmodels.config.fields import Count, Rate, Reader, Rows, short
+from jaxmodels.config.fields import Count, Rate, Reader, Rows
+from jaxmodels.wording import brief
 
 PARTS: dict[str, dict[str, type[Config]]] = {
     "question_encoder": {"dpr": DPRConfig},
@@ -20,7 +21,7 @@ def _class_of(name: str, part: Any) -> type[Config]:
     kinds = PARTS[name]
     kind = part.get("model_type") if isinstance(part, Mapping) else getattr(part, "model_type", part)
     if not (isinstance(part, Mapping) and isinstance(kind, str) and kind in kinds):
-        raise ValueError(f"RagConfig: {name} is a config of {' or '.join(kinds)}, got {short(kind)}")
+        raise ValueError(f"RagConfig: {name} is a config of {' or '.join(kinds)}, got {brief(kind)}")
     return kinds[kind]
 
 

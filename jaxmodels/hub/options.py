@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jaxmodels.architectures import MODELS
-from jaxmodels.architectures.base import float_type
+from jaxmodels.architectures.base import IMPLEMENTATIONS, float_type
 from jaxmodels.config import GENERATION_KEYS
 from jaxmodels.download import HUB_OPTIONS
 from jaxmodels.names import no_such
 from jaxmodels.wording import brief
-from pallas_kernels.choice import IMPLEMENTATIONS
 
 # Their attention, and the implementation here that is what the name promises: all weights in the open, or the best that
 # the device has for the call, which for long texts never holds all of them.

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("other", nargs="?", help="folder or Hub id of what should be the same model")
     parser.add_argument("--class", dest="cls", metavar="CLASS", help="class or auto class; default: the config's own")
     parser.add_argument(
-        "--tolerance", type=float, default=0.0, help="largest difference from OTHER that counts as none (default: 0)"
+        "--tolerance", type=float, help="largest difference from OTHER that counts as none (default: 0)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the forward pass' input (default: 0)")
 
@@ -46,8 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
       ValueError: a check has failed; and what `load` raises.
     """
-    if not arguments.tolerance >= 0:
-        raise ValueError(f"--tolerance is a number of at least 0, got {arguments.tolerance}")
+    if arguments.tolerance is not None and arguments.other is None:
+        raise ValueError("--tolerance is of a difference: give OTHER, the checkpoint to compare with, or leave it out")
+    tolerance = arguments.tolerance or 0.0
+    if not tolerance >= 0:
+        raise ValueError(f"--tolerance is a number of at least 0, got {tolerance}")
     found = _covered(arguments.folder, arguments.cls)
     with tempfile.TemporaryDirectory() as folder:
         save(folder, found.model, found.params)
@@ -62,10 +65,10 @@ def run(arguments: argparse.Namespace) -> None:
         ]
         # NaN where one of them is.
         worst = float(np.max(apart))
-        if not worst <= arguments.tolerance:
+        if not worst <= tolerance:
             raise ValueError(
                 f"{arguments.folder} and {arguments.other} differ by up to {worst:.3g}, and --tolerance is "
-                f"{arguments.tolerance:g}"
+                f"{tolerance:g}"
             )
 
 

@@ -66,6 +66,7 @@ class Tokenizer(SpecialTokens, Decoding):
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
+        /,
         *,
         model_max_length: int | None = None,
         padding_side: str = "right",

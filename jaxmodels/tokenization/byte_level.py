@@ -77,6 +77,7 @@ class ByteLevelTokenizer(Tokenizer):
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
+        /,
         *,
         errors: str,
         add_prefix_space: bool,

@@ -104,7 +104,8 @@ class Decoding:
         """
         if token_ids_1 is not None or not boolean("already_has_special_tokens", already_has_special_tokens):
             raise ValueError(
-                "give ids that hold their special tokens, or call the tokenizer with return_special_tokens_mask=True"
+                "token_ids_1 and already_has_special_tokens=False are not supported: call the tokenizer with "
+                "return_special_tokens_mask=True"
             )
         special = set(self.all_special_ids)
         return [int(i in special) for i in as_row(token_ids)]

@@ -35,7 +35,8 @@ def pad_fields(
     ids = encoded_inputs["input_ids"]
     single = len(ids) > 0 and not hasattr(ids[0], "__len__")
     batch = {
-        name: [_row(name, each) for each in ([value] if single else value)] for name, value in encoded_inputs.items()
+        name: [_row(name, each, whole=name in fill) for each in ([value] if single else value)]
+        for name, value in encoded_inputs.items()
     }
     sizes = {name: len(rows) for name, rows in batch.items()}
     if len(set(sizes.values())) > 1:
@@ -69,15 +70,21 @@ def _by_field(examples, names) -> dict[str, list]:
     return {name: [example[name] for example in examples] for name in (examples[0] if examples else names)}
 
 
-def _row(name: str, values) -> np.ndarray:
-    """A row's numbers as int32, or as float32 where they are not whole."""
+def _row(name: str, values, whole: bool) -> np.ndarray:
+    """A row's numbers as int32, or as float32 where they are not `whole` and need not be."""
     try:
         row = np.asarray(values)
     except ValueError:  # lists of different lengths
         row = np.asarray(None)
-    if row.dtype.kind == "f" and (name != "input_ids" or not row.size):
+    if row.dtype.kind == "f" and not (whole and row.size):
         return row.astype(np.float32 if row.size else np.int32)
-    if row.dtype.kind not in "biu" or row.size and not -(2**31) <= row.min() <= row.max() < 2**31:
+    if (
+        whole
+        and row.ndim != 1
+        or row.dtype.kind not in "biu"
+        or row.size
+        and not -(2**31) <= row.min() <= row.max() < 2**31
+    ):
         raise ValueError(f"{name} must hold numbers within int32, got {brief(values)}")
     return row.astype(np.int32)
 

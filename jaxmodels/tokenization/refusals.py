@@ -128,6 +128,7 @@ METHODS: dict[str, str] = {
     "extra_special_tokens_ids": "use tok.additional_special_tokens_ids",
     "added_tokens_encoder": "use tok.get_added_vocab()",
     "backend_tokenizer": "use tok.save_pretrained(folder) and tokenizers.Tokenizer.from_file(its tokenizer.json)",
+    "convert_added_tokens": "use tokenizers.AddedToken(content, ...)",
     "decoder": "use tok.convert_tokens_to_string(tokens)",
     "encoder": "use tok.get_vocab()",
     "vocab": "use tok.get_vocab()",

@@ -132,5 +132,5 @@ def raw(error: BaseException) -> str:
 def json_equal(path: Path, content: bytes) -> bool:
     try:
         return json.loads(content) == json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

@@ -83,6 +83,7 @@ def test_integers_beyond_int32_are_refused_not_wrapped(name, far, call):
         call(**{"input_ids": GOOD, name: np.full((2, 4), FAR, np.uint64)})
 
 
+@pytest.mark.parity("C12")
 @pytest.mark.parametrize("hidden", [-1e4, -np.inf, np.finfo(np.float32).min, -1.0])
 def test_an_additive_mask_is_refused(hidden, call):
     additive = np.where(MASK == 1, 0.0, hidden).astype(np.float32)

@@ -26,6 +26,10 @@ def parameter_names(function) -> tuple[str, ...]:
     return tuple(p.name for p in found if p.kind is not p.VAR_KEYWORD)
 
 
+def taken_by(cls) -> tuple[str, ...]:
+    return (*parameters(cls, "__call__"), "rngs")
+
+
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory) -> list[Door]:
     """`load` and its relatives, models and what is done with them, and the call of every class."""
@@ -58,8 +62,11 @@ def doors(tmp_path_factory) -> list[Door]:
         attributes = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
         found.append(Door(name, cls, {"config": model.config}, tuple(sorted(attributes)), tuple(base.ELSEWHERE)))
         good = {"variables": {"params": params}, **inputs(model)}
-        taken = (*parameters(cls, "__call__"), "rngs")
-        found.append(Door(f"{name}.apply", model.apply, good, taken, tuple(calls.ELSEWHERE)))
+        found.append(Door(f"{name}.apply", model.apply, good, taken_by(cls), tuple(calls.ELSEWHERE)))
+    for name in ("RagModel", "RagTokenForGeneration", "RagSequenceForGeneration"):
+        model, params = jm.load_rag(**rag, cls=name)
+        good = {"variables": {"params": params}, **model.dummy_inputs()}
+        found.append(Door(f"{name}.apply", model.apply, good, taken_by(type(model)), tuple(calls.ELSEWHERE)))
     return found
 
 

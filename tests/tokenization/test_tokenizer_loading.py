@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import huggingface_hub
 import pytest
 import transformers
 
@@ -91,30 +90,6 @@ def test_damaged_files_are_named(folder, name):
 def test_tokenizer_json_of_another_kind_is_refused(data_dir):
     with pytest.raises(ValueError, match="its model is WordPiece"):
         jt.load_tokenizer(data_dir / "tokenizers" / "bert-base-uncased", cls=jt.GPT2Tokenizer)
-
-
-@pytest.mark.parity("T8")
-def test_a_hub_id_that_cannot_be_reached():
-    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is not a folder here"):
-        jt.load_tokenizer("nobody/nothing")
-    with pytest.raises(FileNotFoundError, match="absent/folder/here' is neither a folder here nor a Hub id"):
-        jt.load_tokenizer("./absent/folder/here")
-
-
-@pytest.mark.parity("T8")
-def test_a_hub_id_fetches_the_tokenizers_files_alone(small_folder, monkeypatch):
-    asked = {}
-
-    def snapshot_download(name, revision, allow_patterns):
-        asked.update(name=name, revision=revision, patterns=allow_patterns)
-        return str(small_folder.parent)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    tokenizer = jt.load_tokenizer("openai-community/gpt2", revision="abc", subfolder="tokenizer")
-    assert len(tokenizer) == 330
-    assert (asked["name"], asked["revision"]) == ("openai-community/gpt2", "abc")
-    assert {"tokenizer/tokenizer.json", "tokenizer/vocab.json", "tokenizer/config.json"} <= set(asked["patterns"])
-    assert not any("safetensors" in pattern or "*" in pattern for pattern in asked["patterns"])
 
 
 @pytest.mark.parity("T8")

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from jax.experimental import multihost_utils
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import TEXT_IDS, thaw
 from jaxmodels.convert import WeightsError, export
+from jaxmodels.hub.card import write_card
 from jaxmodels.hub.load import kept_heads
+from jaxmodels.hub.push import check_repository, push
 from jaxmodels.names import knows_its_names
 from jaxmodels.parameters import abstract, check_tree, flatten
 from jaxmodels.processes import on_first_process
@@ -30,9 +33,26 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
         "state_dict": "the tree is called params=",
         "safe_serialization": "safetensors are written, always; leave it out",
         "is_main_process": "all processes call it, and the first one writes; leave it out",
+        "save_function": "files are written by safetensors, always; leave it out",
+        "variant": "files have their usual names; convert the parameters (jax.tree.map) and save into another folder",
+        "save_peft_format": "there are no adapters; leave it out",
+        "repo_id": "it is called push_to_hub=",
+        "use_auth_token": "it is called token=",
+        "create_pr": "a push goes to the main branch; upload_folder of huggingface_hub makes pull requests",
+        "revision": "a push goes to the main branch; upload_folder of huggingface_hub takes others",
     }
 )
-def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int | str = "5GB") -> None:
+def save(
+    folder: str | Path,
+    model: Model,
+    params: dict,
+    *,
+    max_shard_size: int | str = "5GB",
+    push_to_hub: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+) -> None:
     """Writes config.json, generation_config.json and model.safetensors (or shards and their index) into `folder`.
 
     A save that is killed at any moment leaves the earlier checkpoint or the new one, never a mixture (see `commit`).
@@ -41,10 +61,21 @@ def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int 
     Args:
       params: tree of the model's shape; each tensor keeps its type.
       max_shard_size: bytes, or text like "500MB"; a larger model is split.
+      push_to_hub: a repository like "user/name", which is made where it is not there. Then the checkpoint is uploaded
+        from the folder, with the tokenizers that it holds and a model card, README.md, which is written where there is
+        none, or one of ours that nobody has edited.
+      private, token, commit_message: of the push, for huggingface_hub; its own token is that of `hf auth login`.
 
     Raises:
       WeightsError: the tree does not fit the model.
+      ValueError, TypeError: an option that is none, or of another type; nothing is written.
+      OSError: the disk is full, say; or the push did not succeed, in which case the folder holds the checkpoint.
     """
+    pushing: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
+    if push_to_hub is not None:
+        check_repository(push_to_hub)
+    elif given := [name for name, value in pushing.items() if value is not None]:
+        raise TypeError(f"{', '.join(given)}: for a push; say push_to_hub='user/name', or leave it out")
     if not isinstance(folder, str | Path):
         raise TypeError(f"folder is a path, got {brief(folder)}")
     if not isinstance(model, Model):
@@ -61,6 +92,13 @@ def save(folder: str | Path, model: Model, params: dict, *, max_shard_size: int 
             _write_configs(staging, model, flat)
 
     on_first_process(write, tensors)
+    if push_to_hub is not None:
+
+        def upload() -> None:
+            write_card(Path(folder), model, flat, push_to_hub)
+            push(Path(folder), push_to_hub, **pushing)
+
+        on_first_process(upload)
 
 
 def _check(model: Model, flat: dict) -> None:

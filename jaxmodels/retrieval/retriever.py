@@ -93,8 +93,8 @@ class RagRetriever:
           config: instead of the folder's. encoders: as of the class.
           options: revision, token, cache_dir, local_files_only, force_download, for huggingface_hub; all else are
             values of the config: index_name ("custom", "legacy", "exact" or "compressed"), passages_path, index_path,
-            dataset, dataset_split, n_docs, ... (see `sources.open_source` for what goes with which). Relative paths start at the
-            folder, or else where the process runs.
+            dataset, dataset_split, n_docs, ... (`sources.open_source` says what goes with which). Relative paths start
+            at the folder, or else where the process runs.
 
         Raises:
           FileNotFoundError: no such folder or repository; no index where the config says, with what to give.

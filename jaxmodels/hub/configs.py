@@ -61,6 +61,7 @@ def with_own_head(config: Config, entries: Mapping[str, TensorEntry]) -> Config:
     It writes tie_word_embeddings=true for every T5, and goes by the tensors that it finds.
     """
     if isinstance(config, RagConfig):
+        assert config.generator is not None  # a config without one is refused
         generator = with_own_head(config.generator, entries)
         return config if generator is config.generator else config.replace(generator=generator)
     if not isinstance(config, T5Config) or not config.tie_word_embeddings or config.scale_decoder_outputs is None:

@@ -230,14 +230,14 @@ def test_bad_call_says_what_came_and_what_was_expected(encoder, inputs, error, m
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"position_embedding_type": "rotary"}, "is absolute, relative_key or relative_key_query, not 'rotary'"),
+        ({"position_embedding_type": "rotary"}, "'relative_key', 'relative_key_query', got 'rotary'"),
         ({"num_attention_heads": 5}, "num_attention_heads=5 does not divide hidden_size=768"),
         ({"hidden_act": "gelo"}, "no activation 'gelo'"),
         ({"projection_dim": -1}, "projection_dim is 0"),
         ({"is_decoder": True}, "is_decoder=True, but DPR's models are encoders"),
-        ({"hidden_size": 0}, "hidden_size is a positive int, got 0"),
+        ({"hidden_size": 0}, "hidden_size is a positive int .*, got 0"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob is a rate"),
-        ({"chunk_size_feed_forward": -1}, "chunk_size_feed_forward is 0 or a number"),
+        ({"chunk_size_feed_forward": -1}, "chunk_size_feed_forward is 0 or a positive int"),
         ({"pad_token_id": 30522}, "outside the vocabulary"),
         ({"hiden_size": 7}, "did you mean 'hidden_size'"),
     ],

@@ -15,7 +15,7 @@ BAD_CONFIG = {
     "zero window": ({"attention_window": 0}, "got 0"),
     "negative window": ({"attention_window": -4}, "got -4"),
     "one odd window": ({"attention_window": [4, 5], "encoder_layers": 2}, "got 5"),
-    "one zero window": ({"attention_window": [4, 0], "encoder_layers": 2}, "got 0"),
+    "one zero window": ({"attention_window": [4, 0], "encoder_layers": 2}, r"got \[4, 0\]"),
     "window of a float": ({"attention_window": 4.0}, "got 4.0"),
     "too few windows": ({"attention_window": [4, 4, 4]}, "one for each of the 12 encoder layers; got 3"),
     "no window": ({"attention_window": []}, "one for each of the 12 encoder layers; got 0"),

@@ -99,8 +99,9 @@ class SavedDataset:
         if described.get("_indices_data_files") or described.get("_indices_files"):
             raise ValueError(f"{self.folder} is a selection from another dataset: save flatten_indices() of it instead")
         files = described.get("_data_files")
-        names = [entry.get("filename") if isinstance(entry, dict) else entry for entry in files or ()]
-        if not isinstance(files, list) or not all(map(is_plain, names)):
+        entries = files if isinstance(files, list) else []
+        names = [entry.get("filename") if isinstance(entry, dict) else entry for entry in entries]
+        if not names or not all(map(is_plain, names)):
             raise TensorFileError(state, "`_data_files`, a list of files beside it", brief(files)[:100])
         self.files = [self.folder / name for name in names]
 

@@ -6,34 +6,13 @@ import sys
 import time
 
 import pytest
+from support.damage import damaged
 from support.tensor_file_samples import sample_files
 
 from jaxmodels.tensor_files import TensorFileError, open_tensors
 
 SAMPLES = sample_files()
 COUNT = 400
-
-
-def damaged(data: bytes, dice: random.Random) -> bytes:
-    """`data` cut short, with bits flipped, bytes overwritten, or a part of it moved, removed or repeated."""
-    begin, length = dice.randrange(len(data)), dice.choice((1, 2, 4, 8, dice.randrange(1, 200)))
-    other = dice.randrange(len(data))
-    kind = dice.choice(("cut", "flip", "fill", "copy", "insert", "remove"))
-    changed = bytearray(data)
-    if kind == "cut":
-        return data[:begin]
-    if kind == "flip":
-        for _ in range(dice.randint(1, 4)):
-            changed[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
-    elif kind == "fill":
-        changed[begin : begin + length] = bytes([dice.choice((0, 0x7F, 0x80, 0xFF))]) * length
-    elif kind == "copy":
-        changed[begin : begin + length] = data[other : other + length]
-    elif kind == "insert":
-        changed[begin:begin] = data[other : other + length]
-    else:
-        del changed[begin : begin + length]
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("name", SAMPLES)

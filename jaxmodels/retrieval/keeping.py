@@ -24,9 +24,9 @@ def keep(folder: Path, index: Any, passages: Iterable[tuple[str, str]]) -> dict[
             "yourself, and make the retriever by RagRetriever(config, ..., index=..., passages=...)"
         )
     with staged(folder / FOLDER, "index", "passages") as staging:
+        _, digest = write_passages(staging, passages)
         if isinstance(index, DenseIndex):
-            index.save(staging)
-        write_passages(staging, passages)
+            index.with_passages(digest).save(staging)
     if isinstance(index, FaissIndex):
         index.save(folder / FAISS)
     return {

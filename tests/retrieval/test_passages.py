@@ -1,5 +1,9 @@
 """Titles and texts in an Arrow file."""
 
+import os
+import struct
+import time
+
 import pyarrow
 import pytest
 
@@ -75,3 +79,107 @@ def test_other_columns_are_refused(tmp_path):
 def test_a_folder_without_passages_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="no passages in"):
         Passages.load(tmp_path)
+
+
+def numbers(*values) -> bytes:
+    """As offsets of texts lie in a file."""
+    return struct.pack(f"<{len(values)}i", *values)
+
+
+def replaced(path, old: bytes, new: bytes) -> None:
+    data = path.read_bytes()
+    assert data.count(old) == 1 and len(old) == len(new)
+    time.sleep(0.01)  # a file's time has steps
+    path.write_bytes(data.replace(old, new))
+
+
+# The first titles and texts are 1 and 7 bytes long.
+SHORT = [(f"{i}", f"text {i}\N{SNOWMAN}"[:7]) for i in range(9)]
+
+
+@pytest.mark.parametrize("far", [3, 9, -1, -(2**31), 1000, 2**30])
+@pytest.mark.parity("A17")
+def test_an_offset_that_lies_elsewhere_is_refused_and_not_followed(far, tmp_path):
+    Passages.write(tmp_path, SHORT)
+    replaced(tmp_path / "passages.arrow", numbers(0, 1, 2, 3), numbers(0, far, 2, 3))
+    with pytest.raises(TensorFileError, match=r"passages.arrow: expected .* in batch 0|batch 0 with the sha256"):
+        list(Passages.load(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["texts", "offsets that fit", "not UTF-8"])
+def test_other_bytes_than_were_written_are_refused(kind, tmp_path):
+    Passages.write(tmp_path, SHORT)
+    old, new = {
+        "texts": (b"text 3", b"text 4"),
+        "offsets that fit": (numbers(0, 1, 2, 3), numbers(0, 1, 1, 3)),
+        "not UTF-8": (b"text 3", b"text \xff"),
+    }[kind]
+    replaced(tmp_path / "passages.arrow", old, new)
+    passages = Passages.load(tmp_path)
+    for _ in range(2):  # one that was refused is not taken the second time
+        with pytest.raises(TensorFileError, match="batch 0"):
+            passages[3]
+
+
+def without_digests(folder, rows, missing=()):
+    """As version 0.1 wrote it."""
+    titles, texts = ([None if i in missing else row[at] for i, row in enumerate(rows)] for at in (0, 1))
+    schema = pyarrow.schema([("title", pyarrow.string()), ("text", pyarrow.string())])
+    table = pyarrow.table({"title": titles, "text": texts}, schema=schema)
+    with pyarrow.ipc.new_file(str(folder / "passages.arrow"), schema) as writer:
+        writer.write_table(table)
+
+
+def test_a_file_without_digests_is_read_and_its_offsets_are_checked(tmp_path):
+    without_digests(tmp_path, SHORT)
+    passages = Passages.load(tmp_path)
+    assert list(passages) == SHORT and passages.digest is None
+    replaced(tmp_path / "passages.arrow", numbers(0, 1, 2, 3), numbers(0, 2**30, 2, 3))
+    with pytest.raises(TensorFileError, match="out of bounds"):
+        Passages.load(tmp_path)[0]
+    without_digests(tmp_path, SHORT, missing=[4])
+    with pytest.raises(TensorFileError, match="1 texts are missing"):
+        Passages.load(tmp_path)[0]
+
+
+def test_digests_of_batches_that_are_missing_are_refused(tmp_path):
+    Passages.write(tmp_path, ROWS)
+    reader = pyarrow.ipc.open_file(str(tmp_path / "passages.arrow"))
+    batches = [reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches)]
+    for kept in (batches[:-1], batches[1:], batches[:1] + batches[2:], [*batches[:2][::-1], *batches[2:]]):
+        with pyarrow.ipc.new_file(str(tmp_path / "passages.arrow"), reader.schema) as writer:
+            for batch, metadata in kept:
+                writer.write_batch(batch, custom_metadata=metadata)
+        with pytest.raises(TensorFileError, match="not those that were written"):
+            Passages.load(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["shorter", "other texts"])
+def test_a_file_that_changes_after_it_was_opened_is_refused(change, tmp_path):
+    passages, path = Passages.write(tmp_path, ROWS), tmp_path / "passages.arrow"
+    assert passages[0] == ROWS[0]
+    time.sleep(0.01)
+    if change == "shorter":
+        os.truncate(path, 1000)  # to read a page beyond it would end the process
+    else:
+        replaced(path, b"Title 17\0" if b"Title 17\0" in path.read_bytes() else b"Title 17Title", b"Title 18Title")
+    for i in (0, BATCH_ROWS):
+        with pytest.raises(TensorFileError, match="written into since"):
+            passages[i]
+
+
+def test_a_file_that_is_replaced_after_it_was_opened_stays_what_it_was(tmp_path):
+    passages = Passages.write(tmp_path, ROWS)
+    Passages.write(tmp_path, [("another", "text")])
+    assert list(passages) == ROWS and len(Passages.load(tmp_path)) == 1
+
+
+def test_the_digest_is_that_of_the_texts(tmp_path):
+    written = Passages.write(tmp_path, ROWS)
+    assert written.digest == Passages(ROWS).digest == Passages.load(tmp_path).digest
+    Passages.load(tmp_path).save(tmp_path / "again")
+    assert Passages.load(tmp_path / "again").digest == written.digest
+    others = [ROWS[:-1], ROWS[::-1], [(title + "x", text) for title, text in ROWS], [(b, a) for a, b in ROWS], []]
+    assert len({Passages(rows).digest for rows in [ROWS, *others]}) == 6
+    # A character goes from the title to the text.
+    assert Passages([("ab", "c")]).digest != Passages([("a", "bc")]).digest

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.generation.hypotheses import EMPTY, Hypotheses
+from jaxmodels.generation.keys import for_rows, row_keys
 from jaxmodels.generation.search import Choice, Progress, Terms
 from jaxmodels.generation.text import Text
-from jaxmodels.generation.warpers import Candidates, Warpers, row_keys
+from jaxmodels.generation.warpers import Candidates, Warpers
 
 UNLIKELY = -1e9  # the score of the copies of a prompt with which a search begins
 
@@ -164,7 +165,7 @@ class BeamSearch:
         (B, k, _), C = sums.shape, warped.ids.shape[1]
         total = (warped.scores.reshape(B, k, C) + sums).reshape(B, k * C)
         # The largest of the scores with Gumbel noise are such a draw, in the order in which they were drawn.
-        noise = jax.vmap(lambda key: jax.random.gumbel(key, (k * C,)))(keys)
+        noise = for_rows(lambda key: jax.random.gumbel(key, (k * C,)), keys)
         _, index = jax.lax.top_k(total + noise, min(self._ends * k, k * C))
         drawn = jnp.take_along_axis(total, index, axis=1)
         order = jnp.argsort(jnp.where(jnp.arange(drawn.shape[1]) < 2 * k, -drawn, jnp.inf), axis=1)
@@ -177,11 +178,12 @@ class BeamSearch:
         k, B = self.size, found.beam.shape[0]
         total, beam, token = (part[:, :k] for part in found)
         ids = text.ids[:, text.prompt :].reshape(B, k, -1)
-        lengths = jnp.where(self.terms.is_end(token), text.generated, EMPTY)
+        lengths = jnp.where(self.terms.is_end(token), text.generated + 1, EMPTY)
         rows = jnp.arange(B, dtype=jnp.int32)[:, None] * self.width + mine.start + beam
         paths = jnp.take_along_axis(paths, beam[:, :, None], axis=1)
         paths = jax.lax.dynamic_update_slice_in_dim(paths, rows[:, :, None], text.generated, axis=2)
         ids = jnp.take_along_axis(ids, beam[:, :, None], axis=1)
+        ids = jax.lax.dynamic_update_slice_in_dim(ids, token[:, :, None], text.generated, axis=2)
         return Hypotheses(total / self._penalty(text.generated + 1), lengths, ids, paths)
 
     def _continuing(self, found: _Candidates, ended: jax.Array) -> _Candidates:

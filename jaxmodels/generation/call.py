@@ -1,45 +1,31 @@
 """One call of the loop: options and prompts checked, search and processors chosen, result collected."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxmodels.generation import decoder_only, encoder_decoder, rag_token
+from jaxmodels.generation.arguments import Extras, check_concrete
 from jaxmodels.generation.beams import BeamSearch
 from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.callbacks import PrefixFunction, Streamer, registered
+from jaxmodels.generation.callbacks import Streamer, registered
 from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.keys import spread
 from jaxmodels.generation.output import GenerateOutput
-from jaxmodels.generation.processors import Processor, as_pytree, processors
+from jaxmodels.generation.processors import as_pytree, processors
 from jaxmodels.generation.program import Program
 from jaxmodels.generation.prompts import Called
 from jaxmodels.generation.results import collected
-from jaxmodels.generation.search import Criterion, Search, Terms
+from jaxmodels.generation.search import Search, Terms
 from jaxmodels.generation.single import Single
 from jaxmodels.generation.stopping import Decodes
-from jaxmodels.generation.warpers import Warpers, spread
-from jaxmodels.layers.keys_values import check_kept_dtype
+from jaxmodels.generation.warpers import Warpers
 
 T = TypeVar("T")
 ASKED = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
-
-
-@dataclasses.dataclass(frozen=True)
-class Extras:
-    """What a call says beside the inputs and the options; see `generate`."""
-
-    generation_config: GenerationConfig | None = None
-    key: jax.Array | None = None
-    streamer: Streamer | None = None
-    logits_processor: Sequence[Processor] = ()
-    stopping_criteria: Sequence[Criterion] = ()
-    prefix_allowed_tokens_fn: PrefixFunction | None = None
-    tokenizer: Decodes | None = None
-    cache_dtype: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +61,9 @@ def call(
     further = {name: options[name] for name in names if name in options}
     options = {name: value for name, value in options.items() if name not in names}
     config = GenerationConfig.merge(model.config, extras.generation_config, options)
-    config.check_vocabulary(model.config.vocab_size)
     _check_call(config, extras)
-    cache_dtype = None if extras.cache_dtype is None else jnp.dtype(extras.cache_dtype)
-    called = family.prepare(model, params, config, input_ids, attention_mask, further, cache_dtype)
+    called = family.prepare(model, params, config, input_ids, attention_mask, further, extras.cache_dtype)
+    check_concrete({"all that it makes": called.prompts.given})
     beginning = called.beginning.shape[1]
     new = config.new_tokens(beginning, options)
     if called.longest + new > model.max_tokens:
@@ -140,8 +125,6 @@ def _check_call(config: GenerationConfig, extras: Extras) -> None:
         raise ValueError("a streamer needs num_beams=1: what beams begin with may not be what they end with")
     if config.stop_strings and extras.tokenizer is None:
         raise ValueError("stop_strings needs tokenizer=, to read the text")
-    if extras.cache_dtype is not None:
-        check_kept_dtype(extras.cache_dtype)
 
 
 def _streaming(streamer: Streamer | None, rows: int):

@@ -73,11 +73,13 @@ def allowed_tokens(number, examples, ids, start, end, *, per_example: int, vocab
     allowed = np.ones((ids.shape[0], vocabulary), bool)
     try:
         for row in range(int(examples) * per_example):
-            tokens = np.asarray(entry.function(row // per_example, ids[row, int(start) : int(end)]), np.int64)
-            if tokens.size == 0 or tokens.min() < 0 or tokens.max() >= vocabulary:
+            found = entry.function(row // per_example, ids[row, int(start) : int(end)])
+            tokens = np.asarray(found if hasattr(found, "dtype") else list(found))
+            fits = tokens.size > 0 and np.issubdtype(tokens.dtype, np.integer)
+            if not fits or tokens.min() < 0 or tokens.max() >= vocabulary:
                 raise ValueError(
                     f"prefix_allowed_tokens_fn gives at least one id of the {vocabulary} for every prefix; "
-                    f"it gave {tokens.tolist()} for example {row // per_example}"
+                    f"it gave {found!r:.60} for example {row // per_example}"
                 )
             allowed[row] = False
             allowed[row, tokens] = True

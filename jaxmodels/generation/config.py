@@ -4,55 +4,49 @@ Reference: transformers/generation/configuration_utils.py (docs/parity.md, N2, N
 """
 
 import dataclasses
-import difflib
 import json
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from jaxmodels.config import TEXT_IDS, Config
+from jaxmodels.config.fields import readers
+from jaxmodels.download import HUB_OPTIONS, local_folder, read_json
+from jaxmodels.generation.elsewhere import (
+    ELSEWHERE,
+    LATER,
+    METADATA,
+    YOUNGER,
+    is_settled,
+    refuse_elsewhere,
+    refuse_later,
+)
+from jaxmodels.generation.options import (
+    OFF_UNLESS_SAMPLED,
+    Biases,
+    Decay,
+    EarlyStopping,
+    ForcedIds,
+    Ids,
+    OptionError,
+    Strings,
+    TokenId,
+    Words,
+    read,
+)
+from jaxmodels.generation.sources import CALL, CHECKPOINT, GIVEN, Sources, told_by
 from jaxmodels.tensor_files.commit import staged
 from jaxmodels.tensor_files.saved import SavedFolder
 
-# Options of decoding methods that are for later, and the values at which they change nothing.
-LATER: dict[str, tuple] = {
-    "penalty_alpha": (None, 0.0),
-    "force_words_ids": (None,),
-    "constraints": (None,),
-    "assistant_model": (None,),
-    "prompt_lookup_num_tokens": (None,),
-}
-METHODS = {
-    "penalty_alpha": "contrastive search",
-    "force_words_ids": "constrained beam search",
-    "constraints": "constrained beam search",
-    "assistant_model": "assisted generation",
-    "prompt_lookup_num_tokens": "assisted generation",
-}
-
-# Written into generation_config.json by the library, read by nobody here.
-NOTES = frozenset(
-    [
-        "_from_model_config",
-        "_commit_hash",
-        "transformers_version",
-        "return_dict_in_generate",
-        "use_cache",
-        "cache_implementation",
-        "cache_config",
-        "low_memory",
-        "num_assistant_tokens",
-        "num_assistant_tokens_schedule",
-        "generation_kwargs",
-    ]
-)
+FILE = "generation_config.json"
 # Said where they are given but change nothing, because of another option.
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAMS_ONLY = ("early_stopping", "length_penalty")
+GROUPS_ONLY = ("num_beam_groups", "diversity_penalty")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class GenerationConfig:
     """The options of `generate`.
 
@@ -89,8 +83,8 @@ class GenerationConfig:
     min_length: int = 0
     min_new_tokens: int | None = None
     max_time: float | None = None
-    stop_strings: tuple[str, ...] = ()
-    early_stopping: bool | Literal["never"] = False
+    stop_strings: Strings = ()
+    early_stopping: EarlyStopping = False
     do_sample: bool = False
     num_beams: int = 1
     num_beam_groups: int = 1
@@ -107,98 +101,116 @@ class GenerationConfig:
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     encoder_no_repeat_ngram_size: int = 0
-    bad_words_ids: tuple[tuple[int, ...], ...] = ()
-    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
+    bad_words_ids: Words = ()
+    sequence_bias: Biases = ()
     guidance_scale: float | None = None
     renormalize_logits: bool = False
     remove_invalid_values: bool = False
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: tuple[int, ...] = ()
-    forced_decoder_ids: tuple[tuple[int, int | None], ...] = ()
-    exponential_decay_length_penalty: tuple[int, float] | None = None
-    suppress_tokens: tuple[int, ...] = ()
-    begin_suppress_tokens: tuple[int, ...] = ()
+    forced_bos_token_id: TokenId | None = None
+    forced_eos_token_id: Ids = ()
+    forced_decoder_ids: ForcedIds = ()
+    exponential_decay_length_penalty: Decay | None = None
+    suppress_tokens: Ids = ()
+    begin_suppress_tokens: Ids = ()
     num_return_sequences: int = 1
     output_scores: bool = False
     output_logits: bool = False
     output_attentions: bool = False
     output_hidden_states: bool = False
-    eos_token_id: tuple[int, ...] = ()
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    decoder_start_token_id: int | None = None
+    eos_token_id: Ids = ()
+    pad_token_id: TokenId | None = None
+    bos_token_id: TokenId | None = None
+    decoder_start_token_id: TokenId | None = None
 
-    def __post_init__(self):
+    def __init__(self, **options: Any):
         """Lists become tuples, one id a tuple of one, None the default, or for `top_k` off."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.default is not None:
-                value = 0 if field.name == "top_k" else field.default
-            elif field.name in CONVERTERS:
-                value = CONVERTERS[field.name](field.name, value)
-            object.__setattr__(self, field.name, value)
+        refuse_elsewhere("GenerationConfig has no option", options, NAMES, TypeError)
+        refuse_later(options)
+        for name, default in DEFAULTS.items():
+            object.__setattr__(self, name, _read(name, options[name]) if name in options else default)
         # A negative eos id marks "none" in some checkpoints.
         object.__setattr__(self, "eos_token_id", tuple(i for i in self.eos_token_id if i >= 0))
-        self._check()
+        self._check_together()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From what a generation_config.json holds; keys that nobody knows are named in a warning.
 
+        What it says of a way of searching that it does not ask for, such as a temperature without do_sample, may have
+        any value.
+
         Raises:
           ValueError: a value out of range, or options that contradict each other.
           NotImplementedError: a decoding method that is not here.
+          TypeError: no mapping.
         """
-        known, unknown = _sorted(values)
-        if unknown:
-            warnings.warn(f"generation settings that mean nothing here: {', '.join(sorted(unknown))}", stacklevel=2)
-        return cls(**known)
+        if not isinstance(values, Mapping):
+            raise TypeError(f"GenerationConfig.from_dict takes a dict of options, got {values!r:.60}")
+        return cls._of(Sources().over("the dict", _known(values)))
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """From a folder's generation_config.json.
+    def from_pretrained(
+        cls, name: str | Path, *, config_file_name: str = FILE, subfolder: str | None = None, **options: Any
+    ) -> Self:
+        """From the generation_config.json of a folder or of a Hub repository.
+
+        Args:
+          name: folder, or Hub id like "openai-community/gpt2". subfolder: folder inside it that is meant.
+          config_file_name: another name of the file.
+          options: of the Hub (revision, token, cache_dir, local_files_only, force_download), or settings by name,
+            which take the place of the file's.
 
         Raises:
-          FileNotFoundError: it has none. ValueError: it is no JSON object; see `from_dict`, too.
+          FileNotFoundError: no such folder, repository or file. TypeError: an option of neither kind.
+          ValueError: the file holds no JSON object, or a value out of range; see `from_dict`, too.
         """
-        path = SavedFolder(folder) / "generation_config.json"
-        try:
-            values = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} holds a JSON object, got {type(values).__name__}")
-        return cls.from_dict(values)
+        hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
+        refuse_elsewhere("GenerationConfig.from_pretrained has no option", options, NAMES, TypeError)
+        folder = local_folder(name, [config_file_name], subfolder=subfolder, **hub)
+        path = SavedFolder(folder) / config_file_name
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no {path}; settings that stand in a config.json are those of "
+                "GenerationConfig.from_model_config(model.config)"
+            )
+        return cls._of(Sources().over(str(path), _known(read_json(path))).over(CALL, options))
 
     @classmethod
     def from_model_config(cls, config: Config) -> Self:
-        """The generation settings of a loaded model (see `hub.load`); ids that they leave open are the model's."""
-        return cls.from_dict({**{name: getattr(config, name) for name in TEXT_IDS}, **config.generation})
+        """The generation settings of a loaded model (see `hub.load`); ids that they leave open are the model's.
+
+        Ids of the checkpoint outside its own vocabulary count as none, with a warning.
+        """
+        return cls._of(_of_checkpoint(config), config.vocab_size)
 
     @classmethod
-    def merge(cls, config: Config, given: Self | None, call: Mapping[str, Any]) -> Self:
-        """The call's values over `given`, or over the checkpoint's.
+    def merge(cls, config: Config, given: Any, call: Mapping[str, Any]) -> Self:
+        """The call's values over `given`, or over the checkpoint's; only what comes of it is checked.
+
+        Args:
+          given: GenerationConfig, dict of its options, or another library's object of that kind.
 
         Raises:
-          ValueError: an unknown option, a value out of range, or options that contradict each other.
+          ValueError: an unknown option, a value out of range, or options that contradict each other; it says where the
+            value stands that is wrong.
           NotImplementedError: a decoding method that is not here.
+          TypeError: `given` is something else.
         """
-        known, unknown = _sorted(call)
-        if unknown:
-            names = {f.name for f in dataclasses.fields(cls)} | NOTES | LATER.keys()
-            near = difflib.get_close_matches(unknown[0], names, n=1)
-            raise ValueError(
-                f"generate has no option {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-        base = cls.from_model_config(config) if given is None else given
-        if given is not None:  # ids that it leaves open are the model's
-            own = {name: getattr(config, name) for name in TEXT_IDS if getattr(given, name) in (None, ())}
-            base = given.replace(**own)
-        merged = base.replace(**known)
-        if merged.max_new_tokens is not None and known.get("max_length") is not None:
+        merged = cls._of(asked(config, given, call), config.vocab_size)
+        if merged.max_new_tokens is not None and call.get("max_length") is not None:
             warnings.warn("both max_new_tokens and max_length were given; max_new_tokens wins", stacklevel=4)
-        merged._warn_of_idle(known)
+        merged._warn_of_idle(call)
         return merged
+
+    @classmethod
+    def _of(cls, said: Sources, vocabulary: int | None = None) -> Self:
+        try:
+            config = cls(**_without_idle(said))
+            if vocabulary is not None:
+                config.check_vocabulary(vocabulary)
+        except (OptionError, NotImplementedError) as error:
+            raise told_by(said, error) from None
+        return config
 
     def replace(self, **values) -> Self:
         """Another configuration with these values."""
@@ -215,8 +227,7 @@ class GenerationConfig:
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes generation_config.json into the folder."""
         with staged(Path(folder), "generation config") as staging:
-            text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-            (staging / "generation_config.json").write_text(text)
+            (staging / FILE).write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
 
     def new_tokens(self, prompt: int, asked: Collection[str] = ()) -> int:
         """How many tokens may follow a prompt of that length.
@@ -250,166 +261,210 @@ class GenerationConfig:
         if self.pad_token_id is not None:
             return self.pad_token_id
         if self.eos_token_id:
-            warnings.warn(f"no pad_token_id: rows are filled with the eos id {self.eos_token_id[0]}", stacklevel=4)
+            warnings.warn(
+                f"no pad_token_id: rows are filled with the eos id {self.eos_token_id[0]}; pass pad_token_id= for "
+                "another, or give it to jm.load",
+                stacklevel=4,
+            )
             return self.eos_token_id[0]
         return 0  # never used: without an eos id no row ends early
 
     def check_vocabulary(self, vocabulary: int) -> None:
         """Raises ValueError for an id that is none, and for bad words that leave nothing to say."""
         ids: dict[str, tuple] = {name: getattr(self, name) for name in IDS_OF_TOKENS}
-        ids |= {name: (getattr(self, name),) for name in ("forced_bos_token_id", "pad_token_id")}
+        ids |= {name: (getattr(self, name),) for name in SINGLE_IDS}
         ids["forced_decoder_ids"] = tuple(token for _, token in self.forced_decoder_ids)
         ids["bad_words_ids"] = tuple(i for word in self.bad_words_ids for i in word)
         ids["sequence_bias"] = tuple(i for sequence, _ in self.sequence_bias for i in sequence)
         for name, values in ids.items():
-            # A negative pad id marks "none" in some checkpoints; as a fill value it is as good as any.
-            low = -(2**31) if name == "pad_token_id" else 0
+            # A negative one marks "none" in some checkpoints; as a fill value it is as good as any.
+            low = -(2**31) if name in TEXT_IDS else 0
             if wrong := [i for i in values if i is not None and not low <= i < vocabulary]:
-                raise ValueError(f"{name} holds {wrong[0]}, outside the vocabulary of {vocabulary}")
+                raise OptionError(f"{name} holds {wrong[0]}, outside the vocabulary of {vocabulary}", name)
         banned = {word[0] for word in self.bad_words_ids if len(word) == 1} - set(self.eos_token_id)
         if len(banned | set(self.suppress_tokens)) >= vocabulary:
-            raise ValueError("bad_words_ids and suppress_tokens ban every token of the vocabulary; leave some")
-
-    def _check(self) -> None:
-        least = {
-            "max_new_tokens": 1,
-            "max_length": 1,
-            "min_length": 0,
-            "min_new_tokens": 0,
-            "num_beams": 1,
-            "num_beam_groups": 1,
-            "top_k": 0,
-            "no_repeat_ngram_size": 0,
-            "encoder_no_repeat_ngram_size": 0,
-            "num_return_sequences": 1,
-        }
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-                raise ValueError(f"{name} is an int of at least {low}, got {value!r}")
-        if not self.temperature > 0.0:
-            raise ValueError(
-                f"temperature is above 0, got {self.temperature!r}; for the likeliest token, do_sample=False"
+            raise OptionError(
+                "bad_words_ids and suppress_tokens ban every token of the vocabulary; leave some",
+                *("bad_words_ids", "suppress_tokens"),
             )
-        for name in ("top_p", "typical_p"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is in (0, 1], got {getattr(self, name)!r}")
-        for name in ("epsilon_cutoff", "eta_cutoff"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is in [0, 1), got {getattr(self, name)!r}; 0 switches it off")
-        if self.min_p is not None and not 0.0 <= self.min_p <= 1.0:
-            raise ValueError(f"min_p is in [0, 1], got {self.min_p!r}")
-        for name in ("repetition_penalty", "encoder_repetition_penalty"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} is above 0, got {getattr(self, name)!r}; 1.0 switches it off")
-        if self.max_time is not None and not self.max_time > 0.0:
-            raise ValueError(f"max_time is above 0 seconds, got {self.max_time!r}")
-        if self.early_stopping not in (True, False, "never"):
-            raise ValueError(f'early_stopping is True, False or "never", got {self.early_stopping!r}')
-        if not all(self.bad_words_ids) or not all(sequence for sequence, _ in self.sequence_bias):
-            raise ValueError("bad_words_ids and sequence_bias hold sequences of at least one id; one is empty")
-        if not all(self.stop_strings):
-            raise ValueError("stop_strings holds strings of at least one character; one is empty")
-        self._check_together()
 
     def _check_together(self) -> None:
+        if self.do_sample:
+            for name, off in OFF_UNLESS_SAMPLED.items():
+                if getattr(self, name) == off:
+                    raise OptionError(
+                        f"{name} is above 0 with do_sample=True, got {off!r}; for the likeliest token, do_sample=False",
+                        *(name, "do_sample"),
+                    )
+        groups = ("num_beam_groups", "num_beams", "diversity_penalty")
         if self.num_beam_groups > 1 or self.diversity_penalty != 0.0:
             if self.do_sample:
-                raise ValueError("beam groups do not sample: do_sample=False, or num_beam_groups=1")
-            if self.num_beams % self.num_beam_groups or self.num_beam_groups > self.num_beams:
-                raise ValueError(
-                    f"num_beams is a multiple of num_beam_groups, got {self.num_beams} and {self.num_beam_groups}"
+                raise OptionError(
+                    "beam groups do not sample: do_sample=False, or num_beam_groups=1 and diversity_penalty=0.0",
+                    *(*groups, "do_sample"),
                 )
-            if self.diversity_penalty <= 0.0 or self.num_beam_groups == 1:
-                raise ValueError(
+            if self.num_beams % self.num_beam_groups or self.num_beam_groups > self.num_beams:
+                raise OptionError(
+                    f"num_beams is a multiple of num_beam_groups, got {self.num_beams} and {self.num_beam_groups}",
+                    *groups,
+                )
+            if self.diversity_penalty == 0.0 or self.num_beam_groups == 1:
+                raise OptionError(
                     "beam groups need diversity_penalty above 0, or they would all be the same, and it needs "
-                    f"num_beam_groups above 1; got {self.diversity_penalty!r} and {self.num_beam_groups}"
+                    f"num_beam_groups above 1; got {self.diversity_penalty!r} and {self.num_beam_groups}",
+                    *groups,
                 )
         if self.num_return_sequences > 1:
             if self.num_beams == 1 and not self.do_sample:
-                raise ValueError(
+                raise OptionError(
                     f"num_return_sequences={self.num_return_sequences} needs do_sample=True or beams: greedy decoding "
-                    "has one answer"
+                    "has one answer",
+                    *("num_return_sequences", "num_beams", "do_sample"),
                 )
             if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
-                raise ValueError(
-                    f"num_return_sequences={self.num_return_sequences} is more than num_beams={self.num_beams} gives"
+                raise OptionError(
+                    f"num_return_sequences={self.num_return_sequences} is more than num_beams={self.num_beams} gives",
+                    *("num_return_sequences", "num_beams"),
                 )
         if self.num_beams > 1 and self.stop_strings:
-            raise ValueError("stop_strings end rows, and beams have none until the end: num_beams=1 with them")
+            raise OptionError(
+                "stop_strings end rows, and beams have none until the end: num_beams=1 with them",
+                *("stop_strings", "num_beams"),
+            )
 
     def _warn_of_idle(self, call: Mapping[str, Any]) -> None:
-        idle = [] if self.do_sample else [name for name in SAMPLING_ONLY if call.get(name) is not None]
-        if self.num_beams == 1:
-            idle += [name for name in BEAMS_ONLY if call.get(name) is not None]
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        idle = [name for name in idle if getattr(self, name) != defaults[name]]
-        if idle:
+        idle: tuple[str, ...] = () if self.do_sample else SAMPLING_ONLY
+        idle += BEAMS_ONLY if self.num_beams == 1 else ()
+        named = [name for name in idle if call.get(name) is not None]
+        named = [name for name in named if getattr(self, name) not in (DEFAULTS[name], OFF_UNLESS_SAMPLED.get(name))]
+        if named:
             warnings.warn(
-                f"{', '.join(idle)}: without effect, because do_sample={self.do_sample} and num_beams={self.num_beams}",
+                f"{', '.join(named)}: without effect, because do_sample={self.do_sample} and "
+                f"num_beams={self.num_beams}",
                 stacklevel=5,
             )
 
 
-def _sorted(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Those that are options, and the names of those that are nothing.
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationConfig)}
+NAMES = frozenset(DEFAULTS)
+IDS_OF_TOKENS = ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
+SINGLE_IDS = ("forced_bos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
+
+
+def asked(config: Config, given: Any, call: Mapping[str, Any]) -> Sources:
+    """The options of a call, those of `given` or the checkpoint below them, as they were said; see `merge`."""
+    refuse_elsewhere("generate has no option", call, NAMES, ValueError)
+    refuse_later(call)
+    if given is None:
+        said = _of_checkpoint(config, besides=call)
+    else:
+        values = _given(given)
+        # Ids that it leaves open are the model's.
+        open_ids = [name for name in TEXT_IDS if name not in call and values.get(name) in (None, (), [])]
+        ids = {name: getattr(config, name) for name in open_ids}
+        said = Sources().over(GIVEN, values).over(CHECKPOINT, _inside(ids, config.vocab_size))
+    return said.over(CALL, {name: value for name, value in call.items() if name not in ELSEWHERE})
+
+
+def option(said: Sources, name: str) -> Any:
+    """One of them, checked alone."""
+    try:
+        return _read(name, said.values.get(name))
+    except OptionError as error:
+        raise told_by(said, error) from None
+
+
+def _read(name: str, value: Any) -> Any:
+    if value is None:
+        return 0 if name == "top_k" else DEFAULTS[name]
+    return read(name, value, readers(GenerationConfig)[name])
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a file: what is said in names that mean something here; names that nobody knows are warned of."""
+    unknown = [
+        name
+        for name, value in values.items()
+        if name not in NAMES | LATER.keys() | METADATA | ELSEWHERE.keys()
+        and not (name in YOUNGER and is_settled(value, YOUNGER[name].settled))
+    ]
+    if unknown:
+        warnings.warn(f"generation settings that mean nothing here: {', '.join(sorted(unknown))}", stacklevel=2)
+    return {name: value for name, value in values.items() if name in NAMES or name in LATER}
+
+
+def _given(given: Any) -> dict[str, Any]:
+    """What a call's `generation_config` says, by name.
 
     Raises:
-      NotImplementedError: an option of a decoding method that is not here.
+      TypeError: no settings, or one that nobody knows.
     """
-    names = {f.name for f in dataclasses.fields(GenerationConfig)}
-    for name, value in values.items():
-        if name in LATER and value not in LATER[name]:
-            raise NotImplementedError(f"{METHODS[name]} ({name}={value!r}) is not here yet; leave {name} out")
-    known = {name: value for name, value in values.items() if name in names}
-    return known, [name for name in values if name not in names | NOTES | LATER.keys()]
+    if isinstance(given, GenerationConfig):
+        return {name: getattr(given, name) for name in NAMES}
+    if isinstance(given, Mapping):
+        values = dict(given)
+    elif callable(find := getattr(given, "to_diff_dict", getattr(given, "to_dict", None))) and not isinstance(
+        given, type
+    ):
+        values = dict(find())
+    else:
+        raise TypeError(
+            "generation_config is a GenerationConfig, a dict of its options, or another library's object with to_dict; "
+            f"got {given!r:.60}; of a folder it is GenerationConfig.from_pretrained(folder)"
+        )
+    # Such objects hold whether a record is returned, which is so always, as their default.
+    values = {name: value for name, value in values.items() if name not in METADATA | {"return_dict_in_generate"}}
+    refuse_elsewhere("generation_config= has no option", values, NAMES, TypeError)
+    return {name: value for name, value in values.items() if name not in ELSEWHERE}
 
 
-def _ids(name: str, value) -> tuple[int, ...]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,)
-    if isinstance(value, str) or not all(isinstance(i, int) and not isinstance(i, bool) for i in value):
-        raise ValueError(f"{name} holds ids (ints), got {value!r}")
-    return tuple(value)
+def _of_checkpoint(config: Config, besides: Collection[str] = ()) -> Sources:
+    """What a checkpoint says, but for what the call says."""
+    values = {**{name: getattr(config, name) for name in TEXT_IDS}, **_known(config.generation)}
+    values = {name: value for name, value in values.items() if name not in besides}
+    return Sources().over(CHECKPOINT, _inside(values, config.vocab_size))
 
 
-def _strings(name: str, value) -> tuple[str, ...]:
-    value = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(text, str) for text in value):
-        raise ValueError(f"{name} holds strings, got {value!r}")
-    return value
+def _inside(values: dict[str, Any], vocabulary: int) -> dict[str, Any]:
+    """A checkpoint's values without ids at or above its vocabulary, often a family's defaults; they never come."""
+    found, outside = dict(values), []
+    for name in (*SINGLE_IDS, *IDS_OF_TOKENS):
+        ids = values.get(name)
+        several = ids if isinstance(ids, list | tuple) else [ids]
+        wrong = [i for i in several if isinstance(i, int) and i >= vocabulary]
+        if wrong:
+            found[name] = None if several[0] is ids else [i for i in several if i not in wrong]
+            outside.append(f"{name} {', '.join(map(str, wrong))}")
+    if any(not words.startswith("bos") for words in outside):  # that is for texts that begin with nothing else
+        warnings.warn(
+            f"ids of the checkpoint outside its vocabulary of {vocabulary} count as none: {'; '.join(outside)}",
+            stacklevel=2,
+        )
+    return found
 
 
-def _words(name: str, value) -> tuple[tuple[int, ...], ...]:
-    if any(isinstance(word, int | str) for word in value):
-        raise ValueError(f"{name} is a list of lists of ids, got {value!r}")
-    return tuple(_ids(name, tuple(map(int, word))) for word in value)
+def _without_idle(said: Sources) -> dict[str, Any]:
+    """The values, without those that a file has for a way of searching that is not in use and that do not fit."""
+    values = dict(said.values)
+    sampling, beams = (_read(name, values.get(name)) for name in ("do_sample", "num_beams"))
+    idle: tuple[str, ...] = () if sampling else SAMPLING_ONLY
+    idle += BEAMS_ONLY if beams == 1 else ()
+    idle += ("max_length",) if values.get("max_new_tokens") is not None else ()
+    unused = [name for name in idle if said.by_a_file(name) and not _fits(name, values[name])]
+    if beams == 1:  # a call that asks for fewer beams need not speak of groups
+        before = [name for name in GROUPS_ONLY if said.before_the_call(name)]
+        unused += [name for name in before if said.by_a_file(name) or _fits(name, values[name])]
+    # Contrastive search is for the likeliest token out of several.
+    if said.by_a_file("penalty_alpha") and (
+        sampling or beams > 1 or values.get("top_k", DEFAULTS["top_k"]) in (None, 0, 1)
+    ):
+        unused += ["penalty_alpha"]
+    return {name: value for name, value in values.items() if name not in unused}
 
 
-def _biases(name: str, value) -> tuple[tuple[tuple[int, ...], float], ...]:
-    """From {ids: bias}, as the reference's documents have it, or [[ids, bias], ...], as JSON has."""
-    pairs = value.items() if isinstance(value, Mapping) else value
-    return tuple((_ids(name, tuple(map(int, sequence))), float(bias)) for sequence, bias in pairs)
-
-
-def _forced(name: str, value) -> tuple[tuple[int, int | None], ...]:
-    pairs = value.items() if isinstance(value, Mapping) else value
-    return tuple((int(length), None if token is None else int(token)) for length, token in pairs)
-
-
-def _decay(name: str, value) -> tuple[int, float] | None:
-    if value is None:
-        return None
-    start, factor = value
-    return int(start), float(factor)
-
-
-CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
-    "stop_strings": _strings,
-    "bad_words_ids": _words,
-    "sequence_bias": _biases,
-    "forced_decoder_ids": _forced,
-    "exponential_decay_length_penalty": _decay,
-    **dict.fromkeys(("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"), _ids),
-}
-IDS_OF_TOKENS = ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
+def _fits(name: str, value: Any) -> bool:
+    try:
+        _read(name, value)
+    except OptionError:
+        return False
+    return True

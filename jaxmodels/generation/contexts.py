@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.architectures.inputs import check_mask, check_numbers
 from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.prompts import fill_batch, token_ids
 
 # What a call may say beside the options.
@@ -73,14 +73,14 @@ class Contexts:
 
 
 def contexts_of(
-    model: Any, params: dict, config: GenerationConfig, input_ids, attention_mask, further: Mapping[str, Any]
+    model: Any, params: dict, input_ids, attention_mask, further: Mapping[str, Any]
 ) -> tuple[Contexts, int, int]:
     """The documents of a call, padded to a bucket on the host where they are known; n_docs; and how many questions.
 
     Raises:
       ValueError: neither documents nor a retriever, or shapes that do not fit.
     """
-    n_docs = further.get("n_docs") or model.config.n_docs
+    n_docs = _count("n_docs", further.get("n_docs"), model.config.n_docs)
     ids, mask, scores = (further.get(name) for name in INPUTS[:3])
     retriever = further.get("retriever")
     if ids is None:
@@ -105,6 +105,8 @@ def contexts_of(
     if mask is None or scores is None:
         absent = "context_attention_mask" if mask is None else "doc_scores"
         raise ValueError(f"context_input_ids come with context_attention_mask and doc_scores; {absent} is missing")
+    check_numbers("doc_scores", scores)
+    check_mask("context_attention_mask", mask)
     scores = np.asarray(scores, np.float32)
     ids = token_ids("context_input_ids", ids, model.config.vocab_size)
     mask = np.asarray(mask).astype(np.int32)
@@ -125,6 +127,14 @@ def contexts_of(
     return contexts, n_docs, len(scores)
 
 
+def _count(name: str, value: Any, default: int) -> int:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is an int of at least 1, got {value!r:.60}")
+    return int(value)
+
+
 def _cut(ids: np.ndarray, mask: np.ndarray, pad: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Without the last columns that are padding everywhere: a retriever pads to its longest, and all of it is read."""
     used = np.flatnonzero(((mask != 0) | (ids != pad)).any(axis=0))
@@ -136,6 +146,8 @@ def _question(model, input_ids, attention_mask) -> tuple[np.ndarray, np.ndarray]
     """Questions in the question encoder's ids, padded to a bucket on the right."""
     encoder = model.config.question_encoder
     ids = token_ids("input_ids", input_ids, encoder.vocab_size)
+    if attention_mask is not None:
+        check_mask("attention_mask", attention_mask)
     mask = (ids != encoder.pad_token_id) if attention_mask is None else np.asarray(attention_mask)
     if mask.shape != ids.shape:
         raise ValueError(f"attention_mask has the shape of input_ids, {ids.shape}; got {mask.shape}")

@@ -14,7 +14,7 @@ from jaxmodels.generation.branches import per_row
 from jaxmodels.generation.buckets import bucket
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.loop import CAPTURED, Step
-from jaxmodels.generation.prompts import NOTHING, Called, fill_batch, ids_and_mask, pad_left
+from jaxmodels.generation.prompts import NOTHING, Called, beginning_of_text, fill_batch, ids_and_mask, pad_left
 from jaxmodels.generation.search import Progress
 from jaxmodels.layers.cache import Cache
 
@@ -119,8 +119,12 @@ def prepare(
     """Checks and fills up the prompts of a call.
 
     Raises:
-      ValueError, TypeError: see `ids_and_mask`; a negative prompt without guidance, or of other rows.
+      ValueError, TypeError: see `ids_and_mask`; no prompt and no bos id; a negative prompt without guidance, or of
+        other rows.
     """
+    if input_ids is None:
+        input_ids, ones = beginning_of_text(config, attention_mask)
+        attention_mask = ones if attention_mask is None else attention_mask
     ids, mask = ids_and_mask(input_ids, attention_mask, config, model.config)
     if not mask[:, -1].all():
         warnings.warn(
@@ -154,6 +158,8 @@ def _guide(model, config: GenerationConfig, further, ids: np.ndarray, copies: in
         if negative is not None or mask is not None:
             raise ValueError("negative_prompt_ids guide nothing without guidance_scale above 1")
         return None
+    if negative is None and mask is not None:
+        raise ValueError("negative_prompt_attention_mask is of negative_prompt_ids, and there are none")
     if negative is None:
         other, mask = ids[:, -1:], np.ones_like(ids[:, -1:])
     else:

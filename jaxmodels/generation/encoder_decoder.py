@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.architectures.inputs import check_numbers
 from jaxmodels.generation.branches import per_row
 from jaxmodels.generation.buckets import bucket
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.loop import CAPTURED, Step
-from jaxmodels.generation.prompts import NOTHING, Called, fill_batch, ids_and_mask, token_ids
+from jaxmodels.generation.prompts import NOTHING, Called, beginning_of_text, fill_batch, ids_and_mask, token_ids
 from jaxmodels.generation.search import Progress
+from jaxmodels.outputs import Output
 
 # What a call may say beside the options and the encoder's own inputs.
 INPUTS = ("decoder_input_ids", "encoder_outputs")
@@ -99,7 +101,17 @@ def prepare(
       ValueError, TypeError: see `ids_and_mask`; decoder ids or encoder outputs that do not fit the inputs.
     """
     if config.guidance_scale not in (None, 1):
-        raise ValueError("guidance_scale is for decoder-only models: an encoder-decoder has no unconditional text")
+        raise ValueError(
+            "guidance_scale is for decoder-only models: an encoder-decoder has no unconditional text; pass None"
+        )
+    states = _states(further.get("encoder_outputs"))
+    known = input_ids is not None or states is None  # else nobody knows what was read, but how much
+    if input_ids is None:
+        if states is None:
+            input_ids, ones = beginning_of_text(config, attention_mask, further.get("decoder_input_ids"))
+        else:
+            input_ids, ones = np.zeros(states.shape[:2], np.int32), np.ones(states.shape[:2], np.int32)
+        attention_mask = ones if attention_mask is None else attention_mask
     ids, mask = ids_and_mask(input_ids, attention_mask, config, model.config)
     copies = config.num_return_sequences if config.num_beams == 1 else 1
     beginning = beginning_of(further.get("decoder_input_ids"), ids.shape[0], config, model.config.vocab_size)
@@ -109,10 +121,8 @@ def prepare(
         raise ValueError(f"{length} tokens are more than the {model.max_source_tokens} positions of this model")
     width = min(bucket(length), model.max_source_tokens)
     right = ((0, 0), (0, width - length))
-    states = None
-    if (encoded := further.get("encoder_outputs")) is not None:
-        states = jnp.asarray(encoded[0])
-        if states.ndim != 3 or states.shape[:2] != ids.shape:
+    if states is not None:
+        if states.shape[:2] != ids.shape:
             raise ValueError(f"encoder_outputs has states [B,T,D] of input_ids {ids.shape}, got {states.shape}")
         more = bucket(ids.shape[0], smallest=1) - ids.shape[0]
         states = jnp.pad(states, ((0, more), *right[1:], (0, 0)))
@@ -132,8 +142,24 @@ def prepare(
         copies=copies,
         cache_dtype=cache_dtype,
     )
-    source = np.pad(fill_batch(ids), right, constant_values=NOTHING)
+    source = np.pad(fill_batch(ids if known else np.full_like(ids, NOTHING)), right, constant_values=NOTHING)
     return Called(prompts, beginning, beginning.shape[1], source, *ids.shape)
+
+
+def _states(encoded: Any) -> jax.Array | None:
+    """Of `encoder_outputs`, the states [B,T,D]."""
+    if encoded is None:
+        return None
+    if not isinstance(encoded, Output | tuple | list) or not len(encoded):
+        raise TypeError(
+            f"encoder_outputs is what `encode` returned, or a tuple with the states [B,T,D] first; got "
+            f"{type(encoded).__name__}"
+        )
+    check_numbers("encoder_outputs", encoded[0])
+    states = jnp.asarray(encoded[0])
+    if states.ndim != 3:
+        raise ValueError(f"encoder_outputs has states [B,T,D] first, got {states.shape}")
+    return states
 
 
 def beginning_of(decoder_input_ids, batch: int, config: GenerationConfig, vocabulary: int) -> np.ndarray:
@@ -146,7 +172,8 @@ def beginning_of(decoder_input_ids, batch: int, config: GenerationConfig, vocabu
         start = config.bos_token_id
     if start is None:
         raise ValueError(
-            "the decoder needs a first id: decoder_start_token_id or bos_token_id, in the config or the call"
+            "the decoder needs a first id, and the checkpoint has neither decoder_start_token_id nor bos_token_id: "
+            "pass one in the call, or give it to jm.load"
         )
     first = token_ids("decoder_start_token_id", np.full((batch, 1), start, np.int32), vocabulary)
     if decoder_input_ids is None:

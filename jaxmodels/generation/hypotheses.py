@@ -20,9 +20,9 @@ class Hypotheses:
 
     Attributes:
       scores: float32 [M,S], divided by the length penalty.
-      lengths: int32 [M,S], generated tokens without the eos id; EMPTY where there is no hypothesis.
-      ids: int32 [M,S,room], the generated tokens.
-      paths: int32 [M,S,room], the row that each token, and the eos id after them, was picked from; -1 beyond.
+      lengths: int32 [M,S], generated tokens with the eos id, if one ends them; EMPTY where there is no hypothesis.
+      ids: int32 [M,S,room], the generated tokens, and anything beyond.
+      paths: int32 [M,S,room], the row that each token was picked from; -1 beyond.
     """
 
     scores: jax.Array

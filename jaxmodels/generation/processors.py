@@ -55,6 +55,7 @@ def processors(
       custom: the caller's.
     """
     c, eos = config, jnp.array(config.eos_token_id, jnp.int32)
+    most = max(beginning + new, source.shape[1]) + 1  # no n-gram is that long
     found: list[Processor] = []
     if c.sequence_bias:
         found.append(SequenceBias.of(dict(c.sequence_bias)))
@@ -65,9 +66,9 @@ def processors(
     if c.repetition_penalty != 1.0:
         found.append(Repetition(jnp.float32(c.repetition_penalty)))
     if c.no_repeat_ngram_size:
-        found.append(NoRepeatedNgrams(jnp.int32(c.no_repeat_ngram_size)))
+        found.append(NoRepeatedNgrams(jnp.int32(min(c.no_repeat_ngram_size, most))))
     if c.encoder_no_repeat_ngram_size:
-        found.append(NoSourceNgrams(jnp.int32(c.encoder_no_repeat_ngram_size), jnp.asarray(source)))
+        found.append(NoSourceNgrams(jnp.int32(min(c.encoder_no_repeat_ngram_size, most)), jnp.asarray(source)))
     if words := {word: -np.inf for word in c.bad_words_ids if not (len(word) == 1 and word[0] in c.eos_token_id)}:
         found.append(SequenceBias.of(words))
     if c.eos_token_id and c.min_length:

@@ -99,7 +99,7 @@ def prepare(
         raise ValueError(
             "generate of a RAG model has no attentions or hidden states: they are one for each document; call the model"
         )
-    contexts, n_docs, questions = contexts_of(model, params, config, input_ids, attention_mask, further)
+    contexts, n_docs, questions = contexts_of(model, params, input_ids, attention_mask, further)
     copies = config.num_return_sequences if config.num_beams == 1 else 1
     beginning = np.repeat(beginning_of(None, questions, config, model.config.vocab_size), copies, axis=0)
     rows = bucket(questions, smallest=1) * copies

@@ -20,8 +20,7 @@ def collected(carry: Carry, generated: int, called: Called, search: Search, conf
     text, rows = carry.progress.text, called.beginning.shape[0]
     if isinstance(search, BeamSearch):
         found = jax.tree.map(np.asarray, _conclude(search, carry.progress))
-        limit = called.beginning.shape[1] + int(search.terms.limit)
-        chosen = _of_beams(found, called.beginning, config, limit, int(search.terms.pad))
+        chosen = _of_beams(found, called.beginning, config.num_return_sequences, int(search.terms.pad))
     else:
         ids = np.asarray(text.ids)[:rows, text.prompt :]
         chosen = {"sequences": jnp.asarray(np.concatenate([called.beginning, ids[:, :generated]], axis=1))}
@@ -33,20 +32,17 @@ def _conclude(search: BeamSearch, progress: Progress) -> Hypotheses:
     return search.conclude(progress)
 
 
-def _of_beams(found: Hypotheses, beginning: np.ndarray, config: GenerationConfig, limit: int, pad: int) -> dict:
-    """The best hypotheses as sequences: after each comes the first eos id, if there is room, and padding."""
-    best, prompt = config.num_return_sequences, beginning.shape[1]
-    rows = len(beginning) * best
+def _of_beams(found: Hypotheses, beginning: np.ndarray, best: int, pad: int) -> dict:
+    """The best hypotheses of each example as sequences, with padding after their ends."""
+    prompt, rows = beginning.shape[1], len(beginning) * best
     lengths = found.lengths[: len(beginning), :best].reshape(rows)
-    longest = min(prompt + int(lengths.max()) + 1, limit)
+    longest = prompt + int(lengths.max())
     sequences = np.full((rows, longest), pad, np.int32)
     indices = np.full((rows, longest), EMPTY, np.int32)
     sequences[:, :prompt] = np.repeat(beginning, best, axis=0)
     for row, length in enumerate(lengths):
         example, place = divmod(row, best)
         sequences[row, prompt : prompt + length] = found.ids[example, place, :length]
-        if config.eos_token_id and prompt + length < longest:
-            sequences[row, prompt + length] = config.eos_token_id[0]
         path = found.paths[example, place]
         path = path[path != EMPTY][:longest]
         indices[row, : len(path)] = path

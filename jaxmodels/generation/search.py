@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmodels.generation.processors import Processor
 from jaxmodels.generation.text import Text
@@ -83,8 +84,9 @@ class Terms:
     criteria: tuple[Criterion, ...] = ()
 
     def processed(self, text: Text, scores: jax.Array) -> jax.Array:
+        """Raises ValueError where a processor returns anything but scores like those that it got."""
         for processor in self.processors:
-            scores = processor(text, scores)
+            scores = _like(scores, processor(text, scores), f"logits_processor {_name(processor)}")
         return scores
 
     def is_end(self, token: jax.Array) -> jax.Array:
@@ -92,8 +94,27 @@ class Terms:
         return jnp.any(token[..., None] == self.eos, axis=-1)
 
     def stopped(self, text: Text, scores: jax.Array) -> jax.Array:
-        """bool [N]: what the criteria say."""
+        """bool [N]: what the criteria say.
+
+        Raises:
+          ValueError: one says something else.
+        """
         stop = jnp.zeros(text.ids.shape[0], bool)
         for criterion in self.criteria:
-            stop = stop | criterion(text, scores)
+            stop = stop | _like(stop, criterion(text, scores), f"stopping_criteria {_name(criterion)}", scalar=True)
         return stop
+
+
+def _like(wanted: jax.Array, returned: Any, whose: str, *, scalar: bool = False) -> jax.Array:
+    """What a function of the caller returned, of the shape (or a scalar) and type that it has to have."""
+    shapes = (wanted.shape, ()) if scalar else (wanted.shape,)
+    found = returned if isinstance(returned, jax.Array | np.ndarray | np.generic | bool) else None
+    if found is not None and np.shape(found) in shapes and jnp.result_type(found) == wanted.dtype:
+        return jnp.asarray(found)
+    got = f"{returned!r:.60}" if found is None else f"{jnp.result_type(found)} {np.shape(found)}"
+    raise ValueError(f"{whose} returns {wanted.dtype} {' or '.join(map(str, shapes))} of (text, scores), got {got}")
+
+
+def _name(function: Any) -> str:
+    function = getattr(function, "func", function)  # of a jax.tree_util.Partial
+    return getattr(function, "__name__", type(function).__name__)

@@ -1,9 +1,13 @@
 """Stops that only the host can see, between stretches of the compiled loop: the clock, and strings in the text."""
 
+import contextlib
+import inspect
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +20,8 @@ FIRST = 4  # tokens after which the first look at the clock says how fast the lo
 
 
 class Decodes(Protocol):
+    """A tokenizer; if its `decode` has an option `clean_up_tokenization_spaces`, that is False."""
+
     def decode(self, ids, *, skip_special_tokens: bool = False) -> str: ...
 
 
@@ -44,12 +50,17 @@ class Clock:
 
 
 class StopStrings:
-    """Ends rows as soon as their text holds one of the strings."""
+    """Ends rows as soon as their text holds one of the strings, of which a part may stand in the prompt.
+
+    Reference: transformers/generation/stopping_criteria.py (4.57), `StopStringCriteria`.
+    """
 
     def __init__(self, strings: Sequence[str], tokenizer: Decodes, terms: Terms):
-        self.strings, self.tokenizer = strings, tokenizer
+        self.strings = strings
+        self.decode = _decoding(tokenizer)
         self.pad, self.eos = int(terms.pad), np.asarray(terms.eos)
         self.ends: dict[int, int] = {}
+        self.before = max(len(string.encode()) for string in strings)  # tokens of the prompt; one has a byte at least
 
     def apply(self, carry: Carry, looked_at: int) -> Carry:
         """The carry with the rows ended that hold a string, and nothing after it; the first columns are known."""
@@ -57,7 +68,9 @@ class StopStrings:
         ids, done = np.array(text.ids), np.array(carry.progress.done)
         end = int(text.end)
         for row in np.flatnonzero(~done | (ids[:, text.prompt + looked_at : end] != self.pad).any(axis=1)):
-            if row not in self.ends and (last := self._end(ids[row, text.prompt : end], looked_at)) is not None:
+            first = max(int(text.start), text.prompt - self.before)
+            whole = ids[row, first:end]
+            if row not in self.ends and (last := self._end(whole, text.prompt - first, looked_at)) is not None:
                 done[row], self.ends[int(row)] = True, last
                 ids[row, text.prompt + last : end] = self.pad
         progress = replace(carry.progress, text=replace(text, ids=jnp.asarray(ids)), done=jnp.asarray(done))
@@ -73,19 +86,31 @@ class StopStrings:
             ends[row] = end
         return int(ends.max())
 
-    def _end(self, ids: np.ndarray, looked_at: int) -> int | None:
-        """How many of the generated tokens there are when one of the strings is complete; None if none is."""
-        if not self._holds(ids):
+    def _end(self, ids: np.ndarray, given: int, looked_at: int) -> int | None:
+        """How many tokens behind the first `given` there are when one of the strings is complete; None if none is."""
+        before = self.decode(ids[:given]) if given else ""
+        if not self._holds(ids, before):
             return None
-        low, high = looked_at, len(ids)  # it is in the first `high`, and not in the first `low`
+        low, high = looked_at, len(ids) - given  # it is in the first `high`, and not in the first `low`
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._holds(ids[:middle]) else (middle, high)
+            low, high = (low, middle) if self._holds(ids[: given + middle], before) else (middle, high)
         return high
 
-    def _holds(self, ids: np.ndarray) -> bool:
-        text = self.tokenizer.decode(ids)
-        return any(string in text for string in self.strings)
+    def _holds(self, ids: np.ndarray, before: str) -> bool:
+        """Whether a string ends in what the text has beyond `before`; a character may be complete only with its last
+        token, and then the text differs where that begins."""
+        text = self.decode(ids)
+        old = len(os.path.commonprefix([before, text]))
+        return any(text.find(string, max(0, old - len(string) + 1)) >= 0 for string in self.strings)
+
+
+def _decoding(tokenizer: Any) -> Callable[[np.ndarray], str]:
+    """ids -> the text as generated: a clean-up takes spaces away that were generated."""
+    with contextlib.suppress(TypeError, ValueError):  # no signature to be had
+        if "clean_up_tokenization_spaces" in inspect.signature(tokenizer.decode).parameters:
+            return partial(tokenizer.decode, clean_up_tokenization_spaces=False)
+    return tokenizer.decode
 
 
 def in_stretches(

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.generation.arguments import Extras
 from jaxmodels.generation.buckets import bucket
-from jaxmodels.generation.call import Extras, Ready, call
-from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.call import ASKED, Ready, call
+from jaxmodels.generation.config import asked, option
 from jaxmodels.generation.contexts import INPUTS, Contexts, contexts_of
 from jaxmodels.generation.output import GenerateOutput
+from jaxmodels.generation.sources import GIVEN, Sources
 
 # Options of this method's own; the others are those of the generator.
 OWN = ("do_deduplication", "num_return_sequences", "num_beams")
@@ -34,14 +36,16 @@ def generate(
     if extras.streamer is not None:
         raise ValueError("RAG-sequence cannot stream: an answer is chosen when all candidates are there")
     c = model.config
-    defaults = GenerationConfig.from_model_config(c)
     further = {name: options[name] for name in INPUTS if name in options}
     rest = {name: value for name, value in options.items() if name not in (*INPUTS, *OWN)}
-    beams = options.get("num_beams") or defaults.num_beams
-    returned = options.get("num_return_sequences") or defaults.num_return_sequences
+    said = asked(c, extras.generation_config, {name: options[name] for name in OWN[1:] if name in options})
+    beams, returned = option(said, "num_beams"), option(said, "num_return_sequences")
+    _refuse_steps(rest, said)
     deduplicate = options.get("do_deduplication")
     deduplicate = c.do_deduplication if deduplicate is None else deduplicate
-    contexts, n_docs, questions = contexts_of(model, params, defaults, input_ids, attention_mask, further)
+    if not isinstance(deduplicate, bool):
+        raise ValueError(f"do_deduplication is True or False, got {deduplicate!r:.60}")
+    contexts, n_docs, questions = contexts_of(model, params, input_ids, attention_mask, further)
     if contexts.question is not None:
         ids, mask, scores = map(np.asarray, _retrieved(model, params, contexts, n_docs))
         contexts = Contexts(ids, mask, scores)
@@ -50,7 +54,7 @@ def generate(
     # The reference lets the generator infer its mask from padding, and scores with the mask that it was given.
     inferred = np.asarray(contexts.ids != pad, np.int32)
     inferred[~inferred.any(axis=1), 0] = 1
-    own: dict[str, Any] = {"num_beams": beams, "num_return_sequences": beams} if beams > 1 else {"num_beams": 1}
+    own: dict[str, Any] = {"num_beams": beams, "num_return_sequences": beams}
     filled = contexts.filled()
     states = _encoded(params, filled, model=model)
     if np.array_equal(inferred, contexts.mask):
@@ -69,6 +73,15 @@ def generate(
         chosen.append(rows[np.argsort(loss[: len(rows)], kind="stable")[:returned]])
     scores = np.concatenate([-np.sort(loss[: len(rows)])[:returned] for rows, loss in zip(kept, losses, strict=True)])
     return GenerateOutput(sequences=jnp.asarray(np.concatenate(chosen)), sequences_scores=jnp.asarray(scores))
+
+
+def _refuse_steps(options: Mapping[str, Any], said: Sources) -> None:
+    """Raises ValueError where the call wants to see the steps."""
+    for name in ASKED:
+        if options.get(name) or (said.where.get(name) == GIVEN and said.values[name]):
+            raise ValueError(
+                f"{name}: RAG-sequence has no scores or states of steps; its answers are scored as a whole"
+            )
 
 
 def _different(rows: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxmodels.generation.buckets import bucket
 from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.keys import for_rows, row_keys
 
 OUT = -jnp.inf
 
@@ -132,35 +132,8 @@ def _entropy(scores: jax.Array) -> jax.Array:
     return -jnp.where(logs > OUT, jnp.exp(logs) * logs, 0.0).sum(axis=-1, keepdims=True)
 
 
-def spread(key: jax.Array, prompts: int, copies: int, rows: int) -> jax.Array:
-    """A call's key as it is; or, where it has one for each prompt, [rows], each prompt's copies in succession.
-
-    Rows that only fill a bucket get some key. Old raw keys, uint32 [..., 2], become typed ones.
-
-    Raises:
-      ValueError: neither one key nor one for each prompt.
-    """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(jnp.asarray(key))
-    if key.ndim == 0:
-        return key
-    if key.shape != (prompts,):
-        raise ValueError(f"key is one key, or one for each of the {prompts} prompts; got keys of shape {key.shape}")
-    row = np.minimum(np.arange(rows), prompts * copies - 1)
-    return jax.vmap(jax.random.fold_in)(key[row // copies], row % copies)
-
-
-def row_keys(key: jax.Array, rows: int, step: jax.Array) -> jax.Array:
-    """One key per row and step: what a row draws does not depend on the rows beside it or on padding.
-
-    key: one, into which the number of the row is folded, or [rows] from `spread`.
-    """
-    own = key if key.ndim else jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(rows))
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(own, step)
-
-
 def draw(candidates: Candidates, key: jax.Array, step: jax.Array) -> jax.Array:
     """One id for each row, int32 [N]."""
     keys = row_keys(key, candidates.ids.shape[0], step)
-    choice = jax.vmap(jax.random.categorical)(keys, candidates.scores)
+    choice = for_rows(jax.random.categorical, keys, candidates.scores)
     return jnp.take_along_axis(candidates.ids, choice[:, None], axis=1)[:, 0]

@@ -128,7 +128,12 @@ def test_ids_may_be_one_or_several_and_negative_ends_are_none():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("[1]", "holds a JSON object, got list"), ('{"top_p": 2}', "top_p")]
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "holds a list, expected an object"),
+        ('{"num_beams": 0}', "generation_config.json says num_beams=0"),
+    ],
 )
 @pytest.mark.parity("N14")
 def test_a_damaged_file_is_refused_by_name(text, message, tmp_path):

@@ -69,7 +69,8 @@ def start(
 
     def main(_):
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax says a dozen lines per checkpoint at INFO
+            # Orbax says a dozen lines per checkpoint at INFO, and a traceback of each thread beside its exception.
+            logging.set_verbosity(logging.FATAL)
         config = FrozenConfigDict(file.value)
         if complaint := _wrong_seed(config) or published.absent(config, wanted(config)):
             raise SystemExit(complaint)

@@ -1,11 +1,12 @@
 """Batches: dicts of arrays [B, ...] named as the model's keywords."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels.sharding import Rules, batch_sharding
 
@@ -17,10 +18,44 @@ Weight = Callable[[Batch], jax.Array]
 def place(batch: Batch, mesh: Mesh, rules: Rules) -> dict[str, jax.Array]:
     """The batch on the mesh, rows split as the rules say.
 
-    With several processes each brings its own rows, B / processes of them, and the result is the whole batch.
+    With several processes each brings its own rows, B / processes of them, and the result is the whole batch. Where
+    the devices of several processes hold the same rows (a model axis that spans hosts), the devices exchange them.
+
+    Raises:
+      ValueError: the processes would have to exchange rows, and have different numbers of devices in the mesh.
     """
     sharding = batch_sharding(mesh, rules)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    if not _shared(sharding):
+        return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    own = _by_process(mesh)
+    return jax.device_put(
+        {n: jax.make_array_from_process_local_data(own, array) for n, array in batch.items()}, sharding
+    )
+
+
+@functools.cache
+def _shared(sharding: NamedSharding) -> bool:
+    """Whether devices of different processes hold the same rows."""
+    holders: dict[tuple[int, int, int], set[int]] = {}
+    parts = sharding.mesh.size  # rows that every way of splitting divides
+    for device, (rows_of, *_) in sharding.devices_indices_map((parts,)).items():
+        holders.setdefault(rows_of.indices(parts), set()).add(device.process_index)
+    return any(len(processes) > 1 for processes in holders.values())
+
+
+@functools.cache
+def _by_process(mesh: Mesh) -> NamedSharding:
+    """Rows split over the processes; each one's devices hold all that it brings."""
+    devices: dict[int, list[jax.Device]] = {}
+    for device in mesh.devices.flat:
+        devices.setdefault(device.process_index, []).append(device)
+    if len({len(own) for own in devices.values()}) > 1:
+        raise ValueError(
+            "processes whose devices hold the same rows of a batch need equally many devices in the mesh; they have "
+            f"{ {process: len(own) for process, own in devices.items()} }"
+        )
+    table = np.array([devices[process] for process in sorted(devices)])
+    return NamedSharding(Mesh(table, ("process", "device")), PartitionSpec("process"))
 
 
 def rows(batch: Batch) -> int:

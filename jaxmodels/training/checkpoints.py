@@ -179,7 +179,9 @@ class Checkpoints:
             if sound is None
             else f"that of step {sound} is the newest sound one, and restore(..., skip_damaged=True) takes it"
         )
-        message = f"the checkpoint of step {newest}, {self.folder / str(newest)}, is damaged: {damaged[newest]}; {offer}"
+        message = (
+            f"the checkpoint of step {newest}, {self.folder / str(newest)}, is damaged: {damaged[newest]}; {offer}"
+        )
         return DamagedCheckpoint(message, newest, sound)
 
     def _set_aside(self, steps: list[int]) -> None:
@@ -217,6 +219,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for draft in self._drafts():
                 shutil.rmtree(draft, ignore_errors=True)
+        self._manager.reload()  # which has already forgotten what it would have deleted
         return OSError(
             getattr(error, "errno", None),
             f"the checkpoint of step {self._writing} could not be written to {self.folder}: {_first_line(error)}; "

@@ -1,0 +1,66 @@
+"""A start of a run, killed before each of its operations on the file system: the same command goes on."""
+
+import os
+import random
+import signal
+import sys
+
+import pytest
+from ml_collections import FrozenConfigDict
+
+from experiments.workdir import open_workdir
+
+EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree")
+OLD, NEW = FrozenConfigDict({"steps": 1}), FrozenConfigDict({"steps": 2})
+
+
+def opened(folder, config, fresh):
+    with open_workdir(folder, config, fresh):
+        pass
+
+
+def killed(folder, config, fresh, moment: int) -> bool:
+    """Whether a fork that opens the folder died before its operation of that number."""
+    child = os.fork()
+    if child == 0:
+        left = [moment]
+
+        def hook(event, args):
+            if event in EVENTS and str(folder) in str(args[0]):
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        try:
+            opened(folder, config, fresh)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_folder_is_never_refused_for_ever(tmp_path):
+    """Over a new folder and over an earlier run with --fresh; killed twice as well, the second time anywhere."""
+    rng, kills = random.Random(0), 0
+    for earlier in (False, True):
+        moment, died = 0, True
+        while died:
+            moment += 1
+            for second in (0, *(rng.randrange(1, 12) for _ in range(6))):
+                folder = tmp_path / f"{earlier}-{moment}-{second}-{kills}"
+                if earlier:
+                    opened(folder, OLD, False)
+                    (folder / "checkpoints" / "3").mkdir(parents=True)
+                    for name in ("metrics.jsonl", "z.bin", "checkpoints/3/a.bin", "checkpoints/b.bin"):
+                        (folder / name).write_text("x")
+                died = killed(folder, NEW, earlier, moment)
+                kills += died
+                started = not (folder / "config.json").exists() or (folder / "config.json").read_text().count("2")
+                if second:
+                    kills += killed(folder, NEW, earlier, second)
+                opened(folder, NEW, earlier or not started)
+                assert {path.name for path in folder.iterdir()} <= {"config.json", ".lock"}
+                opened(folder, NEW, False)
+    assert kills >= 100

@@ -36,7 +36,8 @@ def of_folder(folder: Path) -> type[Tokenizer]:
     config, model_config = files.read_json(folder / files.CONFIG), files.read_json(folder / folders.MODEL_CONFIG)
     of_model = _of_model(folder, model_config)
     for path, values in ((files.CONFIG, config), (folders.MODEL_CONFIG, model_config)):
-        name = values.get("tokenizer_class") or ""
+        name = values.get("tokenizer_class")
+        name = "" if name is None else name
         if not isinstance(name, str):
             raise ValueError(f"{folder / path}: tokenizer_class must be a str, got {brief(name)}")
         name = name.removesuffix("Fast")

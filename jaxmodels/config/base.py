@@ -135,7 +135,7 @@ class Config:
         if settings.get("_from_model_config"):
             if stated:
                 return config
-            older = config.generation
+            older = {key: config.generation[key] for key in cls.generation_defaults}
         # Ids that say nothing new, or that a call gives, are left to the config, so that a change of it counts.
         new = {
             key: value

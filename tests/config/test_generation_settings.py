@@ -96,3 +96,31 @@ def test_transformers_finds_the_ids_beside_saved_settings(tmp_path):
         assert getattr(theirs, name) == getattr(model.config, name) is not None
     assert (theirs.eos_token_id, theirs.num_beams) == ([2, 5], 3)
     assert dict(jm.load(tmp_path)[0].config.generation) == settings
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BartForConditionalGeneration"])
+@pytest.mark.parametrize(
+    ("stated", "settings"),
+    [
+        ({"num_beams": 2}, {"_from_model_config": True, "num_beams": 3, "top_k": 7}),
+        ({"num_beams": 1}, {"_from_model_config": True, "num_beams": 3, "top_k": 7}),
+        ({"num_beams": 2}, {"num_beams": 3}),
+        ({"num_beams": 2, "max_new_tokens": 9, "no_repeat_ngram_size": None}, None),
+        ({"max_new_tokens": 9}, {"_from_model_config": True, "num_beams": 3}),
+    ],
+    ids=["of the config, which states some", "of a config that states none", "of its own", "no file", "younger"],
+)
+@pytest.mark.parity("N14")
+def test_which_file_counts_is_as_in_transformers(name, stated, settings, tmp_path):
+    torch_model(name).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, **stated}))
+    (tmp_path / "generation_config.json").unlink()
+    if settings is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    got = jm.load_config(tmp_path).generation
+    reference = getattr(transformers, name).from_pretrained(tmp_path)
+    expected, _ = reference._prepare_generation_config(None)
+    defaults = transformers.GenerationConfig()
+    for key in ("num_beams", "top_k", "max_new_tokens", "no_repeat_ngram_size"):
+        assert (got.get(key) or getattr(defaults, key)) == (getattr(expected, key) or getattr(defaults, key)), key

@@ -10,6 +10,7 @@ from jaxmodels.architectures.base import Model
 from jaxmodels.hub import load
 from jaxmodels.hub.folder import checkpoint_folder
 from jaxmodels.tensor_files import TensorEntry, open_folder
+from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 
 
 class Checkpoint(NamedTuple):
@@ -37,12 +38,17 @@ def read(
       options: of `load`.
     """
     folder = checkpoint_folder(source, revision=revision, subfolder=subfolder)
+    # Tensors and parameters of one save: no other one came before both were read.
+    return read_saved(folder, lambda saved: _read(saved, dtype, options))
+
+
+def _read(folder: SavedFolder, dtype: str | None, options: dict[str, Any]) -> Checkpoint:
     entries = open_folder(folder)
     kind = dtype or _stored(entries)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        model, params = load(folder, dtype=kind, param_dtype=kind, **options)
-    return Checkpoint(folder, entries, model, params, [str(warning.message) for warning in caught])
+        model, params = load(folder.path, dtype=kind, param_dtype=kind, **options)
+    return Checkpoint(folder.path, entries, model, params, [str(warning.message) for warning in caught])
 
 
 def _stored(entries: dict[str, TensorEntry]) -> Any:

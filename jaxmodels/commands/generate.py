@@ -64,10 +64,9 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"note: {note}", file=sys.stderr)
     # No text is too long for the tokenizer: whether it is for the model is checked below.
     tokenizer = load_tokenizer(arguments.model, model_max_length=None)
-    beams = arguments.num_beams or GenerationConfig.from_model_config(model.config).num_beams
-    if beams == 1 and arguments.length_penalty is not None:
-        raise ValueError("--length-penalty is of a beam search: give --num-beams above 1 with it, or leave it out")
     settings = GenerationConfig.merge(model.config, None, options)
+    if settings.num_beams == 1 and arguments.length_penalty is not None:
+        raise ValueError("--length-penalty is of a beam search: give --num-beams above 1 with it, or leave it out")
     if settings.pad_token_id is None and settings.eos_token_id:
         options["pad_token_id"] = settings.eos_token_id[0]
     inputs = encode(model, tokenizer, text)

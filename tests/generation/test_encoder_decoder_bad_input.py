@@ -16,7 +16,7 @@ BAD = {
     "decoder id": ({"decoder_input_ids": WORDS + 66}, "decoder_input_ids holds ids from"),
     "decoder rank": ({"decoder_input_ids": WORDS[0]}, r"decoder_input_ids is an int array \[B,T\]"),
     "no decoder ids": ({"decoder_input_ids": WORDS[:, :0]}, "decoder_input_ids is an int array"),
-    "start": ({"decoder_start_token_id": 67}, "decoder_start_token_id holds ids from 67 to 67"),
+    "start": ({"decoder_start_token_id": 67}, "decoder_start_token_id holds 67, outside the vocabulary of 67"),
     "forced": ({"forced_bos_token_id": 67}, "forced_bos_token_id"),
     "unknown": ({"decoder_inputs_ids": WORDS}, "no option 'decoder_inputs_ids'"),
     "unknown mask": ({"decoder_attention_mask": WORDS}, "no option 'decoder_attention_mask'"),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmodels.retrieval.arrow_file import mapped, pyarrow
+from jaxmodels.retrieval.arrow_file import mapped, opened_stream, pyarrow
 from jaxmodels.tensor_files import TensorFileError
 from jaxmodels.tensor_files.errors import Malformed, brief
 from jaxmodels.tensor_files.file_sets import is_plain
@@ -134,7 +134,7 @@ class SavedDataset:
         for path in self.files:
             try:
                 file = opened(path)
-                with arrow.ipc.open_stream(mapped(file)) as reader:
+                with opened_stream(mapped(file)) as reader:
                     names = reader.schema.names
                     if unfit := [name for name in columns if names.count(name) != 1]:
                         held = ", ".join(names)
@@ -142,7 +142,7 @@ class SavedDataset:
                     while (found := _next(file, reader, columns)) is not None:
                         if len(found[0]):
                             yield found
-            except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            except (arrow.ArrowException, OSError, UnicodeError) as error:
                 raise TensorFileError(path, "a complete Arrow stream", str(error)[:200]) from None
 
 

@@ -13,13 +13,14 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from jaxmodels.retrieval.arrow_file import checked_texts, mapped, pyarrow
+from jaxmodels.retrieval.arrow_file import checked_texts, mapped, opened_stream, pyarrow
 from jaxmodels.tensor_files import TensorFileError
 from jaxmodels.tensor_files.commit import staged
 from jaxmodels.tensor_files.opened import OpenedFile, opened
 from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 
 PASSAGES = "passages.arrow"
+MAGIC = b"ARROW1\0\0"  # before the stream that the rest of a file is, but for its end
 # Small enough that the offsets within a batch fit 32 bits, and that one batch is little memory.
 BATCH_ROWS = 4096
 _SHA256, _ROWS = "sha256", "rows"
@@ -146,13 +147,17 @@ def _open(folder: SavedFolder) -> _File:
         raise FileNotFoundError(f"no passages in {folder}: expected {PASSAGES}, as Passages.write writes it")
     arrow, file = pyarrow(), opened(path)
     try:
-        reader = arrow.ipc.open_file(mapped(file))
+        data = mapped(file)
+        complete = arrow.ipc.open_file(data)  # whose end says how many batches there are
+        reader = opened_stream(data.slice(len(MAGIC)))
         kinds = {field.name: field.type for field in reader.schema}
         if kinds != {"title": arrow.string(), "text": arrow.string()} or len(reader.schema) != 2:
             raise arrow.ArrowInvalid(f"columns {', '.join(f'{name} {kind}' for name, kind in kinds.items())}")
-        found = [reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches)]
+        found = list(reader.iter_batches_with_custom_metadata())
         for batch, _ in found:
             batch.validate()
+        if len(found) != complete.num_record_batches:
+            raise arrow.ArrowInvalid(f"{len(found)} batches, and {complete.num_record_batches} by its end")
         return _described(file, found)
     except (arrow.ArrowException, OSError, ValueError) as error:  # ValueError: texts of the schema that are not UTF-8
         raise TensorFileError(path, _EXPECTED, str(error)[:200], _REMEDY) from None

@@ -6,6 +6,13 @@ DOWNLOAD_AGAIN = "the file is damaged or incomplete: download it again"
 SAVE_AGAIN = "save the weights again, as safetensors or as a plain state dict: torch.save(model.state_dict(), path)"
 
 
+MAX_MESSAGE = 500  # characters: a hostile file must not fill anybody's screen
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else f"{text[: size - 3]}..."
+
+
 class TensorFileError(ValueError):
     """A checkpoint file that is broken, cut short, hostile or of an unsupported kind.
 
@@ -17,7 +24,12 @@ class TensorFileError(ValueError):
         self.path, self.expected, self.found, self.remedy = path, expected, found, remedy
 
     def __str__(self) -> str:
-        return f"{self.path}: expected {self.expected}, found {self.found}; {self.remedy}"
+        text = f"{self.path}: expected {self.expected}, found {self.found}; {self.remedy}"
+        if len(text) <= MAX_MESSAGE:
+            return text
+        path = str(self.path)
+        path = path if len(path) <= 120 else f"...{path[-117:]}"
+        return f"{path}: expected {_cut(self.expected, 120)}, found {_cut(self.found, 120)}; {_cut(self.remedy, 110)}"
 
 
 class Malformed(Exception):

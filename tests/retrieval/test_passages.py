@@ -183,3 +183,16 @@ def test_the_digest_is_that_of_the_texts(tmp_path):
     assert len({Passages(rows).digest for rows in [ROWS, *others]}) == 6
     # A character goes from the title to the text.
     assert Passages([("ab", "c")]).digest != Passages([("a", "bc")]).digest
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_compressed_batches_are_refused_before_they_take_memory(compression, tmp_path):
+    batch = pyarrow.record_batch([["a"], ["x" * 50_000_000]], names=["title", "text"])
+    options = pyarrow.ipc.IpcWriteOptions(compression=compression)
+    with pyarrow.ipc.new_file(str(tmp_path / "passages.arrow"), batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    del batch
+    before = pyarrow.total_allocated_bytes()
+    with pytest.raises(TensorFileError, match="compressed batches; write it without compression"):
+        Passages.load(tmp_path)
+    assert pyarrow.total_allocated_bytes() - before < 1e6

@@ -140,6 +140,16 @@ def test_entries_and_errors_can_be_sent_to_other_processes(stored):
     assert str(error).startswith("x.bin: expected this, found that; ")
 
 
+@pytest.mark.parametrize("long", range(4))
+def test_no_message_is_longer_than_500_characters_and_its_parts_stay_whole(long):
+    parts = ["/folder/x.bin", "this", "that", "do this"]
+    parts[long] = f"{'a' * 100_000}.end" if long == 0 else "b" * 100_000
+    error = TensorFileError(*parts)
+    assert len(str(error)) <= 500 and [error.path, error.expected, error.found, error.remedy] == parts
+    assert all(part in str(error) for i, part in enumerate(parts) if i != long)
+    assert str(error).partition(":")[0].endswith(".end" if long == 0 else "x.bin")
+
+
 def test_a_file_that_shrank_since_it_was_opened(stored, tmp_path):
     (tmp_path / "values").write_bytes(bytes(100))
     for tensor in (stored, stored.transposed()):

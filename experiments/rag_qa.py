@@ -65,7 +65,7 @@ from experiments.rag.exact_match import scores
 from experiments.rag.joint import Joint, passages_of
 from experiments.rag.prepare import Data, prepare
 from experiments.retrieval.answers import GOLD, KS, accuracies
-from jaxmodels.retrieval import fingerprint
+from jaxmodels.retrieval import fingerprint, load_folder
 from jaxmodels.training import abstract_state, init_state, make_evaluate, make_step, place
 
 READERS = {report.CLOSED: tables.closed_book, report.OWN: tables.own_passage}
@@ -207,14 +207,14 @@ class Experiment:
         self.data.encoder.save_pretrained(self.folder / "context_encoder")
         # Who asks has the question encoder: by it the index is recognised.
         name = fingerprint(*model.encoders(params)[0])
-        retriever.index.with_fingerprint(name).save(self.folder / "index")
-        jm.Passages.write(self.folder / "index", self.data.passages)
+        passages = jm.Passages.write(self.folder / "index", self.data.passages)
+        retriever.index.with_fingerprint(name).with_passages(passages.digest).save(self.folder / "index")
 
     def reloaded(self) -> list[str]:
         """The answers of what `save` wrote, on one device."""
         model, params = jm.load(self.folder / "model", dtype=self.config.dtype, param_dtype="float32")
         tokenizer = jm.RagTokenizer.from_pretrained(self.folder / "model")
-        index, passages = jm.DenseIndex.load(self.folder / "index"), jm.Passages.load(self.folder / "index")
+        index, passages = load_folder(self.folder / "index")
         parts, encoders = (tokenizer.question_encoder, tokenizer.generator), model.encoders(params)
         host = jm.RagRetriever(model.config, *parts, index=index, passages=passages, encoders=encoders)
         return self.answers(model, params, jm.DeviceRetriever.of(host))

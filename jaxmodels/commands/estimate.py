@@ -32,6 +32,7 @@ from jaxmodels.download import read_json
 from jaxmodels.generation import GenerationConfig
 from jaxmodels.hub.folder import checkpoint_folder
 from jaxmodels.sharding import Rules
+from jaxmodels.tensor_files.saved import SavedFolder
 from jaxmodels.training.batches import check_rows
 
 HELP = "say what a training step, a forward pass or a generation will need of each device of a TPU slice, without a TPU"
@@ -169,7 +170,7 @@ def _config_file(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     if Path(name).is_dir():
-        return checkpoint_folder(name) / "config.json"
+        return SavedFolder(checkpoint_folder(name)) / "config.json"
     try:
         return Path(huggingface_hub.hf_hub_download(name, "config.json"))
     except (OSError, ValueError) as error:

@@ -197,7 +197,7 @@ def read(name: str, value: Any, reader: Reader) -> Any:
         if not _in_range(name, found):
             raise UnfitError
     except UnfitError:
-        words = f"{name} is {_expected(name, reader)}, got {shown(value)}{_HINTS.get(name, '')}"
+        words = f"{name} is {_expected(name, reader, value)}, got {shown(value)}{_HINTS.get(name, '')}"
         raise OptionError(words, name) from None
     return found
 
@@ -208,7 +208,8 @@ def _in_range(name: str, value: Any) -> bool:
     return name not in _FLOATS or _FLOATS[name][1](value) or value == OFF_UNLESS_SAMPLED.get(name)
 
 
-def _expected(name: str, reader: Reader) -> str:
+def _expected(name: str, reader: Reader, value: Any) -> str:
     if name in _LEAST:
-        return f"an int of at least {_LEAST[name]}" + (f" and at most {_MOST[name]}" if name in _MOST else "")
+        beyond = isinstance(value, int) and value > _MOST.get(name, INT32)
+        return f"an int of at {f'most {_MOST.get(name, INT32)}' if beyond else f'least {_LEAST[name]}'}"
     return _FLOATS[name][0] if name in _FLOATS else reader.expected

@@ -26,11 +26,9 @@ def said(gpt2, batch):
 
 
 def agree(gpt2, batch, **options):
-    eos = options["eos_token_id"]
-    eos = eos if isinstance(eos, list) else [eos]
     options = {"max_new_tokens": 16, "pad_token_id": PAD, **options}
     got = ours(gpt2, **batch, **options)
-    equal_beams(got, theirs(gpt2, **batch, **options), PROMPT, eos)
+    equal_beams(got, theirs(gpt2, **batch, **options))
     return np.asarray(got.sequences)
 
 

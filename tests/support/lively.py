@@ -104,7 +104,7 @@ def often_said(pair: Pair, ids: np.ndarray, **options) -> list[int]:
     return [int(i) for i in np.argsort(-np.bincount(said, minlength=V), kind="stable") if i > 5]
 
 
-def equal_beams(got, expected, prompt: int, eos: list[int], tolerance: float = 1e-4) -> None:
+def equal_beams(got, expected, tolerance: float = 1e-4) -> None:
     """Ids, scores and paths of beams; what 4.57 has is cut to the generated tokens."""
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     close(got.sequences_scores, expected.sequences_scores, "sequences_scores", tolerance=tolerance)

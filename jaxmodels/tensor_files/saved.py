@@ -26,13 +26,13 @@ class SavedFolder:
     def __init__(self, folder: str | os.PathLike):
         self.path = Path(folder)
         self._order = read_order(self.path)
-        self._seen: dict[str, tuple[int, ...] | None] = {}
+        self._seen: dict[str, tuple[Path, tuple[int, ...] | None]] = {}
 
     def __truediv__(self, name: str) -> Path:
         """Where the file is; a path at which there is nothing if the folder has no such file."""
-        path, identity = self._look(name)
-        self._seen.setdefault(name, identity)
-        return path
+        found = self._look(name)
+        self._seen.setdefault(name, found)
+        return found[0]
 
     def __str__(self) -> str:
         return str(self.path)
@@ -44,9 +44,12 @@ class SavedFolder:
         return sorted(there | (order.files if order else frozenset()))
 
     def is_current(self) -> bool:
-        """Whether every file that was asked for is still the same, and those that were missing still are."""
+        """Whether every file that was asked for is still the same and where it was, and what was missing still is.
+
+        One that was put in place meanwhile may have been taken for missing.
+        """
         now = SavedFolder(self.path)
-        return all(now._look(name)[1] == identity for name, identity in self._seen.items())
+        return all(now._look(name) == found for name, found in self._seen.items())
 
     def _look(self, name: str) -> tuple[Path, tuple[int, ...] | None]:
         places = [self.path / name]

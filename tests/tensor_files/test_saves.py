@@ -224,6 +224,19 @@ def test_an_error_that_a_save_has_caused_is_not_the_last_word(tmp_path):
         read_saved(tmp_path, lambda saved: 1 / len((saved / "generation_config.json").name[:0]))
 
 
+def test_a_file_that_is_put_in_place_while_it_is_read_is_not_missing(killed):
+    tries = []
+
+    def read(saved):
+        path = saved / "model.safetensors"
+        if not tries:
+            save(killed, {"vocab.txt": "a"}, "tokenizer")  # puts the killed save in place
+        tries.append(path)
+        return path.read_text() if path.is_file() else None
+
+    assert read_saved(killed, read) == "new" and len(tries) == 2
+
+
 def test_a_folder_that_never_rests_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxmodels.tensor_files.saved.PAUSE", 0)
     with pytest.raises(TensorFileError, match="others at each of 20 tries; load it again"):

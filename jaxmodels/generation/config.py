@@ -37,7 +37,7 @@ from jaxmodels.generation.options import (
 )
 from jaxmodels.generation.sources import CALL, CHECKPOINT, GIVEN, Sources, told_by
 from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.saved import SavedFolder
+from jaxmodels.tensor_files.saved import read_saved
 
 FILE = "generation_config.json"
 # Said where they are given but change nothing, because of another option.
@@ -167,13 +167,8 @@ class GenerationConfig:
         hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
         refuse_elsewhere("GenerationConfig.from_pretrained has no option", options, NAMES, TypeError)
         folder = local_folder(name, [config_file_name], subfolder=subfolder, **hub)
-        path = SavedFolder(folder) / config_file_name
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"there is no {path}; settings that stand in a config.json are those of "
-                "GenerationConfig.from_model_config(model.config)"
-            )
-        return cls._of(Sources().over(str(path), _known(read_json(path))).over(CALL, options))
+        path, values = read_saved(folder, lambda saved: _read_settings(saved / config_file_name))
+        return cls._of(Sources().over(str(path), _known(values)).over(CALL, options))
 
     @classmethod
     def from_model_config(cls, config: Config) -> Self:
@@ -372,6 +367,15 @@ def option(said: Sources, name: str) -> Any:
         return _read(name, said.values.get(name))
     except OptionError as error:
         raise told_by(said, error) from None
+
+
+def _read_settings(path: Path) -> tuple[Path, dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no {path}; settings that stand in a config.json are those of "
+            "GenerationConfig.from_model_config(model.config)"
+        )
+    return path, read_json(path)
 
 
 def _read(name: str, value: Any) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodels.download import local_folder
-from jaxmodels.tensor_files.saved import SavedFolder
+from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 
 # In the order of preference; only the first kind that a repository has is downloaded.
 WEIGHT_KINDS = (
@@ -28,7 +28,10 @@ def checkpoint_folder(name: str | Path, *, subfolder: str | None = None, **hub: 
         folder = local_folder(name, (*CONFIGS, *kind), subfolder=subfolder, **hub)
         if Path(name).is_dir() or any(match for pattern in kind for match in folder.glob(pattern)):
             break
-    saved = SavedFolder(folder)
-    if not (saved / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json; it holds: {', '.join(saved.names()[:20]) or 'nothing'}")
+    read_saved(folder, _check)
     return folder
+
+
+def _check(folder: SavedFolder) -> None:
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json; it holds: {', '.join(folder.names()[:20]) or 'nothing'}")

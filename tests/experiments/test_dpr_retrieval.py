@@ -60,7 +60,7 @@ def test_the_log_has_every_step_once_and_the_model_learns(undisturbed):
     rows = curve(undisturbed[0])
     training = [row for row in rows if "loss" in row]
     assert [row["step"] for row in training] == list(range(1, STEPS + 1))
-    assert set(training[0]) == {"step", "loss", "in_batch_accuracy", "grad_norm", "learning_rate"}
+    assert set(training[0]) == {"step", "loss", "in_batch_accuracy", "grad_norm", "skipped", "learning_rate"}
     assert [row["step"] for row in rows if "gold_top_1" in row] == [8, 16, 24]
     assert np.mean([row["loss"] for row in training[-5:]]) < np.mean([row["loss"] for row in training[:5]]) - 0.1
 

@@ -201,12 +201,12 @@ def test_shards_are_joined_only_if_they_fit(tmp_path):
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for path, (values, scales) in zip(paths, (rows(3), rows(2, 1), rows(2, 2)), strict=True):
         write_shard(path, (values[:, :3] if path.stem == "c" else values, scales))
-    join_shards(tmp_path / "index", paths[:2], "f" * 32)
+    join_shards(tmp_path / "index", paths[:2], "f" * 32, None)
     index = jm.DenseIndex.load(tmp_path / "index")
     assert index.fingerprint == "f" * 32
     np.testing.assert_array_equal(index.vectors(np.arange(5)), np.concatenate([rows(3)[0], rows(2, 1)[0]]))
     with pytest.raises(TensorFileError, match=r"c.safetensors: expected rows of \(4, .*found \(3, "):
-        join_shards(tmp_path / "index", paths, None)
+        join_shards(tmp_path / "index", paths, None, None)
     assert jm.DenseIndex.load(tmp_path / "index").fingerprint == "f" * 32, "the earlier index is still there"
 
 

@@ -87,6 +87,7 @@ def test_some_wrong_keywords_are_refused(doors):
     assert outcomes(doors, 300) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_wrong_keywords_are_refused(doors):

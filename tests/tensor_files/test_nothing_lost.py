@@ -33,6 +33,7 @@ def run(program: str, *arguments) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parity("C16")
@@ -45,6 +46,7 @@ def test_a_writer_that_is_killed_leaves_the_old_files_or_the_new(name, tmp_path)
     assert report["moved"] == [] and report["left"] == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parity("C16")
@@ -56,6 +58,7 @@ def test_a_reader_beside_a_writer_sees_one_version(name, tmp_path):
     assert not report["refused"] or name == "index, then passages"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of processes")
 def test_damaged_files_do_no_harm(tmp_path):

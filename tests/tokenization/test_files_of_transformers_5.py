@@ -105,6 +105,7 @@ def test_the_tokenizer_json_of_a_dpr_rules_over_its_settings(tmp_path, setting):
     assert cased.encode(text) != expected and cased.do_lower_case is False
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parity("T8", "T9")
 def test_transformers_5_itself(tmp_path):

@@ -35,7 +35,7 @@ def folders(tmp_path_factory, data_dir, cases_dir):
     return [folder for kind in sorted(base.iterdir()) for folder in sorted(kind.iterdir())]
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(1500, marks=[pytest.mark.slow, pytest.mark.long])])
 @pytest.mark.parity("T8")
 def test_a_wrong_file_is_refused_or_works(folders, tmp_path, count):
     every = [(folder, *case) for folder in folders for case in hostile.cases(folder, seed=count)]

@@ -142,7 +142,7 @@ def harm(file, rng) -> None:
     file.unlink() if kind == 3 else file.write_bytes(content)
 
 
-@pytest.mark.parametrize("attempts", [12, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("attempts", [12, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_a_damaged_file_is_found_and_the_older_checkpoint_taken_when_asked(tmp_path, two, state, attempts):
     rng, like = random.Random(0), abstract_state(tiny(), optax.adamw(1e-3))
     files = sorted(path.relative_to(two) for path in (two / "6").rglob("*") if path.is_file())

@@ -94,6 +94,7 @@ def agree(model, params, inputs: dict, path) -> None:
             close(getattr(out, key), found[key])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parity("C1", "C16")
 @pytest.mark.parametrize("name", CASES)
@@ -112,6 +113,7 @@ def test_what_it_writes_gives_its_outputs_here(name, written):
     agree(model, params, CASES[name]["inputs"], written / name / "outputs.npz")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parity("C16")
 def test_what_we_write_gives_our_outputs_there(tmp_path):

@@ -30,7 +30,7 @@ def naive(pair: Pair, ids, mask=None, *, give, process=(), **options):
             return pair.reference(torch.tensor(tokens), use_cache=False).logits[:, -1]
 
     found = [search(read, row.tolist(), new=NEW, pad=PAD, process=process, **options) for row in rows]
-    return laid_out(found, ids, give=give, width=options["beams"], new=NEW, eos=options["eos"], pad=PAD)
+    return laid_out(found, ids, give=give, width=options["beams"], pad=PAD)
 
 
 def agree(pair: Pair, ids, mask=None, *, beams, give, eos, groups=1, diversity=0.0, process=(), given=None, **options):

@@ -68,7 +68,7 @@ def test_guided_beams_are_those_of_a_naive_search(gpt2):
             return scale * (mine - other) + other
 
     found = [search(read, prompt[0].tolist(), beams=3, new=NEW, eos=[20], pad=PAD)]
-    sequences, scores, _ = laid_out(found, prompt, give=3, width=3, new=NEW, eos=[20], pad=PAD)
+    sequences, scores, _ = laid_out(found, prompt, give=3, width=3, pad=PAD)
     options = {**OPTIONS, "guidance_scale": scale, "num_beams": 3, "num_return_sequences": 3, "eos_token_id": 20}
     got = ours(gpt2, prompt, **options)
     np.testing.assert_array_equal(got.sequences, sequences)

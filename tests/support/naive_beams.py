@@ -1,6 +1,6 @@
 """Beam search by the rules of 4.37.2, slowly: one example, Python lists, the whole text read anew for every token.
 
-Later versions have no beam groups, and stop otherwise where early_stopping is False. Checked by hand against 4.37.2:
+The eos id at the end is the one that came, as in 4.57; 4.37.2 writes the first of the list. Later versions have no beam groups, and stop otherwise where early_stopping is False. Checked by hand against 4.37.2:
 see `test_beams_naive.py`.
 """
 
@@ -13,7 +13,7 @@ import torch
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A hypothesis: its score, its ids without the eos id, and the beam that each token, and the eos id, came from."""
+    """A hypothesis: its score, its ids with the eos id that ended it, and the beam that each came from."""
 
     score: float
     ids: list[int]
@@ -77,8 +77,9 @@ def search(
             if done[group]:
                 following += [(0.0, own.start, pad)] * size
                 continue
-            for value, beam, _ in [r for r in ranked[:size] if r[2] in eos]:
-                add(group, Ended(penalised(value, step + 1), texts[beam][len(prompt) :], [*paths[beam], beam]))
+            for value, beam, token in [r for r in ranked[:size] if r[2] in eos]:
+                ids = [*texts[beam][len(prompt) :], token]
+                add(group, Ended(penalised(value, step + 1), ids, [*paths[beam], beam]))
             following += [r for r in ranked if r[2] not in eos][:size]
             done[group] = is_done(group, ranked[0][0], step + 1)
         texts = [[*texts[beam], token] for _, beam, token in following]
@@ -93,15 +94,15 @@ def search(
     return sorted([ended for group in reversed(kept) for ended in reversed(group)], key=lambda e: -e.score)
 
 
-def laid_out(found: list[list[Ended]], beginning: np.ndarray, *, give: int, width: int, new: int, eos, pad: int):
+def laid_out(found: list[list[Ended]], beginning: np.ndarray, *, give: int, width: int, pad: int):
     """sequences, sequences_scores and beam_indices as `generate` returns them, `give` for each example."""
     chosen = [(row, ended) for row, hypotheses in enumerate(found) for ended in hypotheses[:give]]
     prompt = beginning.shape[1]
-    longest = prompt + min(max(len(ended.ids) for _, ended in chosen) + 1, new)
+    longest = prompt + max(len(ended.ids) for _, ended in chosen)
     sequences = np.full((len(chosen), longest), pad)
     indices = np.full((len(chosen), longest), -1)
     for place, (row, ended) in enumerate(chosen):
-        ids = [*beginning[row], *ended.ids, *eos[:1]][:longest]
+        ids = [*beginning[row], *ended.ids]
         sequences[place, : len(ids)] = ids
         indices[place, : len(ended.path)] = np.array(ended.path) + row * width
     return sequences, np.array([ended.score for _, ended in chosen]), indices

@@ -1,7 +1,8 @@
 """Beam search by the rules of 4.37.2, slowly: one example, Python lists, the whole text read anew for every token.
 
-The eos id at the end is the one that came, as in 4.57; 4.37.2 writes the first of the list. Later versions have no beam groups, and stop otherwise where early_stopping is False. Checked by hand against 4.37.2:
-see `test_beams_naive.py`.
+The eos id at the end is the one that came, as in 4.57; 4.37.2 writes the first of the list. Later versions have no
+beam groups, and stop otherwise where early_stopping is False. Checked by hand against 4.37.2: see
+`test_beams_naive.py`.
 """
 
 import dataclasses

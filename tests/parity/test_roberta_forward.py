@@ -10,6 +10,7 @@ from support.reference import agree, compare, ours, pair, theirs
 from support.tiny import tiny
 
 import jaxmodels as jm
+from jaxmodels.layers.cache import Cache
 
 NAME = "RobertaPreLayerNorm"
 HEADS = ("ForMaskedLM", "ForCausalLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
@@ -17,6 +18,7 @@ KINDS = ("absolute", "relative_key", "relative_key_query")
 # The pad id is 1.
 PADDED = np.array([[5, 6, 7, 8, 1, 1], [9, 10, 11, 12, 13, 14]])
 MASK = (PADDED != 1).astype(int)
+CACHE = Cache.zeros(2, 8, layers=1, heads=1, head_dim=1, dtype="float32")
 
 
 def tokens(shape, seed=0):
@@ -238,7 +240,7 @@ def test_causal_head_without_is_decoder_warns(tmp_path):
         ("Model", {"input_ids": tokens((2, 3, 4))}, ValueError, r"input_ids has shape \[B,T\], got \(2, 3, 4\)"),
         ("ForMaskedLM", {"labels": tokens((2, 3))}, ValueError, "labels has shape"),
         ("ForMaskedLM", {"labels": tokens((2, 4)) + 66}, ValueError, "labels are 0 to 66, or -100"),
-        ("ForMaskedLM", {"cache": "any"}, ValueError, "takes no cache"),
+        ("ForMaskedLM", {"cache": CACHE}, ValueError, "takes no cache"),
         ("ForSequenceClassification", {"labels": np.array([0, 2])}, ValueError, "labels are 0 to 1"),
         ("ForSequenceClassification", {"labels": np.array([0])}, ValueError, "label"),
         ("ForTokenClassification", {"labels": np.full((2, 4), 2)}, ValueError, "labels are 0 to 1"),

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -152,4 +153,4 @@ def test_a_file_that_contradicts_itself_is_refused(values, message):
 def test_pruning_is_refused_by_name():
     model = jm.T5Model(jm.T5Config(vocab_size=9, d_model=8, d_kv=2, d_ff=8, num_layers=1, num_heads=2))
     with pytest.raises(ValueError, match="pruned_heads"):
-        jm.prune_heads(model, {}, {0: [1]})
+        jm.prune_heads(model, jm.init(model, jax.random.key(0)), {0: [1]})

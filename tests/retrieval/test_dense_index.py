@@ -257,7 +257,7 @@ REFUSED = {
     "rank 1": (lambda: DenseIndex(np.ones(4)), r"\[rows, width\]"),
     "complex": (lambda: DenseIndex(np.ones((3, 4), complex)), "real numbers, got complex"),
     "texts": (lambda: DenseIndex(np.array([["a"]])), "real numbers, got <U1"),
-    "dtype": (lambda: DenseIndex(np.ones((3, 4)), dtype="float16"), "float32, bfloat16, int8, not float16"),
+    "dtype": (lambda: DenseIndex(np.ones((3, 4)), dtype="float16"), "float32, bfloat16, int8, not 'float16'"),
     "axes without mesh": (lambda: DenseIndex(np.ones((3, 4)), axes="data"), "no mesh"),
     "unknown axis": (lambda: DenseIndex(np.ones((3, 4)), mesh=make_mesh({"data": 8}), axes="rows"), "no axis 'rows'"),
     "axis twice": (lambda: DenseIndex(np.ones((3, 4)), mesh=make_mesh({"a": 8}), axes=("a", "a")), "each once"),

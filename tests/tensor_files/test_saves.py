@@ -1,11 +1,13 @@
 """Saves of several files as one step: what readers see of them, and what a folder that somebody else made cannot do."""
 
+import errno
 import json
 import os
 import signal
 import stat
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +98,21 @@ def test_a_save_that_died_before_its_order_never_was(tmp_path):
     assert texts(tmp_path) == OLD
     save(tmp_path, NEW)
     assert os.listdir(tmp_path) == ["config.json"]
+
+
+def test_a_save_that_fails_at_its_order_leaves_every_old_file(tmp_path, monkeypatch):
+    """Also those that the save would have removed."""
+
+    def full(source, target, real=os.replace):
+        if Path(target).name == "order.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    save(tmp_path, OLD)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(os, "replace", full)
+        save(tmp_path, NEW)
+    assert texts(tmp_path) == OLD and sorted(os.listdir(tmp_path)) == sorted(OLD)
 
 
 def test_files_of_other_sets_are_refused_and_leave_nothing(tmp_path):

@@ -320,8 +320,8 @@ def test_the_older_name_of_the_forced_first_token(given):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = transformers.BartConfig(**values).forced_bos_token_id
-    assert jm.BartConfig(**values).generation["forced_bos_token_id"] == expected
-    assert "forced_bos_token_id" not in jm.BartConfig(force_bos_token_to_be_generated=False).generation
+    assert jm.BartConfig.from_dict(values).generation["forced_bos_token_id"] == expected
+    assert "forced_bos_token_id" not in jm.BartConfig.from_dict({"force_bos_token_to_be_generated": False}).generation
 
 
 @pytest.mark.parametrize("family", ["Bart", "LED"])

@@ -76,16 +76,16 @@ class Progress:
         now = time.perf_counter()
         speed = len(steps) * self._amount / (now - self._since)
         self._since, self._pending = now, []
-        for step, row in zip(steps, metrics, strict=True):
-            self._count(step, row)
         if self._log is not None:
-            rates = self._schedule(np.asarray(steps) - 1)
+            rates = np.broadcast_to(self._schedule(np.asarray(steps) - 1), len(steps))  # a constant one gives a number
             for step, row, rate in zip(steps, metrics, rates, strict=True):
                 self._log.write({"step": step, **row, "learning_rate": rate, f"{self._unit}_per_second": speed})
         skipped = f", {self._skipped} steps skipped" if self._skipped else ""
         loss = metrics[-1]["loss"]
         self._bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} {self._unit}/s{skipped}", refresh=False)
         self._bar.update(len(steps))
+        for step, row in zip(steps, metrics, strict=True):
+            self._count(step, row)
 
     def _count(self, step: int, row: dict[str, float]) -> None:
         self._on_end = self._on_end + 1 if row["skipped"] else 0
@@ -94,7 +94,7 @@ class Progress:
             why = f"its loss is {row['loss']:.4g} and its gradient's norm {row['grad_norm']:.4g}"
             if row["loss"] == row["grad_norm"] == 0:
                 why = "it has no labels"
-            raise TooManySkipped(f"step {step} is the {self._on_end}th on end that changed nothing: {why}")
+            raise TooManySkipped(f"step {step} is number {self._on_end} on end that changed nothing: {why}")
 
     def add_validation(self, step: int, values: dict[str, float]) -> None:
         """Writes the row of an evaluation; its time does not count as training time."""

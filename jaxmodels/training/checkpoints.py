@@ -1,6 +1,8 @@
 """Checkpoints of a training run (Orbax): written beside the training, whole or not at all."""
 
+import errno
 import operator
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -220,10 +222,10 @@ class Checkpoints:
             for draft in self._drafts():
                 shutil.rmtree(draft, ignore_errors=True)
         self._manager.reload()  # which has already forgotten what it would have deleted
+        full = os.strerror(errno.ENOSPC)  # TensorStore says so at the end of a long line
+        why = full if full in str(error) else _first_line(error)
         return OSError(
-            getattr(error, "errno", None),
-            f"the checkpoint of step {self._writing} could not be written to {self.folder}: {_first_line(error)}; "
-            f"{self._newest()}",
+            f"the checkpoint of step {self._writing} could not be written to {self.folder}: {why}; {self._newest()}"
         )
 
     def _newest(self) -> str:

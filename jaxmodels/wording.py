@@ -22,7 +22,10 @@ _short = _Short()
 
 
 def brief(value: object) -> str:
-    """The repr of a value in one line, its middle left out where it is long; at most 120 characters."""
+    """The repr of a value in one line, its middle left out where it is long, an array by its shape; at most 120
+    characters."""
+    if getattr(value, "ndim", 0):  # also one on a device, or traced
+        return f"an array {value.shape}"  # type: ignore[attr-defined]
     return cut(" ".join(map(str.strip, _short.repr(value).splitlines())))
 
 

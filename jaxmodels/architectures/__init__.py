@@ -80,7 +80,7 @@ def check_choice(choice: type[Model] | str | None) -> None:
         if choice not in MODELS and choice not in AUTO:
             raise ValueError(no_such("there is no class", choice, [*MODELS, *AUTO]))
     elif choice is not None and not (isinstance(choice, type) and issubclass(choice, Model)):
-        raise TypeError(f"cls is a class of jaxmodels, its name or that of an auto class, got {choice!r:.60}")
+        raise TypeError(f"cls is a class of jaxmodels, its name or that of an auto class, got {brief(choice)}")
 
 
 def config_class(values: Mapping[str, Any], choice: type[Model] | str | None = None) -> type[Config]:

@@ -21,7 +21,7 @@ from pallas_kernels import decoding_platform
 from pallas_kernels.choice import IMPLEMENTATIONS
 
 # Attributes of the reference's classes, PyTorch's and Flax's, and what to write here.
-ELSEWHERE = {
+FOREIGN = {
     "torch_dtype": "dtype= is of the computation, param_dtype= of the parameters",
     "attn_implementation": "it is called attention=",
     "gradient_checkpointing": "it is called remat=",
@@ -95,7 +95,7 @@ class Model(Configured):
         names = {field.name for field in dataclasses.fields(cls)}
         for name in attributes:
             if name not in names:
-                raise TypeError(no_such(f"{cls.__name__} has no attribute", name, names - _FLAX, ELSEWHERE))
+                raise TypeError(no_such(f"{cls.__name__} has no attribute", name, names - _FLAX, FOREIGN))
         return super().__new__(cls)
 
     def __post_init__(self):

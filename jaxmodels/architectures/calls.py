@@ -20,7 +20,7 @@ from jaxmodels.wording import brief
 
 _DROPOUT = "dropout is active where the call has rngs={'dropout': key}, and only there; leave it out"
 # Arguments of the reference's classes, PyTorch's and Flax's, and what to write here.
-ELSEWHERE = {
+FOREIGN = {
     "past_key_values": "it is called cache=, from model.init_cache(batch, length) or an earlier output",
     "use_cache": "a cache is used when one is passed: cache=model.init_cache(batch, length)",
     "cache_position": "positions follow from the cache, or are given as position_ids=",
@@ -68,7 +68,7 @@ def check_call(cls: type, method: str, args: tuple, options: Mapping[str, Any]) 
     where = cls.__name__ if method == "__call__" else f"{cls.__name__}.{method}"
     for name in options:
         if name not in known:
-            raise TypeError(no_such(f"{where} has no argument", name, known, {**ELSEWHERE, **_with(cls, method, name)}))
+            raise TypeError(no_such(f"{where} has no argument", name, known, {**FOREIGN, **_with(cls, method, name)}))
     places = [p.name for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(args) > len(places):
         keywords = ", ".join(f"{name}=" for name in known if name not in places)

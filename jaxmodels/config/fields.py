@@ -124,7 +124,7 @@ _SCALARS: Mapping[Any, Reader] = {
 }
 
 
-def _within(reader: Reader, expected: str, low: float, high: float, *, below: bool = False) -> Reader:
+def within(reader: Reader, expected: str, low: float, high: float, *, below: bool = False) -> Reader:
     """A number from `low` up to `high`, or only up to what is below it."""
 
     def read(value):
@@ -137,7 +137,7 @@ def _within(reader: Reader, expected: str, low: float, high: float, *, below: bo
 
 
 def _count(low: int, high: int, expected: str) -> Reader:
-    return _within(_SCALARS[int], f"{expected} (at most {high})", low, high)
+    return within(_SCALARS[int], f"{expected} (at most {high})", low, high)
 
 
 def _float_type(value: Any) -> str:
@@ -150,7 +150,7 @@ def _float_type(value: Any) -> str:
     return value
 
 
-JSON = _SCALARS[Any]
+JSON, INT = _SCALARS[Any], _SCALARS[int]
 # Limits are far above what was ever trained or planned, and low enough that nothing takes memory before it is refused.
 _INT32 = 2**31 - 1
 Count = Annotated[int, _count(1, 2**28, "a positive int")]
@@ -162,10 +162,10 @@ WidthOrZero = Annotated[int, _count(0, 2**24, "0 or a positive int")]
 Heads = Annotated[int, _count(1, 2**16, "a positive int")]
 Labels = Annotated[int, _count(1, 2**22, "a positive int")]
 TokenId = Annotated[int, _count(0, _INT32, "a token id, an int")]
-Index = Annotated[int, _within(Reader("", _key), f"an int from 0 to {_INT32}", 0, _INT32)]
-Rate = Annotated[float, _within(_SCALARS[float], "a rate in [0, 1)", 0.0, 1.0, below=True)]
-Share = Annotated[float, _within(_SCALARS[float], "a rate in [0, 1]", 0.0, 1.0)]
-Spread = Annotated[float, _within(_SCALARS[float], "a float in [0, 1000]", 0.0, 1000.0)]
+Index = Annotated[int, within(Reader("", _key), f"an int from 0 to {_INT32}", 0, _INT32)]
+Rate = Annotated[float, within(_SCALARS[float], "a rate in [0, 1)", 0.0, 1.0, below=True)]
+Share = Annotated[float, within(_SCALARS[float], "a rate in [0, 1]", 0.0, 1.0)]
+Spread = Annotated[float, within(_SCALARS[float], "a float in [0, 1000]", 0.0, 1000.0)]
 FloatType = Annotated[str, Reader("the name of a floating type such as 'bfloat16'", _float_type)]
 
 

@@ -15,6 +15,7 @@ from jaxmodels.generation.processors import Processor
 from jaxmodels.generation.search import Criterion
 from jaxmodels.generation.stopping import Decodes
 from jaxmodels.layers.keys_values import check_kept_dtype
+from jaxmodels.wording import brief
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Extras:
         if self.key is not None:
             object.__setattr__(self, "key", as_keys(self.key))
         if self.tokenizer is not None and not callable(getattr(self.tokenizer, "decode", None)):
-            raise TypeError(f"tokenizer has a method `decode`, as those of load_tokenizer; got {self.tokenizer!r:.60}")
+            raise TypeError(f"tokenizer has a method `decode`, as those of load_tokenizer; got {brief(self.tokenizer)}")
         if self.cache_dtype is not None:
             object.__setattr__(self, "cache_dtype", _kept(self.cache_dtype))
 
@@ -53,17 +54,17 @@ def _kept(dtype: Any) -> jnp.dtype:
     try:
         found = jnp.dtype(dtype)
     except TypeError:
-        raise TypeError(f"cache_dtype is a type such as 'bfloat16' or 'int8', got {dtype!r:.60}") from None
+        raise TypeError(f"cache_dtype is a type such as 'bfloat16' or 'int8', got {brief(dtype)}") from None
     check_kept_dtype(found)
     return found
 
 
 def _functions(name: str, value: Any) -> tuple[Callable, ...]:
     if not isinstance(value, list | tuple):
-        raise TypeError(f"{name} is a list of functions of (text, scores), got {value!r:.60}")
+        raise TypeError(f"{name} is a list of functions of (text, scores), got {brief(value)}")
     for function in value:
         if not callable(function):
-            raise TypeError(f"{name} is a list of functions of (text, scores), got {function!r:.60} in it")
+            raise TypeError(f"{name} is a list of functions of (text, scores), got {brief(function)} in it")
         if type(function).__module__.startswith(("transformers.", "torch.")):
             raise TypeError(
                 f"{name} has functions of JAX arrays (text, scores), which run inside the compiled loop; "
@@ -75,7 +76,7 @@ def _functions(name: str, value: Any) -> tuple[Callable, ...]:
 def check_model(model: Any, params: Any) -> None:
     """Raises TypeError where the model does not generate, or the parameters are none."""
     if not isinstance(model, Model):
-        raise TypeError(f"generate takes a model and its parameters, as jm.load gives them; got {model!r:.60} as model")
+        raise TypeError(f"generate takes a model and its parameters, as jm.load gives them; got {brief(model)}")
     kind: Any = type(model)
     method = "decode" if model.config.is_encoder_decoder else "__call__"
     if not hasattr(model, "marginal") and "logits_to_keep" not in parameters(kind, method):
@@ -84,7 +85,7 @@ def check_model(model: Any, params: Any) -> None:
             "jm.load(name, cls=...)"
         )
     if not isinstance(params, Mapping) or not params:
-        raise TypeError(f"params are those of the model, as jm.load gives them, got {params!r:.60}")
+        raise TypeError(f"params are those of the model, as jm.load gives them, got {brief(params)}")
     if "params" in params:
         raise TypeError("params are those of the model alone: variables['params']")
 

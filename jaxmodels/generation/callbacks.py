@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import io_callback
 
+from jaxmodels.wording import brief
+
 # New ids of a step, numpy int32 [B].
 Streamer = Callable[[np.ndarray], object]
 # (example, ids so far) -> ids that may come next.
@@ -79,7 +81,7 @@ def allowed_tokens(number, examples, ids, start, end, *, per_example: int, vocab
             if not fits or tokens.min() < 0 or tokens.max() >= vocabulary:
                 raise ValueError(
                     f"prefix_allowed_tokens_fn gives at least one id of the {vocabulary} for every prefix; "
-                    f"it gave {found!r:.60} for example {row // per_example}"
+                    f"it gave {brief(found)} for example {row // per_example}"
                 )
             allowed[row] = False
             allowed[row, tokens] = True

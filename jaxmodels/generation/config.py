@@ -11,43 +11,38 @@ from pathlib import Path
 from typing import Any, Self
 
 from jaxmodels.config import TEXT_IDS, Config
-from jaxmodels.config.fields import readers
 from jaxmodels.download import HUB_OPTIONS, local_folder, read_json
-from jaxmodels.generation.elsewhere import (
-    ELSEWHERE,
-    LATER,
-    METADATA,
-    YOUNGER,
-    is_settled,
-    refuse_elsewhere,
-    refuse_later,
-)
+from jaxmodels.generation.foreign import refuse_later, refuse_others
 from jaxmodels.generation.options import (
+    DEFAULTS,
+    IDS_OF_TOKENS,
+    NAMES,
     OFF_UNLESS_SAMPLED,
-    Biases,
-    Decay,
-    EarlyStopping,
-    ForcedIds,
-    Ids,
+    SINGLE_IDS,
     OptionError,
-    Strings,
-    TokenId,
-    Words,
+    Options,
     read,
 )
-from jaxmodels.generation.sources import CALL, CHECKPOINT, GIVEN, Sources, told_by
+from jaxmodels.generation.sources import (
+    BEAMS_ONLY,
+    CALL,
+    SAMPLING_ONLY,
+    Sources,
+    asked,
+    known,
+    of_checkpoint,
+    told_by,
+    without_idle,
+)
 from jaxmodels.tensor_files.commit import staged
 from jaxmodels.tensor_files.saved import read_saved
+from jaxmodels.wording import brief
 
 FILE = "generation_config.json"
-# Said where they are given but change nothing, because of another option.
-SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-BEAMS_ONLY = ("early_stopping", "length_penalty")
-GROUPS_ONLY = ("num_beam_groups", "diversity_penalty")
 
 
 @dataclasses.dataclass(frozen=True, init=False)
-class GenerationConfig:
+class GenerationConfig(Options):
     """The options of `generate`.
 
     Attributes:
@@ -78,56 +73,12 @@ class GenerationConfig:
         id. decoder_start_token_id: what an encoder-decoder's output begins with; None: bos_token_id.
     """
 
-    max_new_tokens: int | None = None
-    max_length: int = 20
-    min_length: int = 0
-    min_new_tokens: int | None = None
-    max_time: float | None = None
-    stop_strings: Strings = ()
-    early_stopping: EarlyStopping = False
-    do_sample: bool = False
-    num_beams: int = 1
-    num_beam_groups: int = 1
-    diversity_penalty: float = 0.0
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
-    min_p: float | None = None
-    typical_p: float = 1.0
-    epsilon_cutoff: float = 0.0
-    eta_cutoff: float = 0.0
-    repetition_penalty: float = 1.0
-    encoder_repetition_penalty: float = 1.0
-    length_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    encoder_no_repeat_ngram_size: int = 0
-    bad_words_ids: Words = ()
-    sequence_bias: Biases = ()
-    guidance_scale: float | None = None
-    renormalize_logits: bool = False
-    remove_invalid_values: bool = False
-    forced_bos_token_id: TokenId | None = None
-    forced_eos_token_id: Ids = ()
-    forced_decoder_ids: ForcedIds = ()
-    exponential_decay_length_penalty: Decay | None = None
-    suppress_tokens: Ids = ()
-    begin_suppress_tokens: Ids = ()
-    num_return_sequences: int = 1
-    output_scores: bool = False
-    output_logits: bool = False
-    output_attentions: bool = False
-    output_hidden_states: bool = False
-    eos_token_id: Ids = ()
-    pad_token_id: TokenId | None = None
-    bos_token_id: TokenId | None = None
-    decoder_start_token_id: TokenId | None = None
-
     def __init__(self, **options: Any):
         """Lists become tuples, one id a tuple of one, None the default, or for `top_k` off."""
-        refuse_elsewhere("GenerationConfig has no option", options, NAMES, TypeError)
+        refuse_others("GenerationConfig has no option", options, NAMES, TypeError)
         refuse_later(options)
         for name, default in DEFAULTS.items():
-            object.__setattr__(self, name, _read(name, options[name]) if name in options else default)
+            object.__setattr__(self, name, read(name, options[name]) if name in options else default)
         # A negative eos id marks "none" in some checkpoints.
         object.__setattr__(self, "eos_token_id", tuple(i for i in self.eos_token_id if i >= 0))
         self._check_together()
@@ -145,8 +96,8 @@ class GenerationConfig:
           TypeError: no mapping.
         """
         if not isinstance(values, Mapping):
-            raise TypeError(f"GenerationConfig.from_dict takes a dict of options, got {values!r:.60}")
-        return cls._of(Sources().over("the dict", _known(values)))
+            raise TypeError(f"GenerationConfig.from_dict takes a dict of options, got {brief(values)}")
+        return cls._of(Sources().over("the dict", known(values)))
 
     @classmethod
     def from_pretrained(
@@ -165,10 +116,10 @@ class GenerationConfig:
           ValueError: the file holds no JSON object, or a value out of range; see `from_dict`, too.
         """
         hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
-        refuse_elsewhere("GenerationConfig.from_pretrained has no option", options, NAMES, TypeError)
+        refuse_others("GenerationConfig.from_pretrained has no option", options, NAMES, TypeError)
         folder = local_folder(name, [config_file_name], subfolder=subfolder, **hub)
         path, values = read_saved(folder, lambda saved: _read_settings(saved / config_file_name))
-        return cls._of(Sources().over(str(path), _known(values)).over(CALL, options))
+        return cls._of(Sources().over(str(path), known(values)).over(CALL, options))
 
     @classmethod
     def from_model_config(cls, config: Config) -> Self:
@@ -176,7 +127,7 @@ class GenerationConfig:
 
         Ids of the checkpoint outside its own vocabulary count as none, with a warning.
         """
-        return cls._of(_of_checkpoint(config), config.vocab_size)
+        return cls._of(of_checkpoint(config), config.vocab_size)
 
     @classmethod
     def merge(cls, config: Config, given: Any, call: Mapping[str, Any]) -> Self:
@@ -200,7 +151,7 @@ class GenerationConfig:
     @classmethod
     def _of(cls, said: Sources, vocabulary: int | None = None) -> Self:
         try:
-            config = cls(**_without_idle(said))
+            config = cls(**without_idle(said))
             if vocabulary is not None:
                 config.check_vocabulary(vocabulary)
         except (OptionError, NotImplementedError) as error:
@@ -340,35 +291,6 @@ class GenerationConfig:
             )
 
 
-DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationConfig)}
-NAMES = frozenset(DEFAULTS)
-IDS_OF_TOKENS = ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
-SINGLE_IDS = ("forced_bos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
-
-
-def asked(config: Config, given: Any, call: Mapping[str, Any]) -> Sources:
-    """The options of a call, those of `given` or the checkpoint below them, as they were said; see `merge`."""
-    refuse_elsewhere("generate has no option", call, NAMES, ValueError)
-    refuse_later(call)
-    if given is None:
-        said = _of_checkpoint(config, besides=call)
-    else:
-        values = _given(given)
-        # Ids that it leaves open are the model's.
-        open_ids = [name for name in TEXT_IDS if name not in call and values.get(name) in (None, (), [])]
-        ids = {name: getattr(config, name) for name in open_ids}
-        said = Sources().over(GIVEN, values).over(CHECKPOINT, _inside(ids, config.vocab_size))
-    return said.over(CALL, {name: value for name, value in call.items() if name not in ELSEWHERE})
-
-
-def option(said: Sources, name: str) -> Any:
-    """One of them, checked alone."""
-    try:
-        return _read(name, said.values.get(name))
-    except OptionError as error:
-        raise told_by(said, error) from None
-
-
 def _read_settings(path: Path) -> tuple[Path, dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(
@@ -376,99 +298,3 @@ def _read_settings(path: Path) -> tuple[Path, dict[str, Any]]:
             "GenerationConfig.from_model_config(model.config)"
         )
     return path, read_json(path)
-
-
-def _read(name: str, value: Any) -> Any:
-    if value is None:
-        return 0 if name == "top_k" else DEFAULTS[name]
-    return read(name, value, readers(GenerationConfig)[name])
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a file: what is said in names that mean something here; names that nobody knows are warned of."""
-    unknown = [
-        name
-        for name, value in values.items()
-        if name not in NAMES | LATER.keys() | METADATA | ELSEWHERE.keys()
-        and not (name in YOUNGER and is_settled(value, YOUNGER[name].settled))
-    ]
-    if unknown:
-        warnings.warn(f"generation settings that mean nothing here: {', '.join(sorted(unknown))}", stacklevel=2)
-    return {name: value for name, value in values.items() if name in NAMES or name in LATER}
-
-
-def _given(given: Any) -> dict[str, Any]:
-    """What a call's `generation_config` says, by name.
-
-    Raises:
-      TypeError: no settings, or one that nobody knows.
-    """
-    if isinstance(given, GenerationConfig):
-        return {name: getattr(given, name) for name in NAMES}
-    if isinstance(given, Mapping):
-        values = dict(given)
-    elif callable(find := getattr(given, "to_diff_dict", getattr(given, "to_dict", None))) and not isinstance(
-        given, type
-    ):
-        values = dict(find())
-    else:
-        raise TypeError(
-            "generation_config is a GenerationConfig, a dict of its options, or another library's object with to_dict; "
-            f"got {given!r:.60}; of a folder it is GenerationConfig.from_pretrained(folder)"
-        )
-    # Such objects hold whether a record is returned, which is so always, as their default.
-    values = {name: value for name, value in values.items() if name not in METADATA | {"return_dict_in_generate"}}
-    refuse_elsewhere("generation_config= has no option", values, NAMES, TypeError)
-    return {name: value for name, value in values.items() if name not in ELSEWHERE}
-
-
-def _of_checkpoint(config: Config, besides: Collection[str] = ()) -> Sources:
-    """What a checkpoint says, but for what the call says."""
-    values = {**{name: getattr(config, name) for name in TEXT_IDS}, **_known(config.generation)}
-    values = {name: value for name, value in values.items() if name not in besides}
-    return Sources().over(CHECKPOINT, _inside(values, config.vocab_size))
-
-
-def _inside(values: dict[str, Any], vocabulary: int) -> dict[str, Any]:
-    """A checkpoint's values without ids at or above its vocabulary, often a family's defaults; they never come."""
-    found, outside = dict(values), []
-    for name in (*SINGLE_IDS, *IDS_OF_TOKENS):
-        ids = values.get(name)
-        several = ids if isinstance(ids, list | tuple) else [ids]
-        wrong = [i for i in several if isinstance(i, int) and i >= vocabulary]
-        if wrong:
-            found[name] = None if several[0] is ids else [i for i in several if i not in wrong]
-            outside.append(f"{name} {', '.join(map(str, wrong))}")
-    if any(not words.startswith("bos") for words in outside):  # that is for texts that begin with nothing else
-        warnings.warn(
-            f"ids of the checkpoint outside its vocabulary of {vocabulary} count as none: {'; '.join(outside)}",
-            stacklevel=2,
-        )
-    return found
-
-
-def _without_idle(said: Sources) -> dict[str, Any]:
-    """The values, without those that a file has for a way of searching that is not in use and that do not fit."""
-    values = dict(said.values)
-    sampling, beams = (_read(name, values.get(name)) for name in ("do_sample", "num_beams"))
-    idle: tuple[str, ...] = () if sampling else SAMPLING_ONLY
-    idle += BEAMS_ONLY if beams == 1 else ()
-    idle += ("max_length",) if values.get("max_new_tokens") is not None else ()
-    unused = [name for name in idle if said.by_a_file(name) and not _fits(name, values[name])]
-    if beams == 1:  # a call that asks for fewer beams need not speak of groups
-        before = [name for name in GROUPS_ONLY if said.before_the_call(name)]
-        unused += [name for name in before if said.by_a_file(name) or _fits(name, values[name])]
-    # Contrastive search is for the likeliest token out of several.
-    if said.by_a_file("penalty_alpha") and (
-        sampling or beams > 1 or values.get("top_k", DEFAULTS["top_k"]) in (None, 0, 1)
-    ):
-        unused += ["penalty_alpha"]
-    return {name: value for name, value in values.items() if name not in unused}
-
-
-def _fits(name: str, value: Any) -> bool:
-    try:
-        _read(name, value)
-    except OptionError:
-        return False
-    return True

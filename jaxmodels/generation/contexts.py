@@ -11,6 +11,7 @@ import numpy as np
 from jaxmodels.architectures.inputs import check_mask, check_numbers
 from jaxmodels.generation.buckets import bucket
 from jaxmodels.generation.prompts import fill_batch, token_ids
+from jaxmodels.wording import brief
 
 # What a call may say beside the options.
 INPUTS = ("context_input_ids", "context_attention_mask", "doc_scores", "retriever", "n_docs")
@@ -131,7 +132,7 @@ def _count(name: str, value: Any, default: int) -> int:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is an int of at least 1, got {value!r:.60}")
+        raise ValueError(f"{name} is an int of at least 1, got {brief(value)}")
     return int(value)
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.wording import brief
+
 THREEFRY = "threefry2x32"
 # Words of a raw key: (implementations of which it may be, the likelier first).
 _RAW = {2: (THREEFRY,), 4: ("rbg", "unsafe_rbg")}
@@ -22,7 +24,7 @@ def as_keys(key: Any) -> jax.Array:
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     if not isinstance(key, jax.Array | np.ndarray) or key.dtype != np.uint32 or not 1 <= key.ndim <= 2:
-        raise TypeError(f"key is jax.random.key(0), or one such key for each prompt; got {key!r:.60}")
+        raise TypeError(f"key is jax.random.key(0), or one such key for each prompt; got {brief(key)}")
     if key.shape[-1] not in _RAW:
         raise TypeError(f"a raw key has 2 words or 4, got shape {key.shape}; make one with jax.random.key(0)")
     kinds, default = _RAW[key.shape[-1]], jax.config.jax_default_prng_impl  # type: ignore[attr-defined]

@@ -1,19 +1,21 @@
-"""How the value of an option is read: kinds that JSON has not, ranges, and values that count as off.
+"""The options of `generate`: names, defaults, and how a value is read, with its kind, its range and what counts as off.
 
 Numbers of numpy and JAX are numbers (`config.fields`).
 """
 
+import dataclasses
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from jaxmodels.config.fields import Reader, UnfitError
+from jaxmodels.config.fields import INT, Reader, UnfitError, readers, within
+from jaxmodels.wording import brief
 
 INT32 = 2**31 - 1
 _MOST_ROWS = 2**16  # far above what a machine can hold, and low enough to be refused before it is tried
+_int = within(INT, "", -INT32 - 1, INT32).read
 
 
 class OptionError(ValueError):
@@ -40,18 +42,6 @@ def _members(value: Any) -> Iterable[Any]:
         return list(value)
     except TypeError:  # an array without dimensions
         raise UnfitError from None
-
-
-def _int(value: Any) -> int:
-    if isinstance(value, bool | np.bool_):
-        raise UnfitError
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise UnfitError from None
-    if not -INT32 - 1 <= number <= INT32:
-        raise UnfitError
-    return number
 
 
 def _bias(value: Any) -> float:
@@ -179,29 +169,6 @@ _HINTS = {
 OFF_UNLESS_SAMPLED: Mapping[str, float] = {"temperature": 0.0, "top_p": 0.0, "typical_p": 0.0}
 
 
-def shown(value: Any) -> str:
-    """A value in a message; an array by its shape."""
-    return f"an array {np.shape(value)}" if getattr(value, "ndim", 0) else f"{value!r:.60}"
-
-
-def read(name: str, value: Any, reader: Reader) -> Any:
-    """The value as `GenerationConfig` keeps it; reader: of its type.
-
-    Raises:
-      OptionError: another type, or out of range.
-    """
-    try:
-        found = reader.read(value)
-        if name == "top_k" and found == -1:  # "off" in vLLM, and so in files
-            return 0
-        if not _in_range(name, found):
-            raise UnfitError
-    except UnfitError:
-        words = f"{name} is {_expected(name, reader, value)}, got {shown(value)}{_HINTS.get(name, '')}"
-        raise OptionError(words, name) from None
-    return found
-
-
 def _in_range(name: str, value: Any) -> bool:
     if name in _LEAST:
         return _LEAST[name] <= value <= _MOST.get(name, INT32)
@@ -213,3 +180,80 @@ def _expected(name: str, reader: Reader, value: Any) -> str:
         beyond = isinstance(value, int) and value > _MOST.get(name, INT32)
         return f"an int of at {f'most {_MOST.get(name, INT32)}' if beyond else f'least {_LEAST[name]}'}"
     return _FLOATS[name][0] if name in _FLOATS else reader.expected
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Options:
+    """The options of `generate` and their defaults; what each does is said in `GenerationConfig`."""
+
+    max_new_tokens: int | None = None
+    max_length: int = 20
+    min_length: int = 0
+    min_new_tokens: int | None = None
+    max_time: float | None = None
+    stop_strings: Strings = ()
+    early_stopping: EarlyStopping = False
+    do_sample: bool = False
+    num_beams: int = 1
+    num_beam_groups: int = 1
+    diversity_penalty: float = 0.0
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    min_p: float | None = None
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
+    repetition_penalty: float = 1.0
+    encoder_repetition_penalty: float = 1.0
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    bad_words_ids: Words = ()
+    sequence_bias: Biases = ()
+    guidance_scale: float | None = None
+    renormalize_logits: bool = False
+    remove_invalid_values: bool = False
+    forced_bos_token_id: TokenId | None = None
+    forced_eos_token_id: Ids = ()
+    forced_decoder_ids: ForcedIds = ()
+    exponential_decay_length_penalty: Decay | None = None
+    suppress_tokens: Ids = ()
+    begin_suppress_tokens: Ids = ()
+    num_return_sequences: int = 1
+    output_scores: bool = False
+    output_logits: bool = False
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    eos_token_id: Ids = ()
+    pad_token_id: TokenId | None = None
+    bos_token_id: TokenId | None = None
+    decoder_start_token_id: TokenId | None = None
+
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
+NAMES = frozenset(DEFAULTS)
+# Options that hold ids of tokens: several, or one.
+IDS_OF_TOKENS = ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
+SINGLE_IDS = ("forced_bos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
+
+
+def read(name: str, value: Any) -> Any:
+    """The value of an option as `GenerationConfig` keeps it; None is the default, or for `top_k` off.
+
+    Raises:
+      OptionError: another type, or out of range.
+    """
+    if value is None:
+        return 0 if name == "top_k" else DEFAULTS[name]
+    reader = readers(Options)[name]
+    try:
+        found = reader.read(value)
+        if name == "top_k" and found == -1:  # "off" in vLLM, and so in files
+            return 0
+        if not _in_range(name, found):
+            raise UnfitError
+    except UnfitError:
+        words = f"{name} is {_expected(name, reader, value)}, got {brief(value)}{_HINTS.get(name, '')}"
+        raise OptionError(words, name) from None
+    return found

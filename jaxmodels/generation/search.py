@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmodels.generation.processors import Processor
 from jaxmodels.generation.text import Text
+from jaxmodels.wording import brief
 
 # (text, scores) -> bool [N] or scalar: rows that end here.
 Criterion = Callable[[Text, jax.Array], jax.Array]
@@ -111,7 +112,7 @@ def _like(wanted: jax.Array, returned: Any, whose: str, *, scalar: bool = False)
     found = returned if isinstance(returned, jax.Array | np.ndarray | np.generic | bool) else None
     if found is not None and np.shape(found) in shapes and jnp.result_type(found) == wanted.dtype:
         return jnp.asarray(found)
-    got = f"{returned!r:.60}" if found is None else f"{jnp.result_type(found)} {np.shape(found)}"
+    got = brief(returned) if found is None else f"{jnp.result_type(found)} {np.shape(found)}"
     raise ValueError(f"{whose} returns {wanted.dtype} {' or '.join(map(str, shapes))} of (text, scores), got {got}")
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from jaxmodels.generation.arguments import Extras
 from jaxmodels.generation.buckets import bucket
 from jaxmodels.generation.call import ASKED, Ready, call
-from jaxmodels.generation.config import asked, option
 from jaxmodels.generation.contexts import INPUTS, Contexts, contexts_of
 from jaxmodels.generation.output import GenerateOutput
-from jaxmodels.generation.sources import GIVEN, Sources
+from jaxmodels.generation.sources import GIVEN, Sources, asked, option
+from jaxmodels.wording import brief
 
 # Options of this method's own; the others are those of the generator.
 OWN = ("do_deduplication", "num_return_sequences", "num_beams")
@@ -44,7 +44,7 @@ def generate(
     deduplicate = options.get("do_deduplication")
     deduplicate = c.do_deduplication if deduplicate is None else deduplicate
     if not isinstance(deduplicate, bool):
-        raise ValueError(f"do_deduplication is True or False, got {deduplicate!r:.60}")
+        raise ValueError(f"do_deduplication is True or False, got {brief(deduplicate)}")
     contexts, n_docs, questions = contexts_of(model, params, input_ids, attention_mask, further)
     if contexts.question is not None:
         ids, mask, scores = map(np.asarray, _retrieved(model, params, contexts, n_docs))

@@ -16,7 +16,7 @@ from jaxmodels.convert import Plan, WeightsError, assemble, plan
 from jaxmodels.download import HUB_OPTIONS
 from jaxmodels.hub.configs import read_config, with_own_head
 from jaxmodels.hub.folder import checkpoint_folder
-from jaxmodels.hub.options import refuse_elsewhere, translated
+from jaxmodels.hub.options import refuse_foreign_options, translated
 from jaxmodels.parameters import abstract, check_key, flatten, initial, unflatten
 from jaxmodels.sharding import Rules, check_placement, shardings
 from jaxmodels.tensor_files import open_folder
@@ -67,7 +67,7 @@ def load(
       ValueError: a config of another family, an unknown key, a mesh that does not fit.
       TypeError: an option that is not one of this function, or of a wrong type.
     """
-    refuse_elsewhere(options, _OWN)
+    refuse_foreign_options(options, _OWN)
     check_placement(mesh, rules)
     if key is not None:
         check_key("key", key)

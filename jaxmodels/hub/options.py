@@ -6,27 +6,18 @@ None is ever taken and then ignored. A value that asks for what is so here anywa
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxmodels.architectures import MODELS
 from jaxmodels.architectures.base import IMPLEMENTATIONS, float_type
 from jaxmodels.config import GENERATION_KEYS
 from jaxmodels.download import HUB_OPTIONS
-from jaxmodels.names import no_such
-from jaxmodels.wording import brief
+from jaxmodels.names import Foreign, refuse_foreign
 
 # Their attention, and the implementation here that is what the name promises: all weights in the open, or the best that
 # the device has for the call, which for long texts never holds all of them.
 ATTENTION = {"eager": "xla", "sdpa": "auto", "flash_attention_2": "auto"}
 TRANSLATED = ("torch_dtype", "attn_implementation", "gradient_checkpointing")
-
-
-class Elsewhere(NamedTuple):
-    """what to write here, and the values that need not be written because it is so anyway."""
-
-    words: str
-    settled: tuple[Any, ...] = (None,)
-
 
 _PLACES = "parameters go onto devices by mesh= and rules=, without them onto the first device"
 _QUANTIZED = "parameters are floats of param_dtype=; a cache of 8 bits is generate's cache_dtype='int8'"
@@ -40,56 +31,56 @@ _PARTS = "adapters are not read; merge them into the weights before (peft's merg
 _OFF: tuple[Any, ...] = (None, False)
 
 # Of transformers 4.37 to 4.57, PyTorch's and Flax's classes and the auto classes.
-ELSEWHERE = {
-    "use_cache": Elsewhere("a cache is used when one is passed: cache=model.init_cache(batch, length)"),
-    "device_map": Elsewhere(_PLACES),
-    "device_mesh": Elsewhere(_PLACES),
-    "device": Elsewhere(_PLACES),
-    "tp_plan": Elsewhere(_PLACES),
-    "tp_size": Elsewhere(_PLACES),
-    "distributed_config": Elsewhere(_PLACES),
-    "max_memory": Elsewhere(_PLACES),
-    "offload_folder": Elsewhere(_PLACES),
-    "offload_state_dict": Elsewhere(_PLACES, _OFF),
-    "offload_buffers": Elsewhere(_PLACES, _OFF),
-    "low_cpu_mem_usage": Elsewhere("tensors are read one at a time, always; leave it out", (None, True)),
-    "_fast_init": Elsewhere("only what the file lacks is initialised, always; leave it out", (None, True)),
-    "quantization_config": Elsewhere(_QUANTIZED),
-    "load_in_8bit": Elsewhere(_QUANTIZED, _OFF),
-    "load_in_4bit": Elsewhere(_QUANTIZED, _OFF),
-    "from_pt": Elsewhere(_KINDS, _OFF),
-    "from_flax": Elsewhere(_KINDS, _OFF),
-    "from_tf": Elsewhere(_KINDS, _OFF),
-    "use_safetensors": Elsewhere(_KINDS),
-    "gguf_file": Elsewhere(_KINDS),
-    "variant": Elsewhere("only files of the plain names are read; rename them (to model.safetensors)"),
-    "weights_only": Elsewhere("of a pickle nothing but tensors is ever read; leave it out", (None, True)),
-    "state_dict": Elsewhere(_IN_MEMORY),
-    "params": Elsewhere(_IN_MEMORY),
-    "config": Elsewhere("the folder's config.json counts; give changes of it by name, e.g. num_labels=5"),
-    "generation_config": Elsewhere("give it, or its settings by name, to generate"),
-    "key_mapping": Elsewhere("rename the tensors in the file"),
-    "output_loading_info": Elsewhere("what the file lacked and what was left over is said in warnings", _OFF),
-    "trust_remote_code": Elsewhere("code of a repository is never run", _OFF),
-    "code_revision": Elsewhere("code of a repository is never run"),
-    "adapter_name": Elsewhere(_PARTS),
-    "adapter_kwargs": Elsewhere(_PARTS),
-    "use_kernels": Elsewhere("attention= names the kernel", _OFF),
-    "use_flash_attention_2": Elsewhere("attention='auto' takes the kernel that the device has", _OFF),
-    "_do_init": Elsewhere(_FLAX, _OFF),
-    "input_shape": Elsewhere("nothing depends on the shape of an input; leave it out"),
-    "seed": Elsewhere("key=jax.random.key(seed) initialises what the file lacks"),
-    "use_auth_token": Elsewhere("it is called token="),
-    "resume_download": Elsewhere("downloads are always resumed; force_download=True begins anew", (None, True)),
-    "proxies": Elsewhere("set HTTPS_PROXY in the environment"),
-    "mirror": Elsewhere("set HF_ENDPOINT in the environment"),
-    "user_agent": Elsewhere("set HF_HUB_USER_AGENT_ORIGIN in the environment"),
-    "use_remat": Elsewhere("it is called remat="),
+FOREIGN = {
+    "use_cache": Foreign("a cache is used when one is passed: cache=model.init_cache(batch, length)"),
+    "device_map": Foreign(_PLACES),
+    "device_mesh": Foreign(_PLACES),
+    "device": Foreign(_PLACES),
+    "tp_plan": Foreign(_PLACES),
+    "tp_size": Foreign(_PLACES),
+    "distributed_config": Foreign(_PLACES),
+    "max_memory": Foreign(_PLACES),
+    "offload_folder": Foreign(_PLACES),
+    "offload_state_dict": Foreign(_PLACES, _OFF),
+    "offload_buffers": Foreign(_PLACES, _OFF),
+    "low_cpu_mem_usage": Foreign("tensors are read one at a time, always; leave it out", (None, True)),
+    "_fast_init": Foreign("only what the file lacks is initialised, always; leave it out", (None, True)),
+    "quantization_config": Foreign(_QUANTIZED),
+    "load_in_8bit": Foreign(_QUANTIZED, _OFF),
+    "load_in_4bit": Foreign(_QUANTIZED, _OFF),
+    "from_pt": Foreign(_KINDS, _OFF),
+    "from_flax": Foreign(_KINDS, _OFF),
+    "from_tf": Foreign(_KINDS, _OFF),
+    "use_safetensors": Foreign(_KINDS),
+    "gguf_file": Foreign(_KINDS),
+    "variant": Foreign("only files of the plain names are read; rename them (to model.safetensors)"),
+    "weights_only": Foreign("of a pickle nothing but tensors is ever read; leave it out", (None, True)),
+    "state_dict": Foreign(_IN_MEMORY),
+    "params": Foreign(_IN_MEMORY),
+    "config": Foreign("the folder's config.json counts; give changes of it by name, e.g. num_labels=5"),
+    "generation_config": Foreign("give it, or its settings by name, to generate"),
+    "key_mapping": Foreign("rename the tensors in the file"),
+    "output_loading_info": Foreign("what the file lacked and what was left over is said in warnings", _OFF),
+    "trust_remote_code": Foreign("code of a repository is never run", _OFF),
+    "code_revision": Foreign("code of a repository is never run"),
+    "adapter_name": Foreign(_PARTS),
+    "adapter_kwargs": Foreign(_PARTS),
+    "use_kernels": Foreign("attention= names the kernel", _OFF),
+    "use_flash_attention_2": Foreign("attention='auto' takes the kernel that the device has", _OFF),
+    "_do_init": Foreign(_FLAX, _OFF),
+    "input_shape": Foreign("nothing depends on the shape of an input; leave it out"),
+    "seed": Foreign("key=jax.random.key(seed) initialises what the file lacks"),
+    "use_auth_token": Foreign("it is called token="),
+    "resume_download": Foreign("downloads are always resumed; force_download=True begins anew", (None, True)),
+    "proxies": Foreign("set HTTPS_PROXY in the environment"),
+    "mirror": Foreign("set HF_ENDPOINT in the environment"),
+    "user_agent": Foreign("set HF_HUB_USER_AGENT_ORIGIN in the environment"),
+    "use_remat": Foreign("it is called remat="),
 }  # fmt: skip
 
 
-def refuse_elsewhere(options: dict[str, Any], own: Iterable[str], what: str = "load has no option") -> None:
-    """Takes the options of ELSEWHERE out, those that ask for what is so here anyway.
+def refuse_foreign_options(options: dict[str, Any], own: Iterable[str], what: str = "load has no option") -> None:
+    """Takes the options of FOREIGN out, those that ask for what is so here anyway.
 
     Args:
       own: names of the function's own options, for one that is nearly so called. What is no such name at all is left
@@ -99,14 +90,15 @@ def refuse_elsewhere(options: dict[str, Any], own: Iterable[str], what: str = "l
     Raises:
       TypeError: one that asks for something else, with what to write; a misspelt name.
     """
-    names, elsewhere = [*own, *TRANSLATED, *HUB_OPTIONS], {name: row.words for name, row in ELSEWHERE.items()}
-    for name in options.keys() - {*names, *ELSEWHERE}:
-        if difflib.get_close_matches(name, [*names, *ELSEWHERE], cutoff=0.8) and not _is_key(name):
-            raise TypeError(no_such(what, name, names, elsewhere))
-    for name in [name for name in options if name in ELSEWHERE]:
-        value, (words, settled) = options.pop(name), ELSEWHERE[name]
-        if not any(value is one for one in settled):
-            raise TypeError(f"{what} {name!r} (got {brief(value)}): {words}")
+    names = [*own, *TRANSLATED, *HUB_OPTIONS]
+    near = [name for name in options.keys() - {*names, *FOREIGN} if _is_near(name, names)]
+    found = {name: options[name] for name in near}
+    found |= {name: options.pop(name) for name in options.keys() & FOREIGN.keys()}
+    refuse_foreign(what, found, names, FOREIGN)
+
+
+def _is_near(name: str, names: list[str]) -> bool:
+    return bool(difflib.get_close_matches(name, [*names, *FOREIGN], cutoff=0.8)) and not _is_key(name)
 
 
 def translated(options: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

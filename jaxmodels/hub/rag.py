@@ -7,7 +7,7 @@ from jaxmodels.architectures import MODELS
 from jaxmodels.architectures.base import Model
 from jaxmodels.architectures.rag import RagConfig, RagModel, RagPreTrainedModel, RagSequenceForGeneration
 from jaxmodels.hub.load import load
-from jaxmodels.hub.options import TRANSLATED, refuse_elsewhere, translated
+from jaxmodels.hub.options import TRANSLATED, refuse_foreign_options, translated
 from jaxmodels.wording import brief
 
 # Choices that both parts share, so that they have no prefix.
@@ -39,7 +39,7 @@ def load_rag(
     chosen = MODELS.get(cls) if isinstance(cls, str) else cls
     if not (isinstance(chosen, type) and issubclass(chosen, RagPreTrainedModel)):
         raise TypeError(f"cls is RagModel, RagSequenceForGeneration or RagTokenForGeneration, got {brief(cls)}")
-    refuse_elsewhere(options, (*_SHARED, "cls"), "load_rag has no option")
+    refuse_foreign_options(options, (*_SHARED, "cls"), "load_rag has no option")
     given = {name: options.pop(name, None) for name in ("dtype", "param_dtype", "attention", "remat")}
     common = translated(options, given) | {name: options.pop(name) for name in _SHARED if name in options}
     parts: dict[str, Any] = {}

@@ -11,10 +11,11 @@ import numpy as np
 
 from jaxmodels.retrieval.arrow_file import mapped, opened_stream, pyarrow
 from jaxmodels.tensor_files import TensorFileError
-from jaxmodels.tensor_files.errors import Malformed, brief
+from jaxmodels.tensor_files.errors import Malformed
 from jaxmodels.tensor_files.file_sets import is_plain
 from jaxmodels.tensor_files.opened import OpenedFile, opened
 from jaxmodels.tensor_files.safetensors_file import read_json_object
+from jaxmodels.wording import brief
 
 # fourcc, d, ntotal, two unused numbers, is_trained, metric, count of floats. Source: faiss's index_write.cpp.
 FLAT_HEADER = struct.Struct("<4siqqq?iQ")
@@ -42,7 +43,7 @@ def read_passages_tsv(path: str | Path) -> Iterator[Passage]:
         try:
             header = next(lines, [])
             if not {"id", "title", "text"} <= set(header):
-                raise ValueError(f"{path}: expected a header with id, text and title, found {header!r:.200}")
+                raise ValueError(f"{path}: expected a header with id, text and title, found {brief(header)}")
             order = [header.index(name) for name in Passage._fields]
             for cells in lines:
                 if len(cells) != len(header):
@@ -102,7 +103,7 @@ class SavedDataset:
         entries = files if isinstance(files, list) else []
         names = [entry.get("filename") if isinstance(entry, dict) else entry for entry in entries]
         if not names or not all(map(is_plain, names)):
-            raise TensorFileError(state, "`_data_files`, a list of files beside it", brief(files)[:100])
+            raise TensorFileError(state, "`_data_files`, a list of files beside it", described(files)[:100])
         self.files = [self.folder / name for name in names]
 
     def embeddings(self, column: str = "embeddings") -> Iterator[np.ndarray]:

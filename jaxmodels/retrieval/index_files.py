@@ -11,7 +11,7 @@ from jaxmodels.retrieval.manifest import BUILD_AGAIN, MANIFEST, Manifest, Shard,
 from jaxmodels.retrieval.rows import Stored
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
 from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.errors import brief
+from jaxmodels.tensor_files.errors import described
 from jaxmodels.tensor_files.opened import opened
 from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 from jaxmodels.tensor_files.write import write_tensors
@@ -73,7 +73,7 @@ def _open(folder: SavedFolder) -> tuple[Manifest, list[dict[str, TensorEntry]]]:
 def _opened(folder: SavedFolder, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
     path = folder / shard.file
     if not path.is_file():
-        raise TensorFileError(folder / MANIFEST, f"{brief(shard.file)} beside it", "no such file", BUILD_AGAIN)
+        raise TensorFileError(folder / MANIFEST, f"{described(shard.file)} beside it", "no such file", BUILD_AGAIN)
     if path.stat().st_size != shard.bytes:
         found = f"{path.stat().st_size}"
         raise TensorFileError(path, f"{shard.bytes} bytes, as {MANIFEST} says", found, BUILD_AGAIN)
@@ -88,7 +88,9 @@ def _opened(folder: SavedFolder, manifest: Manifest, shard: Shard) -> dict[str, 
 
 
 def _described(kinds: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> str:
-    return ", ".join(f"{brief(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(kinds.items())) or "no tensor"
+    return (
+        ", ".join(f"{described(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(kinds.items())) or "no tensor"
+    )
 
 
 def _rows(entry: TensorEntry, part: range) -> np.ndarray:

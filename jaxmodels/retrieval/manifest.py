@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from jaxmodels.retrieval.rows import DTYPES
-from jaxmodels.tensor_files.errors import Malformed, brief
+from jaxmodels.tensor_files.errors import Malformed, described
 from jaxmodels.tensor_files.file_sets import is_plain
 from jaxmodels.tensor_files.opened import OpenedFile, opened
 from jaxmodels.tensor_files.safetensors_file import read_json_object
@@ -78,23 +78,23 @@ class Manifest:
     def _parsed(cls, found: dict) -> Self:
         kind = (found.get("format"), found.get("version"))
         if kind != (FORMAT, 1):
-            raise Malformed(f"format {FORMAT}, version 1", f"{brief(kind[0])}, {brief(kind[1])}", BUILD_AGAIN)
+            raise Malformed(f"format {FORMAT}, version 1", f"{described(kind[0])}, {described(kind[1])}", BUILD_AGAIN)
         dtype, fingerprint, passages = (found.get(key) for key in ("dtype", "fingerprint", "passages"))
         if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise Malformed(f"a dtype of {', '.join(DTYPES)}", brief(dtype), BUILD_AGAIN)
+            raise Malformed(f"a dtype of {', '.join(DTYPES)}", described(dtype), BUILD_AGAIN)
         if not isinstance(fingerprint, str | None):
-            raise Malformed("a fingerprint that is text or null", brief(fingerprint), BUILD_AGAIN)
+            raise Malformed("a fingerprint that is text or null", described(fingerprint), BUILD_AGAIN)
         if not isinstance(passages, str | None):
-            raise Malformed("a digest of the passages that is text or null", brief(passages), BUILD_AGAIN)
+            raise Malformed("a digest of the passages that is text or null", described(passages), BUILD_AGAIN)
         entries = found.get("shards")
         if not isinstance(entries, list) or not entries:
-            raise Malformed("a list of shards", brief(entries), BUILD_AGAIN)
+            raise Malformed("a list of shards", described(entries), BUILD_AGAIN)
         rows, width = _count(found, "rows"), _count(found, "width")
         shards, first = tuple(map(_shard, entries)), 0
         for shard in shards:
             if shard.first != first:
                 raise Malformed(
-                    f"a shard that begins with row {first}", f"{brief(shard.file)} with {shard.first}", BUILD_AGAIN
+                    f"a shard that begins with row {first}", f"{described(shard.file)} with {shard.first}", BUILD_AGAIN
                 )
             first += shard.rows
         if first != rows:
@@ -105,20 +105,20 @@ class Manifest:
 def _count(found: dict, key: str, least: int = 1) -> int:
     value = found.get(key)
     if type(value) is not int or not least <= value < 2**63:
-        raise Malformed(f"{key} as an integer from {least} on", brief(value), BUILD_AGAIN)
+        raise Malformed(f"{key} as an integer from {least} on", described(value), BUILD_AGAIN)
     return value
 
 
 def _shard(found: object) -> Shard:
     if not isinstance(found, dict):
-        raise Malformed("file, first, rows and bytes of each shard", brief(found), BUILD_AGAIN)
+        raise Malformed("file, first, rows and bytes of each shard", described(found), BUILD_AGAIN)
     file = found.get("file")
     # A shard lies beside its manifest: the name of any other file on this machine is not the manifest's to give.
     if not is_plain(file):
-        raise Malformed("the names of files beside the manifest", brief(file), BUILD_AGAIN)
+        raise Malformed("the names of files beside the manifest", described(file), BUILD_AGAIN)
     sha256 = found.get("sha256")
     if not isinstance(sha256, str | None):
-        raise Malformed("a sha256 that is text or null", brief(sha256), BUILD_AGAIN)
+        raise Malformed("a sha256 that is text or null", described(sha256), BUILD_AGAIN)
     if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise Malformed("a sha256 of 64 hexadecimal digits", brief(sha256), BUILD_AGAIN)
+        raise Malformed("a sha256 of 64 hexadecimal digits", described(sha256), BUILD_AGAIN)
     return Shard(file, _count(found, "first", 0), _count(found, "rows"), _count(found, "bytes"), sha256)

@@ -18,6 +18,7 @@ from jaxmodels.tensor_files import TensorFileError
 from jaxmodels.tensor_files.commit import staged
 from jaxmodels.tensor_files.opened import OpenedFile, opened
 from jaxmodels.tensor_files.saved import SavedFolder, read_saved
+from jaxmodels.wording import brief
 
 PASSAGES = "passages.arrow"
 MAGIC = b"ARROW1\0\0"  # before the stream that the rest of a file is, but for its end
@@ -206,6 +207,6 @@ def _batches(rows: Iterable[tuple[str, str]]) -> Iterator:
     while some := list(itertools.islice(rows, BATCH_ROWS)):
         for i, row in enumerate(some, start):
             if not (isinstance(row, tuple | list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
-                raise ValueError(f"a passage is (title, text), two strings; passage {i} is {row!r:.100}")
+                raise ValueError(f"a passage is (title, text), two strings; passage {i} is {brief(row)}")
         yield arrow.record_batch([list(column) for column in zip(*some, strict=True)], schema=_schema())
         start += len(some)

@@ -2,15 +2,13 @@
 
 import os
 
+from jaxmodels.wording import brief, cut
+
 DOWNLOAD_AGAIN = "the file is damaged or incomplete: download it again"
 SAVE_AGAIN = "save the weights again, as safetensors or as a plain state dict: torch.save(model.state_dict(), path)"
 
 
 MAX_MESSAGE = 500  # characters: a hostile file must not fill anybody's screen
-
-
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else f"{text[: size - 3]}..."
 
 
 class TensorFileError(ValueError):
@@ -29,7 +27,7 @@ class TensorFileError(ValueError):
             return text
         path = str(self.path)
         path = path if len(path) <= 120 else f"...{path[-117:]}"
-        return f"{path}: expected {_cut(self.expected, 120)}, found {_cut(self.found, 120)}; {_cut(self.remedy, 110)}"
+        return f"{path}: expected {cut(self.expected)}, found {cut(self.found)}; {cut(self.remedy, 110)}"
 
 
 class Malformed(Exception):
@@ -43,9 +41,7 @@ class Malformed(Exception):
         return TensorFileError(path, self.expected, self.found, self.remedy)
 
 
-def brief(value: object) -> str:
-    """A value from the file for an error message: containers by their type only, for they can be huge or cyclic."""
-    if isinstance(value, str | int | float | bytes | None):
-        text = repr(value)
-        return text if len(text) <= 120 else text[:117] + "..."
-    return f"a {type(value).__name__}"
+def described(value: object) -> str:
+    """A value from the file for an error message: containers and objects by their type only, for of a pickle's their
+    repr may be longer than any file."""
+    return brief(value) if isinstance(value, str | int | float | bytes | None) else f"a {type(value).__name__}"

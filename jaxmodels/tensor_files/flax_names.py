@@ -1,7 +1,7 @@
 """Names and layouts of Flax modules to those of the same modules in torch."""
 
 from .entry import TensorEntry
-from .errors import SAVE_AGAIN, Malformed, brief
+from .errors import SAVE_AGAIN, Malformed, described
 
 
 def to_torch(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
@@ -14,7 +14,7 @@ def to_torch(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
     renamed: dict[str, TensorEntry] = {}
     for entry in map(_to_torch, entries.values()):
         if entry.name in renamed:
-            raise Malformed("a different torch name for each tensor", f"{brief(entry.name)} twice", SAVE_AGAIN)
+            raise Malformed("a different torch name for each tensor", f"{described(entry.name)} twice", SAVE_AGAIN)
         renamed[entry.name] = entry
     return renamed
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import flax_names
 from .entry import TensorEntry
-from .errors import SAVE_AGAIN, Malformed, brief
+from .errors import SAVE_AGAIN, Malformed, described
 from .file_sets import is_plain
 from .open_file import open_tensors, read_stored
 from .safetensors_file import read_json_object
@@ -50,7 +50,7 @@ def _open_shards(folder: SavedFolder, name: str) -> dict[str, TensorEntry]:
         if missing:
             raise Malformed(
                 f"{len(names_of)} shards beside it",
-                f"no {', '.join(map(brief, missing[:10]))} ({len(missing)} missing)",
+                f"no {', '.join(map(described, missing[:10]))} ({len(missing)} missing)",
             )
     except Malformed as error:
         raise error.at(index) from None
@@ -66,12 +66,12 @@ def _open_shards(folder: SavedFolder, name: str) -> dict[str, TensorEntry]:
 def _names_by_shard(index: Path) -> dict[str, list[str]]:
     weight_map = read_json_object(index, "the index").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise Malformed("a `weight_map` from tensor names to shards", brief(weight_map))
+        raise Malformed("a `weight_map` from tensor names to shards", described(weight_map))
     names_of: dict[str, list[str]] = defaultdict(list)
     for name, shard in weight_map.items():
         # A shard lies beside its index: the name of any other file on this machine is not the index's to give.
         if not is_plain(shard):
-            raise Malformed("the names of files beside the index as shards", brief(shard), SAVE_AGAIN)
+            raise Malformed("the names of files beside the index as shards", described(shard), SAVE_AGAIN)
         names_of[shard].append(name)
     return names_of
 
@@ -85,7 +85,7 @@ def _open_shard(path: Path, names: list[str], index: str) -> dict[str, TensorEnt
         if absent:
             raise Malformed(
                 f"{len(wanted)} tensors that {index} places here",
-                f"{path.stat().st_size} bytes without {brief(absent[0])} ({len(absent)} missing)",
+                f"{path.stat().st_size} bytes without {described(absent[0])} ({len(absent)} missing)",
             )
     except Malformed as error:
         raise error.at(path) from None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from .errors import Malformed, brief
+from .errors import Malformed, described
 
 MAX_RANK = 64  # numpy's and torch's limit
 MAX_BYTES = 2**63
@@ -12,10 +12,10 @@ MAX_BYTES = 2**63
 def checked_sizes(sizes: object, what: str) -> tuple[int, ...]:
     """`sizes` as a tuple if it is a list or tuple of at most 64 integers in `[0, 2**63)`."""
     if not isinstance(sizes, list | tuple) or len(sizes) > MAX_RANK:
-        raise Malformed(f"{what} with at most {MAX_RANK} dimensions", brief(sizes))
+        raise Malformed(f"{what} with at most {MAX_RANK} dimensions", described(sizes))
     for size in sizes:
         if type(size) is not int or not 0 <= size < MAX_BYTES:
-            raise Malformed(f"{what} of non-negative integers", brief(size))
+            raise Malformed(f"{what} of non-negative integers", described(size))
     return tuple(sizes)
 
 

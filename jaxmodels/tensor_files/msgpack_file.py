@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from .entry import TensorEntry
-from .errors import SAVE_AGAIN, Malformed, brief
+from .errors import SAVE_AGAIN, Malformed, described
 from .layout import byte_count, checked_sizes
 from .nesting import MAX_NODES, flatten
 from .opened import OpenedFile
@@ -56,7 +56,7 @@ def read_entries(file: OpenedFile) -> dict[str, TensorEntry]:
         tree = _Walk(reader).value(0)
         if not isinstance(tree, dict) or reader.position != reader.end:
             raise Malformed(
-                "one msgpack map that fills the file", f"{brief(tree)} in {reader.position} of {reader.end} bytes"
+                "one msgpack map that fills the file", f"{described(tree)} in {reader.position} of {reader.end} bytes"
             )
     arrays = flatten(tree, StoredArray)
     return {
@@ -114,7 +114,7 @@ class _Walk:
         for _ in range(count):
             key = self.text("a map's key")
             if key in result:
-                raise Malformed("a map with each key once", f"{brief(key)} twice", SAVE_AGAIN)
+                raise Malformed("a map with each key once", f"{described(key)} twice", SAVE_AGAIN)
             result[key] = self.value(depth + 1)
         return _joined(result) if CHUNKED in result else result
 
@@ -132,7 +132,7 @@ class _Walk:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            raise Malformed(f"{what} in UTF-8", brief(data)) from None
+            raise Malformed(f"{what} in UTF-8", described(data)) from None
 
     def extension(self, count: int) -> StoredArray | None:
         [code] = self.reader.take(1)
@@ -146,7 +146,7 @@ class _Walk:
         shape = checked_sizes([self.expect("number", "a dimension") for _ in range(min(rank, 65))], "a shape")
         name = self.text("a dtype")
         if name not in DTYPES:
-            raise Malformed(f"a dtype of {', '.join(DTYPES)}", brief(name), SAVE_AGAIN)
+            raise Malformed(f"a dtype of {', '.join(DTYPES)}", described(name), SAVE_AGAIN)
         nbytes = self.expect("bytes", "an array's data")
         if nbytes != byte_count(shape, DTYPES[name].itemsize) or self.reader.position + nbytes != end:
             raise Malformed(f"the {count} bytes of a {name} array of shape {shape}", f"{nbytes} bytes of data")
@@ -158,7 +158,7 @@ def _joined(fields: dict[str, object]) -> StoredArray:
     shape = checked_sizes(_numbered(fields.get("shape")), "the shape of an array in pieces")
     pieces = _numbered(fields.get("chunks"))
     if not pieces or not all(isinstance(piece, StoredArray) and piece.dtype == pieces[0].dtype for piece in pieces):
-        raise Malformed("the pieces of an array, of one dtype", brief(fields.get("chunks")))
+        raise Malformed("the pieces of an array, of one dtype", described(fields.get("chunks")))
     spans = tuple(span for piece in pieces for span in piece.spans)
     expected, found = byte_count(shape, pieces[0].dtype.itemsize), sum(count for _, count in spans)
     if expected != found:
@@ -169,5 +169,5 @@ def _joined(fields: dict[str, object]) -> StoredArray:
 def _numbered(fields: object) -> list:
     """The values of {"0": ..., "1": ...}, Flax's form of a tuple."""
     if not isinstance(fields, dict) or any(str(index) not in fields for index in range(len(fields))):
-        raise Malformed("a map numbered from 0 on", brief(fields))
+        raise Malformed("a map numbered from 0 on", described(fields))
     return [fields[str(index)] for index in range(len(fields))]

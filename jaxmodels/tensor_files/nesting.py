@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .errors import SAVE_AGAIN, Malformed, brief
+from .errors import SAVE_AGAIN, Malformed, described
 
 # A few hundred bytes of pickle can describe a graph with 2**60 paths, or a cycle; these bounds are far above real
 # checkpoints and keep such a file from taking the machine's time and memory.
@@ -22,7 +22,7 @@ def flatten(tree: object, leaf_type: type) -> dict[str, object]:
             raise Malformed(f"at most {MAX_TENSORS} tensors among {MAX_NODES} values", "more", SAVE_AGAIN)
         if isinstance(node, leaf_type):
             if name in leaves:
-                raise Malformed("a different name for each tensor", f"{brief(name)} twice", SAVE_AGAIN)
+                raise Malformed("a different name for each tensor", f"{described(name)} twice", SAVE_AGAIN)
             leaves[name] = node
     if not leaves:
         raise Malformed("at least one tensor", "none", "check that this is the file that holds the weights")
@@ -47,5 +47,5 @@ def _children(prefix: str, node: object) -> Iterator[tuple[str, object]]:
     for key, child in items:
         name = f"{prefix}{key}"
         if len(name) > MAX_NAME:
-            raise Malformed(f"tensor names of at most {MAX_NAME} characters", brief(name), SAVE_AGAIN)
+            raise Malformed(f"tensor names of at most {MAX_NAME} characters", described(name), SAVE_AGAIN)
         yield name, child

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import Malformed, brief
+from .errors import Malformed, described
 from .file_sets import FILE_SETS, belongs, is_plain
 from .safetensors_file import parse_json_object
 
@@ -56,13 +56,13 @@ def read_order(folder: Path) -> Order | None:
 
 def _parsed(found: dict) -> Order:
     if found.keys() != {"sets", "files"}:
-        raise Malformed("`sets` and `files`", ", ".join(map(brief, sorted(found)[:5])) or "neither")
+        raise Malformed("`sets` and `files`", ", ".join(map(described, sorted(found)[:5])) or "neither")
     sets, files = found["sets"], found["files"]
     if not isinstance(sets, list) or not all(isinstance(each, str) and each in FILE_SETS for each in sets):
-        raise Malformed(f"sets of {', '.join(FILE_SETS)}", brief(sets))
+        raise Malformed(f"sets of {', '.join(FILE_SETS)}", described(sets))
     if not isinstance(files, list):
-        raise Malformed("a list of files", brief(files))
+        raise Malformed("a list of files", described(files))
     for name in files:
         if not is_plain(name) or not belongs(name, sets):
-            raise Malformed(f"files of {', '.join(sets) or 'no set'}, by their plain names", brief(name))
+            raise Malformed(f"files of {', '.join(sets) or 'no set'}, by their plain names", described(name))
     return Order(tuple(sets), frozenset(files))

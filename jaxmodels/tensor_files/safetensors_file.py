@@ -12,7 +12,7 @@ import numpy as np
 
 from . import flax_names
 from .entry import TensorEntry
-from .errors import SAVE_AGAIN, Malformed, brief
+from .errors import SAVE_AGAIN, Malformed, described
 from .layout import byte_count, checked_sizes
 from .nesting import MAX_TENSORS
 from .opened import OpenedFile
@@ -57,7 +57,7 @@ def read_entries(file: OpenedFile) -> dict[str, TensorEntry]:
         header = parse_json_object(reader.take(length), "the header")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise Malformed("`__metadata__` as a JSON object of strings", brief(metadata))
+        raise Malformed("`__metadata__` as a JSON object of strings", described(metadata))
     if len(header) > MAX_TENSORS:
         raise Malformed(f"at most {MAX_TENSORS} tensors", str(len(header)))
     entries = {name: _entry(name, description, file, 8 + length) for name, description in header.items()}
@@ -85,23 +85,25 @@ def parse_json_object(data: bytes, what: str) -> dict:
     try:
         parsed = json.loads(data.decode("utf-8"), object_pairs_hook=distinct)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"{what} as JSON", f"{len(data)} bytes that are not ({brief(str(error))})") from None
+        raise Malformed(f"{what} as JSON", f"{len(data)} bytes that are not ({described(str(error))})") from None
     if not isinstance(parsed, dict):
-        raise Malformed(f"{what} as a JSON object", brief(parsed))
+        raise Malformed(f"{what} as a JSON object", described(parsed))
     return parsed
 
 
 def _entry(name: str, description: object, file: OpenedFile, data_start: int) -> TensorEntry:
     if not isinstance(description, dict) or description.keys() != {"dtype", "shape", "data_offsets"}:
-        raise Malformed(f"dtype, shape and data_offsets of tensor {brief(name)}", brief(description))
+        raise Malformed(f"dtype, shape and data_offsets of tensor {described(name)}", described(description))
     dtype = DTYPES.get(description["dtype"]) if isinstance(description["dtype"], str) else None
     if dtype is None:
-        raise Malformed(f"a dtype of {', '.join(DTYPES)} for {brief(name)}", brief(description["dtype"]), SAVE_AGAIN)
-    shape = checked_sizes(description["shape"], f"the shape of {brief(name)}")
-    offsets = checked_sizes(description["data_offsets"], f"the data_offsets of {brief(name)}")
+        raise Malformed(
+            f"a dtype of {', '.join(DTYPES)} for {described(name)}", described(description["dtype"]), SAVE_AGAIN
+        )
+    shape = checked_sizes(description["shape"], f"the shape of {described(name)}")
+    offsets = checked_sizes(description["data_offsets"], f"the data_offsets of {described(name)}")
     count = byte_count(shape, dtype.itemsize)
     if len(offsets) != 2 or offsets[1] - offsets[0] != count:
-        raise Malformed(f"{count} bytes for {brief(name)}, {dtype} of shape {shape}", f"data_offsets {offsets}")
+        raise Malformed(f"{count} bytes for {described(name)}, {dtype} of shape {shape}", f"data_offsets {offsets}")
     return TensorEntry(name, shape, dtype, file.path, ((data_start + offsets[0], count),), file=file)
 
 
@@ -111,7 +113,7 @@ def _check_spans(entries: dict[str, TensorEntry], data_start: int, size: int) ->
     for entry in sorted(entries.values(), key=lambda entry: (entry.spans, entry.name)):
         [(offset, count)] = entry.spans
         if offset != position:
-            raise Malformed(f"the data of {brief(entry.name)} at byte {position}", f"byte {offset}")
+            raise Malformed(f"the data of {described(entry.name)} at byte {position}", f"byte {offset}")
         position += count
     if position != size:
         raise Malformed(f"a file of {position} bytes, as its header says", f"{size} bytes")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from .entry import TensorEntry
-from .errors import DOWNLOAD_AGAIN, Malformed, brief
+from .errors import DOWNLOAD_AGAIN, Malformed, described
 from .nesting import flatten
 from .opened import OpenedFile
 from .torch_legacy import read_legacy
@@ -22,7 +22,9 @@ def read_entries(file: OpenedFile) -> dict[str, TensorEntry]:
         elif head.startswith(PICKLE_MAGIC):
             (root, records), big_endian = (read_legacy(stream), False)  # that layout is little-endian on every machine
         else:
-            raise Malformed("a file of torch.save: a zip archive or a pickle", f"one that begins with {brief(head)}")
+            raise Malformed(
+                "a file of torch.save: a zip archive or a pickle", f"one that begins with {described(head)}"
+            )
     views = flatten(root, TensorView)
     return {name: _entry(name, view, file, records, big_endian) for name, view in views.items()}
 
@@ -32,11 +34,11 @@ def _entry(
 ) -> TensorEntry:
     key = view.storage.key
     if key not in records:
-        raise Malformed(f"the storage record {brief(key)} of {brief(name)}", "no such record")
+        raise Malformed(f"the storage record {described(key)} of {described(name)}", "no such record")
     offset, nbytes = records[key]
     if view.storage.record_nbytes > nbytes:
         raise Malformed(
-            f"{view.storage.record_nbytes} bytes in storage record {brief(key)}", f"{nbytes}", DOWNLOAD_AGAIN
+            f"{view.storage.record_nbytes} bytes in storage record {described(key)}", f"{nbytes}", DOWNLOAD_AGAIN
         )
     spans = ((offset + view.start, view.nbytes),)
     return TensorEntry(name, view.shape, view.dtype, file.path, spans, view.strides, big_endian, file)

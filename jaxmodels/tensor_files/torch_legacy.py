@@ -7,7 +7,7 @@ bytes and the elements: little-endian on every machine.
 from collections.abc import Callable
 from typing import BinaryIO
 
-from .errors import SAVE_AGAIN, Malformed, brief
+from .errors import SAVE_AGAIN, Malformed, described
 from .reader import BoundedReader, file_size
 from .torch_objects import GLOBALS, Storage, storage_of
 from .unpickler import MAX_PICKLE, Unpickler, no_persistent_ids
@@ -37,12 +37,12 @@ def read_legacy(file: BinaryIO) -> tuple[object, dict[str, tuple[int, int]]]:
 
     magic, version = load_next(), load_next()
     if magic != MAGIC_NUMBER or version != PROTOCOL_VERSION:
-        found = f"the pickle of {brief(magic)} and {brief(version)}"
+        found = f"the pickle of {described(magic)} and {described(version)}"
         raise Malformed("the magic number and version 1001 of torch.save", found, SAVE_AGAIN)
     load_next()  # the machine's sizes of C types, which the format does not depend on
     root, keys = load_next(remember), load_next()
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
-        raise Malformed("the list of the keys of the storages", brief(keys))
+        raise Malformed("the list of the keys of the storages", described(keys))
     return root, _records(BoundedReader(file, position, size), [storages[key] for key in keys])
 
 
@@ -51,7 +51,7 @@ def _records(reader: BoundedReader, storages: list[Storage]) -> dict[str, tuple[
     for storage in storages:
         elements = int.from_bytes(reader.take(8), "little")
         if elements * storage.dtype.itemsize != storage.record_nbytes:
-            expected = f"{storage.record_nbytes} bytes in storage {brief(storage.key)}"
+            expected = f"{storage.record_nbytes} bytes in storage {described(storage.key)}"
             raise Malformed(expected, f"{elements} elements of {storage.dtype}")
         records[storage.key] = reader.skip(storage.record_nbytes), storage.record_nbytes
     return records

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from .errors import SAVE_AGAIN, Malformed, brief
+from .errors import SAVE_AGAIN, Malformed, described
 from .layout import byte_count, checked_sizes, meaningful_strides, reach
 from .unpickler import Constructor, set_item
 
@@ -86,26 +86,26 @@ def storage_of(pid: object) -> Storage:
     """The storage that a persistent id names: ("storage", class, key, device, elements), and in files without zip a
     sixth item, None or (key, first element, elements) of a view into it."""
     if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-        kind = brief(pid[0]) if isinstance(pid, tuple) and pid else brief(pid)
+        kind = described(pid[0]) if isinstance(pid, tuple) and pid else described(pid)
         raise Malformed("a reference to a storage", kind, SAVE_AGAIN)
     _, storage_type, key, _, elements = pid[:5]
     if not isinstance(storage_type, StorageType) or not isinstance(key, str):
-        raise Malformed("a storage class and key", f"{brief(storage_type)} and {brief(key)}", SAVE_AGAIN)
+        raise Malformed("a storage class and key", f"{described(storage_type)} and {described(key)}", SAVE_AGAIN)
     itemsize = storage_type.dtype.itemsize
     record = byte_count(checked_sizes((elements,), "the length of a storage"), itemsize)
     if len(pid) == 5 or pid[5] is None:
         return Storage(key, storage_type.dtype, 0, record, record)
     if not isinstance(pid[5], tuple) or len(pid[5]) != 3:
-        raise Malformed("key, offset and length of a view of a storage", brief(pid[5]))
+        raise Malformed("key, offset and length of a view of a storage", described(pid[5]))
     offset, length = checked_sizes(pid[5][1:], "a view of a storage")
     if offset + length > elements:
-        raise Malformed(f"a view within {elements} elements of storage {brief(key)}", f"{length} from {offset} on")
+        raise Malformed(f"a view within {elements} elements of storage {described(key)}", f"{length} from {offset} on")
     return Storage(key, storage_type.dtype, offset * itemsize, length * itemsize, record)
 
 
 def _view(storage: object, offset: object, size: object, stride: object, dtype: np.dtype | None = None) -> TensorView:
     if not isinstance(storage, Storage):
-        raise Malformed("a tensor over a storage", f"one over {brief(storage)}", SAVE_AGAIN)
+        raise Malformed("a tensor over a storage", f"one over {described(storage)}", SAVE_AGAIN)
     dtype = dtype or storage.dtype
     shape, strides = checked_sizes(size, "a tensor's shape"), checked_sizes(stride, "a tensor's strides")
     (offset,) = checked_sizes((offset,), "a tensor's offset")
@@ -136,7 +136,7 @@ def _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, meta
 def _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> TensorView:
     _check_metadata(metadata)
     if not isinstance(dtype, np.dtype):
-        raise Malformed("a torch dtype", brief(dtype))
+        raise Malformed("a torch dtype", described(dtype))
     return _view(storage, offset, size, stride, dtype)
 
 
@@ -148,7 +148,7 @@ def _check_metadata(metadata: object) -> None:
 
 def _rebuild_parameter(data, requires_grad, hooks) -> TensorView:
     if not isinstance(data, TensorView):
-        raise Malformed("a parameter around a tensor", f"one around {brief(data)}", SAVE_AGAIN)
+        raise Malformed("a parameter around a tensor", f"one around {described(data)}", SAVE_AGAIN)
     return data
 
 
@@ -156,7 +156,7 @@ def _ordered_dict(pairs: object = ()) -> dict:
     result: dict = {}
     for pair in pairs if isinstance(pairs, list | tuple) else (pairs,):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise Malformed("an OrderedDict of key and value pairs", brief(pair))
+            raise Malformed("an OrderedDict of key and value pairs", described(pair))
         set_item(result, *pair)
     return result
 

@@ -4,7 +4,7 @@ import struct
 import zipfile
 from typing import BinaryIO
 
-from .errors import SAVE_AGAIN, Malformed, brief
+from .errors import SAVE_AGAIN, Malformed, described
 from .reader import BoundedReader, file_size
 from .torch_objects import GLOBALS, storage_of
 from .unpickler import MAX_PICKLE, Unpickler
@@ -37,7 +37,7 @@ def _is_big_endian(file: BinaryIO, span: tuple[int, int] | None) -> bool:
         return False
     order = BoundedReader(file, span[0], sum(span)).take(min(span[1], 16))
     if order not in (b"little", b"big"):
-        raise Malformed("the byteorder record 'little' or 'big'", brief(order))
+        raise Malformed("the byteorder record 'little' or 'big'", described(order))
     return order == b"big"
 
 
@@ -57,10 +57,10 @@ def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
 
 def _data_span(file: BinaryIO, info: zipfile.ZipInfo, end: int) -> tuple[int, int]:
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & ENCRYPTED:
-        raise Malformed(f"{brief(info.filename)} stored as it is", "a compressed or encrypted member", SAVE_AGAIN)
+        raise Malformed(f"{described(info.filename)} stored as it is", "a compressed or encrypted member", SAVE_AGAIN)
     reader = BoundedReader(file, info.header_offset, end)
     magic, *_, name_length, extra_length = LOCAL_HEADER.unpack(reader.take(LOCAL_HEADER.size))
     if magic != ZIP_MAGIC:
-        raise Malformed(f"the member {brief(info.filename)} at byte {info.header_offset}", "something else")
+        raise Malformed(f"the member {described(info.filename)} at byte {info.header_offset}", "something else")
     reader.skip(name_length + extra_length)
     return reader.skip(info.file_size), info.file_size

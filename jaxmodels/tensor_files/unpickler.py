@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from .errors import DOWNLOAD_AGAIN, SAVE_AGAIN, Malformed, brief
+from .errors import DOWNLOAD_AGAIN, SAVE_AGAIN, Malformed, described
 from .reader import BoundedReader
 
 MAX_PICKLE = 64 * 2**20
@@ -34,7 +34,7 @@ class Constructor:
 
 
 def no_persistent_ids(pid: object) -> object:
-    raise Malformed("a pickle without references to storages", brief(pid))
+    raise Malformed("a pickle without references to storages", described(pid))
 
 
 class Unpickler:
@@ -111,11 +111,11 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise Malformed("a UTF-8 string in the pickle", brief(data[:32])) from None
+        raise Malformed("a UTF-8 string in the pickle", described(data[:32])) from None
 
 
 def _name_of(value: object) -> str:
-    return value.name if isinstance(value, Constructor) else brief(value)
+    return value.name if isinstance(value, Constructor) else described(value)
 
 
 def _memoized(vm: Unpickler, index: int) -> object:
@@ -132,7 +132,7 @@ def _memoize(vm: Unpickler, index: int) -> None:
 
 def _global(vm: Unpickler, module: str, name: str) -> object:
     if (module, name) not in vm.known_globals:
-        raise Malformed("tensors and plain containers only", f"a use of {brief(f'{module}.{name}')}", REFUSED)
+        raise Malformed("tensors and plain containers only", f"a use of {described(f'{module}.{name}')}", REFUSED)
     return vm.known_globals[module, name]
 
 
@@ -144,7 +144,7 @@ def _global_by_lines(vm: Unpickler) -> object:
 def _global_from_stack(vm: Unpickler) -> object:
     name, module = vm.pop(), vm.pop()
     if not isinstance(name, str) or not isinstance(module, str):
-        raise Malformed("a module's and a global's name", f"{brief(module)} and {brief(name)}", REFUSED)
+        raise Malformed("a module's and a global's name", f"{described(module)} and {described(name)}", REFUSED)
     return _global(vm, module, name)
 
 
@@ -167,7 +167,7 @@ def _reduce(vm: Unpickler) -> object:
 def set_item(target: dict, key: object, value: object) -> None:
     """`target[key] = value` for keys whose hashing cannot be made slow: strings and 64-bit integers."""
     if not isinstance(key, str) and not (type(key) is int and abs(key) < 2**63):
-        raise Malformed("strings and 64-bit integers as dict keys", brief(key), SAVE_AGAIN)
+        raise Malformed("strings and 64-bit integers as dict keys", described(key), SAVE_AGAIN)
     target[key] = value
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import tokenizers
 
+from jaxmodels.names import refuse_foreign
 from jaxmodels.tokenization import chat, conversations, files, folders, refusals, saving
 from jaxmodels.tokenization.decoding import Decoding
 from jaxmodels.tokenization.encoding import BatchEncoding, as_array, stack
@@ -104,7 +105,7 @@ class Tokenizer(SpecialTokens, Decoding):
     def _refuse_options(self, given: Mapping):
         known = (*files.ARGUMENTS, *self.OPTIONS)
         others = {name: value for name, value in given.items() if name not in SPECIAL_TOKENS}
-        refusals.refuse(f"{type(self).__name__}()", refusals.LOAD, others, known)
+        refuse_foreign(f"{type(self).__name__} has no option", others, known, refusals.LOAD)
         for name in others:
             del given[name]
 
@@ -287,7 +288,7 @@ class Tokenizer(SpecialTokens, Decoding):
             return_attention_mask=return_attention_mask,
             return_tensors=return_tensors,
         )
-        refusals.refuse("pad()", refusals.PAD, foreign)
+        refuse_foreign("pad() has no option", foreign, (), refusals.PAD)
         limits, asked = bounds(self, options), options.return_attention_mask
         return pad_fields(
             encoded_inputs,
@@ -357,7 +358,7 @@ class Tokenizer(SpecialTokens, Decoding):
 
         tokenizer.json, tokenizer_config.json, special_tokens_map.json, and the family's vocabulary files.
         """
-        refusals.refuse("save_pretrained()", refusals.SAVE, foreign)
+        refuse_foreign("save_pretrained() has no option", foreign, (), refusals.SAVE)
         return saving.write(self, save_directory)
 
     def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from jaxmodels.names import refuse_foreign
 from jaxmodels.tokenization import library, refusals
 from jaxmodels.tokenization.kinds import boolean, optional
 from jaxmodels.wording import brief, cut
@@ -65,7 +66,7 @@ class Decoding:
 
         clean_up_tokenization_spaces: None is the tokenizer's own setting.
         """
-        refusals.refuse("decode()", refusals.DECODE, foreign, OPTIONS)
+        refuse_foreign("decode() has no option", foreign, OPTIONS, refusals.DECODE)
         tokens = self.convert_ids_to_tokens(as_row(token_ids), boolean("skip_special_tokens", skip_special_tokens))
         text = self.convert_tokens_to_string([token for token in tokens if token is not None])
         clean_up = optional(boolean)("clean_up_tokenization_spaces", clean_up_tokenization_spaces)
@@ -81,7 +82,7 @@ class Decoding:
         **foreign,
     ) -> list[str]:
         """The texts of rows of ids: lists, arrays, or one array [B, T]."""
-        refusals.refuse("batch_decode()", refusals.DECODE, foreign, OPTIONS)
+        refuse_foreign("batch_decode() has no option", foreign, OPTIONS, refusals.DECODE)
         if not isinstance(sequences, (list, tuple)):
             sequences = as_integers(sequences)
             if sequences.ndim == 0:

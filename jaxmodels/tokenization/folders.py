@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxmodels import download
+from jaxmodels.names import refuse_foreign
 from jaxmodels.tensor_files.saved import SavedFolder, read_saved
 from jaxmodels.tokenization import files, refusals
 from jaxmodels.tokenization.kinds import refused
@@ -53,7 +54,7 @@ def load(folder: Path, choose: "Callable[[SavedFolder], type[Tokenizer]]", optio
 
 def _load(folder: SavedFolder, cls: "type[Tokenizer]", options: dict[str, Any]) -> "Tokenizer":
     foreign = {name: value for name, value in options.items() if name in refusals.LOAD}
-    refusals.refuse(f"loading a {cls.__name__}", refusals.LOAD, foreign)
+    refuse_foreign(f"loading a {cls.__name__} has no option", foreign, (), refusals.LOAD)
     options = {name: value for name, value in options.items() if name not in foreign}
     arguments = files.read_arguments(folder)
     strange = sorted(arguments.keys() - {*files.ARGUMENTS, *cls.OPTIONS})

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+from jaxmodels.names import refuse_foreign
 from jaxmodels.tokenization import refusals
 from jaxmodels.tokenization.kinds import Kind, boolean, one_of, optional, whole
 
@@ -85,7 +86,7 @@ class EncodeOptions:
             return cls(**options)
         own = {name: value for name, value in options.items() if name in _DEFAULTS}
         others = {name: value for name, value in options.items() if name not in _DEFAULTS}
-        refusals.refuse(call, refusals.CALL, others, known=_DEFAULTS)
+        refuse_foreign(f"{call} has no option", others, _DEFAULTS, refusals.CALL)
         return cls(**own)
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Self
 
+from jaxmodels.names import refuse_foreign
 from jaxmodels.tokenization import families, folders, refusals
 from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.tokenization.encoding import BatchEncoding
@@ -38,7 +39,7 @@ class RagTokenizer:
 
     def save_pretrained(self, save_directory: str | os.PathLike, **foreign) -> tuple[str, ...]:
         """Writes both, each into its sub-folder; -> the paths."""
-        refusals.refuse("save_pretrained()", refusals.SAVE, foreign)
+        refuse_foreign("save_pretrained() has no option", foreign, (), refusals.SAVE)
         parts = zip(FOLDERS, (self.question_encoder, self.generator), strict=True)
         return tuple(path for name, part in parts for path in part.save_pretrained(Path(save_directory) / name))
 

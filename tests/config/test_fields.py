@@ -85,5 +85,6 @@ def test_what_no_machine_holds_is_refused_at_once(cls, values):
 
 @pytest.mark.parity("C1")
 def test_plans_for_trillions_of_parameters_are_taken():
-    jm.GPT2Config(n_layer=1000, n_embd=2**16, n_head=128, vocab_size=10**6, n_positions=10**6)
-    jm.T5Config(d_model=2**15, d_ff=2**18, num_heads=256, num_layers=500, vocab_size=10**7)
+    gpt2 = jm.GPT2Config(n_layer=1000, n_embd=2**16, n_head=128, vocab_size=10**6, n_positions=10**6)
+    t5 = jm.T5Config(d_model=2**15, d_ff=2**18, num_heads=256, num_layers=500, vocab_size=10**7)
+    assert (gpt2.n_layer, gpt2.n_embd, t5.vocab_size) == (1000, 2**16, 10**7)

@@ -8,11 +8,11 @@ import transformers
 from support.lively import ours, texts
 
 import jaxmodels as jm
-from jaxmodels.generation import config, elsewhere, recompiles
+from jaxmodels.generation import foreign, options, recompiles
 
 IDS = texts(2, 4)
-OURS = {*inspect.signature(jm.generate).parameters, *config.NAMES}
-NAMED = elsewhere.ELSEWHERE.keys() | elsewhere.LATER.keys() | elsewhere.YOUNGER.keys() | elsewhere.METADATA
+OURS = {*inspect.signature(jm.generate).parameters, *options.NAMES}
+NAMED = foreign.FOREIGN.keys() | foreign.LATER.keys() | foreign.YOUNGER.keys() | foreign.METADATA
 # Of 4.37 alone: they are not in the installed version.
 OLDER = {"num_assistant_tokens", "num_assistant_tokens_schedule", "max_matching_ngram_size", "generation_kwargs"}
 
@@ -33,10 +33,10 @@ def test_every_name_of_the_reference_is_known():
     assert not OURS & NAMED
 
 
-@pytest.mark.parametrize("name", sorted(elsewhere.ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(foreign.FOREIGN))
 @pytest.mark.parity("N14")
 def test_an_option_of_another_library_is_refused_with_what_to_write(name, fresh_gpt2):
-    words, settled = elsewhere.ELSEWHERE[name]
+    words, settled = foreign.FOREIGN[name]
     if name in ("negative_prompt_ids", "negative_prompt_attention_mask"):  # this model takes them
         return
     before = recompiles.compiled()
@@ -50,10 +50,10 @@ def test_an_option_of_another_library_is_refused_with_what_to_write(name, fresh_
         jm.GenerationConfig.merge(fresh_gpt2[0].config, None, {name: value})
 
 
-@pytest.mark.parametrize("name", sorted(elsewhere.LATER | elsewhere.YOUNGER))
+@pytest.mark.parametrize("name", sorted(foreign.LATER | foreign.YOUNGER))
 @pytest.mark.parity("N14")
 def test_a_method_that_is_not_here_is_refused(name, fresh_gpt2):
-    words, settled = (elsewhere.LATER | elsewhere.YOUNGER)[name]
+    words, settled = (foreign.LATER | foreign.YOUNGER)[name]
     with pytest.raises(NotImplementedError, match=f"{words} .* is not here yet; leave {name} out"):
         jm.generate(*fresh_gpt2, IDS, **{name: "anything"})
     for value in settled:

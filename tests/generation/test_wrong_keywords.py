@@ -8,7 +8,7 @@ import pytest
 from support.lively import texts
 
 import jaxmodels as jm
-from jaxmodels.generation import config, elsewhere, recompiles
+from jaxmodels.generation import foreign, options, recompiles
 from jaxmodels.generation.call import Ready
 
 IDS = texts(2, 4)
@@ -36,12 +36,12 @@ def misspelt(name: str) -> list[str]:
 
 
 def wrong_sets() -> list[dict]:
-    found = [{name: value} for name in (*config.DEFAULTS, *ARGUMENTS) for value in JUNK]
+    found = [{name: value} for name in (*options.DEFAULTS, *ARGUMENTS) for value in JUNK]
     found.remove({"tokenizer": b"1"})  # bytes have a `decode`
-    found += [{wrong: 1} for name in config.DEFAULTS for wrong in misspelt(name)]
-    foreign = elsewhere.ELSEWHERE | elsewhere.LATER | elsewhere.YOUNGER
-    found += [{name: value} for name in foreign for value in ("abc", 7, object())]
-    return found + [{"generation_config": keywords} for keywords in found[: len(config.DEFAULTS) * len(JUNK) : 3]]
+    found += [{wrong: 1} for name in options.DEFAULTS for wrong in misspelt(name)]
+    names = foreign.FOREIGN | foreign.LATER | foreign.YOUNGER
+    found += [{name: value} for name in names for value in ("abc", 7, object())]
+    return found + [{"generation_config": keywords} for keywords in found[: len(options.DEFAULTS) * len(JUNK) : 3]]
 
 
 class Reached(Exception):

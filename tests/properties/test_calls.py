@@ -10,7 +10,7 @@ from support.arrays import ids
 from support.tiny import CLASSES, tiny
 
 import jaxmodels as jm
-from jaxmodels.architectures.calls import ELSEWHERE, parameters
+from jaxmodels.architectures.calls import FOREIGN, parameters
 
 GOOD = ids((2, 4))
 MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -31,7 +31,7 @@ def call(model):
 def test_names_of_other_libraries_are_refused_with_the_word_used_here(name):
     cls, params = getattr(jm, name), {"params": {}}
     one = tiny(name)[0] if name == "GPT2Model" else cls(cls.config_class())
-    for foreign, words in ELSEWHERE.items():
+    for foreign, words in FOREIGN.items():
         with pytest.raises(TypeError) as error:
             one.apply(params, GOOD, **{foreign: True})
         assert f"{name} has no argument {foreign!r}: {words}" == str(error.value)

@@ -14,7 +14,7 @@ import jaxmodels as jm
 from jaxmodels.architectures import base, calls
 from jaxmodels.architectures.calls import parameters
 from jaxmodels.download import HUB_OPTIONS
-from jaxmodels.hub.options import ELSEWHERE, TRANSLATED
+from jaxmodels.hub.options import FOREIGN, TRANSLATED
 
 
 def config_keys(cls) -> tuple[str, ...]:
@@ -44,9 +44,9 @@ def doors(tmp_path_factory) -> list[Door]:
     load = tuple(name for name in (*parameter_names(jm.load), *hub, *TRANSLATED) if name != "name")
     rag_names = (*(f"{side}_{name}" for side in rag for name in load), *load)
     found = [
-        Door("load", jm.load, {"name": gpt2}, (*load, *config_keys(jm.GPT2Config)), tuple(ELSEWHERE)),
+        Door("load", jm.load, {"name": gpt2}, (*load, *config_keys(jm.GPT2Config)), tuple(FOREIGN)),
         Door("load_config", jm.load_config, {"name": gpt2}, ("cls", *hub, *config_keys(jm.GPT2Config))),
-        Door("load_rag", jm.load_rag, rag, rag_names, tuple(ELSEWHERE)),
+        Door("load_rag", jm.load_rag, rag, rag_names, tuple(FOREIGN)),
         Door("save", jm.save, {**named, "folder": folder / "saved"}, parameter_names(jm.save)),
         Door("init", jm.init, {"model": model, "key": jax.random.key(0)}, parameter_names(jm.init)),
         Door("prune_heads", jm.prune_heads, {**named, "heads": {0: [1]}}, parameter_names(jm.prune_heads)),
@@ -60,13 +60,13 @@ def doors(tmp_path_factory) -> list[Door]:
     for name in CLASSES:
         cls, (model, params) = getattr(jm, name), tiny(name)
         attributes = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
-        found.append(Door(name, cls, {"config": model.config}, tuple(sorted(attributes)), tuple(base.ELSEWHERE)))
+        found.append(Door(name, cls, {"config": model.config}, tuple(sorted(attributes)), tuple(base.FOREIGN)))
         good = {"variables": {"params": params}, **inputs(model)}
-        found.append(Door(f"{name}.apply", model.apply, good, taken_by(cls), tuple(calls.ELSEWHERE)))
+        found.append(Door(f"{name}.apply", model.apply, good, taken_by(cls), tuple(calls.FOREIGN)))
     for name in ("RagModel", "RagTokenForGeneration", "RagSequenceForGeneration"):
         model, params = jm.load_rag(**rag, cls=name)
         good = {"variables": {"params": params}, **model.dummy_inputs()}
-        found.append(Door(f"{name}.apply", model.apply, good, taken_by(type(model)), tuple(calls.ELSEWHERE)))
+        found.append(Door(f"{name}.apply", model.apply, good, taken_by(type(model)), tuple(calls.FOREIGN)))
     return found
 
 

@@ -14,7 +14,7 @@ from transformers.models.auto import auto_factory
 
 import jaxmodels as jm
 from jaxmodels.download import HUB_OPTIONS
-from jaxmodels.hub.options import ATTENTION, ELSEWHERE, TRANSLATED
+from jaxmodels.hub.options import ATTENTION, FOREIGN, TRANSLATED
 from pallas_kernels.choice import IMPLEMENTATIONS
 
 # Of release 4.37, and of pipelines, beyond those that the sources of the installed release read.
@@ -59,21 +59,21 @@ def read_by(function) -> set[str]:
 def test_every_option_of_the_reference_is_known():
     theirs = read_by(PreTrainedModel.from_pretrained) | read_by(FlaxPreTrainedModel.from_pretrained)
     theirs |= read_by(auto_factory._BaseAutoModelClass.from_pretrained) | OLDER
-    ours = {*inspect.signature(jm.load).parameters, *HUB_OPTIONS, *TRANSLATED, *ELSEWHERE}
+    ours = {*inspect.signature(jm.load).parameters, *HUB_OPTIONS, *TRANSLATED, *FOREIGN}
     assert theirs - INNER - BACKBONES <= ours
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("name", FOREIGN)
 def test_option_with_another_word_here_is_refused_with_it(name, folder):
-    words, settled = ELSEWHERE[name]
+    words, settled = FOREIGN[name]
     for value in ("something", 7, *({True, False} - set(settled))):
         with pytest.raises(TypeError, match=f"load has no option {name!r}.*{re.escape(words)}"):
             jm.load(folder, **{name: value})
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("name", FOREIGN)
 def test_option_that_asks_for_what_is_so_anyway_passes(name, folder):
-    for value in ELSEWHERE[name].settled:
+    for value in FOREIGN[name].neutral:
         assert jm.load(folder, **{name: value})[0] == jm.load(folder)[0]
 
 

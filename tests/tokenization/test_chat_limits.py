@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 import tracemalloc
 
 import jinja2
@@ -117,9 +116,7 @@ def refused(template: str, part: str) -> None:
 @pytest.mark.parametrize("name", ENDLESS)
 @pytest.mark.parity("T7")
 def test_a_chat_template_without_end_is_stopped(name, short):
-    began = time.thread_time()
     refused(ENDLESS[name], "is stopped|Range too big")
-    assert time.thread_time() - began < 5  # mostly 0.2
 
 
 @pytest.mark.parametrize("name", HUGE)
@@ -154,10 +151,11 @@ def test_a_chat_template_is_stopped_in_any_thread_and_leaves_others_alone():
     assert found == ["3"] * 4
 
 
-def test_a_chat_template_has_about_a_second():
-    began = time.thread_time()
-    refused(ENDLESS["a macro twice"], "steps")
-    assert time.thread_time() - began < 10
+def test_the_last_step_is_the_last():
+    meter = metering.Meter(CHAT)
+    meter.spend(meter.left)
+    with pytest.raises(metering.LimitError, match="too many steps"):
+        meter.spend(1)
 
 
 def test_what_is_refused_does_not_depend_on_time():

@@ -170,6 +170,20 @@ def test_a_damaged_file_is_found_and_the_older_checkpoint_taken_when_asked(tmp_p
     assert found > attempts / 2
 
 
+def test_bytes_that_changed_or_traded_places_are_found(tmp_path):
+    """Also those that Orbax would restore as other numbers."""
+    whole = np.random.default_rng(0).bytes(3 << 20)
+    (tmp_path / "data").write_bytes(whole)
+    digests.write(tmp_path)
+    assert digests.damage(tmp_path) is None
+    changed = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (0, 2 << 20, len(whole) - 1)]
+    for content in (*changed, whole[8:16] + whole[:8] + whole[16:]):
+        (tmp_path / "data").write_bytes(content)
+        assert digests.damage(tmp_path) == "data holds other bytes than were written"
+    (tmp_path / "data").write_bytes(whole)
+    assert digests.damage(tmp_path) is None
+
+
 def test_a_checkpoint_without_check_values_that_cannot_be_read_is_damaged(tmp_path, two):
     """As they were saved before there were any."""
     shutil.copytree(two, tmp_path, dirs_exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-from jaxmodels.wording import brief
+from jaxmodels.wording import brief, cut
 
 # What a caller may say about the Hub; handed to huggingface_hub under these names.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -63,15 +63,16 @@ def _snapshot(name: str, patterns: list[str], hub: dict[str, Any]) -> Path:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, **options))
     except HFValidationError as error:
         raise FileNotFoundError(
-            f"{name!r} is neither a folder here nor a Hub id like 'openai-community/gpt2'"
+            f"{brief(name)} is neither a folder here nor a Hub id like 'openai-community/gpt2'"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise FileNotFoundError(
-            f"the Hub has no {name!r} at revision {hub.get('revision') or 'main'}, or it is private: pass token="
+            f"the Hub has no {brief(name)} at revision {hub.get('revision') or 'main'}, or it is private: pass token="
         ) from error
     except OSError as error:  # the Hub's and the network's errors are among them
+        why = cut(" ".join(str(error).split()))
         raise FileNotFoundError(
-            f"{name!r} is not a folder here, and the Hub cannot be reached to download it ({error}); "
+            f"{brief(name)} is not a folder here, and the Hub cannot be reached to download it ({why}); "
             f"pass a folder, or download it once while online"
         ) from error
 

@@ -102,7 +102,7 @@ def load(
     return model, unflatten({path: params[path] for path in shapes})
 
 
-_OWN = tuple(inspect.signature(load).parameters)
+_OWN = tuple(name for name in inspect.signature(load).parameters if name != "options")
 
 
 def kept_heads(model: Model) -> dict[int, list[int]]:

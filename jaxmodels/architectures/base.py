@@ -1,14 +1,15 @@
-"""What every model has: its config and the choices of the run."""
+"""The base of all models: a config, the options of the run, checked calls, and heads over a base model."""
 
 import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmodels.architectures.calls import check_call, check_rngs
 from jaxmodels.config import Config
@@ -32,6 +33,9 @@ FOREIGN = {
 }
 _FLAX = {"parent", "name"}
 
+OutputT = TypeVar("OutputT", bound=Output)
+FieldsT = TypeVar("FieldsT", bound=Output)
+
 
 def float_type(name: str, kind: Any) -> jnp.dtype:
     """The type that is meant: "bfloat16", jnp.bfloat16, a dtype of numpy or torch.
@@ -50,17 +54,47 @@ def float_type(name: str, kind: Any) -> jnp.dtype:
     return found
 
 
-class Configured(nn.Module):
-    """A module with a config and the choices of the run, which it hands on to its parts.
+class RunOptions(NamedTuple):
+    """What a run chooses and a checkpoint does not know, as the parts of a model get it; see `Model`."""
+
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    attention: str = "auto"
+    remat: bool = False
+    unroll: bool = False
+
+    @property
+    def dtypes(self) -> dict[str, Any]:
+        """Of the computation and of the parameters, as keyword arguments of a layer."""
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """All of them, as keyword arguments of a model."""
+        return self._asdict()
+
+
+class Model(nn.Module, Generic[OutputT]):
+    """Base of all models: what `jm.load`, `jm.save` and `jm.init` take and return.
+
+    A model with a head names its base model in `body`, and makes its head in `setup_head`.
 
     Attributes:
-      config: the facts of the checkpoint.
-      dtype: compute type. Softmax, norms' statistics, logits and losses are float32 whatever it is.
-      param_dtype: type the parameters are made in.
+      config: what a checkpoint says of the model.
+      dtype: of the computation. Softmax, the statistics of norms, logits and losses are float32 in any case.
+      param_dtype: of the parameters that `jm.init` makes.
       attention: implementation of the attention function, a name of `pallas_kernels.attention` ("auto", "xla", ...).
       remat: recompute layers in the backward pass (the reference's gradient checkpointing).
       unroll: unroll the loop over layers also where no cache is used.
+
+    Class attributes:
+      config_class, table: the family's config and weight table; a head has those of its body.
+      body: the class of the base model, None for a base model itself.
     """
+
+    config_class: ClassVar[type[Config]]
+    table: ClassVar[Table]
+    body: ClassVar[type["Model"] | None] = None
 
     config: Config
     dtype: Any = jnp.float32
@@ -69,27 +103,10 @@ class Configured(nn.Module):
     remat: bool = False
     unroll: bool = False
 
-    @property
-    def kinds(self) -> dict[str, Any]:
-        """Compute and storage type, as keywords of a part."""
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
-
-    @property
-    def choices(self) -> dict[str, Any]:
-        """All choices, as keywords of a part."""
-        return {**self.kinds, "attention": self.attention, "remat": self.remat, "unroll": self.unroll}
-
-
-class Model(Configured):
-    """Base of all models: what `jm.load`, `jm.save` and `jm.init` take and return.
-
-    Attributes:
-      body: the class that a head's methods hand on to what they do not name themselves; None: a body.
-    """
-
-    config_class: ClassVar[type[Config]]
-    table: ClassVar[Table]
-    body: ClassVar[type["Model"] | None] = None
+    def __init_subclass__(cls, **options):
+        if (body := vars(cls).get("body")) is not None:
+            cls.config_class, cls.table = body.config_class, body.table
+        super().__init_subclass__(**options)
 
     def __new__(cls, *args, **attributes):
         names = {field.name for field in dataclasses.fields(cls)}
@@ -159,12 +176,48 @@ class Model(Configured):
         """
         raise TypeError(f"model, params = jm.load(name, cls={cls.__name__!r}) takes the place of from_pretrained")
 
-    def answer(self, out: Output, return_dict: bool | None) -> Output | tuple:
-        """The output, or its tuple form, as the call or else the config asks."""
-        return out if (self.config.return_dict if return_dict is None else return_dict) else out.to_tuple()
+    @property
+    def options(self) -> RunOptions:
+        """The options of the run, for the parts of the model."""
+        return RunOptions(self.dtype, self.param_dtype, self.attention, self.remat, self.unroll)
 
-    def asked(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
-        """Both switches, from the call or else the config."""
+    @property
+    def body_options(self) -> dict[str, Any]:
+        """Keyword arguments of the base model beside the config."""
+        return self.options.keywords
+
+    def setup(self):
+        """Makes the base model, under the name that it has in checkpoints, and the head."""
+        assert self.body is not None
+        setattr(self, self.table.base, self.body(self.config, **self.body_options))
+        self.setup_head()
+
+    def setup_head(self) -> None:
+        """Makes the modules of the head."""
+
+    @property
+    def base(self) -> Any:
+        """The base model, within a call."""
+        return getattr(self, self.table.base)
+
+    def make_output(
+        self, kind: type[FieldsT], return_dict: bool | None, captured: Output | None = None, **fields: Any
+    ) -> FieldsT:
+        """An output of that class, or its tuple form, as the call or else the config says.
+
+        Args:
+          captured: an output whose values fill the fields of the same names.
+          fields: the other fields.
+        """
+        if captured is not None:
+            names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # made a dataclass
+            fields = {name: value for name, value in captured.items() if name in names} | fields
+        out = kind(**fields)
+        as_output = self.config.return_dict if return_dict is None else return_dict
+        return out if as_output else out.to_tuple()  # type: ignore[return-value]  # the documented tuple form
+
+    def output_flags(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+        """Both flags, from the call or else the config."""
         c = self.config
         return (
             c.output_attentions if output_attentions is None else output_attentions,
@@ -172,22 +225,57 @@ class Model(Configured):
         )
 
     @property
+    def max_tokens(self) -> int:
+        """The longest sequence (of an encoder-decoder: the longest output), in tokens."""
+        return self.config.max_tokens
+
+    @property
+    def max_source_tokens(self) -> int:
+        """The longest input of an encoder-decoder's encoder, in tokens."""
+        return self.config.max_source_tokens
+
+    def count_to_position(self, count: jax.Array) -> jax.Array:
+        """Position ids of generation, from how many real tokens there are up to each (1-based); 0 marks padding
+        (docs/parity.md, G9, R2)."""
+        first, padding = self.config.position_range
+        return jnp.where(count > 0, count - 1 + first, padding)
+
+    @property
     def cache_sizes(self) -> dict[str, int]:
-        """What a cache of this model needs to know: layers, heads, head_dim."""
-        raise TypeError(f"{type(self).__name__} does not decode step by step, it has no cache")
+        """Sizes of this model's cache: layers, heads, head_dim.
+
+        Raises:
+          TypeError: a model that does not decode step by step.
+        """
+        sizes = self.config.cache_sizes
+        if sizes is None:
+            raise TypeError(f"{type(self).__name__} does not decode step by step, it has no cache")
+        return sizes
 
     def init_cache(self, batch: int, length: int, dtype: Any = None) -> Cache:
-        """An empty cache: room for `length` keys and values per (decoder) layer, in the order that `attention` reads.
+        """An empty cache of `length` slots per (decoder) layer, in the layout that `attention` reads.
 
-        dtype: None for the compute dtype; another float, or int8 for 8 bits and a scale per token and head. Shape
-          arithmetic only: no parameters are needed.
+        Args:
+          dtype: None for the compute dtype; another float, or int8 for 8 bits and a scale per token and head.
+
+        Shape arithmetic only: no parameters are needed.
         """
-        by_token = decoding_platform(self.attention) is not None
-        return Cache.zeros(batch, length, dtype=dtype or self.dtype, by_token=by_token, **self.cache_sizes)
+        token_major = decoding_platform(self.attention) is not None
+        return Cache.zeros(batch, length, dtype=dtype or self.dtype, token_major=token_major, **self.cache_sizes)
+
+    def encoder_inputs(self, options: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], tuple[tuple[str, Any], ...]]:
+        """Further inputs of the encoder in a call of `generate`, prepared on the host: arrays [B,S], padded with 0, and
+        static (name, value) pairs."""
+        return {}, ()
+
+    def encoder_attentions(self, attentions: Any, inputs: Mapping[str, jax.Array], batch: int, length: int) -> Any:
+        """The encoder's attentions of the first examples and tokens, from those of padded inputs."""
+        return attentions[:, :batch, :, :length, :length]
 
     def dummy_inputs(self) -> dict[str, jax.Array]:
-        """The smallest inputs that reach every parameter, for initialisation."""
-        return {"input_ids": jnp.zeros((1, self.config.chunk_size_feed_forward or 1), jnp.int32)}
+        """The smallest inputs that reach every parameter, for initialization."""
+        ids = jnp.zeros((1, self.config.chunk_size_feed_forward or 1), jnp.int32)
+        return {"input_ids": ids} | ({"decoder_input_ids": ids} if self.config.is_encoder_decoder else {})
 
 
 @functools.cache

@@ -1,29 +1,21 @@
-"""What BERT (Devlin et al., 2018, arXiv:1810.04805) and RoBERTa have in common: facts, embeddings, layers.
+"""Config fields and weight rules that BERT (Devlin et al., 2018, arXiv:1810.04805) and its relatives share.
 
-Reference: transformers/models/bert/modeling_bert.py, which the others were copied from.
+Reference: transformers/models/bert/configuration_bert.py and modeling_bert.py, which the others were copied from.
 """
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any, Literal
-
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+from typing import Literal
 
 from jaxmodels.architectures.checks import check_activation, check_heads, check_inside_vocabulary
 from jaxmodels.architectures.rules import dense_rules, norm_rules
 from jaxmodels.config import Config
 from jaxmodels.config.fields import Heads, Layers, Rate, Rows, Share, Spread, Width
 from jaxmodels.convert import Rule
-from jaxmodels.layers.attention import Attention
-from jaxmodels.layers.layer import FeedForward, Layer
-from jaxmodels.layers.linear import Embedding, Linear, dropout, layer_norm, scaled_normal
-from jaxmodels.layers.relative import KINDS, RelativeKeys
+from jaxmodels.layers.attention import RELATIVE_KEY, RELATIVE_KEY_QUERY
 
 
 class BertLikeConfig(Config):
-    """Names that the family shares; the defaults are BERT-base's."""
+    """Fields that the families share; the defaults are BERT-base's."""
 
     vocab_size: Rows = 30522
     hidden_size: Width = 768
@@ -44,78 +36,19 @@ class BertLikeConfig(Config):
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def head_dropout(self) -> float:
+        """Rate before classifiers."""
+        return self.hidden_dropout_prob
+
+    @property
     def is_relative(self) -> bool:
-        """Positions enter as distances in the attention, not as embeddings."""
-        return self.position_embedding_type in KINDS
+        """Positions enter the attention as distances, not the embeddings."""
+        return self.position_embedding_type in (RELATIVE_KEY, RELATIVE_KEY_QUERY)
 
     def validate(self):
         check_heads(self)
         check_activation(self, "hidden_act", self.hidden_act)
         check_inside_vocabulary(self, "pad_token_id")
-
-
-class BertEmbeddings(nn.Module):
-    """Word + type + position embeddings -> norm -> dropout.
-
-    Attributes:
-      unused_position: row of the position table that padding has (RoBERTa), None: there is none (BERT).
-    """
-
-    config: BertLikeConfig
-    unused_position: int | None = None
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    def setup(self):
-        c, init = self.config, scaled_normal(self.config.initializer_range)
-        table = partial(
-            Embedding, features=c.hidden_size, kernel_init=init, dtype=self.dtype, param_dtype=self.param_dtype
-        )
-        self.word_embeddings = table(c.vocab_size, padding=c.pad_token_id)
-        self.position_embeddings = table(c.max_position_embeddings, axis="length", padding=self.unused_position)
-        self.token_type_embeddings = table(c.type_vocab_size, axis=None)
-        self.norm = layer_norm(c.layer_norm_eps, self.dtype, self.param_dtype)
-
-    def __call__(self, words: jax.Array, types: jax.Array, positions: jax.Array) -> jax.Array:
-        """words [B,T,D]; types, positions int [B,T] or [1,T] -> [B,T,D]."""
-        x = words.astype(self.dtype) + self.token_type_embeddings(types)
-        where = self.position_embeddings(positions)
-        if not self.config.is_relative:  # a model with distances has this table too, and never adds it
-            x = x + where
-        return dropout(self, self.norm(x), self.config.hidden_dropout_prob)
-
-
-def bert_layer(config: BertLikeConfig, *, attention: str, dtype: Any, param_dtype: Any, pre_norm: bool) -> Layer:
-    """One layer; `attention` names the implementation, `pre_norm` is what sets RoBERTa-PreLayerNorm apart."""
-    c, init = config, scaled_normal(config.initializer_range)
-    kinds: Mapping[str, Any] = {"kernel_init": init, "dtype": dtype, "param_dtype": param_dtype}
-    attend = partial(
-        Attention,
-        c.num_attention_heads,
-        c.head_dim,
-        out_init=init,
-        dropout=c.attention_probs_dropout_prob,
-        implementation=attention,
-        **kinds,
-    )
-    key_term = c.position_embedding_type == "relative_key_query"
-    distances = partial(RelativeKeys, c.max_position_embeddings, c.head_dim, key_term, init, param_dtype)
-    return Layer(
-        attention=partial(attend, relative=distances if c.is_relative else None),
-        cross_attention=partial(attend, cross=True) if c.add_cross_attention else None,
-        feed_forward=partial(
-            FeedForward, c.intermediate_size, c.hidden_act, out_init=init, chunk=c.chunk_size_feed_forward, **kinds
-        ),
-        norm=partial(layer_norm, c.layer_norm_eps, dtype, param_dtype),
-        pre_norm=pre_norm,
-        dropout=c.hidden_dropout_prob,
-        parent=None,
-    )
-
-
-def linear(config: BertLikeConfig, features: int, dtype: Any, param_dtype: Any, axis: str | None = None) -> Linear:
-    """A projection of hidden states in a head, initialised like the rest."""
-    return Linear((features,), ("embed", axis), scaled_normal(config.initializer_range), True, dtype, param_dtype)
 
 
 def attention_rules(torch: str, ours: str, heads: str, *, fused: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:

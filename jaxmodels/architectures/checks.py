@@ -1,7 +1,7 @@
 """Checks that the configs of several families make; each raises a ValueError that names the key."""
 
 from jaxmodels.config import Config
-from jaxmodels.layers.activations import ACTIVATIONS
+from jaxmodels.layers.feed_forward import ACTIVATIONS
 from jaxmodels.wording import brief
 
 

@@ -1,7 +1,8 @@
-"""Checks on what a model is called with, and the first steps that all models share."""
+"""From the arguments of a call to what the layers take: checks, embeddings, positions, encoder states, head masks."""
 
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,23 +10,23 @@ import numpy as np
 
 from jaxmodels.config import Config
 from jaxmodels.layers.cache import Cache
-from jaxmodels.layers.masks import cross_visibility
+from jaxmodels.layers.inputs import AttentionInputs, PerLayer, cross_attention
 from jaxmodels.wording import brief
 
 _INT32 = np.iinfo(np.int32)
 
 
 def is_concrete(*arrays) -> bool:
-    """Values can be looked at (outside jit, on devices of this process), so a wrong one can be refused by name."""
+    """The values can be read (outside jit, on devices of this process), so a wrong one can be refused by name."""
     return not any(isinstance(a, jax.core.Tracer) or not getattr(a, "is_fully_addressable", True) for a in arrays)
 
 
 def as_array(name: str, value):
-    """An array as it is; numbers in lists as numpy's, in which nothing is cut off yet.
+    """Arrays unchanged; lists of numbers as a numpy array of the widest type, so that nothing is truncated before checks.
 
     Raises:
-      TypeError: several arrays, or no numbers.
-      ValueError: rows of different lengths.
+      TypeError: several arrays, or values that are not numbers.
+      ValueError: nested lists of different lengths.
     """
     if isinstance(value, jax.Array | np.ndarray):
         return value
@@ -124,22 +125,20 @@ def check_shape(name: str, array: jax.Array, expected: tuple[int | None, ...]) -
     return array
 
 
-def as_rows(name: str, ids: jax.Array, batch: int, length: int) -> jax.Array:
-    """ids [...,T] as [B,T], or as [1,T] where one row serves all.
+def as_batch(name: str, ids: jax.Array, batch: int, length: int) -> jax.Array:
+    """ids [...,T] as [B,T], or as [1,T] where one sequence serves the whole batch.
 
     Raises:
-      ValueError: another length, or another number of rows.
+      ValueError: another length, or another number of sequences.
     """
-    rows = ids.reshape(-1, ids.shape[-1])
-    if rows.shape not in ((batch, length), (1, length)):
-        raise ValueError(
-            f"{name} has one row of {length} for each of the {batch} rows, or one for all; got {ids.shape}"
-        )
-    return rows
+    ids_2d = ids.reshape(-1, ids.shape[-1])
+    if ids_2d.shape not in ((batch, length), (1, length)):
+        raise ValueError(f"{name} has shape {ids.shape}, expected {(batch, length)}, or {(1, length)} for the whole batch")
+    return ids_2d
 
 
 def warn_of_unmasked_padding(ids: jax.Array, pad: int | None) -> None:
-    """Says so where a text begins or ends with the pad id and no mask was given (docs/parity.md, C13)."""
+    """Warns where a sequence begins or ends with the pad id and there is no mask (docs/parity.md, C13)."""
     if pad is not None and is_concrete(ids) and (np.asarray(ids)[..., [0, -1]] == pad).any():
         warnings.warn(
             f"input_ids begin or end with the pad id {pad}, but there is no attention_mask: padding is read like text. "
@@ -148,18 +147,18 @@ def warn_of_unmasked_padding(ids: jax.Array, pad: int | None) -> None:
         )
 
 
-def words(
+def embed_inputs(
     table: Callable[[jax.Array], jax.Array],
     config: Config,
-    input_ids,
-    inputs_embeds,
+    input_ids: Any,
+    inputs_embeds: Any,
     ranks: tuple[int, ...] = (2,),
     prefix: str = "",
 ) -> tuple[jax.Array, tuple[int, ...]]:
-    """Word embeddings [N,T,D] from either argument, and the leading shape that the caller gave (docs/parity.md, C13).
+    """Token embeddings [N,T,D] from either argument, and the leading shape of that argument (docs/parity.md, C13).
 
     Args:
-      table: the word embeddings.
+      table: from ids to embeddings.
       ranks: allowed ranks of input_ids; inputs_embeds has one more.
       prefix: of both names, in messages.
 
@@ -174,37 +173,97 @@ def words(
     width = config.hidden_size
     embeds = jnp.asarray(inputs_embeds)
     if embeds.ndim - 1 not in ranks or embeds.shape[-1] != width or embeds.size == 0:
-        raise ValueError(f"{prefix}inputs_embeds has shape [B,T,{width}], got {embeds.shape}")
+        raise ValueError(f"{prefix}inputs_embeds has shape {embeds.shape}, expected [B,T,{width}]")
     return embeds.reshape(-1, *embeds.shape[-2:]), embeds.shape[:-2]
 
 
-def encoder_source(
-    config: Config, x: jax.Array, states, mask, cache: Cache | None, *, initializing: bool
-) -> tuple[jax.Array | None, dict]:
-    """Encoder states [B,S,D] and the keywords of a layer that say what cross attention sees of them.
+def default_positions(length: int, cache: Cache | None, size: int, limit: str) -> jax.Array:
+    """int32 [T]: positions counted from the start of the cache.
 
-    Without encoder states, here or in the cache, the cross attention is skipped, as in the reference.
+    Args:
+      size: how many positions there are; limit: their name in the config.
 
     Raises:
-      ValueError: a config without cross attention, or a wrong shape.
+      ValueError: more tokens than positions (where the cache is concrete; a traced one gives NaN states).
     """
-    if not config.add_cross_attention:
-        if states is not None or mask is not None:
-            raise ValueError("encoder_hidden_states needs a config with add_cross_attention=True")
-        return None, {}
+    positions = jnp.arange(length) if cache is None else cache.positions(length)
+    last = int(positions.max()) + 1 if cache is not None and is_concrete(positions) else length
+    if last > size:
+        raise ValueError(
+            f"{last} tokens are more than the {size} positions of this model ({limit}); cut them: truncation=True in "
+            "the tokenizer's call"
+        )
+    return positions
+
+
+def encoder_inputs(
+    x: jax.Array, states: Any, mask: Any, cache: Cache | None, base: AttentionInputs
+) -> AttentionInputs | None:
+    """What a decoder's cross attention is given; None where neither the call nor the cache has encoder states.
+
+    Args:
+      x: decoder states [B,T,D].
+      states: [B,S,D], needed until the cache holds their projections.
+      mask: [B,S] or [B,T,S].
+      base: everything else that the attention is given.
+
+    Raises:
+      ValueError: a wrong shape.
+    """
     batch, length, width = x.shape
-    if states is None and initializing:
-        states = jnp.zeros((batch, 1, width), x.dtype)
-    kept = cache is not None and cache.layers[0].cross is not None
-    if states is None and not kept:
-        return None, {}
+    cached = None if cache is None else cache.source_length
     if states is not None:
         states = check_shape("encoder_hidden_states", states, (batch, None, width)).astype(x.dtype)
-    keys = states.shape[1] if states is not None else cache.layers[0].cross.length
-    return states, cross_visibility(mask, batch, length, keys)
+    if cached is not None:
+        return cross_attention(mask, batch, length, cached, base=base)
+    return None if states is None else cross_attention(mask, batch, length, states.shape[1], states, base)
 
 
-def refuse_cache(options: dict) -> None:
-    """For heads that read whole texts: their output has no field for a cache, and dropping one would be silent."""
-    if options.get("cache") is not None:
-        raise ValueError("this head reads the whole text at once and takes no cache")
+def head_masks(config: Config, head_mask: Any) -> tuple[PerLayer | None, PerLayer | None]:
+    """Head masks of the self and the cross attention of all layers, from a head_mask [H] or [L,H] (docs/parity.md, C6).
+
+    Pruned heads are masked, so that they get no gradient either; pruning does not affect the cross attention.
+    """
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    if head_mask is None and not config.pruned_heads:
+        return None, None
+    kept = np.ones((layers, heads), np.float32)
+    for layer, pruned in config.pruned_heads.items():
+        kept[layer, list(pruned)] = 0.0
+    if head_mask is None:
+        return PerLayer(jnp.asarray(kept)), None
+    head_mask = jnp.asarray(head_mask)
+    if head_mask.shape not in ((heads,), (layers, heads)):
+        raise ValueError(f"head_mask has shape {head_mask.shape}, expected {(heads,)} or {(layers, heads)}")
+    return PerLayer(head_mask * kept), PerLayer(head_mask * np.ones_like(kept))
+
+
+def layer_head_mask(name: str, mask: Any, layers: int, heads: int, *, shared: bool = False) -> PerLayer | None:
+    """A head mask [L,H] of an encoder-decoder; shared: [H] holds for all layers, as in T5.
+
+    Raises:
+      ValueError: another shape.
+    """
+    if mask is None:
+        return None
+    mask = jnp.asarray(mask)
+    if shared and mask.shape == (heads,):
+        mask = jnp.broadcast_to(mask, (layers, heads))
+    if mask.shape != (layers, heads):
+        raise ValueError(f"{name} has shape {mask.shape}, expected [layers, heads] = {(layers, heads)}")
+    return PerLayer(mask)
+
+
+def remove_pruned_heads(config: Config, attentions: Any) -> Any:
+    """Attentions [L,B,H,T,S] without pruned heads, as in the reference: a tuple, since layers may differ in number."""
+    if attentions is None or not config.pruned_heads:
+        return attentions
+    every = range(config.num_attention_heads)
+    kept = [[h for h in every if h not in config.pruned_heads.get(i, ())] for i in range(config.num_hidden_layers)]
+    return tuple(a[:, np.array(heads)] for a, heads in zip(attentions, kept, strict=True))
+
+
+def refuse_cache(cache: Cache | None) -> None:
+    """For heads that read whole sequences: their output has no field for a cache."""
+    if cache is not None:
+        raise ValueError("this head reads the whole sequence at once and takes no cache")

@@ -1,4 +1,4 @@
-"""What the encoder-decoders have in common: one call, or `encode` once and `decode` step by step.
+"""Encoder-decoders: one call, or `encode` once and `decode` step by step.
 
     out = model.apply(variables, input_ids, decoder_input_ids=ids)
     encoded = model.apply(variables, input_ids, attention_mask=mask, method="encode")
@@ -8,19 +8,22 @@
 With a cache, the first call projects the encoder states to keys and values; later ones read those and need no states.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypedDict, Unpack
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxmodels.architectures.base import Model
-from jaxmodels.architectures.inputs import check_shape
+from jaxmodels.architectures.base import Model, OutputT
+from jaxmodels.architectures.inputs import embed_inputs, encoder_inputs, warn_of_unmasked_padding
 from jaxmodels.layers.cache import Cache
+from jaxmodels.layers.inputs import AttentionInputs
+from jaxmodels.layers.linear import Embedding, Linear, scaled_normal
 from jaxmodels.layers.losses import IGNORE, cross_entropy
-from jaxmodels.layers.masks import cross_visibility
 from jaxmodels.outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
     Output,
     Seq2SeqLMOutput,
@@ -41,24 +44,20 @@ def shift_tokens_right(ids: jax.Array, pad: int | None, start: int | None) -> ja
     return jnp.where(shifted == IGNORE, pad, shifted)
 
 
-def source_keywords(x: jax.Array, states, mask, cache: Cache | None) -> dict[str, object]:
-    """Keywords of a decoder layer for encoder states [B,S,D] and their mask [B,S], or for those that the cache keeps.
+def source_inputs(x: jax.Array, states, mask, cache: Cache | None, base: AttentionInputs) -> AttentionInputs:
+    """What a decoder's cross attention is given, from encoder states [B,S,D] and their mask [B,S], or from the cache.
 
     Raises:
-      ValueError: no states anywhere, or a wrong shape.
+      ValueError: no states, neither in the call nor in the cache, or a wrong shape.
     """
-    batch, length, width = x.shape
-    kept = None if cache is None else cache.layers[0].cross
-    if kept is not None:
-        return {"source": None, **cross_visibility(mask, batch, length, kept.length)}
-    if states is None:
+    inputs = encoder_inputs(x, states, mask, cache, base)
+    if inputs is None:
         raise ValueError("the decoder needs encoder_hidden_states (or encoder inputs), or a cache that has seen them")
-    states = check_shape("encoder_hidden_states", states, (batch, None, width)).astype(x.dtype)
-    return {"source": states, **cross_visibility(mask, batch, length, states.shape[1])}
+    return inputs
 
 
 def encoder_fields(encoded: Output | tuple | None) -> dict[str, object]:
-    """Fields of an encoder's output as an encoder-decoder's output names them; a tuple has the states first."""
+    """The fields of an encoder's output under their names in an encoder-decoder's output; tuples have the states first."""
     if encoded is None:
         return {}
     if isinstance(encoded, tuple):
@@ -67,46 +66,61 @@ def encoder_fields(encoded: Output | tuple | None) -> dict[str, object]:
     return {f"encoder_{name}": value for name, value in encoded.items()}
 
 
-class EncoderDecoder(Model):
-    """What all classes of these families share.
+class Seq2SeqInputs(TypedDict, total=False):
+    """Arguments of `Seq2SeqModel` beside input_ids; the last two are LED's."""
 
-    encoding_options: keywords that the encoder takes beyond those of every call.
+    attention_mask: jax.Array | None
+    decoder_input_ids: jax.Array | None
+    decoder_attention_mask: jax.Array | None
+    head_mask: jax.Array | None
+    decoder_head_mask: jax.Array | None
+    cross_attn_head_mask: jax.Array | None
+    encoder_outputs: Output | tuple | None
+    inputs_embeds: jax.Array | None
+    decoder_inputs_embeds: jax.Array | None
+    cache: Cache | None
+    output_attentions: bool | None
+    output_hidden_states: bool | None
+    global_attention_mask: jax.Array | None
+    max_global_tokens: int | None
+
+
+class EncodeInputs(TypedDict, total=False):
+    """Arguments of `encode` beside input_ids; the last two are LED's."""
+
+    attention_mask: jax.Array | None
+    head_mask: jax.Array | None
+    inputs_embeds: jax.Array | None
+    output_attentions: bool | None
+    output_hidden_states: bool | None
+    return_dict: bool | None
+    global_attention_mask: jax.Array | None
+    max_global_tokens: int | None
+
+
+class DecodeInputs(TypedDict, total=False):
+    """Arguments of `decode` beside decoder_input_ids."""
+
+    decoder_attention_mask: jax.Array | None
+    decoder_inputs_embeds: jax.Array | None
+    encoder_hidden_states: jax.Array | None
+    encoder_attention_mask: jax.Array | None
+    decoder_head_mask: jax.Array | None
+    cross_attn_head_mask: jax.Array | None
+    cache: Cache | None
+    output_attentions: bool | None
+    output_hidden_states: bool | None
+
+
+class Seq2SeqModel(Model[OutputT]):
+    """An encoder and a decoder without a head; a family overrides the methods below `__call__`.
+
+    Class attributes:
+      output_class: of a call. encoding_options: arguments that the family's encoder takes beyond those of every call.
     """
 
-    encoding_options: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def max_source_tokens(self) -> int:
-        """The longest text that the encoder reads, in tokens."""
-        raise NotImplementedError
-
-    def encoder_inputs(self, options: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], tuple[tuple[str, Any], ...]]:
-        """A call's encoding options, prepared outside jit: arrays [B,S], padded with 0, and static (name, value)s."""
-        return {}, ()
-
-    def encoder_attentions(self, attentions, inputs: Mapping[str, jax.Array], rows: int, length: int):
-        """The encoder's attentions of the first rows and tokens, out of those of inputs that were padded."""
-        return attentions[:, :rows, :, :length, :length]
-
-    def dummy_inputs(self) -> dict[str, jax.Array]:
-        ids = jnp.zeros((1, 1), jnp.int32)
-        return {"input_ids": ids, "decoder_input_ids": ids}
-
-
-class Seq2SeqModel(EncoderDecoder):
-    """An encoder and a decoder without a head; a family gives `encode` and `decode`."""
-
     output_class: ClassVar[type[Output]] = Seq2SeqModelOutput
-
-    def encode(self, input_ids=None, **options) -> Output | tuple:
-        raise NotImplementedError
-
-    def decode(self, decoder_input_ids=None, **options) -> Output | tuple:
-        raise NotImplementedError
-
-    def default_decoder_ids(self, input_ids) -> jax.Array:
-        """What the decoder reads if the call does not say."""
-        raise ValueError("give either decoder_input_ids or decoder_inputs_embeds, one of the two")
+    encoding_options: ClassVar[tuple[str, ...]] = ()
 
     def __call__(
         self,
@@ -125,8 +139,8 @@ class Seq2SeqModel(EncoderDecoder):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **encoding,
-    ) -> Output | tuple:
+        **encoding: Any,
+    ) -> OutputT:
         """Encodes, unless `encoder_outputs` or the cache hold the result already, and decodes.
 
         Args:
@@ -138,25 +152,25 @@ class Seq2SeqModel(EncoderDecoder):
           encoder_outputs: what `encode` returned, or a tuple with the states [B,S,D] first.
           cache: from `init_cache` or an earlier output.
           output_attentions, output_hidden_states, return_dict: default to the config's.
-          encoding: further keywords of `encode`.
+          encoding: further arguments of the family's `encode`, see `encoding_options`.
 
         Raises:
           ValueError, TypeError: an argument of the wrong shape or type, or outside its table.
         """
         if unknown := sorted(encoding.keys() - set(self.encoding_options)):
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(map(repr, unknown))}")
-        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.default_decoder_ids(input_ids)
-        known = cache is not None and cache.layers[0].cross is not None
-        if encoder_outputs is None and not (known and input_ids is None and inputs_embeds is None):
+        cached = cache is not None and cache.source_length is not None
+        if encoder_outputs is None and not (cached and input_ids is None and inputs_embeds is None):
             encoder_outputs = self.encode(
                 input_ids,
                 attention_mask=attention_mask,
                 head_mask=head_mask,
                 inputs_embeds=inputs_embeds,
                 return_dict=True,
-                **asked,
+                **flags,
                 **encoding,
             )
         encoded = encoder_fields(encoder_outputs)
@@ -170,9 +184,11 @@ class Seq2SeqModel(EncoderDecoder):
             cross_attn_head_mask=cross_attn_head_mask,
             cache=cache,
             return_dict=True,
-            **asked,
+            **flags,
         )
-        result = self.output_class(
+        return self.make_output(
+            self.output_class,  # type: ignore[arg-type]  # the class that the subclass was made with
+            return_dict,
             last_hidden_state=out.last_hidden_state,
             cache=out.cache,
             decoder_hidden_states=out.hidden_states,
@@ -180,70 +196,155 @@ class Seq2SeqModel(EncoderDecoder):
             cross_attentions=out.cross_attentions,
             **encoded,
         )
-        return self.answer(result, return_dict)
+
+    def embed(self, table: Embedding, ids: jax.Array) -> jax.Array:
+        """Token embeddings [...,D] of ids; those that the caller passes are taken as they are."""
+        return table(ids)
+
+    def default_decoder_ids(self, input_ids) -> jax.Array:
+        """What the decoder reads if the call does not say."""
+        raise ValueError("give either decoder_input_ids or decoder_inputs_embeds, one of the two")
+
+    def encode(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        attention_mask: jax.Array | None = None,
+        head_mask: jax.Array | None = None,
+        inputs_embeds: jax.Array | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutput:
+        """Runs the encoder; the arguments are those of the call, attention_mask may be [B,S,S] too."""
+        c = self.config
+        x, _ = embed_inputs(partial(self.embed, self.encoder.embed_tokens), c, input_ids, inputs_embeds)
+        if attention_mask is None and input_ids is not None:
+            warn_of_unmasked_padding(input_ids, c.pad_token_id)
+        attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
+        out = self.encoder(
+            x,
+            attention_mask=attention_mask,
+            head_mask=head_mask,
+            output_attentions=attentions,
+            output_hidden_states=hidden,
+        )
+        return self.make_output(BaseModelOutput, return_dict, out)
+
+    def decode(
+        self,
+        decoder_input_ids: jax.Array | None = None,
+        *,
+        decoder_attention_mask: jax.Array | None = None,
+        decoder_inputs_embeds: jax.Array | None = None,
+        encoder_hidden_states: jax.Array | None = None,
+        encoder_attention_mask: jax.Array | None = None,
+        decoder_head_mask: jax.Array | None = None,
+        cross_attn_head_mask: jax.Array | None = None,
+        cache: Cache | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """Runs the decoder over encoder states [B,S,D], or over those that the cache has seen.
+
+        Args:
+          encoder_attention_mask: [B,S], 1 for real tokens, or [B,T,S]; needed at every step.
+          The others are those of the call.
+        """
+        embed = partial(self.embed, self.decoder.embed_tokens)
+        x, _ = embed_inputs(embed, self.config, decoder_input_ids, decoder_inputs_embeds, prefix="decoder_")
+        attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
+        out = self.decoder(
+            x,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            head_mask=decoder_head_mask,
+            cross_attn_head_mask=cross_attn_head_mask,
+            cache=cache,
+            output_attentions=attentions,
+            output_hidden_states=hidden,
+        )
+        return self.make_output(BaseModelOutputWithPastAndCrossAttentions, return_dict, out)
 
 
-class Seq2SeqHead(EncoderDecoder):
-    """A head over a `Seq2SeqModel`, which a family names as its checkpoints do."""
+class Seq2SeqHead(Model[OutputT]):
+    """A head over a `Seq2SeqModel`."""
+
+    body: ClassVar[type[Seq2SeqModel]]
 
     @property
-    def base(self) -> Seq2SeqModel:
-        raise NotImplementedError
+    def encoding_options(self) -> tuple[str, ...]:
+        return self.body.encoding_options
 
-    def encode(self, input_ids=None, **options) -> Output | tuple:
+    def encode(self, input_ids: jax.Array | None = None, **inputs: Unpack[EncodeInputs]) -> BaseModelOutput:
         """The base model's `encode`."""
-        return self.base.encode(input_ids, **options)
-
-    def headed(self, output: type[Output], out: Output, return_dict: bool | None, **fields) -> Output | tuple:
-        """The head's output: its own fields, and what the base model captured."""
-        rest = {name: value for name, value in out.items() if name != "last_hidden_state"}
-        return self.answer(output(**fields, **rest), return_dict)
+        return self.base.encode(input_ids, **inputs)
 
 
-class ConditionalGeneration(Seq2SeqHead):
-    """A language model over the decoder; a family gives `language_logits`."""
+class Seq2SeqLM(Seq2SeqHead[OutputT]):
+    """Language model over the decoder. Takes the base model's arguments (see `Seq2SeqModel`), and:
+
+    labels: int [B,T], scored against the logits at the same position (not shifted); -100 is ignored. Without decoder
+      inputs they are these too, shifted right.
+
+    Class attributes:
+      has_logits_bias: a bias of the logits is stored with the model, but not trained (BART, LED).
+    """
 
     output_class: ClassVar[type[Output]] = Seq2SeqLMOutput
+    has_logits_bias: ClassVar[bool] = False
+
+    def setup_head(self):
+        c = self.config
+        if self.has_logits_bias:
+            bias = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
+            self.final_logits_bias = self.param("final_logits_bias", bias, (c.vocab_size,), self.param_dtype)
+        if not c.tie_word_embeddings:
+            init = scaled_normal(self.initializer_std)
+            self.lm_head = Linear((c.vocab_size,), ("embed", "vocab"), init, False, **self.options.dtypes)
+
+    @property
+    def initializer_std(self) -> float:
+        """Of an untied head."""
+        return self.config.initializer_range
 
     def language_logits(self, states: jax.Array) -> jax.Array:
         """[B,T,D] -> float32 [B,T,V]."""
-        raise NotImplementedError
+        tied = self.config.tie_word_embeddings
+        logits = self.base.shared.attend(states) if tied else self.lm_head(states).astype(jnp.float32)
+        if not self.has_logits_bias:
+            return logits
+        return logits + jax.lax.stop_gradient(self.final_logits_bias.astype(jnp.float32))
 
     def __call__(
         self,
         input_ids: jax.Array | None = None,
         *,
         labels: jax.Array | None = None,
-        decoder_input_ids: jax.Array | None = None,
-        decoder_inputs_embeds: jax.Array | None = None,
         return_dict: bool | None = None,
-        **options,
-    ) -> Output | tuple:
-        """The base model's call (see `Seq2SeqModel`), and:
-
-        labels: int [B,T], scored against the logits at the same place (not shifted); -100 is ignored. Without decoder
-          inputs they are these too, shifted right.
-        """
+        **inputs: Unpack[Seq2SeqInputs],
+    ) -> OutputT:
         if labels is not None:
-            labels = jnp.asarray(labels)
-            if decoder_input_ids is None and decoder_inputs_embeds is None:
-                c = self.config
-                decoder_input_ids = shift_tokens_right(labels, c.pad_token_id, c.decoder_start_token_id)
-        out = self.base(
-            input_ids,
-            decoder_input_ids=decoder_input_ids,
-            decoder_inputs_embeds=decoder_inputs_embeds,
-            return_dict=True,
-            **options,
-        )
+            labels, c = jnp.asarray(labels), self.config
+            if inputs.get("decoder_input_ids") is None and inputs.get("decoder_inputs_embeds") is None:
+                inputs["decoder_input_ids"] = shift_tokens_right(labels, c.pad_token_id, c.decoder_start_token_id)
+        out = self.base(input_ids, return_dict=True, **inputs)
         logits = self.language_logits(out.last_hidden_state)
         loss = None if labels is None else cross_entropy(logits, labels)
-        return self.headed(self.output_class, out, return_dict, loss=loss, logits=logits)
+        output: Any = self.output_class
+        return self.make_output(output, return_dict, out, loss=loss, logits=logits)
 
     def decode(
-        self, decoder_input_ids=None, *, logits_to_keep: int = 0, return_dict: bool | None = None, **options
-    ) -> CausalLMOutputWithCrossAttentions | tuple:
+        self,
+        decoder_input_ids: jax.Array | None = None,
+        *,
+        logits_to_keep: int = 0,
+        return_dict: bool | None = None,
+        **inputs: Unpack[DecodeInputs],
+    ) -> CausalLMOutputWithCrossAttentions:
         """The base model's `decode`, with logits: of the last `logits_to_keep` positions only, 0 for all."""
-        out = self.base.decode(decoder_input_ids, return_dict=True, **options)
+        out = self.base.decode(decoder_input_ids, return_dict=True, **inputs)
         logits = self.language_logits(out.last_hidden_state[:, -logits_to_keep:])
-        return self.headed(CausalLMOutputWithCrossAttentions, out, return_dict, logits=logits)
+        return self.make_output(CausalLMOutputWithCrossAttentions, return_dict, out, logits=logits)

@@ -301,6 +301,26 @@ class Config:
                 "2**53 parameters, which no machine holds"
             )
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence (of an encoder-decoder: the longest output), in tokens."""
+        return self.max_position_embeddings
+
+    @property
+    def max_source_tokens(self) -> int:
+        """The longest input of an encoder-decoder's encoder, in tokens."""
+        return self.max_tokens
+
+    @property
+    def position_range(self) -> tuple[int, int]:
+        """Position ids of the first real token of a sequence, and of padding in generation."""
+        return 0, 1
+
+    @property
+    def cache_sizes(self) -> dict[str, int] | None:
+        """Sizes of a key-value cache: layers, heads, head_dim; None for models that do not decode step by step."""
+        return None
+
     def validate(self) -> None:
         """Checks that the facts fit together; ValueError says which do not."""
 

@@ -1,48 +1,156 @@
 """The key-value cache: a value that goes into `apply` and comes out again."""
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.keys_values import KeyValue, check_kept_dtype
+from jaxmodels.layers.platform import update_slots
+from pallas_kernels import Stored, attention, decode, restored
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Branches:
-    """K continuations of each text that share the slots before them: every call brings one token of each.
+class KeyValue:
+    """Keys and values of one attention: floating point, or int8 with a float32 scale for every token and head.
 
-    Slots are never moved: a continuation knows its own by a flag. (Reordering a cache of 4 beams by copying it moves a
-    fifth of what a step of GPT-2 small reads, and a prompt would be stored once a beam.)
+    The layout is the one that the reader runs through in order. XLA's products read the heads one after the other, keys
+    with the slots last (other layouts are copied at every step on a CPU: benchmarks/README.md, "Cache layout"). The
+    decode kernels read tokens one after the other, and a token is written in one piece.
 
     Attributes:
-      seen: bool [B,K,S], the slots that each continuation sees.
-      root: int32 scalar, the slots before the first branch.
+      key, value: [B,H,K,S] and [B,H,S,K], or both [B,S,H*K] where `token_major`.
+      key_scale, value_scale: float32 [B,H,S] where they are int8, else None.
+      heads: H.
     """
 
-    seen: jax.Array
+    key: jax.Array
+    value: jax.Array
+    key_scale: jax.Array | None
+    value_scale: jax.Array | None
+    heads: int = dataclasses.field(metadata={"static": True})
+    token_major: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @classmethod
+    def of(cls, key: jax.Array, value: jax.Array, dtype: Any, token_major: bool = False) -> Self:
+        """From projections [B,S,H,K]."""
+        (key, key_scale), (value, value_scale) = (_quantized(x, dtype) for x in (key, value))
+        heads = key.shape[2]
+        if token_major:
+            key, value = (x.reshape(*x.shape[:2], -1) for x in (key, value))
+        else:
+            key, value = key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
+        return cls(key, value, key_scale, value_scale, heads, token_major)
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, int, int, int], dtype: Any, token_major: bool = False) -> Self:
+        """With slots for [B,S,H,K]."""
+        projection = jax.ShapeDtypeStruct(shape, jnp.float32)
+        template = jax.eval_shape(lambda x: cls.of(x, x, dtype, token_major), projection)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template)
+
+    def like(self, key: jax.Array, value: jax.Array) -> Self:
+        """Projections [B,S,H,K] in the dtype and layout of this cache."""
+        return self.of(key, value, self.key.dtype, self.token_major)
+
+    @property
+    def length(self) -> int:
+        """S, the number of slots."""
+        return self.value.shape[1 if self.token_major else 2]
+
+    def read(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """Keys and values [B,S,H,K] as the attention function takes them; a transposition folds into its products."""
+        if self.token_major:
+            return self._stored.read(self.heads, dtype)
+        key, value = self.key.transpose(0, 3, 1, 2), self.value.swapaxes(1, 2)
+        return restored(key, self.key_scale, dtype), restored(value, self.value_scale, dtype)
+
+    def write(self, key: jax.Array, value: jax.Array, start: jax.Array) -> Self:
+        """Puts [B,T,H,K] into slots start..start+T-1: a write of the size of the new tokens, not of the cache."""
+        new = self.like(key, value)
+        traced = isinstance(self.key, jax.core.Tracer) or isinstance(start, jax.core.Tracer)
+        return update_slots(_write, self, new, start, isolated=traced and len(key) == 1 and not self.token_major)
+
+    def attend(self, query: jax.Array, **options):
+        """`pallas_kernels.attention` of queries [B,T,H,K] over all slots, with its options and results."""
+        if self.token_major:
+            return decode(query, self._stored, **options)
+        return attention(query, *self.read(query.dtype), **options)
+
+    @property
+    def _stored(self) -> Stored:
+        return Stored(self.key, self.value, self.key_scale, self.value_scale)
+
+
+def _write(old: KeyValue, new: KeyValue, start: jax.Array) -> KeyValue:
+    key_axis, value_axis = (1, 1) if old.token_major else (3, 2)
+
+    def put(name: str, axis: int):
+        array = getattr(old, name)
+        return None if array is None else jax.lax.dynamic_update_slice_in_dim(array, getattr(new, name), start, axis)
+
+    return dataclasses.replace(
+        old,
+        key=put("key", key_axis),
+        value=put("value", value_axis),
+        key_scale=put("key_scale", 2),
+        value_scale=put("value_scale", 2),
+    )
+
+
+def _quantized(x: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array | None]:
+    """[B,S,H,K] in that dtype, and for int8 the scale of each vector, float32 [B,H,S]."""
+    if jnp.dtype(dtype) != jnp.int8:
+        return x.astype(dtype), None
+    x = x.astype(jnp.float32)
+    scale = jnp.abs(x).max(axis=-1, keepdims=True) / 127.0
+    return jnp.round(x / jnp.where(scale == 0.0, 1.0, scale)).astype(jnp.int8), scale[..., 0].swapaxes(1, 2)
+
+
+def check_cache_dtype(dtype: Any) -> None:
+    """Raises ValueError for a dtype that is neither floating nor int8."""
+    dtype = jnp.dtype(dtype)
+    if not (jnp.issubdtype(dtype, jnp.floating) or dtype == jnp.int8):
+        raise ValueError(f"the dtype of a cache is floating or int8, got {dtype}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BeamSlots:
+    """Which cache slots each of K beams sees. The beams of an example share the slots before the first beam token; every
+    later call writes one token of each beam.
+
+    Slots are never moved: when beams are reordered, only the flags are. (Reordering the cache itself would copy it at
+    every step, and a prompt would be stored once for every beam.)
+
+    Attributes:
+      visible: bool [B,K,S], the slots that each beam sees.
+      root: int32 scalar, the number of slots before the first beam token.
+    """
+
+    visible: jax.Array
     root: jax.Array
 
     @property
     def width(self) -> int:
-        return self.seen.shape[1]
+        """K."""
+        return self.visible.shape[1]
 
-    def place(self, slots: jax.Array) -> jax.Array:
-        """How many tokens of its text come before the one in a slot."""
+    def positions(self, slots: jax.Array) -> jax.Array:
+        """Positions in their sequences of the tokens in these slots: beam tokens of one step share a position."""
         return jnp.where(slots < self.root, slots, self.root + (slots - self.root) // self.width)
 
-    def own(self, length: jax.Array) -> jax.Array:
-        """bool [B,K,S]: what each sees once its token has been written, `length` slots being used before."""
-        slots, branches = jnp.arange(self.seen.shape[2]), jnp.arange(self.width)
-        return self.seen | (slots == length + branches[:, None])
+    def visible_after_write(self, length: jax.Array) -> jax.Array:
+        """bool [B,K,S]: what each beam sees once its next token has been written, `length` slots being used before."""
+        slots, beams = jnp.arange(self.visible.shape[2]), jnp.arange(self.width)
+        return self.visible | (slots == length + beams[:, None])
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerCache:
-    """What one layer keeps: its past, and the projected encoder states once they are known."""
+    """The cache of one layer: of its self attention, and the projected encoder states once they are known."""
 
     past: KeyValue
     cross: KeyValue | None = None
@@ -51,50 +159,57 @@ class LayerCache:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """All that decoding remembers.
+    """The cache of a model.
 
     Attributes:
-      layers: one entry per layer. Separate arrays: a stacked cache measured 1.3x slower in a CPU decode loop.
+      layers: one entry per layer. Separate arrays: a stacked cache would be copied at every step of a decode loop.
       valid: bool [B,S], the slots that hold real tokens (False: padding, or not written yet).
-      length: int32 scalar, the number of slots written so far (the same for all rows; padding counts).
-      branches: None, or the continuations that each text has fallen into; then the new tokens of a call are one of
-        each, [B,K], and not K in a row.
+      length: int32 scalar, the number of slots written so far (the same for the whole batch; padding counts).
+      beams: None, or the slots that each beam sees; the new tokens of a call are then one for each beam, [B,K], and not
+        K in a row.
     """
 
     layers: tuple[LayerCache, ...]
     valid: jax.Array
     length: jax.Array
-    branches: Branches | None = None
+    beams: BeamSlots | None = None
 
     @classmethod
     def zeros(
-        cls, batch: int, length: int, *, layers: int, heads: int, head_dim: int, dtype, by_token: bool = False
+        cls, batch: int, length: int, *, layers: int, heads: int, head_dim: int, dtype: Any, token_major: bool = False
     ) -> Self:
-        """An empty cache: shape arithmetic only, no parameters needed. by_token: see `KeyValue`.
+        """An empty cache: shape arithmetic only, no parameters needed. token_major: see `KeyValue`.
 
         Raises:
-          ValueError: nothing to hold, or a dtype that is neither floating nor int8.
+          ValueError: batch or length below 1, or a dtype that is neither floating nor int8.
         """
         if batch < 1 or length < 1:
             raise ValueError(f"a cache needs a batch and a length of at least 1, got batch={batch}, length={length}")
-        check_kept_dtype(dtype)
+        check_cache_dtype(dtype)
         shape = (batch, length, heads, head_dim)
-        entries = tuple(LayerCache(KeyValue.zeros(shape, dtype, by_token)) for _ in range(layers))
+        entries = tuple(LayerCache(KeyValue.zeros(shape, dtype, token_major)) for _ in range(layers))
         return cls(entries, jnp.zeros((batch, length), bool), jnp.zeros((), jnp.int32))
 
     @property
     def capacity(self) -> int:
+        """S, the number of slots."""
         return self.valid.shape[1]
 
+    @property
+    def source_length(self) -> int | None:
+        """Number of encoder states whose projections are cached; None: none are."""
+        cross = self.layers[0].cross
+        return None if cross is None else cross.length
+
     def reserve(self, batch: int, tokens: int, attention_mask: jax.Array | None) -> Self:
-        """Makes room for `tokens` new ones and records which of them are real.
+        """Makes room for `tokens` new tokens and records which of them are real.
 
         Args:
-          attention_mask: [B,T] for the new tokens, or [B,S] for the whole cache; None means all real.
+          attention_mask: [B,T] for the new tokens, or [B,S] for all slots; None means all real.
 
         Raises:
-          ValueError: another batch size, a mask of another shape, or more tokens than slots are left (where
-            `length` is concrete; under jit the hidden states become NaN instead, see `overflow`).
+          ValueError: another batch size, a mask of another shape, or more tokens than free slots (where `length` is
+            concrete; under jit the hidden states become NaN instead, see `overflow`).
         """
         if batch != self.valid.shape[0]:
             raise ValueError(f"the cache was made for a batch of {self.valid.shape[0]}, got a batch of {batch}")
@@ -117,24 +232,24 @@ class Cache:
             )
         return dataclasses.replace(self, valid=valid)
 
-    def places(self, tokens: int) -> jax.Array:
-        """int32 [T]: how many tokens of its text come before each of the next `tokens` ones."""
+    def positions(self, tokens: int) -> jax.Array:
+        """int32 [T]: the positions of the next `tokens` tokens in their sequences, counted from 0."""
         slots = self.length + jnp.arange(tokens, dtype=jnp.int32)
-        return slots if self.branches is None else self.branches.place(slots)
+        return slots if self.beams is None else self.beams.positions(slots)
 
-    def branch(self, width: int) -> Self:
-        """From here on `width` continuations of each text."""
-        seen = jnp.broadcast_to(self.valid[:, None], (self.valid.shape[0], width, self.capacity))
-        return dataclasses.replace(self, branches=Branches(seen, jnp.asarray(self.length, jnp.int32)))
+    def expand(self, width: int) -> Self:
+        """A cache for `width` beams of each example, which share what has been written so far."""
+        visible = jnp.broadcast_to(self.valid[:, None], (self.valid.shape[0], width, self.capacity))
+        return dataclasses.replace(self, beams=BeamSlots(visible, jnp.asarray(self.length, jnp.int32)))
 
-    def follow(self, parents: jax.Array) -> Self:
-        """The next tokens continue these branches, int32 [B,K]: a branch may go on several times, or not at all."""
-        assert self.branches is not None
-        seen = jnp.take_along_axis(self.branches.seen, parents[:, :, None], axis=1)
-        return dataclasses.replace(self, branches=dataclasses.replace(self.branches, seen=seen))
+    def reorder(self, parents: jax.Array) -> Self:
+        """The next tokens continue these beams, int32 [B,K]: a beam may be continued several times, or not at all."""
+        assert self.beams is not None
+        visible = jnp.take_along_axis(self.beams.visible, parents[:, :, None], axis=1)
+        return dataclasses.replace(self, beams=dataclasses.replace(self.beams, visible=visible))
 
     def with_source_of(self, other: Self) -> Self:
-        """The same past, and the projected encoder states of another cache."""
+        """This cache with the projected encoder states of another one."""
         layers = tuple(LayerCache(mine.past, its.cross) for mine, its in zip(self.layers, other.layers, strict=True))
         return dataclasses.replace(self, layers=layers)
 
@@ -143,7 +258,8 @@ class Cache:
         return self.length + tokens > self.capacity
 
     def advance(self, layers: tuple[LayerCache, ...], tokens: int) -> Self:
-        branches = self.branches
-        if branches is not None:
-            branches = dataclasses.replace(branches, seen=branches.own(self.length))
-        return dataclasses.replace(self, layers=layers, length=self.length + tokens, branches=branches)
+        """The cache after these tokens have been written into its layers."""
+        beams = self.beams
+        if beams is not None:
+            beams = dataclasses.replace(beams, visible=beams.visible_after_write(self.length))
+        return dataclasses.replace(self, layers=layers, length=self.length + tokens, beams=beams)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.products import TURNED, product, tokens_together, turned_product
+from jaxmodels.layers.platform import TransposedKernel, flatten_batch, matmul
 
 Initializer = Callable[..., jax.Array]
 
@@ -16,13 +16,13 @@ class Linear(nn.Module):
     """`y[..., *out] = x[..., *in] @ kernel[*in, *out] + bias[*out]`, over any number of named axes.
 
     Keeping heads as an axis of the kernel (instead of a flat width that is reshaped afterwards) lets a sharding rule
-    split heads without a word about layouts.
+    split heads whatever the layout.
 
     Attributes:
       features: sizes of the output axes.
       axes: logical names of the input axes, then of the output axes.
-      kernel_init: initialiser, called with the kernel's shape.
-      dtype: compute type; param_dtype: storage type.
+      kernel_init: initializer, called with the kernel's shape.
+      dtype: of the computation; param_dtype: of the parameters.
     """
 
     features: tuple[int, ...]
@@ -33,32 +33,32 @@ class Linear(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, apart: bool = False) -> jax.Array | tuple[jax.Array, ...]:
-        """[..., *in] -> [..., *out]; `apart`: a tuple over the first output axis, each a product of its own."""
+    def __call__(self, x: jax.Array, separate: bool = False) -> jax.Array | tuple[jax.Array, ...]:
+        """[..., *in] -> [..., *out]; separate: a tuple over the first output axis, each computed by its own product."""
         n_in = len(self.axes) - len(self.features)
         shape = x.shape[x.ndim - n_in :] + self.features
-        if self.has_variable("params", TURNED):
-            multiply, kernel = turned_product, self.get_variable("params", TURNED)
-        else:
+        kernel = self.get_variable("params", "kernel")
+        if not isinstance(kernel, TransposedKernel):
             init = nn.with_logical_partitioning(self.kernel_init, self.axes)
-            multiply, kernel = product, self.param("kernel", init, shape, self.param_dtype)
+            kernel = self.param("kernel", init, shape, self.param_dtype)
         bias = None
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[n_in:])
             bias = self.param("bias", zeros, self.features, self.param_dtype)
 
         def apply(kernel, bias):
-            y = multiply(x.astype(self.dtype), kernel.astype(self.dtype), n_in)
+            y = matmul(x.astype(self.dtype), kernel.astype(self.dtype), n_in)
             return y if bias is None else y + bias.astype(self.dtype)
 
-        if not apart:
+        if not separate:
             return apply(kernel, bias)
         kernels = jnp.moveaxis(kernel, n_in, 0)
         return tuple(apply(kernels[i], None if bias is None else bias[i]) for i in range(len(kernels)))
 
 
-# For its gradient it keeps what it was given, and nothing from in between.
+# Rematerialized: only the input is saved for the backward pass.
 _LayerNorm = nn.remat(nn.LayerNorm, prevent_cse=False)
+_RMSNorm = nn.remat(nn.RMSNorm, prevent_cse=False)
 
 
 def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name: str | None = None) -> nn.LayerNorm:
@@ -74,12 +74,26 @@ def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name:
     )
 
 
+def rms_norm(
+    epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, initial_scale: float = 1.0, name: str | None = None
+) -> nn.RMSNorm:
+    """RMSNorm over the model width with float32 statistics: scales and does not shift (Zhang and Sennrich, 2019,
+    arXiv:1910.07467)."""
+    return _RMSNorm(
+        epsilon=epsilon,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        scale_init=nn.with_logical_partitioning(nn.initializers.constant(initial_scale), ("embed",)),
+        name=name,
+    )
+
+
 class Embedding(nn.Module):
-    """A table `[size, D]`: looked up by ids, and, where the head is tied to it, multiplied with hidden states.
+    """A table `[size, D]` that is looked up by ids, and multiplied with hidden states where the output head is tied.
 
     Attributes:
       axis: logical name of the table's first axis.
-      padding: an id whose row starts as zeros and is not trained by looking it up (torch's `padding_idx`).
+      padding: an id whose vector is initialized to zero and gets no gradient from lookups (torch's `padding_idx`).
     """
 
     size: int
@@ -105,7 +119,7 @@ class Embedding(nn.Module):
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Logits [..., size] in float32 of hidden states x [..., D] against every row."""
-        table, states = self.embedding.astype(self.dtype), tokens_together(x.astype(self.dtype), x.ndim - 1)
+        table, states = self.embedding.astype(self.dtype), flatten_batch(x.astype(self.dtype), x.ndim - 1)
         dims = (((states.ndim - 1,), (1,)), ((), ()))
         logits = jax.lax.dot_general(states, table, dims, preferred_element_type=jnp.float32)
         return logits.reshape(*x.shape[:-1], self.size)
@@ -124,5 +138,5 @@ def dropout(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:
 
 
 def scaled_normal(std: float, residual_layers: int | None = None) -> Initializer:
-    """Normal initialiser; projections onto the residual stream divide by sqrt(2 L) (GPT-2 paper, section 2.3)."""
+    """Normal initializer; projections onto the residual stream divide by sqrt(2 L) (GPT-2 paper, section 2.3)."""
     return nn.initializers.normal(std if residual_layers is None else std / math.sqrt(2 * residual_layers))

@@ -1,7 +1,7 @@
-"""Longformer's attention (Beltagy et al., 2020, arXiv:2004.05150), as LED's encoder has it: local and wide.
+"""Longformer's attention (Beltagy et al., 2020, arXiv:2004.05150), as in LED's encoder: local and global.
 
-Every token attends to the tokens around it and to the few global ones; that is one softmax, under a mask with a window
-and global keys. The global tokens attend to all, with projections of their own; their rows take that result.
+Every token attends to the tokens around it and to the few global tokens: one softmax, under a mask with a window and
+global keys. The global tokens attend to all tokens, with separate projections; their outputs are replaced by that.
 Reference: transformers/models/led/modeling_led.py, `LEDEncoderSelfAttention` (docs/parity.md, L5 to L8).
 """
 
@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.attention import Attention, split_of_activations
+from jaxmodels.layers.attention import Attention
+from jaxmodels.layers.inputs import AttentionInputs
 from jaxmodels.layers.linear import Initializer
 from pallas_kernels import Mask, attention, band_weights
 from pallas_kernels.dropout import drop
@@ -17,7 +18,7 @@ from pallas_kernels.reference import softmax
 
 
 class Projection(nn.Module):
-    """Kernel [D,H,K] and bias [H,K] of a projection whose product is left to the caller."""
+    """Kernel [D,H,K] and bias [H,K] of a projection that the caller multiplies with."""
 
     num_heads: int
     head_dim: int
@@ -34,66 +35,64 @@ class Projection(nn.Module):
 
 
 class LongformerAttention(Attention):
-    """Self attention under a mask with a window; the mask's global tokens (`global_at`) also attend to everything.
+    """Self attention under a mask with a window; the mask's global tokens (`global_at`) also attend to all tokens.
 
-    The probabilities, where they are asked for, are a pair: the local ones [B,H,T,G+w+1] (see `band_weights`; rows of
-    global and of padding tokens are zero) and the global ones [B,H,T,G], None where the mask has no global tokens.
+    The probabilities are a pair: the local ones [B,H,T,G+w+1] (see `band_weights`; those of global and of padding tokens
+    are zero) and the global ones [B,H,T,G], None where the mask has no global tokens.
     """
 
-    def attend(self, x, query, key, value, mask: Mask, bias, scale, output_weights):
-        dropout = self._dropout()
-        out = attention(
-            query,
-            key,
-            value,
-            mask=mask,
-            bias=bias,
-            scale=scale,
-            dropout=dropout,
-            implementation=self.implementation,
-            split=split_of_activations(),
-        )
+    def attend(self, x, query, key, value, inputs: AttentionInputs):
+        mask, options = inputs.mask, {**self._options(inputs), "return_weights": False}
+        out = attention(query, key, value, **options)
         if mask.key_valid is not None:
             out = jnp.where(mask.key_valid[:, :, None, None], out, 0)
         # Always made, so that the parameters do not depend on the mask.
-        wide = [self._projection(name)(x.shape[-1], self.dtype) for name in ("global_q", "global_k", "global_v")]
-        local = band_weights(query, key, mask=mask, scale=scale, dropout=dropout) if output_weights else None
+        projections = [self._projection(name)(x.shape[-1], self.dtype) for name in ("global_q", "global_k", "global_v")]
+        local = None
+        if inputs.return_weights:
+            local = band_weights(query, key, mask=mask, scale=inputs.scale, dropout=options["dropout"])
         if mask.global_at is None:
-            return out, None if local is None else (self._without(local, mask), None)
-        rows, weights = self._wide(x, *wide, mask, scale, output_weights)
+            return out, None if local is None else (self._local_only(local, mask), None)
+        states, weights = self._attend_globally(x, *projections, inputs)
         batch = jnp.arange(x.shape[0])[:, None]
-        out = out.at[batch, mask.global_at].set(rows.astype(out.dtype), mode="drop")
-        return out, None if local is None else (self._without(local, mask), weights.swapaxes(2, 3).astype(x.dtype))
+        out = out.at[batch, mask.global_at].set(states.astype(out.dtype), mode="drop")
+        if local is None:
+            return out, None
+        return out, (self._local_only(local, mask), weights.swapaxes(2, 3).astype(x.dtype))
 
     def _projection(self, name: str) -> Projection:
         return Projection(self.num_heads, self.head_dim, self.kernel_init, self.param_dtype, name=name)
 
     @staticmethod
-    def _without(weights, mask: Mask):
-        """The rows of padding and of global tokens, whose own attention is elsewhere, as zeros."""
+    def _local_only(weights, mask: Mask):
+        """Zero for queries that are padding or global tokens, whose attention is not local."""
         for flags in (None if mask.key_valid is None else ~mask.key_valid, mask.key_global):
             weights = weights if flags is None else jnp.where(flags[:, None, :, None], 0, weights)
         return weights
 
-    def _wide(self, x, q, k, v, mask: Mask, scale, asked: bool):
-        """What the global tokens see: [B,G,H,K], and their probabilities [B,H,G,T] (zero in slots without a token).
+    def _attend_globally(self, x, q, k, v, inputs: AttentionInputs):
+        """Of the global tokens, the weighted values [B,G,H,K] and the probabilities [B,H,G,T] (zero in unused slots).
 
         With few global tokens, projecting all T tokens to keys and values would cost more than all the rest. The
-        products can be taken in another order: the query goes through the key's kernel to the width of the model and
-        meets the tokens themselves, and the mixed tokens go through the value's kernel. (The key's bias adds the same
-        to every score of a row, which the softmax does not see.)
+        products can be taken in another order: the query is multiplied by the key kernel to the width of the model and
+        meets the hidden states themselves, and the weighted states are multiplied by the value kernel. (The key's bias
+        adds the same to all scores of a query, which the softmax ignores.)
         """
-        tokens, there = x.shape[1], mask.global_at < x.shape[1]
+        mask = inputs.mask
+        tokens, used = x.shape[1], mask.global_at < x.shape[1]
         x = x.astype(self.dtype)
-        own = jnp.take_along_axis(x, jnp.minimum(mask.global_at, tokens - 1)[:, :, None], axis=1)
-        queries = jnp.einsum("bgd,dhk->bghk", own, q[0]) + q[1]
-        scale = self.head_dim**-0.5 if scale is None else scale
+        states = jnp.take_along_axis(x, jnp.minimum(mask.global_at, tokens - 1)[:, :, None], axis=1)
+        queries = jnp.einsum("bgd,dhk->bghk", states, q[0]) + q[1]
+        scale = self.head_dim**-0.5 if inputs.scale is None else inputs.scale
         if mask.global_at.shape[1] * self.num_heads < x.shape[-1]:
             out, weights = self._absorbed(x, queries, k[0], *v, mask, scale)
         else:
             keys, values = (jnp.einsum("btd,dhk->bthk", x, kernel) + shift for kernel, shift in (k, v))
-            out, weights = super().attend(x, queries, keys, values, Mask(key_valid=mask.key_valid), None, scale, asked)
-        return out, None if weights is None else jnp.where(there[:, None, :, None], weights, 0)
+            everywhere = AttentionInputs(
+                Mask(key_valid=mask.key_valid), scale=scale, return_weights=inputs.return_weights
+            )
+            out, weights = super().attend(x, queries, keys, values, everywhere)
+        return out, None if weights is None else jnp.where(used[:, None, :, None], weights, 0)
 
     def _absorbed(self, x, queries, k, v, v_bias, mask: Mask, scale):
         queries = jnp.einsum("bghk,dhk->bghd", queries * jnp.asarray(scale, self.dtype), k)

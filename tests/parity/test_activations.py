@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.activations import ACT2FN
 
-from jaxmodels.layers.activations import ACTIVATIONS, activation
+from jaxmodels.layers.feed_forward import ACTIVATIONS, activation
 
 NAMES = [
     "gelu",

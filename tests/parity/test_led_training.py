@@ -15,7 +15,7 @@ from support.scattered import assert_same_means, in_many_copies
 from support.tiny import tiny
 
 import jaxmodels as jm
-from jaxmodels.architectures.bart.decoder import bart_layer
+from jaxmodels.architectures.bart.model import bart_layer
 from jaxmodels.parameters import flatten
 from pallas_kernels import Mask
 

@@ -10,7 +10,7 @@ import transformers
 from transformers.models.t5.modeling_t5 import T5Attention
 
 import jaxmodels as jm
-from jaxmodels.architectures.t5.relative import buckets_of
+from jaxmodels.architectures.t5.model import relative_buckets
 
 # What the Hub's t5-small says, but for the texts of task_specific_params.
 T5_SMALL = {
@@ -61,7 +61,7 @@ def test_buckets_are_the_reference_s(bidirectional, log, monkeypatch):
     for count in (4, 5, 7, 8, 9, 16, 19, 32, 64, *((36, 72) if log is rounded_log else ())):
         for most in (4, 10, 16, 20, 50, 64, 100, 128, 1000):
             if most > count // 2:
-                got = buckets_of(relative, bidirectional=bidirectional, buckets=count, max_distance=most)
+                got = relative_buckets(relative, bidirectional=bidirectional, buckets=count, max_distance=most)
                 expected = T5Attention._relative_position_bucket(torch.tensor(relative), bidirectional, count, most)
                 np.testing.assert_array_equal(got, expected, err_msg=f"{count} {most}")
                 assert got.dtype == np.int32 and got.min() == 0 and got.max() < count

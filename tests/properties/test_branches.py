@@ -53,7 +53,7 @@ def test_each_branch_has_the_logits_of_its_own_text(name, dtype):
     model, run = calls(name)
     cache = run(PROMPT, cache=model.init_cache(B, P + K * STEPS, dtype=dtype)).cache.branch(K)
     for step, texts in enumerate(histories()):
-        out = run(TOKENS[step], cache=cache.follow(jnp.asarray(PARENTS[step])))
+        out = run(TOKENS[step], cache=cache.reorder(jnp.asarray(PARENTS[step])))
         cache = out.cache
         # Of one length, whatever follows: it is not seen.
         alone = np.pad(texts.reshape(B * K, -1), ((0, 0), (0, STEPS - 1 - step)), constant_values=9)

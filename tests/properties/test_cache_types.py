@@ -7,7 +7,7 @@ import pytest
 from support.arrays import ids, numbers
 from support.tiny import tiny
 
-from jaxmodels.layers.keys_values import KeyValue
+from jaxmodels.layers.cache import KeyValue
 
 T = 12
 

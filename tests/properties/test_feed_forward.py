@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.layers.layer import FeedForward
+from jaxmodels.layers.feed_forward import FeedForward
 from pallas_kernels import platform
 
 T, D, F = 10, 8, 24

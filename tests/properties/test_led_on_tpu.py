@@ -10,7 +10,7 @@ import pytest
 
 import jaxmodels as jm
 from jaxmodels import estimate
-from jaxmodels.architectures.bart.decoder import bart_layer
+from jaxmodels.architectures.bart.model import bart_layer
 from jaxmodels.layers.longformer import LongformerAttention
 from pallas_kernels import Mask
 

@@ -10,7 +10,7 @@ from support.programs import program_of
 
 import jaxmodels as jm
 from jaxmodels.generation import loop
-from jaxmodels.layers.unstack import unstack_layers, views_of_layers
+from jaxmodels.layers.stack import unstack_layers, unstacked_views
 from pallas_kernels import platform
 
 pytestmark = pytest.mark.skipif(platform() != "cpu", reason="an array is part of another on a CPU only")
@@ -26,7 +26,7 @@ def stacks(dtype=jnp.float32) -> dict:
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_views_are_the_layers_without_a_copy(dtype):
     params = stacks(dtype)
-    views = views_of_layers(params)
+    views = unstacked_views(params)
     jax.tree.map(np.testing.assert_array_equal, views, unstack_layers(params))
     assert all(view.dtype == dtype for view in jax.tree.leaves(views))
     stack = params["h"]["layers"]["kernel"]
@@ -37,24 +37,24 @@ def test_views_are_the_layers_without_a_copy(dtype):
 def test_views_outlive_what_they_are_parts_of():
     params = stacks()
     expected = np.array(params["h"]["layers"]["kernel"][1])
-    views = views_of_layers(params)
+    views = unstacked_views(params)
     jax.block_until_ready(jax.jit(lambda p: jax.tree.map(lambda a: 0 * a, p), donate_argnums=0)(params))
     np.testing.assert_array_equal(views["h"]["layers"][1]["kernel"], expected)
 
 
 def test_no_views_of_what_is_traced_abstract_spread_or_of_several_devices():
     params, seen = stacks(), []
-    jax.jit(lambda p: seen.append(views_of_layers(p)))(params)
+    jax.jit(lambda p: seen.append(unstacked_views(p)))(params)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params)
     mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
     spread = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
     two = {**params, "wte": jax.device_put(params["wte"], jax.devices()[1])}
-    assert [*seen, *map(views_of_layers, (shapes, spread, two))] == [None] * 4
+    assert [*seen, *map(unstacked_views, (shapes, spread, two))] == [None] * 4
 
 
 def test_views_stay_on_their_device():
     other = jax.devices()[1]
-    views = views_of_layers(jax.device_put(stacks(), other))
+    views = unstacked_views(jax.device_put(stacks(), other))
     assert {device for leaf in jax.tree.leaves(views) for device in leaf.devices()} == {other}
 
 

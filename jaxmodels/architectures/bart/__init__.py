@@ -1,6 +1,6 @@
 """BART: RAG's generator, and what LED grew from."""
 
 from jaxmodels.architectures.bart.config import BartConfig
-from jaxmodels.architectures.bart.model import BartForConditionalGeneration, BartModel, BartPreTrainedModel
+from jaxmodels.architectures.bart.model import BartForConditionalGeneration, BartModel
 
-__all__ = ["BartConfig", "BartForConditionalGeneration", "BartModel", "BartPreTrainedModel"]
+__all__ = ["BartConfig", "BartForConditionalGeneration", "BartModel"]

@@ -57,6 +57,11 @@ class BartLikeConfig(Config):
         return self.encoder_layers
 
     @property
+    def cache_sizes(self) -> dict[str, int]:
+        heads = self.decoder_attention_heads
+        return {"layers": self.decoder_layers, "heads": heads, "head_dim": self.d_model // heads}
+
+    @property
     def embedding_scale(self) -> float:
         """Factor on the word embeddings."""
         return 1.0

@@ -1,154 +1,115 @@
-"""BART (Lewis et al., 2019, arXiv:1910.13461; reference: transformers/models/bart/modeling_bart.py)."""
+"""BART (Lewis et al., 2019, arXiv:1910.13461; reference: transformers/models/bart/modeling_bart.py), and what LED shares."""
 
+import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxmodels.architectures.bart.config import BartConfig, BartLikeConfig
-from jaxmodels.architectures.bart.decoder import BartDecoder, BartEmbeddings, bart_layer
 from jaxmodels.architectures.bart.weights import TABLE
-from jaxmodels.architectures.base import Configured
-from jaxmodels.architectures.inputs import warn_of_unmasked_padding, words
-from jaxmodels.architectures.pruning import layer_head_mask
-from jaxmodels.architectures.seq2seq import ConditionalGeneration, EncoderDecoder, Seq2SeqModel, shift_tokens_right
+from jaxmodels.architectures.base import OutputT, RunOptions
+from jaxmodels.architectures.inputs import default_positions, layer_head_mask
+from jaxmodels.architectures.seq2seq import Seq2SeqLM, Seq2SeqModel, shift_tokens_right, source_inputs
+from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.cache import Cache
-from jaxmodels.layers.linear import Embedding, Linear, scaled_normal
-from jaxmodels.layers.masks import self_visibility
-from jaxmodels.layers.stack import Stack
-from jaxmodels.outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
+from jaxmodels.layers.feed_forward import FeedForward
+from jaxmodels.layers.inputs import AttentionInputs, LayerInputs, reserve, self_attention
+from jaxmodels.layers.linear import Embedding, dropout, layer_norm, scaled_normal
+from jaxmodels.layers.stack import Layer, Stack
+from jaxmodels.outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
+)
 
-# Rows of the position tables before position 0 (they are there for the sake of fairseq's checkpoints).
+EPSILON = 1e-5
+# Unused positions before position 0, which fairseq's checkpoints have.
 OFFSET = 2
 
 
-def word_table(config: BartLikeConfig, dtype: Any, param_dtype: Any, **module: Any) -> Embedding:
-    """A table of word vectors."""
-    init = scaled_normal(config.init_std)
-    return Embedding(
-        config.vocab_size, config.d_model, init, "vocab", dtype, param_dtype, padding=config.pad_token_id, **module
+class BartEmbeddings(nn.Module):
+    """Token embeddings + learned positions -> norm -> dropout.
+
+    Attributes:
+      positions: how many positions there are.
+      offset: unused entries before the first position (2 in BART, none in LED; docs/parity.md, A19, L15).
+      limit: the config's name of `positions`, for messages.
+    """
+
+    config: BartLikeConfig
+    options: RunOptions
+    positions: int = 1024
+    offset: int = 0
+    limit: str = "max_position_embeddings"
+
+    def setup(self):
+        c, size = self.config, self.positions + self.offset
+        self.table = Embedding(size, c.d_model, scaled_normal(c.init_std), "length", **self.options.dtypes)
+        self.norm = layer_norm(EPSILON, **self.options.dtypes)
+
+    def __call__(self, tokens: jax.Array, cache: Cache | None = None) -> jax.Array:
+        """Token embeddings [B,T,D] at positions counted from the start of the cache -> [B,T,D].
+
+        Raises:
+          ValueError: beyond the last position (where the cache is concrete; else the states become NaN).
+        """
+        positions = default_positions(tokens.shape[1], cache, self.positions, self.limit)
+        x = tokens.astype(self.options.dtype) + self.table(self.offset + positions)
+        return dropout(self, self.norm(x), self.config.dropout)
+
+
+def bart_layer(
+    config: BartLikeConfig, stack: str, options: RunOptions, self_attention_class: type[Attention] = Attention
+) -> Layer:
+    """One post-norm layer of the "encoder" or the "decoder"."""
+    c, init = config, scaled_normal(config.init_std)
+    heads, width = getattr(c, f"{stack}_attention_heads"), getattr(c, f"{stack}_ffn_dim")
+    common: dict[str, Any] = {"kernel_init": init, "out_init": init, **options.dtypes}
+    sizes: dict[str, Any] = {"num_heads": heads, "head_dim": c.d_model // heads}
+    sizes |= {"dropout": c.attention_dropout, "implementation": options.attention}
+    return Layer(
+        attention=partial(self_attention_class, **sizes, **common),
+        cross_attention=partial(Attention, cross=True, **sizes, **common) if stack == "decoder" else None,
+        feed_forward=partial(FeedForward, width, c.activation_function, dropout=c.activation_dropout, **common),
+        norm=partial(layer_norm, EPSILON, **options.dtypes),
+        pre_norm=False,
+        dropout=c.dropout,
+        clamp=stack == "encoder",
+        parent=None,
     )
 
 
-class BartLikeModel(Seq2SeqModel):
-    """The shared word embeddings and the decoder; a family makes its stacks in `setup_stacks`."""
-
-    config: BartLikeConfig
-
-    def setup(self):
-        self.shared = word_table(self.config, **self.kinds)
-        self.setup_stacks()
-
-    def setup_stacks(self) -> None:
-        """Makes `encoder` and `decoder`, which have the tables of what they read as `embed_tokens`."""
-        raise NotImplementedError
-
-    def vectors(self, table: Embedding, ids: jax.Array) -> jax.Array:
-        """Word vectors [...,D] of ids, scaled; those that the caller gives are taken as they are."""
-        words = table(ids)
-        return words * jnp.asarray(self.config.embedding_scale, words.dtype)
-
-    def default_decoder_ids(self, input_ids) -> jax.Array:
-        """The encoder's ids, shifted right: denoising, as in pretraining."""
-        if input_ids is None:
-            raise ValueError("without input_ids, give decoder_input_ids or decoder_inputs_embeds")
-        return shift_tokens_right(input_ids, self.config.pad_token_id, self.config.decoder_start_token_id)
-
-    def decode(
-        self,
-        decoder_input_ids: jax.Array | None = None,
-        *,
-        decoder_attention_mask: jax.Array | None = None,
-        decoder_inputs_embeds: jax.Array | None = None,
-        encoder_hidden_states: jax.Array | None = None,
-        encoder_attention_mask: jax.Array | None = None,
-        decoder_head_mask: jax.Array | None = None,
-        cross_attn_head_mask: jax.Array | None = None,
-        cache: Cache | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPastAndCrossAttentions | tuple:
-        """Runs the decoder over encoder states [B,S,D], or over those that the cache has seen.
-
-        Args:
-          encoder_attention_mask: [B,S], 1 for real tokens; needed at every step.
-          The others are those of the call.
-        """
-        vectors = partial(self.vectors, self.decoder.embed_tokens)
-        x, _ = words(vectors, self.config, decoder_input_ids, decoder_inputs_embeds, prefix="decoder_")
-        attentions, hidden = self.asked(output_attentions, output_hidden_states)
-        out = self.decoder(
-            x,
-            attention_mask=decoder_attention_mask,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            head_mask=decoder_head_mask,
-            cross_attn_head_mask=cross_attn_head_mask,
-            cache=cache,
-            output_attentions=attentions,
-            output_hidden_states=hidden,
-        )
-        return self.answer(out, return_dict)
-
-
-class BartCaching(EncoderDecoder):
-    """How the decoders of BART and LED are stepped through."""
-
-    config: BartLikeConfig
-
-    @property
-    def cache_sizes(self) -> dict[str, int]:
-        c = self.config
-        heads = c.decoder_attention_heads
-        return {"layers": c.decoder_layers, "heads": heads, "head_dim": c.d_model // heads}
-
-
-class BartPreTrainedModel(BartCaching):
-    """What BART's classes share."""
-
-    config_class = BartConfig
-    table = TABLE
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest output, in tokens."""
-        return self.config.max_position_embeddings
-
-    @property
-    def max_source_tokens(self) -> int:
-        return self.config.max_position_embeddings
-
-
-class BartEncoder(Configured):
-    """Layers that read both ways.
+class BartEncoder(nn.Module):
+    """Layers that attend both ways.
 
     Attributes:
-      embed_tokens: the table of the words that it reads; it gets their vectors.
+      embed_tokens: the table of the embeddings that it gets.
     """
 
     config: BartConfig
+    options: RunOptions
     embed_tokens: Embedding | None = None
 
     def setup(self):
-        c = self.config
-        self.embeddings = BartEmbeddings(c, positions=c.max_position_embeddings, offset=OFFSET, **self.kinds)
-        layer = partial(bart_layer, c, "encoder", attention=self.attention, **self.kinds)
-        self.stack = Stack(layer, c.encoder_layers, self.remat, self.unroll, c.encoder_layerdrop)
+        c, options = self.config, self.options
+        self.embeddings = BartEmbeddings(c, options, c.max_position_embeddings, OFFSET)
+        layer = partial(bart_layer, c, "encoder", options)
+        self.stack = Stack(layer, c.encoder_layers, options.remat, options.unroll, c.encoder_layerdrop)
 
-    def __call__(self, x, attention_mask, head_mask, *, output_attentions, output_hidden_states) -> BaseModelOutput:
-        """Word vectors [B,S,D] -> states [B,S,D]."""
+    def __call__(
+        self, x: jax.Array, *, attention_mask, head_mask, output_attentions: bool, output_hidden_states: bool
+    ) -> BaseModelOutput:
+        """Token embeddings [B,S,D] -> states [B,S,D]."""
         c = self.config
-        batch, length, _ = x.shape
-        visible, _ = self_visibility(attention_mask, None, batch, length, causal=False)
-        out = self.stack(
-            self.embeddings(x),
-            shared={"output_attentions": output_attentions, **visible},
-            per_layer=layer_head_mask("head_mask", head_mask, c.encoder_layers, c.encoder_attention_heads),
-            output_hidden_states=output_hidden_states,
-        )
+        heads = layer_head_mask("head_mask", head_mask, c.encoder_layers, c.encoder_attention_heads)
+        base = AttentionInputs(head_mask=heads, return_weights=output_attentions)
+        mask = None if attention_mask is None else jnp.asarray(attention_mask)
+        visible = self_attention(mask, None, *x.shape[:2], causal=False, base=base)
+        out = self.stack(self.embeddings(x), LayerInputs(visible), output_hidden_states=output_hidden_states)
         return BaseModelOutput(
             last_hidden_state=out.last,
             hidden_states=jnp.concatenate([out.hidden_states, out.last[None]]) if output_hidden_states else None,
@@ -156,76 +117,112 @@ class BartEncoder(Configured):
         )
 
 
-class BartModel(BartLikeModel, BartPreTrainedModel):
-    """Encoder and decoder without a head. See `Seq2SeqModel` for the arguments of a call.
+class BartDecoder(nn.Module):
+    """Causal layers that attend to the encoder's states, of BART and LED.
 
-    Without decoder inputs the decoder reads input_ids, shifted right. With tie_word_embeddings=False each stack has a
-    table of words of its own; `shared` is kept beside them and not read (docs/parity.md, A19, note 5).
+    Attributes:
+      embed_tokens: the table of the embeddings that it gets.
+      positions, offset, limit: see `BartEmbeddings`.
     """
 
-    def setup_stacks(self):
-        c = self.config
-        own = partial(word_table, c, parent=None, **self.kinds)
-        tables = (self.shared, self.shared) if c.tie_word_embeddings else (own(), own())
-        self.encoder = BartEncoder(c, embed_tokens=tables[0], **self.choices)
-        where = {"positions": c.max_position_embeddings, "offset": OFFSET}
-        self.decoder = BartDecoder(c, embed_tokens=tables[1], **where, **self.choices)
-        if self.is_initializing():
-            self.shared(jnp.zeros((1,), jnp.int32))
+    config: BartLikeConfig
+    options: RunOptions
+    embed_tokens: Embedding | None = None
+    positions: int = 1024
+    offset: int = 0
+    limit: str = "max_position_embeddings"
 
-    def encode(
+    def setup(self):
+        c, options = self.config, self.options
+        self.embeddings = BartEmbeddings(c, options, self.positions, self.offset, self.limit)
+        layer = partial(bart_layer, c, "decoder", options)
+        self.stack = Stack(layer, c.decoder_layers, options.remat, options.unroll, c.decoder_layerdrop)
+
+    def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        x: jax.Array,
         *,
-        attention_mask: jax.Array | None = None,
-        head_mask: jax.Array | None = None,
-        inputs_embeds: jax.Array | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutput | tuple:
-        """Runs the encoder; the arguments are those of the call."""
-        x, _ = words(partial(self.vectors, self.encoder.embed_tokens), self.config, input_ids, inputs_embeds)
-        if attention_mask is None and input_ids is not None:
-            warn_of_unmasked_padding(input_ids, self.config.pad_token_id)
-        attentions, hidden = self.asked(output_attentions, output_hidden_states)
-        out = self.encoder(x, attention_mask, head_mask, output_attentions=attentions, output_hidden_states=hidden)
-        return self.answer(out, return_dict)
+        attention_mask,
+        encoder_hidden_states,
+        encoder_attention_mask,
+        head_mask,
+        cross_attn_head_mask,
+        cache: Cache | None,
+        output_attentions: bool,
+        output_hidden_states: bool,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """Token embeddings [B,T,D] -> states [B,T,D]; the arguments are those of `Seq2SeqModel.decode`."""
+        c = self.config
+        batch, length, _ = x.shape
+        x = self.embeddings(x, cache)
+        sizes = (c.decoder_layers, c.decoder_attention_heads)
+        base = AttentionInputs(return_weights=output_attentions)
+        cross = dataclasses.replace(
+            base, head_mask=layer_head_mask("cross_attn_head_mask", cross_attn_head_mask, *sizes)
+        )
+        base = dataclasses.replace(base, head_mask=layer_head_mask("decoder_head_mask", head_mask, *sizes))
+        cross = source_inputs(x, encoder_hidden_states, encoder_attention_mask, cache, cross)
+        mask = None if attention_mask is None else jnp.asarray(attention_mask)
+        cache = reserve(cache, mask, batch, length)
+        visible = self_attention(mask, cache, batch, length, causal=True, base=base)
+        out = self.stack(x, LayerInputs(visible, cross), cache, output_hidden_states)
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=out.last,
+            cache=out.cache,
+            hidden_states=jnp.concatenate([out.hidden_states, out.last[None]]) if output_hidden_states else None,
+            attentions=out.attentions,
+            cross_attentions=out.cross_attentions,
+        )
 
 
-class LanguageHead(ConditionalGeneration):
-    """Logits over the shared vocabulary, with a bias that is stored but not trained; LED has the same head."""
+class BartLikeModel(Seq2SeqModel[OutputT]):
+    """What BART and LED share: token embeddings, and decoder inputs that follow from the encoder's."""
 
     config: BartLikeConfig
 
-    def setup_head(self) -> None:
-        c = self.config
-        zeros = jax.nn.initializers.zeros
-        bias = nn.with_logical_partitioning(zeros, ("vocab",))
-        self.final_logits_bias = self.param("final_logits_bias", bias, (c.vocab_size,), self.param_dtype)
-        if not c.tie_word_embeddings:
-            init = scaled_normal(c.init_std)
-            self.lm_head = Linear((c.vocab_size,), ("embed", "vocab"), init, False, self.dtype, self.param_dtype)
+    def token_table(self, **module: Any) -> Embedding:
+        """A table of token embeddings."""
+        c, init = self.config, scaled_normal(self.config.init_std)
+        return Embedding(
+            c.vocab_size, c.d_model, init, "vocab", padding=c.pad_token_id, **self.options.dtypes, **module
+        )
 
-    def language_logits(self, states: jax.Array) -> jax.Array:
-        tied = self.config.tie_word_embeddings
-        logits = self.base.shared.attend(states) if tied else self.lm_head(states).astype(jnp.float32)
-        return logits + jax.lax.stop_gradient(self.final_logits_bias.astype(jnp.float32))
+    def embed(self, table: Embedding, ids: jax.Array) -> jax.Array:
+        tokens = table(ids)
+        return tokens * jnp.asarray(self.config.embedding_scale, tokens.dtype)
+
+    def default_decoder_ids(self, input_ids) -> jax.Array:
+        """The encoder's ids, shifted right: denoising, as in pretraining."""
+        if input_ids is None:
+            raise ValueError("without input_ids, give decoder_input_ids or decoder_inputs_embeds")
+        return shift_tokens_right(input_ids, self.config.pad_token_id, self.config.decoder_start_token_id)
 
 
-class BartForConditionalGeneration(LanguageHead, BartPreTrainedModel):
-    """BART with its language model head. See `Seq2SeqModel` for the arguments of a call, and:
+class BartModel(BartLikeModel[Seq2SeqModelOutput]):
+    """Encoder and decoder without a head. See `Seq2SeqModel` for the arguments of a call.
 
-    labels: int [B,T], scored against the logits at the same place (not shifted); -100 is ignored. Without decoder
-      inputs they are these too, shifted right.
+    Without decoder inputs the decoder reads input_ids, shifted right. With tie_word_embeddings=False each stack has a
+    token table of its own; `shared` is kept beside them and not read (docs/parity.md, A19, note 5).
     """
 
-    body = BartModel
+    config_class = BartConfig
+    table = TABLE
+
+    config: BartConfig
 
     def setup(self):
-        self.model = BartModel(self.config, **self.choices)
-        self.setup_head()
+        c, options = self.config, self.options
+        self.shared = self.token_table()
+        tied = c.tie_word_embeddings
+        tables = [self.shared if tied else self.token_table(parent=None) for _ in range(2)]
+        self.encoder = BartEncoder(c, options, tables[0])
+        self.decoder = BartDecoder(c, options, tables[1], c.max_position_embeddings, OFFSET)
+        if self.is_initializing():
+            self.shared(jnp.zeros((1,), jnp.int32))
 
-    @property
-    def base(self) -> BartModel:
-        return self.model
+
+class BartForConditionalGeneration(Seq2SeqLM[Seq2SeqLMOutput]):
+    __doc__ = Seq2SeqLM.__doc__
+
+    body: ClassVar = BartModel
+    has_logits_bias = True

@@ -4,7 +4,6 @@ from jaxmodels.architectures.dpr.config import DPRConfig
 from jaxmodels.architectures.dpr.model import (
     DPRContextEncoder,
     DPRContextEncoderOutput,
-    DPRPreTrainedModel,
     DPRQuestionEncoder,
     DPRQuestionEncoderOutput,
     DPRReader,
@@ -15,7 +14,6 @@ __all__ = [
     "DPRConfig",
     "DPRContextEncoder",
     "DPRContextEncoderOutput",
-    "DPRPreTrainedModel",
     "DPRQuestionEncoder",
     "DPRQuestionEncoderOutput",
     "DPRReader",

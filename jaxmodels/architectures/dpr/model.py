@@ -5,15 +5,15 @@ Two encoders give questions and passages vectors whose inner product ranks the p
 
 from typing import ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.architectures.base import Configured, Model
-from jaxmodels.architectures.bert_like import linear
+from jaxmodels.architectures.base import Model, OutputT, RunOptions
 from jaxmodels.architectures.dpr import weights
-from jaxmodels.architectures.dpr.bert import BertModel
 from jaxmodels.architectures.dpr.config import DPRConfig
-from jaxmodels.outputs import Output
+from jaxmodels.architectures.encoder import EncoderModel, classifier_layer
+from jaxmodels.outputs import BaseModelOutputWithPoolingAndCrossAttentions, Output
 
 
 class DPRQuestionEncoderOutput(Output):
@@ -38,40 +38,42 @@ class DPRReaderOutput(Output):
     attentions: jax.Array | None = None
 
 
-class DPREncoder(Configured):
-    """BERT, and one vector per row: the state of the first token, projected if the config has a projection_dim."""
+class BertModel(EncoderModel):
+    """The transformer of DPR's models: BERT without a pooler."""
+
+    config_class = DPRConfig
+    warns_of_padding = False
 
     config: DPRConfig
 
+
+class DPREncoder(nn.Module):
+    """BERT, and one vector per sequence: the first token's state, projected if the config has a projection_dim."""
+
+    config: DPRConfig
+    options: RunOptions
+
     def setup(self):
-        self.bert_model = BertModel(self.config, **self.choices)
+        self.bert_model = BertModel(self.config, add_pooling_layer=False, **self.options.keywords)
         if self.config.projection_dim:
-            self.encode_proj = linear(self.config, self.config.projection_dim, **self.kinds)
+            self.encode_proj = classifier_layer(self.config, self.config.projection_dim, **self.options.dtypes)
 
-    def __call__(self, *args, **options):
-        """-> pooled [B,D] or [B,projection_dim], and what `BertModel` returns."""
-        states, *captured = self.bert_model(*args, **options)
-        pooled = states[:, 0]
-        return (self.encode_proj(pooled) if self.config.projection_dim else pooled), states, *captured
+    def __call__(self, input_ids, **inputs) -> tuple[jax.Array, BaseModelOutputWithPoolingAndCrossAttentions]:
+        """-> vectors [B,D] or [B,projection_dim], and the output of BERT; the arguments are BERT's."""
+        out = self.bert_model(input_ids, return_dict=True, **inputs)
+        pooled = out.last_hidden_state[:, 0]
+        return (self.encode_proj(pooled) if self.config.projection_dim else pooled), out
 
 
-class DPRPreTrainedModel(Model):
-    """What the three classes share."""
-
+class _DPRRetriever(Model[OutputT]):
     config_class = DPRConfig
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest text, in tokens."""
-        return self.config.max_position_embeddings
-
-
-class _DPRRetriever(DPRPreTrainedModel):
     output_class: ClassVar[type[DPRQuestionEncoderOutput]]
+
+    config: DPRConfig
 
     @property
     def encoder(self) -> DPREncoder:
-        """The encoder, which a class names as its checkpoints do."""
+        """The encoder, under the name that it has in checkpoints."""
         raise NotImplementedError
 
     def __call__(
@@ -84,23 +86,28 @@ class _DPRRetriever(DPRPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> DPRQuestionEncoderOutput | tuple:
+    ) -> OutputT:
+        """See `DPRQuestionEncoder`."""
         if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
             attention_mask = jnp.asarray(input_ids) != self.config.pad_token_id
-        attentions, hidden = self.asked(output_attentions, output_hidden_states)
-        pooled, _, states, weights_ = self.encoder(
+        pooled, out = self.encoder(
             input_ids,
-            attention_mask,
-            token_type_ids,
-            inputs_embeds,
-            output_attentions=attentions,
-            output_hidden_states=hidden,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
         )
-        out = self.output_class(pooler_output=pooled, hidden_states=states, attentions=weights_)
-        return self.answer(out, return_dict)
+        return self.make_output(
+            self.output_class,  # type: ignore[arg-type]  # the class that the subclass was made with
+            return_dict,
+            pooler_output=pooled,
+            hidden_states=out.hidden_states,
+            attentions=out.attentions,
+        )
 
 
-class DPRQuestionEncoder(_DPRRetriever):
+class DPRQuestionEncoder(_DPRRetriever[DPRQuestionEncoderOutput]):
     """Questions -> vectors.
 
     Args of a call:
@@ -116,43 +123,44 @@ class DPRQuestionEncoder(_DPRRetriever):
     output_class = DPRQuestionEncoderOutput
 
     def setup(self):
-        self.question_encoder = DPREncoder(self.config, **self.choices)
+        self.question_encoder = DPREncoder(self.config, self.options)
 
     @property
     def encoder(self) -> DPREncoder:
         return self.question_encoder
 
 
-class DPRContextEncoder(_DPRRetriever):
+class DPRContextEncoder(_DPRRetriever[DPRContextEncoderOutput]):
     """Passages -> vectors. Called like `DPRQuestionEncoder`, usually with pairs (title, text)."""
 
     table = weights.CONTEXT
     output_class = DPRContextEncoderOutput
 
     def setup(self):
-        self.ctx_encoder = DPREncoder(self.config, **self.choices)
+        self.ctx_encoder = DPREncoder(self.config, self.options)
 
     @property
     def encoder(self) -> DPREncoder:
         return self.ctx_encoder
 
 
-class _SpanPredictor(Configured):
+class _SpanPredictor(nn.Module):
     config: DPRConfig
+    options: RunOptions
 
     def setup(self):
-        self.encoder = DPREncoder(self.config, **self.choices)
-        self.qa_outputs = linear(self.config, 2, **self.kinds)
-        self.qa_classifier = linear(self.config, 1, **self.kinds)
+        self.encoder = DPREncoder(self.config, self.options)
+        self.qa_outputs = classifier_layer(self.config, 2, **self.options.dtypes)
+        self.qa_classifier = classifier_layer(self.config, 1, **self.options.dtypes)
 
-    def __call__(self, *args, **options):
-        _, states, *captured = self.encoder(*args, **options)
+    def __call__(self, input_ids, **inputs):
+        _, out = self.encoder(input_ids, **inputs)
+        states = out.last_hidden_state
         start, end = jnp.moveaxis(self.qa_outputs(states).astype(jnp.float32), -1, 0)
-        relevance = self.qa_classifier(states[:, 0]).astype(jnp.float32)[:, 0]
-        return start, end, relevance, *captured
+        return start, end, self.qa_classifier(states[:, 0]).astype(jnp.float32)[:, 0], out
 
 
-class DPRReader(DPRPreTrainedModel):
+class DPRReader(Model[DPRReaderOutput]):
     """Scores every passage, and every token of it as the start and as the end of the answer.
 
     Args of a call:
@@ -162,7 +170,10 @@ class DPRReader(DPRPreTrainedModel):
       output_attentions, output_hidden_states, return_dict: default to the config's.
     """
 
+    config_class = DPRConfig
     table = weights.READER
+
+    config: DPRConfig
 
     def __post_init__(self):
         super().__post_init__()
@@ -174,7 +185,7 @@ class DPRReader(DPRPreTrainedModel):
             )
 
     def setup(self):
-        self.span_predictor = _SpanPredictor(self.config, **self.choices)
+        self.span_predictor = _SpanPredictor(self.config, self.options)
 
     def __call__(
         self,
@@ -185,21 +196,20 @@ class DPRReader(DPRPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> DPRReaderOutput | tuple:
-        attentions, hidden = self.asked(output_attentions, output_hidden_states)
-        start, end, relevance, states, weights_ = self.span_predictor(
+    ) -> DPRReaderOutput:
+        start, end, relevance, out = self.span_predictor(
             input_ids,
-            attention_mask,
-            None,
-            inputs_embeds,
-            output_attentions=attentions,
-            output_hidden_states=hidden,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
         )
-        result = DPRReaderOutput(
+        return self.make_output(
+            DPRReaderOutput,
+            return_dict,
             start_logits=start,
             end_logits=end,
             relevance_logits=relevance,
-            hidden_states=states,
-            attentions=weights_,
+            hidden_states=out.hidden_states,
+            attentions=out.attentions,
         )
-        return self.answer(result, return_dict)

@@ -1,15 +1,15 @@
 """GPT-2."""
 
 from jaxmodels.architectures.gpt2.config import GPT2Config
-from jaxmodels.architectures.gpt2.heads import (
+from jaxmodels.architectures.gpt2.model import (
     GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput,
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
     GPT2ForTokenClassification,
     GPT2LMHeadModel,
+    GPT2Model,
 )
-from jaxmodels.architectures.gpt2.model import GPT2Model, GPT2PreTrainedModel
 
 __all__ = [
     "GPT2Config",
@@ -20,5 +20,4 @@ __all__ = [
     "GPT2ForTokenClassification",
     "GPT2LMHeadModel",
     "GPT2Model",
-    "GPT2PreTrainedModel",
 ]

@@ -56,6 +56,10 @@ class GPT2Config(Config):
         return self.n_embd // self.n_head
 
     @property
+    def cache_sizes(self) -> dict[str, int]:
+        return {"layers": self.n_layer, "heads": self.n_head, "head_dim": self.head_dim}
+
+    @property
     def mlp_dim(self) -> int:
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
 

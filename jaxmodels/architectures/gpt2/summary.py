@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmodels.architectures.gpt2.config import GPT2Config
 from jaxmodels.architectures.inputs import check_ids
-from jaxmodels.layers.activations import activation
+from jaxmodels.layers.feed_forward import activation
 from jaxmodels.layers.linear import Linear, dropout, scaled_normal
 
 

@@ -2,12 +2,12 @@
 
 from jaxmodels.architectures.led.config import LEDConfig
 from jaxmodels.architectures.led.from_bart import led_from_bart
-from jaxmodels.architectures.led.heads import (
+from jaxmodels.architectures.led.model import (
     LEDForConditionalGeneration,
     LEDForQuestionAnswering,
     LEDForSequenceClassification,
+    LEDModel,
 )
-from jaxmodels.architectures.led.model import LEDModel, LEDPreTrainedModel
 from jaxmodels.architectures.led.outputs import (
     LEDEncoderBaseModelOutput,
     LEDSeq2SeqLMOutput,
@@ -23,7 +23,6 @@ __all__ = [
     "LEDForQuestionAnswering",
     "LEDForSequenceClassification",
     "LEDModel",
-    "LEDPreTrainedModel",
     "LEDSeq2SeqLMOutput",
     "LEDSeq2SeqModelOutput",
     "LEDSeq2SeqQuestionAnsweringModelOutput",

@@ -26,6 +26,14 @@ class LEDConfig(BartLikeConfig):
     attention_window: Count | tuple[Count, ...] = 512
 
     @property
+    def max_tokens(self) -> int:
+        return self.max_decoder_position_embeddings
+
+    @property
+    def max_source_tokens(self) -> int:
+        return self.max_encoder_position_embeddings
+
+    @property
     def windows(self) -> tuple[int, ...]:
         """The window of every encoder layer."""
         windows = self.attention_window

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 
 from jaxmodels.architectures.bart.model import OFFSET, BartForConditionalGeneration, BartModel
 from jaxmodels.architectures.led.config import LEDConfig
-from jaxmodels.architectures.led.heads import LEDForConditionalGeneration
-from jaxmodels.architectures.led.model import LEDModel, LEDPreTrainedModel
+from jaxmodels.architectures.led.model import LEDForConditionalGeneration, LEDModel
 
-_CLASSES: dict[type, type[LEDPreTrainedModel]] = {
+_CLASSES: dict[type, type[LEDModel] | type[LEDForConditionalGeneration]] = {
     BartModel: LEDModel,
     BartForConditionalGeneration: LEDForConditionalGeneration,
 }
@@ -23,7 +22,7 @@ def led_from_bart(
     *,
     attention_window: int | tuple[int, ...] = 1024,
     max_encoder_position_embeddings: int = 16384,
-) -> tuple[LEDPreTrainedModel, dict]:
+) -> tuple[LEDModel | LEDForConditionalGeneration, dict]:
     """An LED with BART's weights, for documents of up to `max_encoder_position_embeddings` tokens.
 
     The encoder's positions are BART's over and over again, the global projections are copies of the ordinary ones. On
@@ -58,7 +57,7 @@ def led_from_bart(
         "encoder": _encoder(base["encoder"], max_encoder_position_embeddings),
         "decoder": _with_positions(base["decoder"], bart.max_position_embeddings),
     }
-    led = _CLASSES[type(model)](config, **model.choices)
+    led = _CLASSES[type(model)](config, **model.options.keywords)
     return led, {"led": converted, **head} if "model" in params else converted
 
 

@@ -63,7 +63,7 @@ def visibility(attention_mask, global_attention_mask, batch: int, length: int, s
         if attention_mask is not None:
             here &= np.asarray(attention_mask).astype(bool)
         most = int(here.sum(axis=1).max())
-        check_room(most, slots)
+        check_slots(most, slots)
         slots, surplus = most if slots is None else slots, None
     elif slots is None:
         raise ValueError(
@@ -90,7 +90,7 @@ def check_flags(mask: np.ndarray) -> None:
         raise ValueError(f"global_attention_mask holds 0 and 1 (and -1 for padding), got {mask[~known][0]}")
 
 
-def check_room(most: int, slots: int | None) -> None:
+def check_slots(most: int, slots: int | None) -> None:
     """Raises ValueError where an example has more global tokens than slots (None: as many as it takes)."""
     if slots is not None and most > slots:
         raise ValueError(f"an example has {most} global tokens, and max_global_tokens={slots}; raise it")

@@ -94,6 +94,18 @@ class RagConfig(Config):
         assert self.generator is not None  # derive saw to it
         return self.generator.hidden_size
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest answer, in tokens."""
+        assert self.generator is not None
+        return self.generator.max_tokens
+
+    @property
+    def cache_sizes(self) -> dict[str, int] | None:
+        """The generator's; its batch is [B*n_docs]."""
+        assert self.generator is not None
+        return self.generator.cache_sizes
+
     def validate(self):
         if self.pruned_heads:
             raise ValueError(

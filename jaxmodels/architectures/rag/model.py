@@ -4,26 +4,26 @@ Reference: transformers/models/rag/modeling_rag.py. Parameters hold a question e
 as ids and scores, or from a `retriever` that is an argument of the call: an index is data, not a weight.
 """
 
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxmodels.architectures.bart.model import BartForConditionalGeneration
-from jaxmodels.architectures.base import Model
+from jaxmodels.architectures.base import Model, OutputT
 from jaxmodels.architectures.dpr.model import DPRContextEncoder, DPRQuestionEncoder
 from jaxmodels.architectures.inputs import check_shape
 from jaxmodels.architectures.rag.config import RagConfig
 from jaxmodels.architectures.rag.losses import marginalize, sequence_loss, targets_of, token_loss
 from jaxmodels.architectures.rag.outputs import RetrievAugLMMarginOutput, RetrievAugLMOutput
 from jaxmodels.architectures.rag.weights import table
-from jaxmodels.architectures.seq2seq import ConditionalGeneration
+from jaxmodels.architectures.seq2seq import Seq2SeqLM
 from jaxmodels.architectures.t5.model import T5ForConditionalGeneration
 from jaxmodels.convert import Table
 from jaxmodels.layers.cache import Cache
 from jaxmodels.outputs import Output
 
-GENERATORS: dict[str, type[ConditionalGeneration]] = {
+GENERATORS: dict[str, type[Seq2SeqLM]] = {
     "bart": BartForConditionalGeneration,
     "t5": T5ForConditionalGeneration,
 }
@@ -53,7 +53,7 @@ class Retriever(Protocol):
         """Documents for questions int32 [B,T] with vectors float32 [B,D]."""
 
 
-class RagPreTrainedModel(Model):
+class RagPreTrainedModel(Model[OutputT]):
     """What the three classes share.
 
     Attributes:
@@ -71,15 +71,15 @@ class RagPreTrainedModel(Model):
         return table(generator.model_type, generator.tie_word_embeddings)
 
     @property
-    def generator_model(self) -> ConditionalGeneration:
+    def generator_model(self) -> Seq2SeqLM:
         """The generator alone, not bound to parameters; see `generator_params`."""
         kind = GENERATORS[self.config.generator.model_type]
-        return kind(self.config.generator, parent=None, **self.choices)
+        return kind(self.config.generator, parent=None, **self.options.keywords)
 
     @property
     def question_encoder_model(self) -> DPRQuestionEncoder:
         """The question encoder alone."""
-        return DPRQuestionEncoder(self.config.question_encoder, parent=None, **self.choices)
+        return DPRQuestionEncoder(self.config.question_encoder, parent=None, **self.options.keywords)
 
     @staticmethod
     def parts(params: dict) -> dict:
@@ -92,19 +92,9 @@ class RagPreTrainedModel(Model):
         parts = self.parts(params)
         found: tuple[tuple[Model, dict], ...] = ((self.question_encoder_model, parts["question_encoder"]),)
         if self.context_encoder_training:
-            context = DPRContextEncoder(self.config.question_encoder, parent=None, **self.choices)
+            context = DPRContextEncoder(self.config.question_encoder, parent=None, **self.options.keywords)
             found += ((context, parts["ctx_encoder"]),)
         return found
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest answer, in tokens."""
-        return self.generator_model.max_tokens
-
-    @property
-    def cache_sizes(self) -> dict[str, int]:
-        """The generator's; its rows are [B*n_docs]."""
-        return self.generator_model.cache_sizes
 
     def dummy_inputs(self) -> dict[str, jax.Array]:
         ids = jnp.zeros((self.config.n_docs, 1), jnp.int32)
@@ -112,7 +102,24 @@ class RagPreTrainedModel(Model):
         return {**one, "doc_scores": jnp.zeros((1, len(ids))), "decoder_input_ids": ids[:1]}
 
 
-class RagModel(RagPreTrainedModel):
+class RagInputs(TypedDict, total=False):
+    """Arguments of `RagModel` beside input_ids and decoder_input_ids."""
+
+    attention_mask: jax.Array | None
+    retriever: Retriever | None
+    context_input_ids: jax.Array | None
+    context_attention_mask: jax.Array | None
+    doc_scores: jax.Array | None
+    encoder_outputs: Output | tuple | None
+    decoder_attention_mask: jax.Array | None
+    cache: Cache | None
+    n_docs: int | None
+    output_retrieved: bool | None
+    output_attentions: bool | None
+    output_hidden_states: bool | None
+
+
+class RagModel(RagPreTrainedModel[RetrievAugLMOutput]):
     """Question encoder, documents, generator; logits for every document.
 
     Args of a call:
@@ -131,10 +138,10 @@ class RagModel(RagPreTrainedModel):
 
     def setup(self):
         c = self.config
-        self.question_encoder = DPRQuestionEncoder(c.question_encoder, **self.choices)
-        self.generator = GENERATORS[c.generator.model_type](c.generator, **self.choices)
+        self.question_encoder = DPRQuestionEncoder(c.question_encoder, **self.options.keywords)
+        self.generator = GENERATORS[c.generator.model_type](c.generator, **self.options.keywords)
         if self.context_encoder_training:
-            self.ctx_encoder = DPRContextEncoder(c.question_encoder, **self.choices)
+            self.ctx_encoder = DPRContextEncoder(c.question_encoder, **self.options.keywords)
 
     def __call__(
         self,
@@ -154,17 +161,17 @@ class RagModel(RagPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> RetrievAugLMOutput | tuple:
+    ) -> RetrievAugLMOutput:
         n_docs = self.config.n_docs if n_docs is None else n_docs
-        attentions, hidden = self.asked(output_attentions, output_hidden_states)
-        asked = {"output_attentions": attentions, "output_hidden_states": hidden, "return_dict": True}
-        known = all(given is not None for given in (context_input_ids, context_attention_mask, doc_scores))
+        attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
+        flags = {"output_attentions": attentions, "output_hidden_states": hidden, "return_dict": True}
+        known = all(value is not None for value in (context_input_ids, context_attention_mask, doc_scores))
         question: Any = None
         found: dict[str, Any] = {}
         if self.is_initializing():
             self._touch(input_ids)
         if encoder_outputs is None and not known:
-            question, documents, doc_scores = self._retrieve(input_ids, attention_mask, retriever, n_docs, asked)
+            question, documents, doc_scores = self._retrieve(input_ids, attention_mask, retriever, n_docs, flags)
             context_input_ids, context_attention_mask = documents.context_input_ids, documents.context_attention_mask
             if self.config.output_retrieved if output_retrieved is None else output_retrieved:
                 found = {
@@ -187,7 +194,7 @@ class RagModel(RagPreTrainedModel):
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             cache=cache,
-            **asked,
+            **flags,
         )
         if question is not None:
             found |= {
@@ -195,7 +202,9 @@ class RagModel(RagPreTrainedModel):
                 "question_enc_hidden_states": question.hidden_states,
                 "question_enc_attentions": question.attentions,
             }
-        result = RetrievAugLMOutput(
+        return self.make_output(
+            RetrievAugLMOutput,
+            return_dict,
             logits=out.logits,
             doc_scores=doc_scores,
             cache=out.cache,
@@ -207,7 +216,6 @@ class RagModel(RagPreTrainedModel):
             generator_cross_attentions=out.cross_attentions,
             **found,
         )
-        return self.answer(result, return_dict)
 
     def retrieve(
         self, input_ids, *, attention_mask=None, retriever: Retriever | None = None, n_docs: int | None = None
@@ -217,14 +225,14 @@ class RagModel(RagPreTrainedModel):
         _, found, scores = self._retrieve(input_ids, attention_mask, retriever, n_docs, {"return_dict": True})
         return found.context_input_ids, found.context_attention_mask, scores
 
-    def _retrieve(self, input_ids, attention_mask, retriever, n_docs: int, asked: dict):
+    def _retrieve(self, input_ids, attention_mask, retriever, n_docs: int, flags: dict):
         """The question encoder's output, the documents and their scores [B,n_docs]."""
         if retriever is None or input_ids is None:
             raise ValueError(
                 "documents are needed: context_input_ids, context_attention_mask and doc_scores; or input_ids and a "
                 "retriever that finds them"
             )
-        question = self.question_encoder(input_ids, attention_mask=attention_mask, **asked)
+        question = self.question_encoder(input_ids, attention_mask=attention_mask, **flags)
         vectors = question.pooler_output.astype(jnp.float32)
         # No gradient goes through the search; it goes through the scores.
         found = retriever.find(
@@ -258,8 +266,8 @@ def _check_contexts(context_input_ids, doc_scores: jax.Array) -> None:
         )
 
 
-class _RagForGeneration(RagPreTrainedModel):
-    """A loss over what `RagModel` gives; its parameters are that model's, under `rag`."""
+class _RagForGeneration(RagPreTrainedModel[RetrievAugLMMarginOutput]):
+    """A loss over the outputs of `RagModel`; the parameters are that model's, under `rag`."""
 
     body = RagModel
 
@@ -267,15 +275,11 @@ class _RagForGeneration(RagPreTrainedModel):
     marginal: ClassVar[str]
 
     def setup(self):
-        self.rag = RagModel(self.config, context_encoder_training=self.context_encoder_training, **self.choices)
+        self.rag = RagModel(self.config, context_encoder_training=self.context_encoder_training, **self.options.keywords)
 
     def retrieve(self, input_ids, **options):
         """See `RagModel.retrieve`."""
         return self.rag.retrieve(input_ids, **options)
-
-    def answered(self, out: RetrievAugLMOutput, return_dict, loss, logits) -> RetrievAugLMMarginOutput | tuple:
-        fields = {name: value for name, value in out.items() if name != "logits"}
-        return self.answer(RetrievAugLMMarginOutput(loss=loss, logits=logits, **fields), return_dict)
 
     def _reduced(self, loss: jax.Array, reduce_loss: bool | None) -> jax.Array:
         return loss.sum() if (self.config.reduce_loss if reduce_loss is None else reduce_loss) else loss
@@ -300,10 +304,10 @@ class RagSequenceForGeneration(_RagForGeneration):
         exclude_bos_score: bool | None = None,
         reduce_loss: bool | None = None,
         return_dict: bool | None = None,
-        **options,
-    ) -> RetrievAugLMMarginOutput | tuple:
+        **inputs: Unpack[RagInputs],
+    ) -> RetrievAugLMMarginOutput:
         decoder_input_ids = labels if decoder_input_ids is None else decoder_input_ids
-        out = self.rag(input_ids, decoder_input_ids=decoder_input_ids, return_dict=True, **options)
+        out = self.rag(input_ids, decoder_input_ids=decoder_input_ids, return_dict=True, **inputs)
         loss = None
         if labels is not None:
             c = self.config
@@ -312,7 +316,7 @@ class RagSequenceForGeneration(_RagForGeneration):
             excluded = excluded and self.begins_with_bos(ids)
             targets = targets_of(ids, c.generator.pad_token_id)
             loss = self._reduced(self.nll(out.logits, out.doc_scores, targets, without_first=excluded), reduce_loss)
-        return self.answered(out, return_dict, loss, out.logits)
+        return self.make_output(RetrievAugLMMarginOutput, return_dict, out, loss=loss)
 
     def begins_with_bos(self, decoder_ids: jax.Array) -> jax.Array | bool:
         """bool scalar: the first target of every text [B,T] is bos; False where the models have none, as T5."""
@@ -354,11 +358,11 @@ class RagTokenForGeneration(_RagForGeneration):
         do_marginalize: bool | None = None,
         reduce_loss: bool | None = None,
         return_dict: bool | None = None,
-        **options,
-    ) -> RetrievAugLMMarginOutput | tuple:
+        **inputs: Unpack[RagInputs],
+    ) -> RetrievAugLMMarginOutput:
         c = self.config
         decoder_input_ids = labels if decoder_input_ids is None else decoder_input_ids
-        out = self.rag(input_ids, decoder_input_ids=decoder_input_ids, return_dict=True, **options)
+        out = self.rag(input_ids, decoder_input_ids=decoder_input_ids, return_dict=True, **inputs)
         loss, logits = None, out.logits
         if labels is not None:
             pad, smoothing = c.generator.pad_token_id, c.label_smoothing
@@ -366,4 +370,4 @@ class RagTokenForGeneration(_RagForGeneration):
             loss = self._reduced(loss, reduce_loss)
         if c.do_marginalize if do_marginalize is None else do_marginalize:
             logits = marginalize(out.logits, out.doc_scores)
-        return self.answered(out, return_dict, loss, logits)
+        return self.make_output(RetrievAugLMMarginOutput, return_dict, out, loss=loss, logits=logits)

@@ -1,17 +1,14 @@
 """RoBERTa-PreLayerNorm."""
 
 from jaxmodels.architectures.roberta_prelayernorm.config import RobertaPreLayerNormConfig
-from jaxmodels.architectures.roberta_prelayernorm.heads import (
+from jaxmodels.architectures.roberta_prelayernorm.model import (
     RobertaPreLayerNormForCausalLM,
     RobertaPreLayerNormForMaskedLM,
     RobertaPreLayerNormForMultipleChoice,
     RobertaPreLayerNormForQuestionAnswering,
     RobertaPreLayerNormForSequenceClassification,
     RobertaPreLayerNormForTokenClassification,
-)
-from jaxmodels.architectures.roberta_prelayernorm.model import (
     RobertaPreLayerNormModel,
-    RobertaPreLayerNormPreTrainedModel,
 )
 
 __all__ = [
@@ -23,5 +20,4 @@ __all__ = [
     "RobertaPreLayerNormForSequenceClassification",
     "RobertaPreLayerNormForTokenClassification",
     "RobertaPreLayerNormModel",
-    "RobertaPreLayerNormPreTrainedModel",
 ]

@@ -22,6 +22,22 @@ class RobertaPreLayerNormConfig(BertLikeConfig):
         """Rate in front of the classifiers."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
+    @property
+    def max_tokens(self) -> int:
+        """Positions are counted from pad_token_id + 1."""
+        return self.max_position_embeddings - (0 if self.is_relative else self.position_range[0])
+
+    @property
+    def position_range(self) -> tuple[int, int]:
+        assert self.pad_token_id is not None  # validate saw to it
+        return self.pad_token_id + 1, self.pad_token_id
+
+    @property
+    def cache_sizes(self) -> dict[str, int]:
+        if not self.is_decoder:
+            raise ValueError("this model has a cache as a decoder only: load it with is_decoder=True")
+        return {"layers": self.num_hidden_layers, "heads": self.num_attention_heads, "head_dim": self.head_dim}
+
     def validate(self):
         super().validate()
         if self.pad_token_id is None:

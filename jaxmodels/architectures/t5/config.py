@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 from jaxmodels.architectures.checks import check_inside_vocabulary
 from jaxmodels.config import Config
 from jaxmodels.config.fields import Count, Heads, Layers, Rate, Rows, Share, Spread, TokenId, Width
-from jaxmodels.layers.activations import ACTIVATIONS
+from jaxmodels.layers.feed_forward import ACTIVATIONS
+
+NO_LIMIT = 2**31 - 1
 
 
 class T5Config(Config):
@@ -59,6 +61,16 @@ class T5Config(Config):
 
     def widths(self) -> Iterable[int]:
         return [*super().widths(), self.num_heads * self.d_kv]
+
+    @property
+    def max_tokens(self) -> int:
+        """T5 has no table of positions: a sequence may be as long as memory allows."""
+        return NO_LIMIT
+
+    @property
+    def cache_sizes(self) -> dict[str, int]:
+        assert self.num_decoder_layers is not None  # derive saw to it
+        return {"layers": self.num_decoder_layers, "heads": self.num_heads, "head_dim": self.d_kv}
 
     @property
     def scales_outputs(self) -> bool:

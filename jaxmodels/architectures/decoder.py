@@ -1,0 +1,324 @@
+"""Decoder-only language models: embeddings -> causal pre-norm layers -> final norm (-> a head).
+
+A family says what differs: a config, a weight table, a layer, a final norm. Parameter paths are GPT-2's: `wte/embedding`
+(tokens), `wpe/embedding` (learned positions), `h/layers/...` (the stack), `ln_f/...`, and what the heads add.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar, TypedDict, Unpack
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.architectures.base import Model, OutputT
+from jaxmodels.architectures.inputs import (
+    as_batch,
+    check_ids,
+    check_shape,
+    default_positions,
+    embed_inputs,
+    encoder_inputs,
+    head_masks,
+    refuse_cache,
+    remove_pruned_heads,
+    warn_of_unmasked_padding,
+)
+from jaxmodels.layers.cache import Cache
+from jaxmodels.layers.inputs import AttentionInputs, LayerInputs, reserve, self_attention
+from jaxmodels.layers.linear import Embedding, Linear, dropout, scaled_normal
+from jaxmodels.layers.losses import classification_loss, cross_entropy, next_token_loss, span_loss
+from jaxmodels.layers.stack import Layer, Stack
+from jaxmodels.outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutputWithPast,
+    TokenClassifierOutput,
+)
+
+
+class DecoderInputs(TypedDict, total=False):
+    """Arguments of `DecoderModel` beside input_ids."""
+
+    attention_mask: jax.Array | None
+    token_type_ids: jax.Array | None
+    position_ids: jax.Array | None
+    head_mask: jax.Array | None
+    inputs_embeds: jax.Array | None
+    encoder_hidden_states: jax.Array | None
+    encoder_attention_mask: jax.Array | None
+    cache: Cache | None
+    output_attentions: bool | None
+    output_hidden_states: bool | None
+
+
+class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
+    """The transformer without a head. A family overrides `layer` and `final_norm`, and what follows where it differs."""
+
+    learned_positions: ClassVar[bool] = True
+
+    def layer(self) -> Layer:
+        """One layer, with `parent=None`."""
+        raise NotImplementedError
+
+    def final_norm(self) -> nn.Module:
+        raise NotImplementedError
+
+    def attention_inputs(self) -> AttentionInputs:
+        """What the attention of every layer is given beside masks: a scale, say."""
+        return AttentionInputs()
+
+    def windows(self) -> Sequence[int | None]:
+        """Of every layer, how many tokens a query sees, its own included; None: all."""
+        return (None,) * self.config.num_hidden_layers
+
+    @property
+    def embedding_dropout(self) -> float:
+        return 0.0
+
+    def setup(self):
+        c, init = self.config, scaled_normal(self.config.initializer_range)
+        self.wte = Embedding(c.vocab_size, c.hidden_size, init, "vocab", **self.options.dtypes)
+        if self.learned_positions:
+            self.wpe = Embedding(c.max_tokens, c.hidden_size, init, "length", **self.options.dtypes)
+        self.h = Stack(self.layer, c.num_hidden_layers, self.remat, self.unroll)
+        self.ln_f = self.final_norm()
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        head_mask: jax.Array | None = None,
+        inputs_embeds: jax.Array | None = None,
+        encoder_hidden_states: jax.Array | None = None,
+        encoder_attention_mask: jax.Array | None = None,
+        cache: Cache | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """Runs the transformer.
+
+        Args:
+          input_ids: int [B,T], or [B,choices,T] (each choice is a sequence).
+          attention_mask: [B,T], 1 for real tokens; with a cache see `Cache.reserve`.
+          token_type_ids: int [B,T], looked up in the table of the *tokens*, as in the reference.
+          position_ids: int [B,T]; default: counted from the start of the cache. Never derived from the mask.
+          head_mask: [H] or [L,H], multiplies the heads' attention probabilities.
+          inputs_embeds: [B,T,D] instead of input_ids.
+          encoder_hidden_states: [B,S,D] for the cross attention of a config with `add_cross_attention`.
+          encoder_attention_mask: [B,S] or [B,T,S].
+          cache: from `init_cache` or an earlier output.
+          output_attentions, output_hidden_states, return_dict: default to the config's.
+
+        Raises:
+          ValueError, TypeError: an argument of the wrong shape or type, or outside its table.
+        """
+        c = self.config
+        x, lead = embed_inputs(self.wte, c, input_ids, inputs_embeds, ranks=(2, 3))
+        x = x.astype(self.dtype)
+        batch, length, width = x.shape
+        if position_ids is not None:
+            ids = check_ids("position_ids", position_ids, c.max_tokens, "the position table", ranks=(1, 2, 3))
+            positions = as_batch("position_ids", ids, batch, length)
+        else:
+            positions = default_positions(length, cache, c.max_tokens, "max_position_embeddings")[None]
+        if self.learned_positions:
+            x = x + self.wpe(positions)
+        if token_type_ids is not None:
+            types = check_ids("token_type_ids", token_type_ids, c.vocab_size, "the vocabulary", ranks=(1, 2, 3))
+            x = x + self.wte(as_batch("token_type_ids", types, batch, length))
+        x = dropout(self, x, self.embedding_dropout)
+
+        if attention_mask is None and input_ids is not None:
+            warn_of_unmasked_padding(input_ids, c.pad_token_id)
+        if attention_mask is not None:  # [B,choices,T] as sequences, like the ids
+            attention_mask = jnp.asarray(attention_mask).reshape(-1, jnp.shape(attention_mask)[-1])
+        if not c.add_cross_attention and (encoder_hidden_states is not None or encoder_attention_mask is not None):
+            raise ValueError("encoder_hidden_states needs a config with add_cross_attention=True")
+        if c.add_cross_attention and encoder_hidden_states is None and self.is_initializing():
+            encoder_hidden_states = jnp.zeros((batch, 1, width), x.dtype)
+        attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
+        self_mask, cross_mask = head_masks(c, head_mask)
+        cache = reserve(cache, attention_mask, batch, length)
+        base = dataclasses.replace(self.attention_inputs(), return_weights=attentions)
+        cross = None
+        if c.add_cross_attention:
+            own = dataclasses.replace(base, head_mask=cross_mask)
+            cross = encoder_inputs(x, encoder_hidden_states, encoder_attention_mask, cache, own)
+        visible = partial(self_attention, attention_mask, cache, batch, length, causal=True)
+        base = dataclasses.replace(base, head_mask=self_mask)
+        windows = tuple(self.windows())
+        inputs = {window: LayerInputs(visible(window=window, base=base), cross) for window in dict.fromkeys(windows)}
+        out = self.h(x, [inputs[window] for window in windows], cache, hidden)
+        x = self.ln_f(out.last)
+        return self.make_output(
+            BaseModelOutputWithPastAndCrossAttentions,
+            return_dict,
+            last_hidden_state=x.reshape(*lead, *x.shape[1:]),
+            cache=out.cache,
+            # The reference puts the states after the final norm last, not those of the last layer (docs/parity.md, G11).
+            hidden_states=jnp.concatenate([out.hidden_states, x[None]]) if hidden else None,
+            attentions=remove_pruned_heads(c, out.attentions),
+            cross_attentions=out.cross_attentions,
+        )
+
+
+class DecoderHead(Model[OutputT]):
+    """What the heads of decoder-only models share."""
+
+    body: ClassVar[type[DecoderModel]]
+
+    def classifier_layer(self, features: int, use_bias: bool) -> Linear:
+        """A classifier over hidden states; its few outputs are never sharded."""
+        init = scaled_normal(self.config.initializer_range)
+        return Linear((features,), ("embed", None), init, use_bias, **self.options.dtypes)
+
+    def setup_language_head(self) -> None:
+        """Makes `lm_head`, where it is not tied to the token embeddings."""
+        c = self.config
+        if not c.tie_word_embeddings:
+            init = scaled_normal(c.initializer_range)
+            self.lm_head = Linear((c.vocab_size,), ("embed", "vocab"), init, False, **self.options.dtypes)
+
+    def language_logits(self, states: jax.Array) -> jax.Array:
+        """[...,T,D] -> float32 [...,T,V], from the tied token embeddings or the head of an untied checkpoint."""
+        if self.config.tie_word_embeddings:
+            return self.base.wte.attend(states)
+        return self.lm_head(states).astype(jnp.float32)
+
+
+class DecoderForCausalLM(DecoderHead[CausalLMOutputWithCrossAttentions]):
+    """Language model. Takes the base model's arguments, and:
+
+    labels: int [B,T], shifted inside; -100 is ignored.
+    logits_to_keep: compute logits of the last that many positions only (0: all); the loss then covers them only.
+    """
+
+    def setup_head(self):
+        self.setup_language_head()
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        labels: jax.Array | None = None,
+        logits_to_keep: int = 0,
+        return_dict: bool | None = None,
+        **inputs: Unpack[DecoderInputs],
+    ) -> CausalLMOutputWithCrossAttentions:
+        out = self.base(input_ids, return_dict=True, **inputs)
+        logits = self.language_logits(out.last_hidden_state[..., -logits_to_keep:, :])
+        loss = None
+        if labels is not None:
+            labels = check_shape("labels", labels, out.last_hidden_state.shape[:-1])
+            loss = next_token_loss(logits, labels[..., -logits_to_keep:])
+        return self.make_output(CausalLMOutputWithCrossAttentions, return_dict, out, loss=loss, logits=logits)
+
+
+class DecoderForSequenceClassification(DecoderHead[SequenceClassifierOutputWithPast]):
+    """One label per sequence, read at its last token. Takes the base model's arguments, and:
+
+    labels: [B] int (classification), or float [B] / [B,num_labels] (regression, several labels).
+
+    Raises ValueError for more than one sequence where the config has no pad_token_id: the last token would be unknown.
+    """
+
+    def setup_head(self):
+        self.score = self.classifier_layer(self.config.num_labels, use_bias=False)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        labels: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[DecoderInputs],
+    ) -> SequenceClassifierOutputWithPast:
+        out, c = self.base(input_ids, return_dict=True, **inputs), self.config
+        states = out.last_hidden_state
+        if states.ndim != 3:
+            raise ValueError(f"{type(self).__name__} reads input_ids [B,T], got {states.shape[:-1]}")
+        last = self._last_token(input_ids, *states.shape[:2])
+        # Pooling the states before scoring them gives the reference's numbers without T-1 unused scores.
+        logits = self.score(jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]).astype(jnp.float32)
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, jnp.asarray(labels), c.problem_type, c.num_labels)
+        return self.make_output(SequenceClassifierOutputWithPast, return_dict, out, loss=loss, logits=logits)
+
+    def _last_token(self, input_ids, batch: int, length: int) -> jax.Array:
+        """[B]: the rightmost token that is not the pad id, whatever the attention mask says (docs/parity.md, G15)."""
+        pad = self.config.pad_token_id
+        if pad is None and batch > 1:
+            raise ValueError("classifying more than one sequence needs config.pad_token_id, to find their last tokens")
+        if pad is None or input_ids is None:
+            if input_ids is None and pad is not None:
+                warnings.warn(
+                    "inputs_embeds do not show which tokens are padding: the last position is read", stacklevel=2
+                )
+            return jnp.full((batch,), length - 1)
+        real = jnp.asarray(input_ids) != pad
+        return jnp.argmax(jnp.where(real, jnp.arange(length), 0), axis=-1)
+
+
+class DecoderForTokenClassification(DecoderHead[TokenClassifierOutput]):
+    """One label per token. Takes the base model's arguments without a cache, and labels: int [B,T], -100 is ignored."""
+
+    @property
+    def classifier_dropout(self) -> float:
+        return 0.1
+
+    def setup_head(self):
+        self.classifier = self.classifier_layer(self.config.num_labels, use_bias=True)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        labels: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[DecoderInputs],
+    ) -> TokenClassifierOutput:
+        refuse_cache(inputs.get("cache"))
+        out = self.base(input_ids, return_dict=True, **inputs)
+        states = dropout(self, out.last_hidden_state, self.classifier_dropout)
+        logits = self.classifier(states).astype(jnp.float32)
+        loss = None if labels is None else cross_entropy(logits, check_shape("labels", labels, states.shape[:-1]))
+        return self.make_output(TokenClassifierOutput, return_dict, out, loss=loss, logits=logits)
+
+
+class DecoderForQuestionAnswering(DecoderHead[QuestionAnsweringModelOutput]):
+    """Extractive question answering. Takes the base model's arguments without a cache, and:
+
+    start_positions, end_positions: int [B]; positions beyond the sequence are ignored.
+    """
+
+    def setup_head(self):
+        self.qa_outputs = self.classifier_layer(2, use_bias=True)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        start_positions: jax.Array | None = None,
+        end_positions: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[DecoderInputs],
+    ) -> QuestionAnsweringModelOutput:
+        refuse_cache(inputs.get("cache"))
+        out = self.base(input_ids, return_dict=True, **inputs)
+        start, end = jnp.moveaxis(self.qa_outputs(out.last_hidden_state).astype(jnp.float32), -1, 0)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start, end, jnp.asarray(start_positions), jnp.asarray(end_positions))
+        return self.make_output(
+            QuestionAnsweringModelOutput, return_dict, out, loss=loss, start_logits=start, end_logits=end
+        )

@@ -1,0 +1,260 @@
+"""The heads of BERT's relatives, over an `EncoderModel`."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar, Unpack
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.architectures.base import Model, OutputT, RunOptions
+from jaxmodels.architectures.bert_like import BertLikeConfig
+from jaxmodels.architectures.encoder import EncoderInputs, EncoderModel, classifier_layer
+from jaxmodels.architectures.inputs import check_shape, refuse_cache
+from jaxmodels.layers.feed_forward import activation
+from jaxmodels.layers.linear import Linear, dropout, layer_norm, scaled_normal
+from jaxmodels.layers.losses import classification_loss, cross_entropy, next_token_loss, span_loss
+from jaxmodels.outputs import (
+    CausalLMOutputWithCrossAttentions,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+
+class EncoderHead(Model[OutputT]):
+    """What the heads share.
+
+    Class attributes:
+      pools: the head reads `pooler_output`.
+    """
+
+    body: ClassVar[type[EncoderModel]]
+    pools: ClassVar[bool] = False
+
+    @property
+    def body_options(self) -> dict[str, Any]:
+        return {**self.options.keywords, "add_pooling_layer": self.pools}
+
+
+class LanguageHead(nn.Module):
+    """Hidden states -> dense -> gelu -> norm -> logits over the vocabulary, with a bias (docs/parity.md, R8)."""
+
+    config: BertLikeConfig
+    options: RunOptions
+
+    def setup(self):
+        c, dtypes = self.config, self.options.dtypes
+        self.dense = classifier_layer(c, c.hidden_size, **dtypes)
+        self.norm = layer_norm(c.layer_norm_eps, **dtypes)
+        if not c.tie_word_embeddings:
+            init = scaled_normal(c.initializer_range)
+            self.decoder = Linear((c.vocab_size,), ("embed", "vocab"), init, False, **dtypes)
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
+        self.bias = self.param("bias", zeros, (c.vocab_size,), self.options.param_dtype)
+
+    def __call__(self, states: jax.Array, attend: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """states [...,T,D] -> float32 [...,T,V]; `attend` multiplies with the token embeddings."""
+        x = self.norm(activation("gelu")(self.dense(states)))
+        logits = attend(x) if self.config.tie_word_embeddings else self.decoder(x).astype(jnp.float32)
+        return logits + self.bias.astype(jnp.float32)
+
+
+class EncoderForMaskedLM(EncoderHead[MaskedLMOutput]):
+    """Masked language model. Takes the base model's arguments without a cache, and:
+
+    labels: int [B,T]; -100 positions are ignored.
+    """
+
+    def setup_head(self):
+        self.lm_head = LanguageHead(self.config, self.options)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        labels: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> MaskedLMOutput:
+        refuse_cache(inputs.get("cache"))
+        if self.config.is_decoder:
+            warnings.warn("a masked language model attends both ways, but config has is_decoder=True", stacklevel=2)
+        out = self.base(input_ids, return_dict=True, **inputs)
+        logits = self.lm_head(out.last_hidden_state, self.base.embeddings.word_embeddings.attend)
+        loss = None if labels is None else cross_entropy(logits, check_shape("labels", labels, logits.shape[:-1]))
+        return self.make_output(MaskedLMOutput, return_dict, out, loss=loss, logits=logits)
+
+
+class EncoderForCausalLM(EncoderHead[CausalLMOutputWithCrossAttentions]):
+    """Language model, to be used with `is_decoder=True`. Takes the base model's arguments, and:
+
+    labels: int [B,T], shifted inside; -100 is ignored.
+    logits_to_keep: compute logits of the last that many positions only (0: all); the loss then covers them only.
+    """
+
+    def setup_head(self):
+        self.lm_head = LanguageHead(self.config, self.options)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        labels: jax.Array | None = None,
+        logits_to_keep: int = 0,
+        return_dict: bool | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> CausalLMOutputWithCrossAttentions:
+        if not self.config.is_decoder:
+            warnings.warn("without is_decoder=True in the config every token sees those after it", stacklevel=2)
+        out = self.base(input_ids, return_dict=True, **inputs)
+        states = out.last_hidden_state[:, -logits_to_keep:]
+        logits = self.lm_head(states, self.base.embeddings.word_embeddings.attend)
+        loss = None
+        if labels is not None:
+            labels = check_shape("labels", labels, out.last_hidden_state.shape[:-1])
+            loss = next_token_loss(logits, labels[:, -logits_to_keep:])
+        return self.make_output(CausalLMOutputWithCrossAttentions, return_dict, out, loss=loss, logits=logits)
+
+
+class ClassificationHead(nn.Module):
+    """First token's state -> dense -> tanh -> scores of the labels, dropout before each (docs/parity.md, R9)."""
+
+    config: BertLikeConfig
+    options: RunOptions
+
+    def setup(self):
+        c = self.config
+        self.dense = classifier_layer(c, c.hidden_size, **self.options.dtypes)
+        self.out_proj = classifier_layer(c, c.num_labels, **self.options.dtypes)
+
+    def __call__(self, states: jax.Array) -> jax.Array:
+        """states [B,T,D] -> float32 [B,num_labels]."""
+        rate = self.config.head_dropout
+        x = jnp.tanh(self.dense(dropout(self, states[:, 0], rate)))
+        return self.out_proj(dropout(self, x, rate)).astype(jnp.float32)
+
+
+class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
+    """One label per sequence. Takes the base model's arguments without a cache, and:
+
+    labels: [B] int (classification), or float [B] / [B,num_labels] (regression, several labels).
+    """
+
+    def setup_head(self):
+        self.classifier = ClassificationHead(self.config, self.options)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        labels: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> SequenceClassifierOutput:
+        refuse_cache(inputs.get("cache"))
+        out, c = self.base(input_ids, return_dict=True, **inputs), self.config
+        logits, loss = self.classifier(out.last_hidden_state), None
+        if labels is not None:
+            loss = classification_loss(logits, jnp.asarray(labels), c.problem_type, c.num_labels)
+        return self.make_output(SequenceClassifierOutput, return_dict, out, loss=loss, logits=logits)
+
+
+class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
+    """One of several sequences. Takes the base model's arguments without a cache, with a choices axis:
+
+    input_ids, attention_mask, token_type_ids, position_ids: [B,choices,T]; inputs_embeds: [B,choices,T,D].
+    labels: int [B], the right choice.
+    """
+
+    pools = True
+
+    def dummy_inputs(self) -> dict[str, jax.Array]:
+        return {name: array[None] for name, array in super().dummy_inputs().items()}
+
+    def setup_head(self):
+        self.classifier = classifier_layer(self.config, 1, **self.options.dtypes)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        labels: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> MultipleChoiceModelOutput:
+        refuse_cache(inputs.get("cache"))
+        arguments: dict[str, Any] = {"input_ids": input_ids, **inputs}
+        names = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "position_ids")
+        shapes = {name: jnp.shape(arguments[name]) for name in names if arguments.get(name) is not None}
+        for name, shape in shapes.items():
+            rank = 4 if name == "inputs_embeds" else 3
+            if len(shape) != rank:
+                raise ValueError(f"{name} has shape {shape}, expected [B,choices,T{',D' if rank == 4 else ''}]")
+        choices = next(iter(shapes.values()), (0, 0))[1]
+        flat = {name: jnp.asarray(arguments[name]).reshape(-1, *shape[2:]) for name, shape in shapes.items()}
+        out = self.base(**{**arguments, **flat}, return_dict=True)
+        pooled = dropout(self, out.pooler_output, self.config.hidden_dropout_prob)
+        logits = self.classifier(pooled).astype(jnp.float32).reshape(-1, choices)
+        loss = None if labels is None else cross_entropy(logits, jnp.asarray(labels))
+        return self.make_output(MultipleChoiceModelOutput, return_dict, out, loss=loss, logits=logits)
+
+
+class EncoderForTokenClassification(EncoderHead[TokenClassifierOutput]):
+    """One label per token. Takes the base model's arguments without a cache, and:
+
+    labels: int [B,T], -100 is ignored.
+    """
+
+    def setup_head(self):
+        self.classifier = classifier_layer(self.config, self.config.num_labels, **self.options.dtypes)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        labels: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> TokenClassifierOutput:
+        refuse_cache(inputs.get("cache"))
+        out = self.base(input_ids, return_dict=True, **inputs)
+        logits = self.classifier(dropout(self, out.last_hidden_state, self.config.head_dropout)).astype(jnp.float32)
+        loss = None if labels is None else cross_entropy(logits, check_shape("labels", labels, logits.shape[:-1]))
+        return self.make_output(TokenClassifierOutput, return_dict, out, loss=loss, logits=logits)
+
+
+class EncoderForQuestionAnswering(EncoderHead[QuestionAnsweringModelOutput]):
+    """Extractive question answering. Takes the base model's arguments without a cache, and:
+
+    start_positions, end_positions: int [B]; positions beyond the sequence are ignored.
+
+    Raises ValueError for a config whose num_labels is not 2, start and end.
+    """
+
+    def setup_head(self):
+        if self.config.num_labels != 2:
+            raise ValueError(f"question answering has 2 labels, start and end; num_labels={self.config.num_labels}")
+        self.qa_outputs = classifier_layer(self.config, 2, **self.options.dtypes)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        *,
+        start_positions: jax.Array | None = None,
+        end_positions: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> QuestionAnsweringModelOutput:
+        refuse_cache(inputs.get("cache"))
+        out = self.base(input_ids, return_dict=True, **inputs)
+        start, end = jnp.moveaxis(self.qa_outputs(out.last_hidden_state).astype(jnp.float32), -1, 0)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start, end, jnp.asarray(start_positions), jnp.asarray(end_positions))
+        return self.make_output(
+            QuestionAnsweringModelOutput, return_dict, out, loss=loss, start_logits=start, end_logits=end
+        )

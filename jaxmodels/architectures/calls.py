@@ -88,7 +88,8 @@ def check_call(cls: type, method: str, args: tuple, options: Mapping[str, Any]) 
 
 def _with(cls: type, method: str, name: str) -> dict[str, str]:
     """For an argument of other classes of the family, such as labels: which these are."""
-    family = _below(next(kind for kind in cls.__mro__ if "config_class" in vars(kind)))
+    root = next(kind for kind in reversed(cls.__mro__) if "body" in vars(kind))
+    family = [kind for kind in _below(root) if getattr(kind, "config_class", None) is cls.config_class]
     names = [kind.__name__ for kind in family if name in parameters(kind, method) and not kind.__name__.startswith("_")]
     return {name: f"it is an argument of {', '.join(names)}"} if names else {}
 

@@ -59,5 +59,5 @@ def test_every_activation_has_the_reference_s_value_at_zero(name):
 
 @pytest.mark.parity("C4")
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="no activation 'gelu_never'; there are gelu, gelu_10"):
+    with pytest.raises(ValueError, match="unknown activation 'gelu_never'; expected one of gelu, gelu_10"):
         activation("gelu_never")

@@ -16,8 +16,9 @@ from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.architectures.bart.model import bart_layer
+from jaxmodels.architectures.base import RunOptions
+from jaxmodels.layers.inputs import AttentionInputs, LayerInputs
 from jaxmodels.parameters import flatten
-from pallas_kernels import Mask
 
 NAME = "LEDForConditionalGeneration"
 GLOBALS = np.array([[1, 0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0, 0]])
@@ -175,17 +176,17 @@ def test_dropout_is_at_the_reference_s_places(tmp_path):
 
 @pytest.fixture(scope="module")
 def layer():
-    """One of the encoder, compiled: (type, clamped, factor of its last norm, states) -> states."""
+    """A layer of the encoder, compiled: (dtype, clamp, factor of its last norm, states) -> states."""
     model, params = tiny("BartModel")
     params = jax.tree.map(lambda a: a[0], params["encoder"]["stack"]["layers"])
 
     @partial(jax.jit, static_argnums=(0, 1))
-    def run(dtype, clamped, factor, x):
-        kinds = {"attention": "auto", "dtype": jnp.dtype(dtype), "param_dtype": jnp.float32}
-        module = bart_layer(model.config, "encoder", **kinds)
-        assert module.clamped
+    def run(dtype, clamp, factor, x):
+        module = bart_layer(model.config, "encoder", RunOptions(dtype=jnp.dtype(dtype)))
+        assert module.clamp
         scaled = {**params, "feed_forward_norm": {**params["feed_forward_norm"], "scale": jnp.full(32, factor)}}
-        return module.clone(clamped=clamped).apply({"params": scaled}, x.astype(dtype), mask=Mask())[0]
+        inputs = LayerInputs(AttentionInputs())
+        return module.clone(clamp=clamp).apply({"params": scaled}, x.astype(dtype), inputs)[0]
 
     return run
 

@@ -70,7 +70,7 @@ def test_a_cache_longer_than_the_table_works_until_the_tokens_are_more(kind):
         logits.append(out.logits)
     np.testing.assert_allclose(np.concatenate(logits[:4], axis=1), whole, rtol=1e-4, atol=1e-5)
     assert np.isnan(logits[4]).all()
-    with pytest.raises(ValueError, match="9 tokens are more than this model takes, 8"):
+    with pytest.raises(ValueError, match="9 tokens are more than the 8 positions of this model"):
         model.apply({"params": params}, rows[:, :9])
 
 

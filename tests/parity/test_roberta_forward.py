@@ -225,14 +225,14 @@ def test_causal_head_without_is_decoder_warns(tmp_path):
     with pytest.raises(ValueError, match="load it with is_decoder=True"):
         model.init_cache(1, 4)
     model, params = tiny(f"{NAME}ForMaskedLM", is_decoder=True)
-    with pytest.warns(UserWarning, match="reads both ways"):
+    with pytest.warns(UserWarning, match="attends both ways"):
         model.apply({"params": params}, tokens((1, 3)))
 
 
 @pytest.mark.parametrize(
     ("head", "inputs", "error", "message"),
     [
-        ("Model", {"input_ids": tokens((1, 25))}, ValueError, "25 tokens are more than this model takes, 24"),
+        ("Model", {"input_ids": tokens((1, 25))}, ValueError, "25 tokens are more than the 24 positions of this model"),
         ("Model", {"token_type_ids": np.full((2, 4), 3)}, ValueError, r"the token type table has 3 entries"),
         ("Model", {"position_ids": np.full((2, 4), 26)}, ValueError, "the position table has 26 entries"),
         ("Model", {"head_mask": np.ones((3, 4))}, ValueError, "head_mask has shape"),
@@ -250,7 +250,7 @@ def test_causal_head_without_is_decoder_warns(tmp_path):
             ValueError,
             "label",
         ),
-        ("ForMultipleChoice", {}, ValueError, r"input_ids has shape \[B,choices,T\], got \(2, 4\)"),
+        ("ForMultipleChoice", {}, ValueError, r"input_ids has shape \(2, 4\), expected \[B,choices,T\]"),
         (
             "ForMultipleChoice",
             {"input_ids": tokens((2, 2, 4)), "labels": np.array([0, 2])},
@@ -267,7 +267,7 @@ def test_bad_call_says_what_came_and_what_was_expected(head, inputs, error, mess
 
 def test_traced_rows_that_are_too_long_are_refused_by_their_length(base):
     apply = jax.jit(lambda rows, **more: base.model.apply({"params": base.params}, rows, **more).last_hidden_state)
-    with pytest.raises(ValueError, match="25 tokens are more than this model takes, 24"):
+    with pytest.raises(ValueError, match="25 tokens are more than the 24 positions of this model"):
         apply(tokens((1, 25)))
     padded = np.pad(tokens((1, 24)), ((0, 0), (0, 3)), constant_values=1)
     positions = np.where(padded != 1, np.arange(27) + 2, 1)

@@ -12,13 +12,13 @@ from jaxmodels.layers.cache import KeyValue
 T = 12
 
 
-BY_TOKEN = pytest.mark.parametrize("by_token", [False, True], ids=["by head", "by token"])
+TOKEN_MAJOR = pytest.mark.parametrize("token_major", [False, True], ids=["head major", "token major"])
 
 
-@BY_TOKEN
-def test_int8_is_off_by_half_a_step_of_each_vector_s_own_scale(by_token):
+@TOKEN_MAJOR
+def test_int8_is_off_by_half_a_step_of_each_vector_s_own_scale(token_major):
     key, value = numbers((2, 7, 4, 8)) * 10.0 ** np.arange(-3, 4)[None, :, None, None], numbers((2, 7, 4, 8), seed=1)
-    kept = KeyValue.of(jnp.asarray(key), jnp.asarray(value), jnp.int8, by_token)
+    kept = KeyValue.of(jnp.asarray(key), jnp.asarray(value), jnp.int8, token_major)
     for x, got in zip((key, value), kept.read(jnp.float32), strict=True):
         step = np.abs(x).max(axis=-1, keepdims=True) / 127
         assert (np.abs(np.asarray(got) - x) <= step * 0.501).all()
@@ -30,11 +30,11 @@ def test_int8_keeps_zeros_and_the_largest_entry():
     np.testing.assert_array_equal(KeyValue.of(x, x, jnp.int8).read(jnp.float32)[0], x)
 
 
-@BY_TOKEN
+@TOKEN_MAJOR
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_what_is_written_is_read_at_its_place(dtype, by_token):
+def test_what_is_written_is_read_at_its_place(dtype, token_major):
     key, value = numbers((2, 3, 4, 8)), numbers((2, 3, 4, 8), seed=1)
-    kept = KeyValue.zeros((2, 9, 4, 8), dtype, by_token).write(jnp.asarray(key), jnp.asarray(value), jnp.int32(5))
+    kept = KeyValue.zeros((2, 9, 4, 8), dtype, token_major).write(jnp.asarray(key), jnp.asarray(value), jnp.int32(5))
     assert kept.length == 9
     for x, got in zip((key, value), kept.read(jnp.float32), strict=True):
         np.testing.assert_allclose(got[:, 5:8], x, atol=0 if dtype == "float32" else 0.02)

@@ -49,7 +49,7 @@ def assert_same_values_and_gradients(module, parts, given):
 @pytest.mark.parametrize(("most", "lengths"), [(16, {10}), (10, {10}), (5, {5}), (4, {4, 2}), (3, {3, 1})])
 @pytest.mark.parity("C5")
 def test_long_rows_go_through_in_parts(module, given, most, lengths):
-    parts = module.clone(long=most)
+    parts = module.clone(long_chunk=most)
     assert_same_values_and_gradients(module, parts, given)
     assert between(parts, *given) == {(2, length, F) for length in lengths}
 
@@ -57,7 +57,7 @@ def test_long_rows_go_through_in_parts(module, given, most, lengths):
 @pytest.mark.skipif(platform() != "cpu", reason="tokens of all rows are near to each other on a CPU only")
 @pytest.mark.parametrize(("most", "shapes"), [(20, {(2, 10)}), (16, {(1, 16), (1, 4)}), (5, {(1, 5)})])
 def test_on_a_cpu_tokens_of_all_rows_go_through_in_parts(module, given, most, shapes):
-    parts = module.clone(near=most)
+    parts = module.clone(cpu_chunk=most)
     assert_same_values_and_gradients(module, parts, given)
     assert between(parts, *given) == {(*shape, F) for shape in shapes}
     with nn.logical_axis_rules([("batch", "data")]):  # rows on several devices keep to theirs
@@ -65,7 +65,7 @@ def test_on_a_cpu_tokens_of_all_rows_go_through_in_parts(module, given, most, sh
 
 
 def test_rows_that_lie_on_several_devices_stay_whole(module, given):
-    parts = module.clone(long=4)
+    parts = module.clone(long_chunk=4)
     with nn.logical_axis_rules([("length", "data")]):
         assert between(parts, *given) == {(2, T, F)}
     with nn.logical_axis_rules([("length", None), ("batch", "data")]):

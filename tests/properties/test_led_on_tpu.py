@@ -11,6 +11,8 @@ import pytest
 import jaxmodels as jm
 from jaxmodels import estimate
 from jaxmodels.architectures.bart.model import bart_layer
+from jaxmodels.architectures.base import RunOptions
+from jaxmodels.layers.inputs import AttentionInputs, LayerInputs
 from jaxmodels.layers.longformer import LongformerAttention
 from pallas_kernels import Mask
 
@@ -24,17 +26,18 @@ BASE = {"d_model": 768, "encoder_attention_heads": 12, "encoder_ffn_dim": 3072, 
 
 def test_the_backward_pass_of_a_layer_holds_little_more_than_the_forward_activations():
     config = jm.LEDConfig(**BASE)
-    kinds = {"dtype": jnp.float32, "param_dtype": jnp.float32}
-    init = jax.nn.initializers.normal(0.02)
-    own = partial(LongformerAttention, 12, 64, kernel_init=init, out_init=init, **kinds)
-    layer = bart_layer(config, "encoder", attention="auto", own_attention=own, **kinds)
+    layer = bart_layer(config, "encoder", RunOptions(), LongformerAttention)
     x = jax.ShapeDtypeStruct((1, LENGTH, 768), jnp.float32)
     flags, at = jax.ShapeDtypeStruct((1, LENGTH), jnp.bool_), jax.ShapeDtypeStruct((1, 1), jnp.int32)
     mask = Mask(window=(512, 512), key_valid=flags, key_global=flags, global_at=at)
-    params = jax.eval_shape(lambda x, mask: layer.init(jax.random.key(0), x, mask=mask)["params"], x, mask)
+
+    def inputs(mask):
+        return LayerInputs(AttentionInputs(mask))
+
+    params = jax.eval_shape(lambda x, mask: layer.init(jax.random.key(0), x, inputs(mask))["params"], x, mask)
 
     def loss(params, x, mask):
-        return layer.apply({"params": params}, x, mask=mask)[0].sum()
+        return layer.apply({"params": params}, x, inputs(mask))[0].sum()
 
     device = estimate.topology_mesh("v5e:1x1", {"data": 1})
     place = jax.sharding.NamedSharding(device, jax.sharding.PartitionSpec())

@@ -1,4 +1,4 @@
-"""Every form of a linear layer's product gives the same values, and a long loop of few rows reads turned kernels."""
+"""Every form of a linear layer's product gives the same values, and a long loop of few rows reads transposed kernels."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from support.programs import program_of
 import jaxmodels as jm
 from jaxmodels.generation import loop
 from jaxmodels.layers.linear import Linear
-from jaxmodels.layers.products import FEWEST_STEPS, MOST_ROWS, TURNED, for_steps
+from jaxmodels.layers.platform import MAX_ROWS, MIN_STEPS, TransposedKernel, prepare_decode_params
 from pallas_kernels import platform
 
 on_a_cpu = pytest.mark.skipif(platform() != "cpu", reason="on accelerators the plain product is the only form")
@@ -65,13 +65,13 @@ def test_products_and_gradients_of_any_rows(linear, lead):
 @on_a_cpu
 @pytest.mark.parametrize("lead", [(2,), (3, 1), (2, 5)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_turned_kernels_give_the_same(linear, lead, dtype):
+def test_transposed_kernels_give_the_same(linear, lead, dtype):
     shape, module, params = linear
     x = jax.random.normal(jax.random.key(2), (*lead, *shape), dtype)
     params = jax.tree.map(lambda p: p.astype(dtype), params)
-    turned = for_steps({"a": ({"b": params},)}, rows=2, steps=FEWEST_STEPS)["a"][0]["b"]
-    assert turned.keys() == {TURNED, *params} - {"kernel"}
-    y = module.copy(dtype=dtype).apply({"params": turned}, x)
+    transposed = prepare_decode_params({"a": ({"b": params},)}, rows=2, steps=MIN_STEPS)["a"][0]["b"]
+    assert transposed.keys() == params.keys() and isinstance(transposed["kernel"], TransposedKernel)
+    y = module.copy(dtype=dtype).apply({"params": transposed}, x)
     assert y.dtype == dtype
     # In bfloat16 two roundings, of the sum and after the bias: what is multiplied is not rounded in between.
     tolerance = 1e-5 if dtype == jnp.float32 else 1e-2
@@ -83,15 +83,16 @@ def test_turned_kernels_give_the_same(linear, lead, dtype):
 @on_a_cpu
 @pytest.mark.parametrize(
     ("rows", "steps", "pays"),
-    [(1, 64, False), (2, FEWEST_STEPS, True), (MOST_ROWS, 64, True), (MOST_ROWS + 1, 64, False), (2, 16, False)],
+    [(1, 64, False), (2, MIN_STEPS, True), (MAX_ROWS, 64, True), (MAX_ROWS + 1, 64, False), (2, 16, False)],
 )
-def test_turned_where_it_pays(rows, steps, pays):
+def test_kernels_are_transposed_where_it_pays(rows, steps, pays):
     params = {"layers": ({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)},), "scale": jnp.ones(3)}
-    got = for_steps(params, rows=rows, steps=steps)
-    assert ("kernel" in got["layers"][0]) != pays
+    got = prepare_decode_params(params, rows=rows, steps=steps)
+    kernel = got["layers"][0]["kernel"]
+    assert isinstance(kernel, TransposedKernel) == pays
     assert pays or got is params
     if pays:
-        assert got["layers"][0][TURNED].shape == (3, 2) and got["scale"].shape == (3,)
+        assert kernel.array.shape == (3, 2) and got["scale"].shape == (3,)
 
 
 def state_of_loop(program: str) -> str:
@@ -100,8 +101,8 @@ def state_of_loop(program: str) -> str:
 
 
 @on_a_cpu
-def test_a_whole_loop_carries_turned_kernels_and_a_stretch_does_not():
-    """Turned inside the loop every kernel would be copied at every token, and in a stretch for few tokens."""
+def test_a_whole_loop_carries_transposed_kernels_and_a_chunk_does_not():
+    """Transposed inside the loop, every kernel would be copied at every token, and in a chunk for few tokens."""
     model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=61, n_positions=128, n_embd=24, n_layer=2, n_head=2))
     params = jm.init(model, jax.random.key(0))
     called = program_of(model, params, np.ones((3, 5), int), max_new_tokens=40, eos_token_id=None)
@@ -110,6 +111,6 @@ def test_a_whole_loop_carries_turned_kernels_and_a_stretch_does_not():
     further, rest = called.of_go_on(begun, 40)
     lowered = loop.start.lower(*given, **static), loop.go_on.lower(*further, **rest)
     whole, stretch = (state_of_loop(each.compile().as_text()) for each in lowered)
-    turned, plain = ["f32[12,2,3,24]", "f32[24,12,2]"], ["f32[24,3,2,12]", "f32[2,12,24]"]  # of qkv and of out
-    assert [whole.count(shape) for shape in turned + plain] == [2, 2, 0, 0]
-    assert [stretch.count(shape) for shape in turned + plain] == [0, 0, 2, 2]
+    transposed, plain = ["f32[12,2,3,24]", "f32[24,12,2]"], ["f32[24,3,2,12]", "f32[2,12,24]"]  # of qkv and of out
+    assert [whole.count(shape) for shape in transposed + plain] == [2, 2, 0, 0]
+    assert [stretch.count(shape) for shape in transposed + plain] == [0, 0, 2, 2]

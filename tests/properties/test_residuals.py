@@ -8,10 +8,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmodels import sharding
-from jaxmodels.layers.feed_forward import ACTIVATIONS, activation
-from jaxmodels.layers.feed_forward import FeedForward
-from jaxmodels.layers.linear import Embedding, Linear, layer_norm
-from jaxmodels.layers.rms_norm import rms_norm
+from jaxmodels.layers.feed_forward import ACTIVATIONS, FeedForward, GatedFeedForward, activation
+from jaxmodels.layers.linear import Embedding, Linear, layer_norm, rms_norm
 from pallas_kernels import platform
 
 B, T, D, F = 2, 6, 8, 24

@@ -1,4 +1,4 @@
-"""Branches of a text share the slots before them: each one's logits are those of its own text, read alone."""
+"""The beams of a sequence share the slots before them: the logits of each are those of its tokens, read alone."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ MODELS = {
     "T5": {"name": "T5ForConditionalGeneration"},
 }
 RNG = np.random.default_rng(0)
-# Which branch each one continues, and with which token: some go on several times, some not at all.
+# Which beam each one continues, and with which token: some several times, some not at all.
 PARENTS = RNG.integers(0, K, (STEPS, B, K))
 TOKENS = RNG.integers(2, 67, (STEPS, B, K))
 PROMPT = ids((B, P), low=2)
@@ -26,7 +26,7 @@ STATES, STATES_MASK = numbers((B, 6, 32)), np.array([[1] * 6, [1] * 4 + [0] * 2]
 
 
 def histories() -> list[np.ndarray]:
-    """The text of each branch after every step, int [B,K,P+step]."""
+    """The sequence of each beam after every step, int [B,K,P+step]."""
     texts, result = np.repeat(PROMPT[:, None], K, axis=1), []
     for parents, tokens in zip(PARENTS, TOKENS, strict=True):
         texts = np.concatenate([np.take_along_axis(texts, parents[:, :, None], axis=1), tokens[:, :, None]], axis=2)
@@ -49,9 +49,9 @@ def calls(name: str, **options):
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*((name, None) for name in MODELS), ("GPT-2", "int8")])
-def test_each_branch_has_the_logits_of_its_own_text(name, dtype):
+def test_each_beam_has_the_logits_of_its_own_sequence(name, dtype):
     model, run = calls(name)
-    cache = run(PROMPT, cache=model.init_cache(B, P + K * STEPS, dtype=dtype)).cache.branch(K)
+    cache = run(PROMPT, cache=model.init_cache(B, P + K * STEPS, dtype=dtype)).cache.expand(K)
     for step, texts in enumerate(histories()):
         out = run(TOKENS[step], cache=cache.reorder(jnp.asarray(PARENTS[step])))
         cache = out.cache
@@ -62,34 +62,34 @@ def test_each_branch_has_the_logits_of_its_own_text(name, dtype):
         np.testing.assert_allclose(out.logits, expected, **tolerance)
     assert int(cache.length) == P + K * STEPS
     # Each sees its own text only: the prompt, and one slot a step.
-    np.testing.assert_array_equal(cache.branches.seen.sum(axis=-1), np.full((B, K), P + STEPS))
+    np.testing.assert_array_equal(cache.beams.visible.sum(axis=-1), np.full((B, K), P + STEPS))
 
 
-def test_padding_in_the_prompt_stays_unseen_by_every_branch():
+def test_padding_in_the_prompt_is_hidden_from_every_beam():
     model, run = calls("GPT-2")
     mask = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
     positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
     cache = run(PROMPT, cache=model.init_cache(B, P + K), attention_mask=mask, position_ids=positions).cache
     places = np.broadcast_to(mask.sum(axis=1)[:, None], (B, K))
-    got = run(TOKENS[0], cache=cache.branch(K), position_ids=places).logits
+    got = run(TOKENS[0], cache=cache.expand(K), position_ids=places).logits
     for row, start in ((0, 2), (1, 0)):
         texts = np.concatenate([np.repeat(PROMPT[row : row + 1, start:], K, axis=0), TOKENS[0, row][:, None]], axis=1)
         np.testing.assert_allclose(got[row], run(texts).logits[:, -1], rtol=1e-4, atol=1e-5)
 
 
-def test_places_count_a_step_of_all_branches_as_one_token():
+def test_beam_tokens_of_a_step_share_a_position():
     model, run = calls("GPT-2")
-    cache = run(PROMPT, cache=model.init_cache(B, P + K * STEPS)).cache.branch(K)
+    cache = run(PROMPT, cache=model.init_cache(B, P + K * STEPS)).cache.expand(K)
     for step in range(STEPS):
-        np.testing.assert_array_equal(cache.places(K), np.full(K, P + step))
+        np.testing.assert_array_equal(cache.positions(K), np.full(K, P + step))
         cache = run(TOKENS[step], cache=cache).cache
 
 
-def test_what_is_not_a_token_of_each_branch_is_refused():
+def test_only_one_token_per_beam_is_accepted():
     model, run = calls("GPT-2")
-    cache = run(PROMPT, cache=model.init_cache(B, P + K)).cache.branch(K)
+    cache = run(PROMPT, cache=model.init_cache(B, P + K)).cache.expand(K)
     for tokens, more in ((TOKENS[0][:, :2], {}), (TOKENS[0], {"attention_mask": np.ones((B, K), int)})):
-        with pytest.raises(ValueError, match="each text has 3 branches in this cache: give one token of each"):
+        with pytest.raises(ValueError, match="each sequence has 3 beams in this cache: pass one token for each"):
             run(tokens, cache=cache, **more)
     full = run(TOKENS[0], cache=cache).cache
     assert np.isnan(run(TOKENS[1], cache=full).logits).all(), "no slots are left"

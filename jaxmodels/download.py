@@ -9,7 +9,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-from jaxmodels.wording import brief, cut
+from jaxmodels.messages import brief, truncate
 
 # What a caller may say about the Hub; handed to huggingface_hub under these names.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -70,7 +70,7 @@ def _snapshot(name: str, patterns: list[str], hub: dict[str, Any]) -> Path:
             f"the Hub has no {brief(name)} at revision {hub.get('revision') or 'main'}, or it is private: pass token="
         ) from error
     except OSError as error:  # the Hub's and the network's errors are among them
-        why = cut(" ".join(str(error).split()))
+        why = truncate(" ".join(str(error).split()))
         raise FileNotFoundError(
             f"{brief(name)} is not a folder here, and the Hub cannot be reached to download it ({why}); "
             f"pass a folder, or download it once while online"

@@ -4,13 +4,12 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
-from jaxmodels.names import knows_its_names
+from jaxmodels.messages import brief, reject_unknown_keywords
 from jaxmodels.parameters import check_key, initial
 from jaxmodels.sharding import Rules, check_placement, shardings
-from jaxmodels.wording import brief
 
 
-@knows_its_names(
+@reject_unknown_keywords(
     {"seed": "key=jax.random.key(seed)", "rng": "it is called key=", "dtype": "it is the model's param_dtype"}
 )
 def init(model: nn.Module, key: jax.Array, *, mesh: Mesh | None = None, rules: Rules | None = None) -> dict:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax.core import meta
 
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 Path = tuple[str, ...]
 

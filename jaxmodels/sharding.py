@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxmodels.messages import brief
 from jaxmodels.parameters import abstract, flatten, logical_axes, unflatten
-from jaxmodels.wording import brief
 
 NAMES = ("batch", "length", "embed", "heads", "head_dim", "mlp", "vocab", "layers")
 

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.initialise import init
-from jaxmodels.names import knows_its_names
+from jaxmodels.messages import brief, reject_unknown_keywords
 from jaxmodels.parameters import check_key, check_tree, flatten, logical_axes, unflatten
-from jaxmodels.wording import brief
 
 
-@knows_its_names(
+@reject_unknown_keywords(
     {
         "new_num_tokens": "it is called size=",
         "mean_resizing": "new rows are drawn as at initialisation; leave it out",
@@ -71,7 +70,7 @@ def resize_token_embeddings(
     return model, unflatten({path: resized(path) for path in old})
 
 
-@knows_its_names({"heads_to_prune": "it is called heads="})
+@reject_unknown_keywords({"heads_to_prune": "it is called heads="})
 def prune_heads(model: nn.Module, params: dict, heads: Mapping[int, Iterable[int]]) -> tuple[nn.Module, dict]:
     """Removes self-attention heads, by layer (docs/parity.md, C7).
 

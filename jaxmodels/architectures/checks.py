@@ -2,7 +2,7 @@
 
 from jaxmodels.config import Config
 from jaxmodels.layers.activations import ACTIVATIONS
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 
 def check_heads(config: Config) -> None:

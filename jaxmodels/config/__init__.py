@@ -2,6 +2,6 @@
 
 from jaxmodels.config.base import Config
 from jaxmodels.config.fields import thaw
-from jaxmodels.config.keys import GENERATION_KEYS, TEXT_IDS
+from jaxmodels.config.files import GENERATION_KEYS, TEXT_IDS
 
 __all__ = ["GENERATION_KEYS", "TEXT_IDS", "Config", "thaw"]

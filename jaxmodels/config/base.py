@@ -28,10 +28,18 @@ from jaxmodels.config.fields import (
     declared,
     thaw,
 )
-from jaxmodels.config.files import CONFIG_FILES, read_configs, to_json, write_configs
-from jaxmodels.config.keys import GENERATION_KEYS, NO_EFFECT, OLD_SETTINGS, TEXT_IDS
+from jaxmodels.config.files import (
+    CONFIG_FILES,
+    GENERATION_KEYS,
+    NO_EFFECT,
+    OLD_SETTINGS,
+    TEXT_IDS,
+    read_configs,
+    to_json,
+    write_configs,
+)
 from jaxmodels.download import HUB_OPTIONS, local_folder
-from jaxmodels.wording import brief, cut
+from jaxmodels.messages import brief, truncate
 
 _as_dataclass = dataclasses.dataclass(init=False, eq=False, repr=False)
 
@@ -251,9 +259,9 @@ class Config:
                 f"{name}: {key!r} changes nothing here: {reason}. Leave it out; {name}.from_dict takes what a "
                 "config.json holds"
             )
-        near = difflib.get_close_matches(cut(key), [*cls._declared.keys, *GENERATION_KEYS], n=1)
+        near = difflib.get_close_matches(truncate(key), [*cls._declared.keys, *GENERATION_KEYS], n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        there = cut(", ".join(sorted(cls._declared.defaults)), 300)
+        there = truncate(", ".join(sorted(cls._declared.defaults)), 300)
         return f"{name} has no key {brief(key)}; {hint}It has {there}"
 
     @classmethod

@@ -15,7 +15,7 @@ from jaxmodels.generation.processors import Processor
 from jaxmodels.generation.search import Criterion
 from jaxmodels.generation.stopping import Decodes
 from jaxmodels.layers.keys_values import check_kept_dtype
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 
 @dataclasses.dataclass(frozen=True)

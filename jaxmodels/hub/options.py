@@ -12,7 +12,7 @@ from jaxmodels.architectures import MODELS
 from jaxmodels.architectures.base import IMPLEMENTATIONS, float_type
 from jaxmodels.config import GENERATION_KEYS
 from jaxmodels.download import HUB_OPTIONS
-from jaxmodels.names import Foreign, refuse_foreign
+from jaxmodels.messages import Unsupported, reject_unsupported
 
 # Their attention, and the implementation here that is what the name promises: all weights in the open, or the best that
 # the device has for the call, which for long texts never holds all of them.
@@ -32,50 +32,50 @@ _OFF: tuple[Any, ...] = (None, False)
 
 # Of transformers 4.37 to 4.57, PyTorch's and Flax's classes and the auto classes.
 FOREIGN = {
-    "use_cache": Foreign("a cache is used when one is passed: cache=model.init_cache(batch, length)"),
-    "device_map": Foreign(_PLACES),
-    "device_mesh": Foreign(_PLACES),
-    "device": Foreign(_PLACES),
-    "tp_plan": Foreign(_PLACES),
-    "tp_size": Foreign(_PLACES),
-    "distributed_config": Foreign(_PLACES),
-    "max_memory": Foreign(_PLACES),
-    "offload_folder": Foreign(_PLACES),
-    "offload_state_dict": Foreign(_PLACES, _OFF),
-    "offload_buffers": Foreign(_PLACES, _OFF),
-    "low_cpu_mem_usage": Foreign("tensors are read one at a time, always; leave it out", (None, True)),
-    "_fast_init": Foreign("only what the file lacks is initialised, always; leave it out", (None, True)),
-    "quantization_config": Foreign(_QUANTIZED),
-    "load_in_8bit": Foreign(_QUANTIZED, _OFF),
-    "load_in_4bit": Foreign(_QUANTIZED, _OFF),
-    "from_pt": Foreign(_KINDS, _OFF),
-    "from_flax": Foreign(_KINDS, _OFF),
-    "from_tf": Foreign(_KINDS, _OFF),
-    "use_safetensors": Foreign(_KINDS),
-    "gguf_file": Foreign(_KINDS),
-    "variant": Foreign("only files of the plain names are read; rename them (to model.safetensors)"),
-    "weights_only": Foreign("of a pickle nothing but tensors is ever read; leave it out", (None, True)),
-    "state_dict": Foreign(_IN_MEMORY),
-    "params": Foreign(_IN_MEMORY),
-    "config": Foreign("the folder's config.json counts; give changes of it by name, e.g. num_labels=5"),
-    "generation_config": Foreign("give it, or its settings by name, to generate"),
-    "key_mapping": Foreign("rename the tensors in the file"),
-    "output_loading_info": Foreign("what the file lacked and what was left over is said in warnings", _OFF),
-    "trust_remote_code": Foreign("code of a repository is never run", _OFF),
-    "code_revision": Foreign("code of a repository is never run"),
-    "adapter_name": Foreign(_PARTS),
-    "adapter_kwargs": Foreign(_PARTS),
-    "use_kernels": Foreign("attention= names the kernel", _OFF),
-    "use_flash_attention_2": Foreign("attention='auto' takes the kernel that the device has", _OFF),
-    "_do_init": Foreign(_FLAX, _OFF),
-    "input_shape": Foreign("nothing depends on the shape of an input; leave it out"),
-    "seed": Foreign("key=jax.random.key(seed) initialises what the file lacks"),
-    "use_auth_token": Foreign("it is called token="),
-    "resume_download": Foreign("downloads are always resumed; force_download=True begins anew", (None, True)),
-    "proxies": Foreign("set HTTPS_PROXY in the environment"),
-    "mirror": Foreign("set HF_ENDPOINT in the environment"),
-    "user_agent": Foreign("set HF_HUB_USER_AGENT_ORIGIN in the environment"),
-    "use_remat": Foreign("it is called remat="),
+    "use_cache": Unsupported("a cache is used when one is passed: cache=model.init_cache(batch, length)"),
+    "device_map": Unsupported(_PLACES),
+    "device_mesh": Unsupported(_PLACES),
+    "device": Unsupported(_PLACES),
+    "tp_plan": Unsupported(_PLACES),
+    "tp_size": Unsupported(_PLACES),
+    "distributed_config": Unsupported(_PLACES),
+    "max_memory": Unsupported(_PLACES),
+    "offload_folder": Unsupported(_PLACES),
+    "offload_state_dict": Unsupported(_PLACES, _OFF),
+    "offload_buffers": Unsupported(_PLACES, _OFF),
+    "low_cpu_mem_usage": Unsupported("tensors are read one at a time, always; leave it out", (None, True)),
+    "_fast_init": Unsupported("only what the file lacks is initialised, always; leave it out", (None, True)),
+    "quantization_config": Unsupported(_QUANTIZED),
+    "load_in_8bit": Unsupported(_QUANTIZED, _OFF),
+    "load_in_4bit": Unsupported(_QUANTIZED, _OFF),
+    "from_pt": Unsupported(_KINDS, _OFF),
+    "from_flax": Unsupported(_KINDS, _OFF),
+    "from_tf": Unsupported(_KINDS, _OFF),
+    "use_safetensors": Unsupported(_KINDS),
+    "gguf_file": Unsupported(_KINDS),
+    "variant": Unsupported("only files of the plain names are read; rename them (to model.safetensors)"),
+    "weights_only": Unsupported("of a pickle nothing but tensors is ever read; leave it out", (None, True)),
+    "state_dict": Unsupported(_IN_MEMORY),
+    "params": Unsupported(_IN_MEMORY),
+    "config": Unsupported("the folder's config.json counts; give changes of it by name, e.g. num_labels=5"),
+    "generation_config": Unsupported("give it, or its settings by name, to generate"),
+    "key_mapping": Unsupported("rename the tensors in the file"),
+    "output_loading_info": Unsupported("what the file lacked and what was left over is said in warnings", _OFF),
+    "trust_remote_code": Unsupported("code of a repository is never run", _OFF),
+    "code_revision": Unsupported("code of a repository is never run"),
+    "adapter_name": Unsupported(_PARTS),
+    "adapter_kwargs": Unsupported(_PARTS),
+    "use_kernels": Unsupported("attention= names the kernel", _OFF),
+    "use_flash_attention_2": Unsupported("attention='auto' takes the kernel that the device has", _OFF),
+    "_do_init": Unsupported(_FLAX, _OFF),
+    "input_shape": Unsupported("nothing depends on the shape of an input; leave it out"),
+    "seed": Unsupported("key=jax.random.key(seed) initialises what the file lacks"),
+    "use_auth_token": Unsupported("it is called token="),
+    "resume_download": Unsupported("downloads are always resumed; force_download=True begins anew", (None, True)),
+    "proxies": Unsupported("set HTTPS_PROXY in the environment"),
+    "mirror": Unsupported("set HF_ENDPOINT in the environment"),
+    "user_agent": Unsupported("set HF_HUB_USER_AGENT_ORIGIN in the environment"),
+    "use_remat": Unsupported("it is called remat="),
 }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def refuse_foreign_options(options: dict[str, Any], own: Iterable[str], what: st
     near = [name for name in options.keys() - {*names, *FOREIGN} if _is_near(name, names)]
     found = {name: options[name] for name in near}
     found |= {name: options.pop(name) for name in options.keys() & FOREIGN.keys()}
-    refuse_foreign(what, found, names, FOREIGN)
+    reject_unsupported(what, found, names, FOREIGN)
 
 
 def _is_near(name: str, names: list[str]) -> bool:

@@ -1,15 +1,82 @@
 """From a saved folder to a repository of the Hub."""
 
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from jaxmodels.hub.card import CARD
-from jaxmodels.tensor_files.file_sets import FILE_SETS
-from jaxmodels.wording import brief, cut
+from jaxmodels.architectures.base import Model
+from jaxmodels.messages import brief, truncate
+from jaxmodels.tensor_files.atomic_save import FILE_SETS
+
+CARD = "README.md"
+_MARK = "<!-- written by jaxmodels, sha256 "
+
+
+def write_card(folder: Path, model: Model, flat: dict[str, Any], repository: str) -> None:
+    """Writes README.md, in place of an older card of ours that nobody has edited, or where there is none."""
+    path = folder / CARD
+    if path.exists() and not _is_ours(path):
+        return
+    body = _body(model, flat, repository)
+    draft = folder / f".{CARD}.draft"
+    draft.write_text(f"{body}{_MARK}{_digest(body)} -->\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def _is_ours(path: Path) -> bool:
+    body, mark, digest = path.read_text(encoding="utf-8", errors="replace").rpartition(_MARK)
+    return bool(mark) and digest == f"{_digest(body)} -->\n"
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _body(model: Model, flat: dict[str, Any], repository: str) -> str:
+    """What is not known, such as a licence, is left out."""
+    name, family = type(model).__name__, model.config.model_type
+    kinds = sorted({np.dtype(leaf.dtype).name for leaf in flat.values()})
+    count = sum(math.prod(leaf.shape) for leaf in flat.values())
+    return f"""---
+library_name: jaxmodels
+tags:
+- jaxmodels
+- jax
+- safetensors
+- {family}
+---
+
+# {repository.rpartition("/")[2]}
+
+| fact | value |
+|---|---|
+| class | `{name}` |
+| family | `{family}` |
+| parameters | {count:,} |
+| types | {", ".join(kinds)} |
+
+```python
+import jaxmodels as jm
+
+model, params = jm.load("{repository}")
+```
+
+The files are in the format of `transformers`, which loads them as `{name}`.
+
+What the config says beyond the family's defaults:
+
+```python
+{model.config!r}
+```
+
+"""
+
 
 # What a folder may hold beside a model is its owner's, and stays here.
 UPLOADED = (CARD, *FILE_SETS["config"], *FILE_SETS["weights"], *FILE_SETS["tokenizer"])
@@ -29,7 +96,7 @@ def check_repository(name: object) -> str:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise ValueError(f"push_to_hub is a repository's name, like 'user/name': {cut(str(error))}") from None
+        raise ValueError(f"push_to_hub is a repository's name, like 'user/name': {truncate(str(error))}") from None
     return name
 
 
@@ -64,6 +131,6 @@ def push(
     except Exception as error:  # of the network, the Hub or the token: of types that huggingface_hub's releases change
         raise OSError(
             f"{folder} holds the checkpoint, but {repository} did not get it ({type(error).__name__}: "
-            f"{cut(' '.join(str(error).split()), 400)}). With a network, and token= or `hf auth login`, save again, or "
-            f"upload it: hf upload {repository} {folder}"
+            f"{truncate(' '.join(str(error).split()), 400)}). With a network, and token= or `hf auth login`, save "
+            f"again, or upload it: hf upload {repository} {folder}"
         ) from error

@@ -14,20 +14,18 @@ from jax.experimental import multihost_utils
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import TEXT_IDS, thaw
 from jaxmodels.convert import WeightsError, export
-from jaxmodels.hub.card import write_card
 from jaxmodels.hub.load import kept_heads
-from jaxmodels.hub.push import check_repository, push
-from jaxmodels.names import knows_its_names
+from jaxmodels.hub.push import check_repository, push, write_card
+from jaxmodels.messages import brief, reject_unknown_keywords
 from jaxmodels.parameters import abstract, check_tree, flatten
 from jaxmodels.processes import on_first_process
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.write import write_tensors
-from jaxmodels.wording import brief
+from jaxmodels.tensor_files.atomic_save import atomic_save
+from jaxmodels.tensor_files.safetensors_file import write_tensors
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-@knows_its_names(
+@reject_unknown_keywords(
     {
         "save_directory": "it is called folder=",
         "state_dict": "the tree is called params=",
@@ -87,7 +85,7 @@ def save(
     tensors = export(model.table, ((path, _on_host(array)) for path, array in flat.items()), kept_heads(model))
 
     def write() -> None:
-        with staged(Path(folder), "config", "weights") as staging:
+        with atomic_save(Path(folder), "config", "weights") as staging:
             _name_shards(staging, list(_write_shards(staging, tensors, limit)))
             _write_configs(staging, model, flat)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 
 def traced(*trees) -> bool:

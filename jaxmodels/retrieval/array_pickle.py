@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxmodels.tensor_files import TensorFileError
-from jaxmodels.tensor_files.errors import Malformed, described
-from jaxmodels.tensor_files.layout import byte_count, checked_sizes
-from jaxmodels.tensor_files.reader import BoundedReader, file_size
+from jaxmodels.tensor_files.file_io import BoundedReader, file_size
 from jaxmodels.tensor_files.unpickler import MAX_OPCODES, REFUSED, Constructor, Unpickler
+from jaxmodels.tensor_files.validation import FormatError, byte_count, checked_sizes, describe
 
 KINDS = {f"{order}{code}": np.dtype(f"{order}{code}") for order in "<>" for code in ("f2", "f4", "f8")}
 _EXPECTED = "a pickled list of (id, vector) pairs, as DPR's generate_dense_embeddings.py writes"
@@ -35,21 +34,21 @@ def read_dpr_embeddings(path: str | Path) -> tuple[list[str | int], np.ndarray]:
             steps = max(MAX_OPCODES, size // 2)
             pairs = Unpickler(reader, _GLOBALS, opcodes=_OPCODES, steps=steps).load()
         return _joined(pairs)
-    except Malformed as error:
+    except FormatError as error:
         raise TensorFileError(path, error.expected, error.found, _REMEDY) from None
 
 
 def _joined(pairs: object) -> tuple[list[str | int], np.ndarray]:
     if not isinstance(pairs, list) or not pairs:
-        raise Malformed(_EXPECTED, described(pairs))
+        raise FormatError(_EXPECTED, describe(pairs))
     ids, vectors = [], []
     for i, pair in enumerate(pairs):
         if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str | int):
-            raise Malformed(_EXPECTED, f"{described(pair)} in place {i}")
+            raise FormatError(_EXPECTED, f"{describe(pair)} in place {i}")
         vector = pair[1].values if isinstance(pair[1], _Array) else None
         if vector is None or vector.ndim != 1 or len(vector) != len(vectors[0] if vectors else vector):
-            found = described(pair[1]) if vector is None else f"shape {vector.shape}"
-            raise Malformed("vectors of one length", f"{found} in place {i}")
+            found = describe(pair[1]) if vector is None else f"shape {vector.shape}"
+            raise FormatError("vectors of one length", f"{found} in place {i}")
         ids.append(pair[0])
         vectors.append(vector)
     return ids, np.array(vectors, np.float32)
@@ -60,13 +59,13 @@ class _Kind:
 
     def __init__(self, code: object, *_):
         if code not in ("f2", "f4", "f8"):
-            raise Malformed("arrays of f2, f4 or f8", described(code))
+            raise FormatError("arrays of f2, f4 or f8", describe(code))
         self.code, self.order = code, "<"
 
     def set(self, state: object) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
         if order not in ("<", ">"):
-            raise Malformed("the byte order < or >", described(order))
+            raise FormatError("the byte order < or >", describe(order))
         self.order = order
 
     @property
@@ -82,17 +81,17 @@ class _Array:
 
     def set(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise Malformed("an array's version, shape, dtype, order and bytes", described(state))
+            raise FormatError("an array's version, shape, dtype, order and bytes", describe(state))
         _, shape, kind, _, data = state
         self.fill(data, kind, shape)
 
     def fill(self, data: object, kind: object, shape: object) -> None:
         """A view of the bytes, not a copy. Vectors are all that is wanted, so the order of axes makes no difference."""
         if not isinstance(data, bytes) or not isinstance(kind, _Kind):
-            raise Malformed("the bytes and the dtype of an array", f"{described(data)[:40]}, {described(kind)}")
+            raise FormatError("the bytes and the dtype of an array", f"{describe(data)[:40]}, {describe(kind)}")
         shape = checked_sizes(shape, "an array's shape")
         if byte_count(shape, kind.dtype.itemsize) != len(data):
-            raise Malformed(f"{byte_count(shape, kind.dtype.itemsize)} bytes for shape {shape}", str(len(data)))
+            raise FormatError(f"{byte_count(shape, kind.dtype.itemsize)} bytes for shape {shape}", str(len(data)))
         self.values = np.frombuffer(data, kind.dtype).reshape(shape)
 
 
@@ -101,7 +100,7 @@ _NDARRAY = object()
 
 def _reconstruct(kind: object, shape: object, code: object) -> _Array:
     if kind is not _NDARRAY:
-        raise Malformed("an empty numpy.ndarray", described(kind), REFUSED)
+        raise FormatError("an empty numpy.ndarray", describe(kind), REFUSED)
     return _Array()
 
 
@@ -115,7 +114,7 @@ def _build(vm: Unpickler) -> None:
     state = vm.pop()
     target = vm.stack[-1] if vm.stack else None
     if not isinstance(target, _Kind | _Array):
-        raise Malformed("BUILD on an array", f"BUILD on {described(target)}", REFUSED)
+        raise FormatError("BUILD on an array", f"BUILD on {describe(target)}", REFUSED)
     target.set(state)
 
 

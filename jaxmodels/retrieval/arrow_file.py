@@ -4,7 +4,7 @@ import mmap
 import struct
 from types import ModuleType
 
-from jaxmodels.tensor_files.opened import OpenedFile
+from jaxmodels.tensor_files.file_io import OpenedFile
 
 
 def pyarrow() -> ModuleType:

@@ -21,7 +21,7 @@ from jaxmodels.retrieval.index_files import SHARD_BYTES, IndexFiles, write_index
 from jaxmodels.retrieval.layout import Layout, make_layout
 from jaxmodels.retrieval.rows import Stored, checked_dtype, gathered, replaced, restored, stored, taken
 from jaxmodels.retrieval.search import search
-from jaxmodels.tensor_files.commit import staged
+from jaxmodels.tensor_files.atomic_save import atomic_save
 
 _replaced_in_place = jax.jit(replaced, static_argnums=0, donate_argnums=(1, 2))
 
@@ -147,7 +147,7 @@ class DenseIndex:
         parts = map(self._stored_rows, ranges(0, self.size, self.width * self.dtype.itemsize))
 
         def write() -> None:
-            with staged(Path(folder), "index") as staging:
+            with atomic_save(Path(folder), "index") as staging:
                 facts = self.width, self.dtype, self.fingerprint, self.passages
                 write_index(staging, parts, *facts, shard_bytes)
 

@@ -7,8 +7,8 @@ from typing import Self
 
 import numpy as np
 
+from jaxmodels.messages import truncate
 from jaxmodels.tensor_files import TensorFileError
-from jaxmodels.wording import cut
 
 
 def _faiss() -> ModuleType:
@@ -49,7 +49,7 @@ class FaissIndex:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
             raise TensorFileError(
-                path, "an index that faiss.write_index wrote", cut(str(error)), "write it again"
+                path, "an index that faiss.write_index wrote", truncate(str(error)), "write it again"
             ) from None
         return cls(index, width)
 
@@ -61,7 +61,7 @@ class FaissIndex:
             _faiss().write_index(self.index, str(draft))
             os.replace(draft, path)
         except RuntimeError as error:
-            raise OSError(f"{path} cannot be written: {cut(str(error))}") from None
+            raise OSError(f"{path} cannot be written: {truncate(str(error))}") from None
         finally:
             draft.unlink(missing_ok=True)
 

@@ -13,8 +13,7 @@ from jaxmodels.retrieval.dense_index import DenseIndex
 from jaxmodels.retrieval.index_files import SHARD_BYTES, IndexFiles, write_index
 from jaxmodels.retrieval.passages import Passages, write_passages
 from jaxmodels.retrieval.rows import checked_dtype, stored
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.saved import read_saved
+from jaxmodels.tensor_files.atomic_save import atomic_save, read_snapshot
 
 
 def write_folder(
@@ -34,7 +33,7 @@ def write_folder(
     if first is None:
         raise ValueError("there are no embeddings: an index has at least one row")
     parts = (stored(batch, dtype) for batch in itertools.chain([first], rows))
-    with staged(Path(folder), "index", "passages") as staging:
+    with atomic_save(Path(folder), "index", "passages") as staging:
         texts, digest = write_passages(staging, passages)
         vectors = write_index(staging, parts, first.shape[1], dtype, fingerprint, digest, SHARD_BYTES)
         if vectors != texts:
@@ -53,7 +52,7 @@ def load_folder(
       ValueError: they do not belong together (see `check_passages`); and what `DenseIndex.load` and `Passages.load`
         raise.
     """
-    files, passages = read_saved(folder, lambda saved: (IndexFiles(saved), Passages.load(saved)))
+    files, passages = read_snapshot(folder, lambda saved: (IndexFiles(saved), Passages.load(saved)))
     index = DenseIndex.of_files(files, mesh, axes, dtype)
     check_passages(index, passages)
     return index, passages

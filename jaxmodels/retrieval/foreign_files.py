@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmodels.messages import brief
 from jaxmodels.retrieval.arrow_file import mapped, opened_stream, pyarrow
 from jaxmodels.tensor_files import TensorFileError
-from jaxmodels.tensor_files.errors import Malformed
-from jaxmodels.tensor_files.file_sets import is_plain
-from jaxmodels.tensor_files.opened import OpenedFile, opened
+from jaxmodels.tensor_files.atomic_save import is_plain_filename
+from jaxmodels.tensor_files.file_io import OpenedFile, open_file
 from jaxmodels.tensor_files.safetensors_file import read_json_object
-from jaxmodels.wording import brief
+from jaxmodels.tensor_files.validation import FormatError
 
 # fourcc, d, ntotal, two unused numbers, is_trained, metric, count of floats. Source: faiss's index_write.cpp.
 FLAT_HEADER = struct.Struct("<4siqqq?iQ")
@@ -37,8 +37,8 @@ def read_passages_tsv(path: str | Path) -> Iterator[Passage]:
       ValueError: a header without these columns, or a line with another number of them.
     """
     path = Path(path)
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as file:
+    open_text = gzip.open if path.suffix == ".gz" else open
+    with open_text(path, "rt", encoding="utf-8", newline="") as file:
         lines = csv.reader(file, delimiter="\t")
         try:
             header = next(lines, [])
@@ -102,7 +102,7 @@ class SavedDataset:
         files = described.get("_data_files")
         entries = files if isinstance(files, list) else []
         names = [entry.get("filename") if isinstance(entry, dict) else entry for entry in entries]
-        if not names or not all(map(is_plain, names)):
+        if not names or not all(map(is_plain_filename, names)):
             raise TensorFileError(state, "`_data_files`, a list of files beside it", described(files)[:100])
         self.files = [self.folder / name for name in names]
 
@@ -134,7 +134,7 @@ class SavedDataset:
         arrow = pyarrow()
         for path in self.files:
             try:
-                file = opened(path)
+                file = open_file(path)
                 with opened_stream(mapped(file)) as reader:
                     names = reader.schema.names
                     if unfit := [name for name in columns if names.count(name) != 1]:
@@ -163,7 +163,7 @@ def _next(file: OpenedFile, reader, columns: tuple[str, ...]) -> list | None:
 def _described(path: Path) -> dict:
     try:
         return read_json_object(path, "a description of a dataset")
-    except Malformed as error:
+    except FormatError as error:
         raise error.at(path) from None
 
 

@@ -10,11 +10,10 @@ import numpy as np
 from jaxmodels.retrieval.manifest import BUILD_AGAIN, MANIFEST, Manifest, Shard, digest
 from jaxmodels.retrieval.rows import Stored
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.errors import described
-from jaxmodels.tensor_files.opened import opened
-from jaxmodels.tensor_files.saved import SavedFolder, read_saved
-from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot, atomic_save, read_snapshot
+from jaxmodels.tensor_files.file_io import open_file
+from jaxmodels.tensor_files.safetensors_file import write_tensors
+from jaxmodels.tensor_files.validation import describe
 
 SHARD_BYTES = 2**29
 
@@ -26,8 +25,8 @@ class IndexFiles:
     short, missing, or of another index. Whether a shard's bytes are those that were written is seen when it is read.
     """
 
-    def __init__(self, folder: str | Path | SavedFolder):
-        self.manifest, self._entries = read_saved(folder, _open)
+    def __init__(self, folder: str | Path | FolderSnapshot):
+        self.manifest, self._entries = read_snapshot(folder, _open)
         self._checked: set[str] = set()
 
     @cached_property
@@ -60,20 +59,20 @@ class IndexFiles:
         """Once for each shard that is read."""
         if shard.sha256 is None or shard.file in self._checked:
             return
-        if (found := digest(entry.file or opened(entry.path))) != shard.sha256:
+        if (found := digest(entry.file or open_file(entry.path))) != shard.sha256:
             raise TensorFileError(entry.path, f"sha256 {shard.sha256}, as {MANIFEST} says", found, BUILD_AGAIN)
         self._checked.add(shard.file)
 
 
-def _open(folder: SavedFolder) -> tuple[Manifest, list[dict[str, TensorEntry]]]:
+def _open(folder: FolderSnapshot) -> tuple[Manifest, list[dict[str, TensorEntry]]]:
     manifest = Manifest.read(folder)
     return manifest, [_opened(folder, manifest, shard) for shard in manifest.shards]
 
 
-def _opened(folder: SavedFolder, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
+def _opened(folder: FolderSnapshot, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
     path = folder / shard.file
     if not path.is_file():
-        raise TensorFileError(folder / MANIFEST, f"{described(shard.file)} beside it", "no such file", BUILD_AGAIN)
+        raise TensorFileError(folder / MANIFEST, f"{describe(shard.file)} beside it", "no such file", BUILD_AGAIN)
     if path.stat().st_size != shard.bytes:
         found = f"{path.stat().st_size}"
         raise TensorFileError(path, f"{shard.bytes} bytes, as {MANIFEST} says", found, BUILD_AGAIN)
@@ -89,7 +88,7 @@ def _opened(folder: SavedFolder, manifest: Manifest, shard: Shard) -> dict[str, 
 
 def _described(kinds: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> str:
     return (
-        ", ".join(f"{described(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(kinds.items())) or "no tensor"
+        ", ".join(f"{describe(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(kinds.items())) or "no tensor"
     )
 
 
@@ -139,7 +138,7 @@ def join_shards(folder: Path, paths: Sequence[Path], fingerprint: str | None, pa
       TensorFileError: a shard that is damaged, or of other rows than the first one has.
     """
     shards, rows, kind = [], 0, None
-    with staged(folder, "index") as staging:
+    with atomic_save(folder, "index") as staging:
         for path in paths:
             entry = open_tensors(path).get("embeddings")
             found = None if entry is None or len(entry.shape) != 2 else (entry.shape[1], entry.dtype)

@@ -7,7 +7,7 @@ from typing import Any
 from jaxmodels.retrieval.dense_index import DenseIndex
 from jaxmodels.retrieval.faiss_index import FaissIndex
 from jaxmodels.retrieval.passages import write_passages
-from jaxmodels.tensor_files.commit import staged
+from jaxmodels.tensor_files.atomic_save import atomic_save
 
 FOLDER, FAISS = "index", "index.faiss"
 
@@ -23,7 +23,7 @@ def keep(folder: Path, index: Any, passages: Iterable[tuple[str, str]]) -> dict[
             f"a DenseIndex or a FaissIndex can be saved, this retriever has a {type(index).__name__}; save it "
             "yourself, and make the retriever by RagRetriever(config, ..., index=..., passages=...)"
         )
-    with staged(folder / FOLDER, "index", "passages") as staging:
+    with atomic_save(folder / FOLDER, "index", "passages") as staging:
         _, digest = write_passages(staging, passages)
         if isinstance(index, DenseIndex):
             index.with_passages(digest).save(staging)

@@ -17,9 +17,9 @@ from jaxmodels.retrieval.faiss_index import FaissIndex
 from jaxmodels.retrieval.folders import write_folder
 from jaxmodels.retrieval.importers import bare_id
 from jaxmodels.tensor_files import TensorFileError
-from jaxmodels.tensor_files.errors import Malformed, described
-from jaxmodels.tensor_files.reader import BoundedReader, file_size
+from jaxmodels.tensor_files.file_io import BoundedReader, file_size
 from jaxmodels.tensor_files.unpickler import Unpickler
+from jaxmodels.tensor_files.validation import FormatError, describe
 
 GRAPH = "hf_bert_base.hnswSQ8_correct_phi_128.c_index.index.dpr"
 IDS = "hf_bert_base.hnswSQ8_correct_phi_128.c_index.index_meta.dpr"
@@ -60,7 +60,7 @@ def legacy_passages(legacy: str | Path) -> Iterator[tuple[str, str]]:
         if passage is None:
             raise ValueError(f"{legacy / TEXTS} has no passage {name!r}, which is row {row} of the index")
         if not isinstance(passage, list | tuple) or len(passage) < 2 or not all(isinstance(p, str) for p in passage):
-            raise TensorFileError(legacy / TEXTS, "the text and the title of each passage", described(passage), _REMEDY)
+            raise TensorFileError(legacy / TEXTS, "the text and the title of each passage", describe(passage), _REMEDY)
         yield passage[1], passage[0]
 
 
@@ -72,14 +72,14 @@ def read_ids(path: str | Path) -> list[str | int]:
     """
     found = _unpickled(Path(path))
     if not isinstance(found, list) or not all(isinstance(name, str) or type(name) is int for name in found):
-        raise TensorFileError(path, "a pickled list of the passages' ids", described(found), _REMEDY)
+        raise TensorFileError(path, "a pickled list of the passages' ids", describe(found), _REMEDY)
     return found
 
 
 def _read_texts(path: Path) -> dict:
     found = _unpickled(path)
     if not isinstance(found, dict):
-        raise TensorFileError(path, "a pickled dict of passages by id", described(found), _REMEDY)
+        raise TensorFileError(path, "a pickled dict of passages by id", describe(found), _REMEDY)
     return {bare_id(name): passage for name, passage in found.items()}
 
 
@@ -91,5 +91,5 @@ def _unpickled(path: Path) -> object:
         with open(path, "rb") as file:
             size = file_size(file)
             return Unpickler(BoundedReader(file, 0, size), {}, steps=size).load()  # an opcode has a byte at least
-    except Malformed as error:
+    except FormatError as error:
         raise TensorFileError(path, error.expected, error.found, _REMEDY) from None

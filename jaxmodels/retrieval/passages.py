@@ -13,12 +13,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from jaxmodels.messages import brief
 from jaxmodels.retrieval.arrow_file import checked_texts, mapped, opened_stream, pyarrow
 from jaxmodels.tensor_files import TensorFileError
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.opened import OpenedFile, opened
-from jaxmodels.tensor_files.saved import SavedFolder, read_saved
-from jaxmodels.wording import brief
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot, atomic_save, read_snapshot
+from jaxmodels.tensor_files.file_io import OpenedFile, open_file
 
 PASSAGES = "passages.arrow"
 MAGIC = b"ARROW1\0\0"  # before the stream that the rest of a file is, but for its end
@@ -59,19 +58,19 @@ class Passages(Sequence):
     @classmethod
     def write(cls, folder: str | Path, rows: Iterable[tuple[str, str]]) -> Self:
         """Writes passages.arrow into the folder, all or nothing, with one batch in memory, and opens it."""
-        with staged(Path(folder), "passages") as staging:
+        with atomic_save(Path(folder), "passages") as staging:
             write_passages(staging, rows)
         return cls.load(folder)
 
     @classmethod
-    def load(cls, folder: str | Path | SavedFolder) -> Self:
+    def load(cls, folder: str | Path | FolderSnapshot) -> Self:
         """Opens passages.arrow of the folder, memory-mapped.
 
         Raises:
           FileNotFoundError: there is none.
           TensorFileError: it is cut short, damaged, or lacks the columns title and text.
         """
-        found = read_saved(folder, _open)
+        found = read_snapshot(folder, _open)
         passages = object.__new__(cls)
         passages._set(found.batches, found.digest, found)
         return passages
@@ -142,11 +141,11 @@ def write_passages(folder: Path, rows: Iterable[tuple[str, str]]) -> tuple[int, 
     return count, whole
 
 
-def _open(folder: SavedFolder) -> _File:
+def _open(folder: FolderSnapshot) -> _File:
     path = folder / PASSAGES
     if not path.is_file():
         raise FileNotFoundError(f"no passages in {folder}: expected {PASSAGES}, as Passages.write writes it")
-    arrow, file = pyarrow(), opened(path)
+    arrow, file = pyarrow(), open_file(path)
     try:
         data = mapped(file)
         complete = arrow.ipc.open_file(data)  # whose end says how many batches there are

@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from jaxmodels.messages import brief
 from jaxmodels.retrieval.layout import Layout
-from jaxmodels.wording import brief
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "int8": np.dtype(np.int8)}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodels.architectures.rag.config import RagConfig
+from jaxmodels.messages import brief
 from jaxmodels.retrieval.dense_index import DenseIndex
 from jaxmodels.retrieval.faiss_index import FaissIndex
 from jaxmodels.retrieval.folders import load_folder
@@ -17,8 +18,7 @@ from jaxmodels.retrieval.foreign_files import SavedDataset
 from jaxmodels.retrieval.legacy import GRAPH, IDS, TEXTS, legacy_passages
 from jaxmodels.retrieval.manifest import MANIFEST
 from jaxmodels.retrieval.passages import PASSAGES, Passages
-from jaxmodels.tensor_files.file_sets import is_plain
-from jaxmodels.wording import brief
+from jaxmodels.tensor_files.atomic_save import is_plain_filename
 
 PATHS = ("dataset", "passages_path", "index_path")
 DATASET = "a folder that `datasets` wrote by save_to_disk, with the columns title, text and embeddings"
@@ -118,7 +118,7 @@ def _canonical(config: RagConfig) -> Found:
             raise ValueError(f"{key}={getattr(config, key)!r} is for a data set of the Hub; {folder} is a folder")
     if (folder / "dataset_dict.json").is_file():
         split = config.dataset_split or ""
-        if not is_plain(split) or not (folder / split).is_dir():
+        if not is_plain_filename(split) or not (folder / split).is_dir():
             raise ValueError(f"dataset_split={brief(config.dataset_split)} is none of the splits in {folder}")
         folder = folder / split
     if name == "compressed" and config.index_path is None:

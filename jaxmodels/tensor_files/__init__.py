@@ -3,9 +3,8 @@
 Opening a file reads its directory; each tensor is then read by itself, straight into place. `write` writes safetensors.
 """
 
+from .checkpoint import open_folder, open_tensors
 from .entry import TensorEntry
-from .errors import TensorFileError
-from .folder import open_folder
-from .open_file import open_tensors
+from .validation import TensorFileError
 
 __all__ = ["TensorEntry", "TensorFileError", "open_folder", "open_tensors"]

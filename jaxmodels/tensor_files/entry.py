@@ -2,14 +2,47 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from .bands import read_view
-from .layout import meaningful_strides, row_major
-from .opened import OpenedFile, opened
-from .pieces import read_exactly
+from .file_io import OpenedFile, open_file, read_exactly
+from .validation import SAVE_AGAIN, FormatError, describe, meaningful_strides, reach, row_major
+
+BAND_BYTES = 2**20  # larger ones are slower: they leave the processor's cache
+
+# From a byte of the stored elements on, until the target is full.
+Fill = Callable[[int, memoryview], None]
+
+
+def read_view(
+    fill: Fill, start: int, strides: tuple[int, ...], target: np.ndarray, band_bytes: int = BAND_BYTES
+) -> None:
+    """Fills `target` with the view of these strides that begins `start` bytes into the stored elements.
+
+    strides: in elements, one for each axis of `target`. band_bytes: the most that is read at a time, where rows do not
+    overlap.
+    """
+    itemsize = target.dtype.itemsize
+    slow = int(np.argmax(strides))
+    step, strides = strides[slow] * itemsize, strides[:slow] + strides[slow + 1 :]
+    target = np.moveaxis(target, slow, 0)
+    row_bytes = reach(target.shape[1:], strides) * itemsize
+    if step >= row_bytes > band_bytes:
+        for index, row in enumerate(target):
+            read_view(fill, start + index * step, strides, row, band_bytes)
+        return
+    # Bands along the slowest stored axis. Rows that overlap are one band, for band by band the same bytes would be read
+    # again and again.
+    rows = len(target) if row_bytes > step else min(len(target), max(1, band_bytes // step))
+    stored = np.empty((rows - 1) * step + row_bytes, np.uint8)
+    byte_strides = (step, *(stride * itemsize for stride in strides))
+    for first in range(0, len(target), rows):
+        band = target[first : first + rows]
+        fill(start + first * step, memoryview(stored[: (len(band) - 1) * step + row_bytes]))
+        band[...] = np.ndarray(band.shape, target.dtype, buffer=stored, strides=byte_strides)
+
 
 PIECE = 2**23  # bytes that are compared at a time
 
@@ -90,7 +123,7 @@ class TensorEntry:
 
     def fill(self, start: int, target: memoryview) -> None:
         """Bytes `start` and on of the stored elements, until `target` is full."""
-        file = self.file or opened(self.path)
+        file = self.file or open_file(self.path)
         for offset, count in self.spans:
             if not target:
                 return
@@ -105,3 +138,27 @@ class TensorEntry:
 def _bytes_of(array: np.ndarray) -> memoryview:
     # Through uint8, because numpy exports no buffer of the ml_dtypes types.
     return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def to_torch(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """Renames `kernel`, `embedding` and `scale` to `weight`, and transposes matrices named `kernel`.
+
+    Flax stores a Dense kernel as [in, out], torch a Linear weight as [out, in]. Hugging Face's Flax Conv1D stores
+    [out, in] and torch's [in, out], so the same transposition serves both. (transformers:
+    modeling_flax_pytorch_utils.py)
+    """
+    renamed: dict[str, TensorEntry] = {}
+    for entry in map(_to_torch, entries.values()):
+        if entry.name in renamed:
+            raise FormatError("a different torch name for each tensor", f"{describe(entry.name)} twice", SAVE_AGAIN)
+        renamed[entry.name] = entry
+    return renamed
+
+
+def _to_torch(entry: TensorEntry) -> TensorEntry:
+    module, dot, last = entry.name.rpartition(".")
+    if last == "kernel" and len(entry.shape) == 2:
+        return entry.transposed().renamed(f"{module}{dot}weight")
+    if last in ("embedding", "scale"):
+        return entry.renamed(f"{module}{dot}weight")
+    return entry

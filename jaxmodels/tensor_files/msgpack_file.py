@@ -11,11 +11,8 @@ import ml_dtypes
 import numpy as np
 
 from .entry import TensorEntry
-from .errors import SAVE_AGAIN, Malformed, described
-from .layout import byte_count, checked_sizes
-from .nesting import MAX_NODES, flatten
-from .opened import OpenedFile
-from .reader import BoundedReader
+from .file_io import BoundedReader, OpenedFile
+from .validation import MAX_NODES, SAVE_AGAIN, FormatError, byte_count, checked_sizes, describe, flatten
 
 ARRAY_EXTENSION, SCALAR_EXTENSION = 1, 3
 CHUNKED = "__msgpack_chunked_array__"
@@ -50,13 +47,13 @@ class StoredArray:
 
 
 def read_entries(file: OpenedFile) -> dict[str, TensorEntry]:
-    """The arrays of one file under the dotted paths of the maps they lie in. Raises Malformed."""
+    """The arrays of one file under the dotted paths of the maps they lie in. Raises FormatError."""
     with file.stream() as stream:
         reader = BoundedReader(stream, 0, file.size)
         tree = _Walk(reader).value(0)
         if not isinstance(tree, dict) or reader.position != reader.end:
-            raise Malformed(
-                "one msgpack map that fills the file", f"{described(tree)} in {reader.position} of {reader.end} bytes"
+            raise FormatError(
+                "one msgpack map that fills the file", f"{describe(tree)} in {reader.position} of {reader.end} bytes"
             )
     arrays = flatten(tree, StoredArray)
     return {
@@ -89,7 +86,7 @@ class _Walk:
     def head(self) -> tuple[str, int | float | None]:
         self.nodes_left -= 1
         if self.nodes_left < 0:
-            raise Malformed(f"at most {MAX_NODES} values", "more", SAVE_AGAIN)
+            raise FormatError(f"at most {MAX_NODES} values", "more", SAVE_AGAIN)
         [first] = self.reader.take(1)
         if first < 0x80:
             return "number", first
@@ -101,38 +98,38 @@ class _Walk:
         if 0xD4 <= first <= 0xD8:
             return "extension", 1 << (first - 0xD4)
         if first not in _HEADS:
-            raise Malformed("a msgpack value", f"byte {first:#x} at byte {self.reader.position - 1}")
+            raise FormatError("a msgpack value", f"byte {first:#x} at byte {self.reader.position - 1}")
         kind, layout = _HEADS[first]
         return kind, layout and struct.unpack(layout, self.reader.take(struct.calcsize(layout)))[0]
 
     def check_depth(self, depth: int) -> None:
         if depth >= MAX_DEPTH:
-            raise Malformed(f"maps nested at most {MAX_DEPTH} deep", "deeper ones", SAVE_AGAIN)
+            raise FormatError(f"maps nested at most {MAX_DEPTH} deep", "deeper ones", SAVE_AGAIN)
 
     def map(self, count: int, depth: int) -> object:
         result: dict[str, object] = {}
         for _ in range(count):
             key = self.text("a map's key")
             if key in result:
-                raise Malformed("a map with each key once", f"{described(key)} twice", SAVE_AGAIN)
+                raise FormatError("a map with each key once", f"{describe(key)} twice", SAVE_AGAIN)
             result[key] = self.value(depth + 1)
         return _joined(result) if CHUNKED in result else result
 
     def expect(self, wanted: str, what: str) -> int:
         kind, content = self.head()
         if kind != wanted or not isinstance(content, int):
-            raise Malformed(what, f"a msgpack {kind} before byte {self.reader.position}")
+            raise FormatError(what, f"a msgpack {kind} before byte {self.reader.position}")
         return content
 
     def text(self, what: str) -> str:
         count = self.expect("bytes", what)
         if count > MAX_TEXT:
-            raise Malformed(f"{what} of at most {MAX_TEXT} bytes", f"{count}", SAVE_AGAIN)
+            raise FormatError(f"{what} of at most {MAX_TEXT} bytes", f"{count}", SAVE_AGAIN)
         data = self.reader.take(count)
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            raise Malformed(f"{what} in UTF-8", described(data)) from None
+            raise FormatError(f"{what} in UTF-8", describe(data)) from None
 
     def extension(self, count: int) -> StoredArray | None:
         [code] = self.reader.take(1)
@@ -141,15 +138,15 @@ class _Walk:
             self.reader.skip(count)
             return None
         if self.expect("array", "shape, dtype and data of an array") != 3:
-            raise Malformed("shape, dtype and data of an array", f"something else before byte {self.reader.position}")
+            raise FormatError("shape, dtype and data of an array", f"something else before byte {self.reader.position}")
         rank = self.expect("array", "a shape")
         shape = checked_sizes([self.expect("number", "a dimension") for _ in range(min(rank, 65))], "a shape")
         name = self.text("a dtype")
         if name not in DTYPES:
-            raise Malformed(f"a dtype of {', '.join(DTYPES)}", described(name), SAVE_AGAIN)
+            raise FormatError(f"a dtype of {', '.join(DTYPES)}", describe(name), SAVE_AGAIN)
         nbytes = self.expect("bytes", "an array's data")
         if nbytes != byte_count(shape, DTYPES[name].itemsize) or self.reader.position + nbytes != end:
-            raise Malformed(f"the {count} bytes of a {name} array of shape {shape}", f"{nbytes} bytes of data")
+            raise FormatError(f"the {count} bytes of a {name} array of shape {shape}", f"{nbytes} bytes of data")
         return StoredArray(shape, DTYPES[name], ((self.reader.skip(nbytes), nbytes),))
 
 
@@ -158,16 +155,16 @@ def _joined(fields: dict[str, object]) -> StoredArray:
     shape = checked_sizes(_numbered(fields.get("shape")), "the shape of an array in pieces")
     pieces = _numbered(fields.get("chunks"))
     if not pieces or not all(isinstance(piece, StoredArray) and piece.dtype == pieces[0].dtype for piece in pieces):
-        raise Malformed("the pieces of an array, of one dtype", described(fields.get("chunks")))
+        raise FormatError("the pieces of an array, of one dtype", describe(fields.get("chunks")))
     spans = tuple(span for piece in pieces for span in piece.spans)
     expected, found = byte_count(shape, pieces[0].dtype.itemsize), sum(count for _, count in spans)
     if expected != found:
-        raise Malformed(f"{expected} bytes in the pieces of an array of shape {shape}", f"{found}")
+        raise FormatError(f"{expected} bytes in the pieces of an array of shape {shape}", f"{found}")
     return StoredArray(shape, pieces[0].dtype, spans)
 
 
 def _numbered(fields: object) -> list:
     """The values of {"0": ..., "1": ...}, Flax's form of a tuple."""
     if not isinstance(fields, dict) or any(str(index) not in fields for index in range(len(fields))):
-        raise Malformed("a map numbered from 0 on", described(fields))
+        raise FormatError("a map numbered from 0 on", describe(fields))
     return [fields[str(index)] for index in range(len(fields))]

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from .errors import SAVE_AGAIN, Malformed, described
-from .layout import byte_count, checked_sizes, meaningful_strides, reach
 from .unpickler import Constructor, set_item
+from .validation import SAVE_AGAIN, FormatError, byte_count, checked_sizes, describe, meaningful_strides, reach
 
 
 @dataclass(frozen=True)
@@ -86,41 +85,41 @@ def storage_of(pid: object) -> Storage:
     """The storage that a persistent id names: ("storage", class, key, device, elements), and in files without zip a
     sixth item, None or (key, first element, elements) of a view into it."""
     if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-        kind = described(pid[0]) if isinstance(pid, tuple) and pid else described(pid)
-        raise Malformed("a reference to a storage", kind, SAVE_AGAIN)
+        kind = describe(pid[0]) if isinstance(pid, tuple) and pid else describe(pid)
+        raise FormatError("a reference to a storage", kind, SAVE_AGAIN)
     _, storage_type, key, _, elements = pid[:5]
     if not isinstance(storage_type, StorageType) or not isinstance(key, str):
-        raise Malformed("a storage class and key", f"{described(storage_type)} and {described(key)}", SAVE_AGAIN)
+        raise FormatError("a storage class and key", f"{describe(storage_type)} and {describe(key)}", SAVE_AGAIN)
     itemsize = storage_type.dtype.itemsize
     record = byte_count(checked_sizes((elements,), "the length of a storage"), itemsize)
     if len(pid) == 5 or pid[5] is None:
         return Storage(key, storage_type.dtype, 0, record, record)
     if not isinstance(pid[5], tuple) or len(pid[5]) != 3:
-        raise Malformed("key, offset and length of a view of a storage", described(pid[5]))
+        raise FormatError("key, offset and length of a view of a storage", describe(pid[5]))
     offset, length = checked_sizes(pid[5][1:], "a view of a storage")
     if offset + length > elements:
-        raise Malformed(f"a view within {elements} elements of storage {described(key)}", f"{length} from {offset} on")
+        raise FormatError(f"a view within {elements} elements of storage {describe(key)}", f"{length} from {offset} on")
     return Storage(key, storage_type.dtype, offset * itemsize, length * itemsize, record)
 
 
 def _view(storage: object, offset: object, size: object, stride: object, dtype: np.dtype | None = None) -> TensorView:
     if not isinstance(storage, Storage):
-        raise Malformed("a tensor over a storage", f"one over {described(storage)}", SAVE_AGAIN)
+        raise FormatError("a tensor over a storage", f"one over {describe(storage)}", SAVE_AGAIN)
     dtype = dtype or storage.dtype
     shape, strides = checked_sizes(size, "a tensor's shape"), checked_sizes(stride, "a tensor's strides")
     (offset,) = checked_sizes((offset,), "a tensor's offset")
     if len(strides) != len(shape):
-        raise Malformed(f"{len(shape)} strides for shape {shape}", f"{len(strides)}")
+        raise FormatError(f"{len(shape)} strides for shape {shape}", f"{len(strides)}")
     if byte_count(shape, dtype.itemsize) > storage.nbytes:
         # Strides of 0 let a few bytes stand for terabytes.
-        raise Malformed(
+        raise FormatError(
             f"a tensor within the {storage.nbytes} bytes of its storage",
             f"{dtype} of shape {shape}",
             "if it is an expanded view, save it with .contiguous(); if not, download the file again",
         )
     start, nbytes = offset * dtype.itemsize, reach(shape, strides) * dtype.itemsize
     if nbytes and start + nbytes > storage.nbytes:
-        raise Malformed(
+        raise FormatError(
             f"a tensor within the {storage.nbytes} bytes of its storage",
             f"shape {shape} with strides {strides} from byte {start} on",
         )
@@ -136,19 +135,19 @@ def _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, meta
 def _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> TensorView:
     _check_metadata(metadata)
     if not isinstance(dtype, np.dtype):
-        raise Malformed("a torch dtype", described(dtype))
+        raise FormatError("a torch dtype", describe(dtype))
     return _view(storage, offset, size, stride, dtype)
 
 
 def _check_metadata(metadata: object) -> None:
     # torch's lazy conjugation and negation: the stored bytes are not the values.
     if metadata is not None and (not isinstance(metadata, dict) or any(metadata.values())):
-        raise Malformed("plain tensors", "a lazily conjugated or negated one", "save it after .resolve_conj()")
+        raise FormatError("plain tensors", "a lazily conjugated or negated one", "save it after .resolve_conj()")
 
 
 def _rebuild_parameter(data, requires_grad, hooks) -> TensorView:
     if not isinstance(data, TensorView):
-        raise Malformed("a parameter around a tensor", f"one around {described(data)}", SAVE_AGAIN)
+        raise FormatError("a parameter around a tensor", f"one around {describe(data)}", SAVE_AGAIN)
     return data
 
 
@@ -156,7 +155,7 @@ def _ordered_dict(pairs: object = ()) -> dict:
     result: dict = {}
     for pair in pairs if isinstance(pairs, list | tuple) else (pairs,):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise Malformed("an OrderedDict of key and value pairs", described(pair))
+            raise FormatError("an OrderedDict of key and value pairs", describe(pair))
         set_item(result, *pair)
     return result
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from .errors import DOWNLOAD_AGAIN, SAVE_AGAIN, Malformed, described
-from .reader import BoundedReader
+from .file_io import BoundedReader
+from .validation import DOWNLOAD_AGAIN, SAVE_AGAIN, FormatError, describe
 
 MAX_PICKLE = 64 * 2**20
 # A tensor takes about 40 opcodes; two million run for two seconds.
@@ -34,7 +34,7 @@ class Constructor:
 
 
 def no_persistent_ids(pid: object) -> object:
-    raise Malformed("a pickle without references to storages", described(pid))
+    raise FormatError("a pickle without references to storages", describe(pid))
 
 
 class Unpickler:
@@ -66,7 +66,7 @@ class Unpickler:
         while (opcode := self.reader.take(1)) != pickle.STOP:
             self.steps_left -= 1
             if self.steps_left < 0:
-                raise Malformed(f"a pickle of at most {self.steps} steps", "more", SAVE_AGAIN)
+                raise FormatError(f"a pickle of at most {self.steps} steps", "more", SAVE_AGAIN)
             if opcode in _PUSHES:
                 value = _PUSHES[opcode](self)  # before `self.stack` is looked up: TUPLE replaces it
                 self.stack.append(value)
@@ -84,55 +84,55 @@ class Unpickler:
 
     def pop(self) -> object:
         if not self.stack:
-            raise Malformed("a value on the pickle's stack", "an empty stack")
+            raise FormatError("a value on the pickle's stack", "an empty stack")
         return self.stack.pop()
 
     def pop_to_mark(self) -> list:
         if not self.marked:
-            raise Malformed("a MARK in the pickle", "none")
+            raise FormatError("a MARK in the pickle", "none")
         items, self.stack = self.stack, self.marked.pop()
         return items
 
     def top(self, kind: type, opcode: str) -> object:
         if not self.stack or type(self.stack[-1]) is not kind:
             found = _name_of(self.stack[-1]) if self.stack else "an empty stack"
-            raise Malformed(f"{opcode} on a {kind.__name__}", f"{opcode} on {found}", REFUSED)
+            raise FormatError(f"{opcode} on a {kind.__name__}", f"{opcode} on {found}", REFUSED)
         return self.stack[-1]
 
 
 def _refuse_opcode(opcode: bytes) -> None:
     known = pickletools.code2op.get(opcode.decode("latin-1"))
     if known is None:
-        raise Malformed("a pickle opcode", f"byte {opcode!r}")
-    raise Malformed("the pickle opcodes that torch.save writes", f"opcode {known.name}", REFUSED)
+        raise FormatError("a pickle opcode", f"byte {opcode!r}")
+    raise FormatError("the pickle opcodes that torch.save writes", f"opcode {known.name}", REFUSED)
 
 
 def _decoded(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise Malformed("a UTF-8 string in the pickle", described(data[:32])) from None
+        raise FormatError("a UTF-8 string in the pickle", describe(data[:32])) from None
 
 
 def _name_of(value: object) -> str:
-    return value.name if isinstance(value, Constructor) else described(value)
+    return value.name if isinstance(value, Constructor) else describe(value)
 
 
 def _memoized(vm: Unpickler, index: int) -> object:
     if index not in vm.memo:
-        raise Malformed(f"a value under memo number {index}", "none")
+        raise FormatError(f"a value under memo number {index}", "none")
     return vm.memo[index]
 
 
 def _memoize(vm: Unpickler, index: int) -> None:
     if not vm.stack:
-        raise Malformed("a value to memoize", "an empty stack")
+        raise FormatError("a value to memoize", "an empty stack")
     vm.memo[index] = vm.stack[-1]
 
 
 def _global(vm: Unpickler, module: str, name: str) -> object:
     if (module, name) not in vm.known_globals:
-        raise Malformed("tensors and plain containers only", f"a use of {described(f'{module}.{name}')}", REFUSED)
+        raise FormatError("tensors and plain containers only", f"a use of {describe(f'{module}.{name}')}", REFUSED)
     return vm.known_globals[module, name]
 
 
@@ -144,7 +144,7 @@ def _global_by_lines(vm: Unpickler) -> object:
 def _global_from_stack(vm: Unpickler) -> object:
     name, module = vm.pop(), vm.pop()
     if not isinstance(name, str) or not isinstance(module, str):
-        raise Malformed("a module's and a global's name", f"{described(module)} and {described(name)}", REFUSED)
+        raise FormatError("a module's and a global's name", f"{describe(module)} and {describe(name)}", REFUSED)
     return _global(vm, module, name)
 
 
@@ -155,10 +155,10 @@ def _tuple(vm: Unpickler, size: int) -> tuple:
 def _reduce(vm: Unpickler) -> object:
     arguments, constructor = vm.pop(), vm.pop()
     if not isinstance(constructor, Constructor) or type(arguments) is not tuple:
-        raise Malformed("a call that rebuilds a tensor or a container", f"a call of {_name_of(constructor)}", REFUSED)
+        raise FormatError("a call that rebuilds a tensor or a container", f"a call of {_name_of(constructor)}", REFUSED)
     if not constructor.fewest <= len(arguments) <= constructor.most:
         expected = f"{constructor.fewest} to {constructor.most} arguments for {constructor.name}"
-        raise Malformed(expected, str(len(arguments)), DOWNLOAD_AGAIN)
+        raise FormatError(expected, str(len(arguments)), DOWNLOAD_AGAIN)
     # A call may copy its arguments, and two bytes of pickle are enough to repeat it.
     vm.steps_left -= sum(len(argument) for argument in arguments if isinstance(argument, list | tuple))
     return constructor.build(*arguments)
@@ -167,14 +167,14 @@ def _reduce(vm: Unpickler) -> object:
 def set_item(target: dict, key: object, value: object) -> None:
     """`target[key] = value` for keys whose hashing cannot be made slow: strings and 64-bit integers."""
     if not isinstance(key, str) and not (type(key) is int and abs(key) < 2**63):
-        raise Malformed("strings and 64-bit integers as dict keys", described(key), SAVE_AGAIN)
+        raise FormatError("strings and 64-bit integers as dict keys", describe(key), SAVE_AGAIN)
     target[key] = value
 
 
 def _set_items(vm: Unpickler, items: list) -> None:
     target = vm.top(dict, "SETITEMS")
     if len(items) % 2:
-        raise Malformed("a value for every dict key", f"{len(items)} keys and values")
+        raise FormatError("a value for every dict key", f"{len(items)} keys and values")
     for key, value in zip(items[::2], items[1::2], strict=True):
         set_item(target, key, value)
 

@@ -9,7 +9,7 @@ import transformers
 from support.tiny import tiny
 
 import jaxmodels as jm
-from jaxmodels.config.keys import NO_EFFECT
+from jaxmodels.config.files import NO_EFFECT
 
 FAMILIES = (
     *(jm.GPT2Config, jm.DPRConfig, jm.RobertaPreLayerNormConfig, jm.BartConfig, jm.LEDConfig, jm.T5Config),

@@ -12,7 +12,7 @@ from support.index_samples import MESHES, normal
 from jaxmodels.retrieval import DenseIndex, index_files
 from jaxmodels.sharding import make_mesh
 from jaxmodels.tensor_files import TensorFileError
-from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.tensor_files.safetensors_file import write_tensors
 
 ROWS = normal(1000, 16)
 

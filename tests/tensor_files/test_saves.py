@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 
 from jaxmodels.tensor_files import TensorFileError, open_folder
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.file_sets import belongs
-from jaxmodels.tensor_files.saved import SavedFolder, read_saved
-from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot, atomic_save, in_file_sets, read_snapshot
+from jaxmodels.tensor_files.safetensors_file import write_tensors
 from jaxmodels.tokenization import files
 from jaxmodels.tokenization.loading import TOKENIZERS
 
@@ -24,14 +22,14 @@ OLD, NEW = {"config.json": "old", "generation_config.json": "old"}, {"config.jso
 
 
 def save(folder, texts, *sets):
-    with staged(folder, *sets or ("config",)) as staging:
+    with atomic_save(folder, *sets or ("config",)) as staging:
         for name, text in texts.items():
             (staging / name).write_text(text)
 
 
 def texts(folder) -> dict[str, str]:
     """What a reader finds."""
-    return read_saved(folder, lambda saved: {name: (saved / name).read_text() for name in saved.names()})
+    return read_snapshot(folder, lambda saved: {name: (saved / name).read_text() for name in saved.names()})
 
 
 def tree(folder) -> dict:
@@ -68,7 +66,7 @@ def killed(tmp_path, monkeypatch):
 def test_a_killed_save_is_whole_for_readers_which_move_nothing(killed):
     before = tree(killed)
     assert texts(killed) == NEW | {"model.safetensors": "new"}
-    saved = SavedFolder(killed)
+    saved = FolderSnapshot(killed)
     assert not (saved / "generation_config.json").exists() and (saved / "model.safetensors").is_file()
     assert tree(killed) == before
 
@@ -125,7 +123,7 @@ def test_files_of_other_sets_are_refused_and_leave_nothing(tmp_path):
 def test_every_file_of_a_tokenizer_is_in_its_set():
     names = {name for cls in TOKENIZERS.values() for group in cls.VOCABULARY_FILES.values() for name in group}
     for name in {*names, files.TOKENIZER, files.CONFIG, files.SPECIAL_MAP, files.ADDED, files.CHAT_TEMPLATE}:
-        assert belongs(name, ["tokenizer"]), name
+        assert in_file_sets(name, ["tokenizer"]), name
 
 
 HOSTILE = {
@@ -221,7 +219,7 @@ def test_reading_once_more_where_a_save_came_in_between(tmp_path):
         return first, settings.read_text() if settings.exists() else None
 
     # Of the first try nothing is left to mix with; of the second config.json is the same text in another file.
-    assert read_saved(tmp_path, read) == ("new", "later") and tries == ["old", "new", "new"]
+    assert read_snapshot(tmp_path, read) == ("new", "later") and tries == ["old", "new", "new"]
 
 
 def test_an_error_that_a_save_has_caused_is_not_the_last_word(tmp_path):
@@ -236,9 +234,9 @@ def test_an_error_that_a_save_has_caused_is_not_the_last_word(tmp_path):
             path.read_text()
         return (saved / "config.json").read_text()
 
-    assert read_saved(tmp_path, read) == "new"
+    assert read_snapshot(tmp_path, read) == "new"
     with pytest.raises(ZeroDivisionError):
-        read_saved(tmp_path, lambda saved: 1 / len((saved / "generation_config.json").name[:0]))
+        read_snapshot(tmp_path, lambda saved: 1 / len((saved / "generation_config.json").name[:0]))
 
 
 def test_a_file_that_is_put_in_place_while_it_is_read_is_not_missing(killed):
@@ -251,18 +249,18 @@ def test_a_file_that_is_put_in_place_while_it_is_read_is_not_missing(killed):
         tries.append(path)
         return path.read_text() if path.is_file() else None
 
-    assert read_saved(killed, read) == "new" and len(tries) == 2
+    assert read_snapshot(killed, read) == "new" and len(tries) == 2
 
 
 def test_a_folder_that_never_rests_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxmodels.tensor_files.saved.PAUSE", 0)
+    monkeypatch.setattr("jaxmodels.tensor_files.atomic_save.PAUSE", 0)
     with pytest.raises(TensorFileError, match="others at each of 20 tries; load it again"):
-        read_saved(tmp_path, lambda saved: (saved / "config.json", save(tmp_path, NEW)))
+        read_snapshot(tmp_path, lambda saved: (saved / "config.json", save(tmp_path, NEW)))
 
 
 def test_tensors_stay_those_of_the_save_that_they_were_opened_of(tmp_path):
     def saved(value, shards):
-        with staged(tmp_path, "weights") as staging:
+        with atomic_save(tmp_path, "weights") as staging:
             names = [f"model-{i}-of-{shards}.safetensors" for i in range(shards)]
             for i, name in enumerate(names):
                 write_tensors(staging / name, {str(i): np.full(1000, value, np.float32)})
@@ -294,7 +292,7 @@ def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path, name):
     signal.alarm(20)
     try:
         if name == "config.json":
-            assert not (SavedFolder(tmp_path) / name).is_file()
+            assert not (FolderSnapshot(tmp_path) / name).is_file()
         else:
             with pytest.raises(TensorFileError, match="a folder, a pipe or a device"):
                 open_folder(tmp_path)
@@ -312,7 +310,7 @@ def test_the_second_of_two_saves_waits_and_is_the_one_that_stays(tmp_path):
 
     thread = threading.Thread(target=second)
     thread.start()
-    with staged(tmp_path, "config") as staging:
+    with atomic_save(tmp_path, "config") as staging:
         begun.set()
         (staging / "config.json").write_text("first")
         (staging / "generation_config.json").write_text("first")
@@ -325,7 +323,7 @@ def test_the_second_of_two_saves_waits_and_is_the_one_that_stays(tmp_path):
 def test_the_lock_of_a_killed_save_is_gone(tmp_path):
     child = os.fork()
     if child == 0:
-        with staged(tmp_path, "config") as staging:
+        with atomic_save(tmp_path, "config") as staging:
             (staging / "config.json").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL

@@ -12,9 +12,8 @@ import safetensors.numpy
 from support.tensor_file_samples import sample_files
 
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
-from jaxmodels.tensor_files.bands import BAND_BYTES, read_view
-from jaxmodels.tensor_files.opened import opened
-from jaxmodels.tensor_files.pieces import read_exactly
+from jaxmodels.tensor_files.entry import BAND_BYTES, read_view
+from jaxmodels.tensor_files.file_io import open_file, read_exactly
 
 
 @pytest.fixture
@@ -72,11 +71,11 @@ def test_views_are_read_in_bands_and_no_byte_twice(stored, values, view, band_by
 @pytest.mark.parametrize("piece_bytes", [1, 1000, 4096, 8191])
 def test_pieces_that_several_threads_read_make_the_whole(stored, values, piece_bytes):
     got = bytearray(values.nbytes)
-    read_exactly(opened(stored.path), "values", 0, memoryview(got), piece_bytes)
+    read_exactly(open_file(stored.path), "values", 0, memoryview(got), piece_bytes)
     assert got == values.tobytes()
     stored.path.write_bytes(values.tobytes()[:-1])
     with pytest.raises(TensorFileError, match="for tensor 'values', found .*in a file that has 8191 bytes now"):
-        read_exactly(opened(stored.path), "values", 0, memoryview(got), piece_bytes)
+        read_exactly(open_file(stored.path), "values", 0, memoryview(got), piece_bytes)
 
 
 @pytest.mark.parametrize("lengths", [(8192,), (1, 8191), (100, 0, 3001, 5091), (4096, 4096)])

@@ -10,7 +10,7 @@ import torch
 from support.tensor_file_samples import torch_bytes
 
 from jaxmodels.tensor_files import TensorFileError, open_folder
-from jaxmodels.tensor_files.folder import WEIGHT_FILES
+from jaxmodels.tensor_files.checkpoint import WEIGHT_FILES
 
 ARRAYS = {"a": np.arange(4.0), "b.kernel": np.arange(6.0).reshape(2, 3), "c": np.ones(2)}
 PLACES = {"a": 1, "b.kernel": 2, "c": 1}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxmodels as jm
-from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.tensor_files.safetensors_file import write_tensors
 
 
 @pytest.fixture(params=(0o022, 0o027, 0o077), ids=oct)

@@ -12,8 +12,7 @@ from support.loading import quietly, same
 from support.tiny import tiny
 
 import jaxmodels as jm
-from jaxmodels.hub.card import write_card
-from jaxmodels.hub.push import push
+from jaxmodels.hub.push import push, write_card
 from jaxmodels.parameters import flatten
 
 NAME = "someone/tiny"

@@ -8,7 +8,7 @@ from jaxmodels.architectures.dpr.config import DPRConfig
 from jaxmodels.architectures.t5.config import T5Config
 from jaxmodels.config import TEXT_IDS, Config
 from jaxmodels.config.fields import Count, Rate, Reader, Rows
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 PARTS: dict[str, dict[str, type[Config]]] = {
     "question_encoder": {"dpr": DPRConfig},

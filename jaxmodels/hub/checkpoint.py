@@ -13,7 +13,37 @@ from jaxmodels.config import Config
 from jaxmodels.config.files import CONFIG_FILES, read_configs
 from jaxmodels.download import HUB_OPTIONS, local_folder
 from jaxmodels.tensor_files import TensorEntry
-from jaxmodels.tensor_files.saved import SavedFolder
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot, read_snapshot
+
+# In the order of preference; only the first kind that a repository has is downloaded.
+WEIGHT_KINDS = (
+    ("model*.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
+    ("flax_model*.msgpack", "flax_model.msgpack.index.json"),
+)
+CONFIGS = ("config.json", "generation_config.json")
+
+
+def checkpoint_folder(name: str | Path, *, subfolder: str | None = None, **hub: Any) -> Path:
+    """A folder with config.json and weights.
+
+    Args:
+      hub: see `local_folder`, which also says what is raised.
+
+    Raises:
+      FileNotFoundError: no config.json in it.
+    """
+    for kind in WEIGHT_KINDS:
+        folder = local_folder(name, (*CONFIGS, *kind), subfolder=subfolder, **hub)
+        if Path(name).is_dir() or any(match for pattern in kind for match in folder.glob(pattern)):
+            break
+    read_snapshot(folder, _check)
+    return folder
+
+
+def _check(folder: FolderSnapshot) -> None:
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json; it holds: {', '.join(folder.names()[:20]) or 'nothing'}")
 
 
 def load_config(
@@ -36,7 +66,7 @@ def load_config(
 
 
 def read_config(
-    folder: Path | SavedFolder, cls: type[Model] | str | None, options: dict[str, Any]
+    folder: Path | FolderSnapshot, cls: type[Model] | str | None, options: dict[str, Any]
 ) -> tuple[Config, dict[str, Any]]:
     """The config of a folder with the options, and those of them that are attributes of the class.
 

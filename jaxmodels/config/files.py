@@ -1,4 +1,4 @@
-"""Keys of config.json that are no facts of one family: generation settings, and what changes nothing."""
+"""config.json and generation_config.json: reading and writing both files, and keys that are not fields of a config."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,12 @@ from typing import Any
 from jaxmodels.download import read_json
 from jaxmodels.tensor_files.atomic_save import FolderSnapshot, atomic_save, read_snapshot
 
-# Ids with a part in every generated text: of config.json, and of a generation_config.json that has its own.
-TEXT_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+CONFIG_FILES = CONFIG, GENERATION = ("config.json", "generation_config.json")
 
-# Generation settings that old checkpoints keep in config.json, where the reference's configs have these defaults.
+# Token ids that generation uses: fields of config.json, which generation_config.json can override.
+SPECIAL_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
+# Generation settings that older checkpoints have in config.json, with the defaults of the reference's configs.
 OLD_SETTINGS = {
     "max_length": 20,
     "min_length": 0,
@@ -38,7 +40,7 @@ OLD_SETTINGS = {
     "suppress_tokens": None,
     "begin_suppress_tokens": None,
 }
-# Younger ones, which count there, too: the reference reads every name that its GenerationConfig has.
+# All generation settings that config.json may contain: the reference reads every field of its GenerationConfig.
 GENERATION_KEYS = frozenset(
     [
         *OLD_SETTINGS,
@@ -64,28 +66,29 @@ GENERATION_KEYS = frozenset(
 )
 
 _KERNEL = "the attention kernel is chosen by attention=, of the model or of jm.load"
-_ORIGIN = "a note of where the file came from"
-_TORCH = "a choice of the PyTorch library"
-_TRAINING = "a note of the training script"
+_ORIGIN = "a record of the file's origin"
+_TORCH = "an option of the PyTorch library"
+_TRAINING = "a record of the training script"
 _UNREAD = "not read by this architecture"
-# In a file they are kept without a word; in a call the reason says what to write instead.
+# Keys without effect -> the reason, which says what to write instead if there is something. Accepted in files without
+# a warning, rejected in calls.
 NO_EFFECT = {
     "_name_or_path": _ORIGIN,
     "name_or_path": _ORIGIN,
     "_commit_hash": _ORIGIN,
-    "transformers_version": "a note of what wrote the file",
+    "transformers_version": "a record of the version that wrote the file",
     "auto_map": "remote code is never run",
     "torchscript": _TORCH,
-    "use_bfloat16": f"{_TORCH}; types are chosen by dtype= and param_dtype=, of the model or of jm.load",
+    "use_bfloat16": f"{_TORCH}; dtypes are chosen by dtype= and param_dtype=, of the model or of jm.load",
     "xla_device": _TORCH,
-    "tf_legacy_loss": "a choice of the TensorFlow library",
+    "tf_legacy_loss": "an option of the TensorFlow library",
     "_attn_implementation": _KERNEL,
     "_attn_implementation_autoset": _KERNEL,
     "_attn_implementation_internal": _KERNEL,
     "attn_implementation": _KERNEL,
     "gradient_checkpointing": "layers are recomputed with remat=True, of the model or of jm.load",
-    "use_cache": "a cache is used when one is passed: cache=model.init_cache(batch, length); jm.generate makes its own",
-    "output_past": "an older name of use_cache: a cache is used when one is passed",
+    "use_cache": "a cache is used if one is passed: cache=model.init_cache(batch, length); jm.generate creates its own",
+    "output_past": "an older name of use_cache: a cache is used if one is passed",
     "_num_labels": "an older name of num_labels that the reference does not read",
     "eos_token_ids": "an older name of eos_token_id that the reference does not read",
     "task_specific_params": _TRAINING,
@@ -93,36 +96,38 @@ NO_EFFECT = {
     "tokenizer_class": "read by load_tokenizer, not by the model",
     "sep_token_id": _UNREAD,
     "cross_attention_hidden_size": _UNREAD,
-    "tie_encoder_decoder": f"{_UNREAD}; both stacks have their own weights",
+    "tie_encoder_decoder": f"{_UNREAD}; encoder and decoder have separate weights",
 }
 
 
-CONFIG, GENERATION = CONFIG_FILES = ("config.json", "generation_config.json")
-
-
 def read_configs(folder: Path | FolderSnapshot) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The contents of both files; None where there is no generation_config.json.
+    """Reads config.json and generation_config.json.
+
+    Returns:
+      The contents of both files; None for a missing generation_config.json.
 
     Raises:
-      FileNotFoundError: no config.json. ValueError: no JSON object in one of them.
+      FileNotFoundError: there is no config.json.
+      ValueError: a file does not contain a JSON object.
     """
     return read_snapshot(folder, _read)
 
 
 def _read(folder: FolderSnapshot) -> tuple[dict[str, Any], dict[str, Any] | None]:
     if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(f"{folder} has no {CONFIG}; it holds: {', '.join(folder.names()[:20]) or 'nothing'}")
-    settings = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else None
-    return read_json(folder / CONFIG), settings
+        raise FileNotFoundError(f"{folder} has no {CONFIG}; it contains {', '.join(folder.names()[:20]) or 'nothing'}")
+    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else None
+    return read_json(folder / CONFIG), generation
 
 
-def write_configs(folder: Path, values: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Writes both files, or config.json alone where there are no settings, in which case an older one goes."""
+def write_configs(folder: Path, config: dict[str, Any], generation: dict[str, Any]) -> None:
+    """Writes both files; without generation settings only config.json, and an existing generation_config.json goes."""
     with atomic_save(folder, "config") as staging:
-        for name, contents in ((CONFIG, values), (GENERATION, settings)):
+        for name, contents in ((CONFIG, config), (GENERATION, generation)):
             if contents:
                 (staging / name).write_text(to_json(contents), encoding="utf-8")
 
 
 def to_json(values: dict[str, Any]) -> str:
+    """Formats a JSON object as the reference does: indented, with sorted keys."""
     return json.dumps(values, indent=2, sort_keys=True) + "\n"

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder or a Hub id -> model and parameters, and back."""
+"""Loading and saving of checkpoints, from and to local folders and the Hub."""
 
 from jaxmodels.hub.checkpoint import load_config
 from jaxmodels.hub.load import load, load_rag

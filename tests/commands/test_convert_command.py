@@ -207,7 +207,7 @@ WRONG = {
     "a window without an LED": (("gpt2", "--attention-window", "4"), "give --to-led with them"),
     "a size that is none": (("gpt2", "--max-shard-size", "5XB"), "max_shard_size is a number of bytes"),
     "no weights": (("bare",), "no weights in .*bare"),
-    "weights of another size": (("mismatched",), "does not fit the model"),
+    "weights of another size": (("mismatched",), "does not match the model"),
 }
 
 

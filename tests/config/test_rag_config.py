@@ -4,7 +4,7 @@ import pytest
 import transformers
 
 import jaxmodels as jm
-from jaxmodels.config import TEXT_IDS
+from jaxmodels.config import SPECIAL_TOKEN_IDS
 
 GENERATORS = {"bart": (jm.BartConfig, transformers.BartConfig), "t5": (jm.T5Config, transformers.T5Config)}
 # Set by hand, as the defaults of the two libraries need not be the same number.
@@ -39,7 +39,7 @@ def test_parts_are_chosen_by_their_type_and_kept_whole(generator):
 def test_ids_and_generation_settings_are_the_generator_s_unless_given():
     ours, reference = both("bart", {**IDS, "forced_eos_token_id": 9})
     assert ours.generation["forced_eos_token_id"] == reference.forced_eos_token_id == 9
-    assert {name: getattr(ours, name) for name in TEXT_IDS} == IDS
+    assert {name: getattr(ours, name) for name in SPECIAL_TOKEN_IDS} == IDS
     given, reference = both("bart", {**IDS, "forced_eos_token_id": 9}, forced_eos_token_id=4, pad_token_id=3)
     assert given.generation["forced_eos_token_id"] == reference.forced_eos_token_id == 4
     assert given.pad_token_id == reference.pad_token_id == 3

@@ -14,7 +14,7 @@ from transformers.models.auto import auto_factory
 
 import jaxmodels as jm
 from jaxmodels.download import HUB_OPTIONS
-from jaxmodels.hub.options import ATTENTION, FOREIGN, TRANSLATED
+from jaxmodels.hub.options import ATTENTION_NAMES, UNSUPPORTED
 from pallas_kernels.choice import IMPLEMENTATIONS
 
 # Of release 4.37, and of pipelines, beyond those that the sources of the installed release read.
@@ -59,21 +59,21 @@ def read_by(function) -> set[str]:
 def test_every_option_of_the_reference_is_known():
     theirs = read_by(PreTrainedModel.from_pretrained) | read_by(FlaxPreTrainedModel.from_pretrained)
     theirs |= read_by(auto_factory._BaseAutoModelClass.from_pretrained) | OLDER
-    ours = {*inspect.signature(jm.load).parameters, *HUB_OPTIONS, *TRANSLATED, *FOREIGN}
+    ours = {*inspect.signature(jm.load).parameters, *UNSUPPORTED}
     assert theirs - INNER - BACKBONES <= ours
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_option_with_another_word_here_is_refused_with_it(name, folder):
-    words, settled = FOREIGN[name]
+    words, settled = UNSUPPORTED[name]
     for value in ("something", 7, *({True, False} - set(settled))):
         with pytest.raises(TypeError, match=f"load has no option {name!r}.*{re.escape(words)}"):
             jm.load(folder, **{name: value})
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_option_that_asks_for_what_is_so_anyway_passes(name, folder):
-    for value in FOREIGN[name].neutral:
+    for value in UNSUPPORTED[name].neutral:
         assert jm.load(folder, **{name: value})[0] == jm.load(folder)[0]
 
 
@@ -101,7 +101,7 @@ def test_torch_dtype_goes_with_what_says_the_same_alone(folder):
             jm.load(folder, torch_dtype="float16", **other)
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [*ATTENTION.items(), (None, "auto")])
+@pytest.mark.parametrize(("theirs", "ours"), [*ATTENTION_NAMES.items(), (None, "auto")])
 def test_attn_implementation_is_attention(theirs, ours, folder):
     assert jm.load(folder, attn_implementation=theirs)[0].attention == ours
 
@@ -110,7 +110,7 @@ def test_attn_implementation_is_attention(theirs, ours, folder):
 def test_unknown_attention_is_refused_with_both_sets(bad, folder):
     with pytest.raises(ValueError) as error:
         jm.load(folder, attn_implementation=bad)
-    assert all(name in str(error.value) for name in (*ATTENTION, *IMPLEMENTATIONS))
+    assert all(name in str(error.value) for name in (*ATTENTION_NAMES, *IMPLEMENTATIONS))
     with pytest.raises(ValueError, match="attention is one of auto, xla"):
         jm.load(folder, attention=bad)
     with pytest.raises(ValueError, match="attn_implementation sets attention to 'xla'"):

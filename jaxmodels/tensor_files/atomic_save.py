@@ -1,9 +1,9 @@
-"""Replacing several files of a folder as one step, whatever moment the process dies at.
+"""Atomic replacement of several files of a folder, and consistent reading of such folders.
 
-A save is staged in a hidden folder inside the target. Its order, one file that appears in there as a whole, is what
-makes it happen: a process killed before leaves the old files, one killed after leaves the new ones, and readers see
-either (see `saved`), though some files have yet to be moved into place. That is left to the save itself or to the next
-one, for readers write nothing.
+A save writes its files into a hidden staging folder inside the target folder. It is committed by renaming a manifest
+into the staging folder: a process that is killed before leaves the old files, one that is killed after leaves the new
+ones, although some have yet to be moved to the target folder. The save itself moves them, or else the next save,
+because readers write nothing. `FolderSnapshot` finds the files wherever they are.
 """
 
 import contextlib
@@ -19,14 +19,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from .safetensors_file import parse_json_object
+from .file_io import parse_json_object
 from .validation import FormatError, TensorFileError, describe
 
+# Files that belong together. A save names the sets that it writes, and replaces all their files, so that those it does
+# not write are removed. Which files a save can write and remove is thus determined here, never by a file in the folder.
 FILE_SETS = {
     "config": ("config.json", "generation_config.json"),
     "generation config": ("generation_config.json",),
     "weights": ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
-    # Other programs' files of the same weights, which a conversion replaces by those above.
+    # The same weights in the formats of other programs, which a conversion replaces.
     "former weights": (
         *("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
         *("flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-*-of-*.msgpack"),
@@ -41,228 +43,159 @@ FILE_SETS = {
     "passages": ("passages.arrow",),
 }
 
+STAGING, MANIFEST = ".saved", "order.json"
+MAX_MANIFEST = 2**22  # bytes, enough for 50,000 shards
+REMEDY = f"remove {STAGING}, or save into the folder again"
+READ_ATTEMPTS, READ_PAUSE = 20, 0.02  # seconds, times the number of the attempt
+
+# Errors of file systems that do not support locks.
+_NO_LOCKS = {errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+Result = TypeVar("Result")
+
 
 def is_plain_filename(name: object) -> bool:
-    """Whether it names a file in a folder itself, and nothing that lies elsewhere."""
+    """Whether this is the name of a file, without a path to another folder."""
     if not isinstance(name, str) or len(name.encode(errors="replace")) > 255:
         return False
     return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
 
 
 def in_file_sets(name: str, sets: Iterable[str]) -> bool:
-    """Whether a plain name is one of a file of these sets."""
+    """Whether the file name belongs to one of the sets."""
     return any(fnmatchcase(name, pattern) for each in sets for pattern in FILE_SETS[each])
 
 
-READY, ORDER = ".saved", "order.json"
-MAX_ORDER = 2**22  # a model of 50,000 shards
-REMEDY = f"remove {READY}, or save into the folder again"
+class Manifest(NamedTuple):
+    """Record of a committed save, which exists until all its files are in place.
 
-
-class Order(NamedTuple):
-    """The `files` that were saved, and the `sets` that they replace (see `file_sets`)."""
+    Attributes:
+      sets: keys of `FILE_SETS` whose files are replaced.
+      files: names of the new files.
+    """
 
     sets: tuple[str, ...]
     files: frozenset[str]
 
-    def hides(self, name: str) -> bool:
-        """Whether the save has removed a file, which may still be there."""
+    def removes(self, name: str) -> bool:
+        """Whether the save removes this file, which may still exist."""
         return name not in self.files and in_file_sets(name, self.sets)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps({"sets": self.sets, "files": sorted(self.files)}) + "\n", encoding="utf-8")
 
 
-def read_order(folder: Path) -> Order | None:
-    """The order of a save whose files are not all in place; None where there is none.
+def read_manifest(folder: Path) -> Manifest | None:
+    """Reads the manifest of a save whose files are not all in place; None if there is none.
 
-    Raises TensorFileError for one that no save has written.
+    The folder may come from elsewhere, so the manifest is accepted only if `atomic_save` could have written it.
+
+    Raises:
+      TensorFileError: an invalid manifest.
     """
-    path = folder / READY / ORDER
+    path = folder / STAGING / MANIFEST
     try:
-        if not stat.S_ISDIR((folder / READY).lstat().st_mode):
-            raise FormatError("a folder", "something else", REMEDY).at(folder / READY)
-        kept = path.lstat()
-        if not stat.S_ISREG(kept.st_mode) or kept.st_size > MAX_ORDER:
-            raise FormatError(f"a file of at most {MAX_ORDER} bytes", f"another, of {kept.st_size}", REMEDY).at(path)
+        if not stat.S_ISDIR((folder / STAGING).lstat().st_mode):
+            raise FormatError("a folder", "something else", REMEDY).at(folder / STAGING)
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_MANIFEST:
+            raise FormatError(
+                f"a regular file of at most {MAX_MANIFEST} bytes",
+                f"one of {status.st_size} bytes or another type",
+                REMEDY,
+            ).at(path)
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        return _parsed(parse_json_object(data, "the order of a save"))
+        return _parse_manifest(parse_json_object(data, "the manifest of a save"))
     except FormatError as error:
         raise FormatError(error.expected, error.found, REMEDY).at(path) from None
 
 
-def _parsed(found: dict) -> Order:
-    if found.keys() != {"sets", "files"}:
-        raise FormatError("`sets` and `files`", ", ".join(map(describe, sorted(found)[:5])) or "neither")
-    sets, files = found["sets"], found["files"]
+def _parse_manifest(values: dict) -> Manifest:
+    if values.keys() != {"sets", "files"}:
+        raise FormatError("`sets` and `files`", ", ".join(map(describe, sorted(values)[:5])) or "neither")
+    sets, files = values["sets"], values["files"]
     if not isinstance(sets, list) or not all(isinstance(each, str) and each in FILE_SETS for each in sets):
         raise FormatError(f"sets of {', '.join(FILE_SETS)}", describe(sets))
     if not isinstance(files, list):
         raise FormatError("a list of files", describe(files))
     for name in files:
         if not is_plain_filename(name) or not in_file_sets(name, sets):
-            raise FormatError(f"files of {', '.join(sets) or 'no set'}, by their plain names", describe(name))
-    return Order(tuple(sets), frozenset(files))
-
-
-TRIES, PAUSE = 20, 0.02  # seconds, more of them after each try
-
-Result = TypeVar("Result")
-
-
-class FolderSnapshot:
-    """The files of a folder as the last finished save left them, by their names: `folder / "config.json"`.
-
-    Raises TensorFileError for a folder that says that a save of it is not finished, in words that are not ours.
-    """
-
-    def __init__(self, folder: str | os.PathLike):
-        self.path = Path(folder)
-        self._order = read_order(self.path)
-        self._seen: dict[str, tuple[Path, tuple[int, ...] | None]] = {}
-
-    def __truediv__(self, name: str) -> Path:
-        """Where the file is; a path at which there is nothing if the folder has no such file."""
-        found = self._look(name)
-        self._seen.setdefault(name, found)
-        return found[0]
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def names(self) -> list[str]:
-        """Those of all files and folders, in order."""
-        order = self._order
-        there = {name for name in os.listdir(self.path) if name != READY and not (order and order.hides(name))}
-        return sorted(there | (order.files if order else frozenset()))
-
-    def is_current(self) -> bool:
-        """Whether every file that was asked for is still the same and where it was, and what was missing still is.
-
-        One that was put in place meanwhile may have been taken for missing.
-        """
-        now = FolderSnapshot(self.path)
-        return all(now._look(name) == found for name, found in self._seen.items())
-
-    def _look(self, name: str) -> tuple[Path, tuple[int, ...] | None]:
-        places = [self.path / name]
-        if self._order is not None and name in self._order.files:
-            places.insert(0, self.path / READY / name)
-        elif self._order is not None and self._order.hides(name):
-            places = [self.path / READY / name]
-        for path in places:
-            try:
-                found = path.stat()
-            except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name that a file can have
-                continue
-            return path, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
-        return places[-1], None
-
-
-def read_snapshot(folder: str | os.PathLike | FolderSnapshot, read: Callable[[FolderSnapshot], Result]) -> Result:
-    """What `read` makes of one save of the folder.
-
-    It is called again where a save came in between. What it leaves open stays that of the save that it was opened of.
-    Of a `SavedFolder` it is part of what somebody reads, who sees to that.
-
-    Raises:
-      TensorFileError: a save came in between each time; and what `read` raises.
-    """
-    if isinstance(folder, FolderSnapshot):
-        return read(folder)
-    for attempt in range(TRIES):
-        time.sleep(attempt * PAUSE)
-        saved = FolderSnapshot(folder)
-        try:
-            result = read(saved)
-        except Exception:
-            if saved.is_current():
-                raise
-        else:
-            if saved.is_current():
-                return result
-    raise TensorFileError(
-        folder,
-        "files that stay the same while they are opened",
-        f"others at each of {TRIES} tries",
-        "load it again when nothing saves into the folder",
-    )
-
-
-# File systems on which nothing can be locked.
-_NO_LOCKS = {errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+            raise FormatError(f"file names of {', '.join(sets) or 'no set'}", describe(name))
+    return Manifest(tuple(sets), frozenset(files))
 
 
 @contextlib.contextmanager
 def atomic_save(folder: Path, *sets: str) -> Iterator[Path]:
-    """A hidden folder to write into; on leaving, its files replace all those of some sets in `folder`, or none.
+    """Context manager that replaces the files of some sets atomically.
 
-    Where another process saves into the same folder this one waits for it, and the later save is the one that stays.
+    Yields a staging folder to write to. On exit its files replace all files of the sets in `folder`; after an exception
+    nothing is changed. Saves of several processes into the same folder wait for each other, and the last one wins.
 
     Args:
+      folder: is created if needed.
       sets: keys of `FILE_SETS`.
 
     Raises:
-      ValueError: a file was written that is of none of the sets.
+      ValueError: a file was written that belongs to none of the sets.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        _settle(folder)
-        staging = folder / READY
+    with _lock(folder):
+        _recover(folder)
+        staging = folder / STAGING
         staging.mkdir()
         try:
             yield staging
             files = frozenset(os.listdir(staging))
-            if foreign := sorted(name for name in files if not in_file_sets(name, sets)):
-                raise ValueError(f"{foreign[0]} is no file of {', '.join(sets)}")
-            draft, order = staging / f"{ORDER}.draft", Order(sets, files)
-            order.write(draft)
+            if unexpected := sorted(name for name in files if not in_file_sets(name, sets)):
+                raise ValueError(f"{unexpected[0]} is not a file of {', '.join(sets)}")
+            draft, manifest = staging / f"{MANIFEST}.draft", Manifest(sets, files)
+            manifest.write(draft)
             for path in (*staging.iterdir(), staging):
-                _sync(path)
-            os.replace(draft, staging / ORDER)
+                _fsync(path)
+            os.replace(draft, staging / MANIFEST)
         except BaseException:
-            if not (staging / ORDER).exists():
+            if not (staging / MANIFEST).exists():
                 shutil.rmtree(staging, ignore_errors=True)
             raise
-        _sync(staging)
-        _put_in_place(folder, order)
+        _fsync(staging)
+        _move_into_place(folder, manifest)
 
 
-def _settle(folder: Path) -> None:
-    """Puts in place what a killed save had finished, and removes what it had not."""
-    ready = folder / READY
+def _recover(folder: Path) -> None:
+    """Completes a committed save that was killed, and removes an uncommitted one."""
+    staging = folder / STAGING
     try:
-        order = read_order(folder)
+        manifest = read_manifest(folder)
     except TensorFileError:
-        order = None
-    if order is not None:
-        return _put_in_place(folder, order)
-    if ready.is_dir() and not ready.is_symlink():
-        shutil.rmtree(ready)
+        manifest = None
+    if manifest is not None:
+        return _move_into_place(folder, manifest)
+    if staging.is_dir() and not staging.is_symlink():
+        shutil.rmtree(staging)
     else:
-        ready.unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
 
 
-def _put_in_place(folder: Path, order: Order) -> None:
-    """Can be interrupted and repeated. A link in the folder is replaced, and what it leads to stays."""
-    ready = folder / READY
-    for name in sorted(order.files):
-        with contextlib.suppress(FileNotFoundError):  # moved by an earlier try
-            os.replace(ready / name, folder / name)
+def _move_into_place(folder: Path, manifest: Manifest) -> None:
+    """Moves the files of a committed save. Can be interrupted and repeated. Replaces links, not their targets."""
+    staging = folder / STAGING
+    for name in sorted(manifest.files):
+        with contextlib.suppress(FileNotFoundError):  # already moved
+            os.replace(staging / name, folder / name)
     for name in os.listdir(folder):
-        if order.hides(name):
+        if manifest.removes(name):
             (folder / name).unlink(missing_ok=True)
-    _sync(folder)
-    (ready / ORDER).unlink()
-    shutil.rmtree(ready, ignore_errors=True)
+    _fsync(folder)
+    (staging / MANIFEST).unlink()
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The only save into the folder. The system gives the lock back when a process ends, however it ends."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Excludes other saves into the folder. The system releases the lock when the process ends, in whatever way."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -275,9 +208,100 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class FolderSnapshot:
+    """The files of a folder after the last committed save: `snapshot / "config.json"` is the path of a file.
+
+    Reading neither writes nor locks anything, so it works in folders that are read-only.
+
+    Raises:
+      TensorFileError: the folder has an invalid manifest.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.path = Path(folder)
+        self._manifest = read_manifest(self.path)
+        self._requested: dict[str, tuple[Path, tuple[int, ...] | None]] = {}
+
+    def __truediv__(self, name: str) -> Path:
+        """The path of a file, at which nothing exists if the folder has no such file."""
+        located = self._locate(name)
+        self._requested.setdefault(name, located)
+        return located[0]
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def names(self) -> list[str]:
+        """The sorted names of all files and folders."""
+        manifest = self._manifest
+        existing = {
+            name for name in os.listdir(self.path) if name != STAGING and not (manifest and manifest.removes(name))
+        }
+        return sorted(existing | (manifest.files if manifest else frozenset()))
+
+    def is_current(self) -> bool:
+        """Whether every requested file is unchanged and in the same place, and those missing are still missing.
+
+        A file that was moved into place in the meantime may have appeared to be missing.
+        """
+        now = FolderSnapshot(self.path)
+        return all(now._locate(name) == located for name, located in self._requested.items())
+
+    def _locate(self, name: str) -> tuple[Path, tuple[int, ...] | None]:
+        """The path of a file, and its identity; None if it does not exist."""
+        candidates = [self.path / name]
+        if self._manifest is not None and name in self._manifest.files:
+            candidates.insert(0, self.path / STAGING / name)
+        elif self._manifest is not None and self._manifest.removes(name):
+            candidates = [self.path / STAGING / name]
+        for path in candidates:
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: not a valid file name
+                continue
+            return path, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        return candidates[-1], None
+
+
+def read_snapshot(folder: str | os.PathLike | FolderSnapshot, read: Callable[[FolderSnapshot], Result]) -> Result:
+    """Reads a folder consistently, although other processes may save into it at the same time.
+
+    Calls `read` again if a save was committed in the meantime. Files that `read` leaves open stay those of the save.
+
+    Args:
+      folder: the folder; with a `FolderSnapshot` this call is part of a larger read, which checks for consistency.
+      read: reads files of a snapshot.
+
+    Returns:
+      The result of `read`.
+
+    Raises:
+      TensorFileError: a save was committed during every attempt; and what `read` raises.
+    """
+    if isinstance(folder, FolderSnapshot):
+        return read(folder)
+    for attempt in range(READ_ATTEMPTS):
+        time.sleep(attempt * READ_PAUSE)
+        snapshot = FolderSnapshot(folder)
+        try:
+            result = read(snapshot)
+        except Exception:
+            if snapshot.is_current():
+                raise
+        else:
+            if snapshot.is_current():
+                return result
+    raise TensorFileError(
+        folder,
+        "files that do not change while they are opened",
+        f"a change during each of {READ_ATTEMPTS} attempts",
+        "load it again while no process saves into the folder",
+    )

@@ -1,22 +1,37 @@
-"""The one error that a checkpoint file gives, and the advice it ends with."""
+"""Errors and checks for the contents of untrusted files: sizes, strides and nested containers.
+
+Everything is checked before memory is allocated for it.
+"""
 
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from jaxmodels.messages import brief, truncate
 
 DOWNLOAD_AGAIN = "the file is damaged or incomplete: download it again"
 SAVE_AGAIN = "save the weights again, as safetensors or as a plain state dict: torch.save(model.state_dict(), path)"
+MAX_MESSAGE = 500  # characters, whatever the file contains
 
+MAX_RANK = 64  # the limit of NumPy and torch
+MAX_BYTES = 2**63
 
-MAX_MESSAGE = 500  # characters: a hostile file must not fill anybody's screen
+# A few hundred bytes of pickle can describe a graph with 2**60 paths, or a cycle. These limits are far above real
+# checkpoints, and bound the time and memory that such a file can take.
+MAX_NODES = 1_000_000
+MAX_TENSORS = 200_000
+MAX_NAME = 1024  # every level adds at least one character, so this bounds the depth as well
+
+Leaf = TypeVar("Leaf")
 
 
 class TensorFileError(ValueError):
-    """A checkpoint file that is broken, cut short, hostile or of an unsupported kind.
+    """A checkpoint file that is damaged, truncated, malicious or not supported.
 
-    `path`, `expected`, `found` and `remedy` say the same as the message, piece by piece.
+    Attributes:
+      path: the file.
+      expected, found, remedy: the parts of the message.
     """
 
     def __init__(self, path: str | os.PathLike, expected: str, found: str, remedy: str = DOWNLOAD_AGAIN):
@@ -33,7 +48,7 @@ class TensorFileError(ValueError):
 
 
 class FormatError(Exception):
-    """What the parsers raise: they see bytes and offsets, and only the caller knows which file they came from."""
+    """Raised by parsers, which do not know the path of the file; `at` turns it into a TensorFileError."""
 
     def __init__(self, expected: str, found: str, remedy: str = DOWNLOAD_AGAIN):
         super().__init__(expected, found, remedy)
@@ -44,17 +59,15 @@ class FormatError(Exception):
 
 
 def describe(value: object) -> str:
-    """A value from the file for an error message: containers and objects by their type only, for of a pickle's their
-    repr may be longer than any file."""
+    """Describes a value from a file for an error message.
+
+    Containers and objects are described by their type, because the repr of a pickled one can be longer than the file.
+    """
     return brief(value) if isinstance(value, str | int | float | bytes | None) else f"a {type(value).__name__}"
 
 
-MAX_RANK = 64  # numpy's and torch's limit
-MAX_BYTES = 2**63
-
-
 def checked_sizes(sizes: object, what: str) -> tuple[int, ...]:
-    """`sizes` as a tuple if it is a list or tuple of at most 64 integers in `[0, 2**63)`."""
+    """Returns `sizes` as a tuple; it must be a list or tuple of at most 64 integers in [0, 2**63)."""
     if not isinstance(sizes, list | tuple) or len(sizes) > MAX_RANK:
         raise FormatError(f"{what} with at most {MAX_RANK} dimensions", describe(sizes))
     for size in sizes:
@@ -64,44 +77,44 @@ def checked_sizes(sizes: object, what: str) -> tuple[int, ...]:
 
 
 def byte_count(shape: Sequence[int], itemsize: int) -> int:
-    """Bytes of an array. numpy refuses an overflow even where another dimension is 0, so that is checked as well."""
+    """Returns the size of an array in bytes.
+
+    Like NumPy, rejects dimensions whose product overflows even if another dimension is 0.
+    """
     if math.prod(max(size, 1) for size in shape) * itemsize >= MAX_BYTES:
         raise FormatError("a tensor of less than 2**63 bytes", f"shape {tuple(shape)}")
     return math.prod(shape) * itemsize
 
 
-def row_major(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides, in elements, of a C-contiguous array."""
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the strides, in elements, of a C-contiguous array."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def reach(shape: Sequence[int], strides: Sequence[int]) -> int:
-    """Elements from the first to the last one that a view touches."""
+def view_extent(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Returns the number of elements from the first to the last one of a strided view."""
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if math.prod(shape) else 0
 
 
-def meaningful_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...] | None:
-    """None where the view is C-contiguous. The stride of a dimension of size 1 can be anything and becomes 0."""
+def normalized_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...] | None:
+    """Returns None for a C-contiguous view; else the strides, with 0 for dimensions of size 1, where any value goes."""
 
-    def used(values):
+    def normalized(values: Sequence[int]) -> tuple[int, ...]:
         return tuple(0 if size == 1 else value for size, value in zip(shape, values, strict=True))
 
-    return None if math.prod(shape) == 0 or used(strides) == used(row_major(shape)) else used(strides)
+    if math.prod(shape) == 0 or normalized(strides) == normalized(contiguous_strides(shape)):
+        return None
+    return normalized(strides)
 
 
-# A few hundred bytes of pickle can describe a graph with 2**60 paths, or a cycle; these bounds are far above real
-# checkpoints and keep such a file from taking the machine's time and memory.
-MAX_NODES = 1_000_000
-MAX_TENSORS = 200_000
-MAX_NAME = 1024  # each level adds a character at least, so this bounds the depth, too
+def flatten(tree: object, leaf_type: type[Leaf]) -> dict[str, Leaf]:
+    """Collects the leaves of one type from nested dicts, lists and tuples.
 
-
-def flatten(tree: object, leaf_type: type) -> dict[str, object]:
-    """Leaves of `leaf_type` under their dotted paths; dict keys and list positions are path parts, other leaves drop.
-
-    A tree that is itself a leaf has the empty path.
+    Returns:
+      The leaves by dotted path of dict keys and list positions; a tree that is a leaf has the empty path. Leaves of
+      other types are left out.
     """
-    leaves: dict[str, object] = {}
+    leaves: dict[str, Leaf] = {}
     for visited, (name, node) in enumerate(_walk(tree)):
         if visited >= MAX_NODES or len(leaves) >= MAX_TENSORS:
             raise FormatError(f"at most {MAX_TENSORS} tensors among {MAX_NODES} values", "more", SAVE_AGAIN)
@@ -110,7 +123,7 @@ def flatten(tree: object, leaf_type: type) -> dict[str, object]:
                 raise FormatError("a different name for each tensor", f"{describe(name)} twice", SAVE_AGAIN)
             leaves[name] = node
     if not leaves:
-        raise FormatError("at least one tensor", "none", "check that this is the file that holds the weights")
+        raise FormatError("at least one tensor", "none", "check that this file contains the weights")
     return leaves
 
 
@@ -118,11 +131,12 @@ def _walk(tree: object) -> Iterator[tuple[str, object]]:
     yield "", tree
     pending = [_children("", tree)]
     while pending:
-        name, node = next(pending[-1], (None, None))
-        if name is None:
+        item = next(pending[-1], None)
+        if item is None:
             pending.pop()
             continue
-        yield name, node
+        yield item
+        name, node = item
         if isinstance(node, dict | list | tuple):
             pending.append(_children(f"{name}.", node))
 

@@ -253,7 +253,7 @@ def test_a_file_that_is_put_in_place_while_it_is_read_is_not_missing(killed):
 
 
 def test_a_folder_that_never_rests_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxmodels.tensor_files.atomic_save.PAUSE", 0)
+    monkeypatch.setattr("jaxmodels.tensor_files.atomic_save.READ_PAUSE", 0)
     with pytest.raises(TensorFileError, match="others at each of 20 tries; load it again"):
         read_snapshot(tmp_path, lambda saved: (saved / "config.json", save(tmp_path, NEW)))
 

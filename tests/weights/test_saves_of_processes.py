@@ -37,7 +37,7 @@ def test_each_process_finds_what_all_have_saved(tmp_path):
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in outputs)
     assert first["found"] == second["found"] == [1, 1, 2, 2, 3, 3, 4, 4]
     assert first["error"].startswith("FileExistsError")
-    assert second["error"].startswith("RuntimeError: the first process has failed to write: FileExistsError")
+    assert second["error"].startswith("RuntimeError: writing failed on the first process: FileExistsError")
 
 
 def test_one_process_alone_just_writes():

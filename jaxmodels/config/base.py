@@ -57,12 +57,12 @@ class _ConfigFields:
     """Makes every subclass a dataclass, for type checkers too; these ignore fields of the decorated class itself."""
 
     aliases: ClassVar[Mapping[str, str]] = {}
-    _fields: ClassVar[FieldTable]
+    _field_table: ClassVar[FieldTable]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _as_dataclass(cls)
-        cls._fields = field_table(cls, {"dtype": "torch_dtype", **cls.aliases})
+        cls._field_table = field_table(cls, {"dtype": "torch_dtype", **cls.aliases})
 
 
 class Config(_ConfigFields):
@@ -150,7 +150,7 @@ class Config(_ConfigFields):
           ValueError: see `from_dict`.
         """
         if unknown := cls.unknown_keys(values):
-            known = [*cls._fields.defaults, *cls.aliases, *GENERATION_KEYS]
+            known = [*cls._field_table.defaults, *cls.aliases, *GENERATION_KEYS]
             close = {key: difflib.get_close_matches(key, known, n=1, cutoff=0.8) for key in unknown if "." not in key}
             named = [f"{key} (did you mean {close[key][0]}?)" if close.get(key) else key for key in unknown]
             warnings.warn(
@@ -161,7 +161,7 @@ class Config(_ConfigFields):
         config = cls.from_file_values(values, overrides)
         if generation is None:
             return config
-        generation = cls._validate("generation", generation, cls._fields.validators["generation"])
+        generation = cls._validate("generation", generation, cls._field_table.validators["generation"])
         in_config = {key: JSON.validate(values[key]) for key in OLD_SETTINGS if key in values and key not in overrides}
         config_has_settings = any(
             value not in (None, OLD_SETTINGS[key], cls.generation_defaults.get(key)) for key, value in in_config.items()
@@ -184,7 +184,7 @@ class Config(_ConfigFields):
     @classmethod
     def from_file_values(cls, values: Mapping[str, Any], overrides: Mapping[str, Any] = FrozenDict()) -> Self:
         """Like `from_dict`, without the warning about unknown keys."""
-        names = cls._fields.keys
+        names = cls._field_table.keys
         overridden = {names.get(key, key) for key in overrides}
         values = {key: value for key, value in cls.normalize(values).items() if names.get(key, key) not in overridden}
         fields, generation, rest = cls._split_keys(values)
@@ -251,14 +251,14 @@ class Config(_ConfigFields):
         """The keys of a file that are neither fields, nor generation settings, nor known to have no effect."""
         if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
             raise TypeError(f"{cls.__name__} must be read from a mapping with string keys, got {brief(values)}")
-        known = {"model_type", *cls._fields.keys, *GENERATION_KEYS, *NO_EFFECT, *cls.no_effect}
+        known = {"model_type", *cls._field_table.keys, *GENERATION_KEYS, *NO_EFFECT, *cls.no_effect}
         return sorted(values.keys() - known)
 
     @classmethod
     def _merge_call(cls, values: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, Any]:
         """Values by field, updated with the arguments of a call."""
         mappings = {
-            name: cls._validate(name, call[name], cls._fields.validators[name])
+            name: cls._validate(name, call[name], cls._field_table.validators[name])
             for name in ("generation", "extra")
             if name in call
         }
@@ -266,7 +266,7 @@ class Config(_ConfigFields):
         for key in rest:
             raise ValueError(cls._invalid_key_message(key))
         for key in mappings.get("extra", {}):
-            if key in cls._fields.keys or key in GENERATION_KEYS or key == "model_type":
+            if key in cls._field_table.keys or key in GENERATION_KEYS or key == "model_type":
                 raise ValueError(
                     f"{cls.__name__}: extra is for keys without effect, but {key!r} has one; pass it as an argument"
                 )
@@ -283,7 +283,7 @@ class Config(_ConfigFields):
     def _split_keys(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Splits keys and values into fields (validated), generation settings (validated), and the rest."""
         fields: dict[str, Any] = {}
-        generation, rest, known = {}, {}, cls._fields.keys
+        generation, rest, known = {}, {}, cls._field_table.keys
         for key, value in values.items():
             name = known.get(key)
             if key == "model_type":
@@ -291,7 +291,7 @@ class Config(_ConfigFields):
                 if value is not None and not (isinstance(value, str) and value in model_types):
                     raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, not for {brief(value)}")
             elif name is not None:
-                value = cls._validate(key, value, cls._fields.validators[name])
+                value = cls._validate(key, value, cls._field_table.validators[name])
                 if fields.setdefault(name, value) != value:
                     raise ValueError(
                         f"{cls.__name__}: {key!r} and another name of {name!r} have different values, {value!r} and "
@@ -320,9 +320,9 @@ class Config(_ConfigFields):
                 f"{name}: {key!r} has no effect here: {reason}. Leave it out; use {name}.from_dict to read the "
                 "contents of a config.json"
             )
-        close = difflib.get_close_matches(truncate(key), [*cls._fields.keys, *GENERATION_KEYS], n=1)
+        close = difflib.get_close_matches(truncate(key), [*cls._field_table.keys, *GENERATION_KEYS], n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        known = truncate(", ".join(sorted(cls._fields.defaults)), 300)
+        known = truncate(", ".join(sorted(cls._field_table.defaults)), 300)
         return f"{name} has no key {brief(key)}; {hint}Its keys are {known}"
 
     @classmethod
@@ -332,7 +332,7 @@ class Config(_ConfigFields):
 
     def _set_fields(self, values: dict[str, Any]) -> None:
         values = self.derive_values(values | {"generation": {**self.generation_defaults, **values["generation"]}})
-        for name, default in self._fields.defaults.items():
+        for name, default in self._field_table.defaults.items():
             object.__setattr__(self, name, values.get(name, default))
         object.__setattr__(self, "generation", FrozenDict(self.generation))
         self._set_labels()
@@ -357,13 +357,13 @@ class Config(_ConfigFields):
 
     def hidden_sizes(self) -> Iterable[int]:
         """The sizes of the hidden states and of everything that they are projected to."""
-        return [value for name in self._fields.hidden_sizes if (value := getattr(self, name)) is not None]
+        return [value for name in self._field_table.hidden_sizes if (value := getattr(self, name)) is not None]
 
     def _check_size(self) -> None:
         """Rejects more than 2**53 parameters, whose byte counts would overflow."""
         largest = max(self.hidden_sizes(), default=1)
-        layers = sum(getattr(self, name) or 0 for name in self._fields.num_layers)
-        embeddings = max((getattr(self, name) or 0 for name in self._fields.num_embeddings), default=0)
+        layers = sum(getattr(self, name) or 0 for name in self._field_table.num_layers)
+        embeddings = max((getattr(self, name) or 0 for name in self._field_table.num_embeddings), default=0)
         if layers * largest**2 + embeddings * largest > 2**53:
             raise ValueError(
                 f"{type(self).__name__}: {layers} layers with a hidden size of up to {largest} and {embeddings} "
@@ -380,7 +380,7 @@ class Config(_ConfigFields):
 
     def __setattr__(self, name: str, value: Any) -> None:
         cls = type(self)
-        if name not in cls._fields.keys and name not in GENERATION_KEYS:
+        if name not in cls._field_table.keys and name not in GENERATION_KEYS:
             raise dataclasses.FrozenInstanceError(cls._invalid_key_message(name))
         raise dataclasses.FrozenInstanceError(
             f"a config is immutable. Write config = config.replace({name}={brief(value)}); for a model, "
@@ -397,7 +397,7 @@ class Config(_ConfigFields):
     def replace(self, **changes: ConfigValue) -> Self:
         """Returns a copy with some values replaced; a new number of labels replaces the label names."""
         other = object.__new__(type(self))
-        other._set_fields(self._merge_call({name: getattr(self, name) for name in self._fields.defaults}, changes))
+        other._set_fields(self._merge_call({name: getattr(self, name) for name in self._field_table.defaults}, changes))
         return other
 
     def to_dict(self) -> dict[str, Any]:
@@ -421,7 +421,7 @@ class Config(_ConfigFields):
         return self.replace(generation={}).to_dict(), generation
 
     def _values(self) -> dict[str, Any]:
-        return {name: thaw(getattr(self, name)) for name in self._fields.defaults}
+        return {name: thaw(getattr(self, name)) for name in self._field_table.defaults}
 
     def to_json(self) -> str:
         return to_json(self.to_dict())
@@ -435,7 +435,7 @@ class Config(_ConfigFields):
     def __repr__(self) -> str:
         changed = {
             name: thaw(getattr(self, name))
-            for name, default in self._fields.defaults.items()
+            for name, default in self._field_table.defaults.items()
             if getattr(self, name) != default and name not in ("id2label", "label2id", "generation", "extra")
         }
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"

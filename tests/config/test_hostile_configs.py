@@ -148,7 +148,7 @@ def outcome(make, cls, key, value) -> str:
 
 def cases():
     for cls, base in BASES.items():
-        for key in cls._fields.keys:
+        for key in cls._field_table.keys:
             for (name, value), way in itertools.product(JSON_VALUES.items(), ("file", "call")):
                 yield cls, base, key, name, value, way
             for name, value in OBJECTS.items():
@@ -158,9 +158,9 @@ def cases():
 def wrong(cases) -> list[str]:
     found = []
     for cls, base, key, name, value, way in cases:
-        values = {k: v for k, v in base.items() if cls._fields.keys[k] != cls._fields.keys[key]} | {key: value}
+        values = {k: v for k, v in base.items() if cls._field_table.keys[k] != cls._field_table.keys[key]} | {key: value}
         make = functools.partial(cls.from_dict, values) if way == "file" else functools.partial(cls, **values)
-        if told := outcome(make, cls, cls._fields.keys[key], value):
+        if told := outcome(make, cls, cls._field_table.keys[key], value):
             found.append(f"{cls.__name__} {key}={name} in a {way}: {told}")
     return found
 

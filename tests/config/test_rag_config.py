@@ -48,9 +48,9 @@ def test_ids_and_generation_settings_are_the_generator_s_unless_given():
 
 @pytest.mark.parity("A2")
 def test_parts_of_other_families_are_refused():
-    with pytest.raises(ValueError, match="generator is a config of bart or t5, got 'gpt2'"):
+    with pytest.raises(ValueError, match="generator must be a config of bart or t5, got 'gpt2'"):
         jm.RagConfig.from_question_encoder_generator_configs(jm.DPRConfig(), jm.GPT2Config())
-    with pytest.raises(ValueError, match="question_encoder is a config of dpr, got None"):
+    with pytest.raises(ValueError, match="question_encoder must be a config of dpr, got None"):
         jm.RagConfig(generator=jm.BartConfig())
-    with pytest.raises(ValueError, match="question_encoder is a config of dpr, got 'bert'"):
+    with pytest.raises(ValueError, match="question_encoder must be a config of dpr, got 'bert'"):
         jm.RagConfig.from_dict({"question_encoder": {"model_type": "bert"}, "generator": {"model_type": "bart"}})

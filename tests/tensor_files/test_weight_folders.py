@@ -81,11 +81,11 @@ def test_a_folder_without_weights_is_described(tmp_path):
     message = str(caught.value)
     assert str(tmp_path) in message
     assert all(name in message for name in WEIGHT_FILES)
-    assert "it holds config.json, tf_model.h5" in message
+    assert "it contains config.json, tf_model.h5" in message
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: looked for .*there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere: expected one of .*the folder does not exist"):
         open_folder(tmp_path / "nowhere")
 
 

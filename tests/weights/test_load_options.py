@@ -164,7 +164,7 @@ def test_a_type_that_is_none_is_refused(name, bad, folder):
 
 @pytest.mark.parity("C16")
 def test_parameters_are_float32_unless_their_type_is_given(folder):
-    with pytest.warns(FutureWarning, match="the parameters are float32.*param_dtype='bfloat16' gives that"):
+    with pytest.warns(FutureWarning, match="the parameters are float32.*pass param_dtype='bfloat16'"):
         model, params = jm.load(folder, dtype="bfloat16")
     assert (model.dtype, model.param_dtype) == (jnp.bfloat16, jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}

@@ -138,7 +138,7 @@ def test_a_failed_push_is_one_error_and_the_folder_is_good(fault, tmp_path, hub,
     for name in ("create_repo", "upload_folder"):
         monkeypatch.setattr(huggingface_hub, name, getattr(api, name))
     model, params = tiny("GPT2LMHeadModel")
-    with pytest.raises(OSError, match=f"holds the checkpoint, but {NAME} did not get it") as caught:
+    with pytest.raises(OSError, match=f"contains the checkpoint, but the upload to {NAME} failed") as caught:
         jm.save(tmp_path, model, params, push_to_hub=NAME, token="wrong")
     assert f"hf upload {NAME} {tmp_path}" in str(caught.value) and len(str(caught.value).splitlines()) == 1
     same(quietly(tmp_path)[1], params)
@@ -169,11 +169,11 @@ def test_a_card_of_ours_is_renewed_and_one_of_theirs_stays(saved):
 REFUSED = {
     "a name of three parts": ({"push_to_hub": "a/b/c"}, ValueError, "like 'user/name'"),
     "no name": ({"push_to_hub": True}, TypeError, "like 'user/name'"),
-    "a token for nothing": ({"token": "x"}, TypeError, "token: for a push"),
-    "other files": ({"safe_serialization": False}, TypeError, "safetensors are written, always"),
+    "a token for nothing": ({"token": "x"}, TypeError, "token: only for a push"),
+    "other files": ({"safe_serialization": False}, TypeError, "always safetensors"),
     "another process": ({"is_main_process": True}, TypeError, "first one writes"),
     "a tree of torch": ({"state_dict": {}}, TypeError, "params="),
-    "a variant": ({"variant": "fp16"}, TypeError, "usual names"),
+    "a variant": ({"variant": "fp16"}, TypeError, "file names are fixed"),
     "a branch": ({"push_to_hub": NAME, "revision": "x"}, TypeError, "main branch"),
     "a size that is none": ({"max_shard_size": 1.5}, ValueError, "max_shard_size"),
     "a size of another type": ({"max_shard_size": True}, ValueError, "max_shard_size"),

@@ -160,14 +160,14 @@ def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_written(change, mess
 def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
     folder = tmp_path / "model"
     if error == "no folder":
-        with pytest.raises(FileNotFoundError, match="neither a folder here nor a Hub id"):
+        with pytest.raises(FileNotFoundError, match="neither a local folder nor a Hub id"):
             jm.load(folder)
         return
     jm.save(folder, *tiny())
     config = folder / "config.json"
     if error == "no config":
         config.unlink()
-        with pytest.raises(FileNotFoundError, match=r"no config.json; it holds: model.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"no config.json; it contains model.safetensors"):
             jm.load(folder)
     elif error == "no weights":
         (folder / "model.safetensors").unlink()
@@ -175,7 +175,7 @@ def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
             jm.load(folder)
     elif error == "not json":
         config.write_text(config.read_text()[:-20])
-        with pytest.raises(ValueError, match="is not JSON"):
+        with pytest.raises(ValueError, match="is not valid JSON"):
             jm.load(folder)
     else:
         config.write_text(json.dumps({"model_type": "bloom"}))
@@ -185,7 +185,7 @@ def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
 
 @pytest.mark.parity("C16")
 def test_a_hub_id_that_cannot_be_reached_says_so():
-    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is not a folder here, and the Hub cannot be reached"):
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is not a local folder, and the Hub cannot be reached"):
         jm.load("nobody/nothing")
 
 

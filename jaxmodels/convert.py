@@ -311,9 +311,9 @@ def _fill_from_copies(
             if required.issuperset(names):
                 hint = f"each has a parameter, but {', '.join(lacking)} could be a copy of either: add it to the file"
             elif tied and all(name in sources for name in names):
-                hint = "with tie_word_embeddings=False each is loaded into a separate parameter"
+                hint = "tie_word_embeddings=False loads each into a separate parameter"
             else:
-                hint = "leave only the right one in the file"
+                hint = "leave the right one in the file"
             apart.append(f"{', '.join(names)}: {hint}")
         found |= dict.fromkeys(lacking, found[present[0]])
     return apart

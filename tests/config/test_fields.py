@@ -1,4 +1,4 @@
-"""What a field of a config may hold: numbers of numpy and JAX are numbers (docs/parity.md, C1)."""
+"""Validation of config fields, with NumPy and JAX scalars as numbers (docs/parity.md, C1)."""
 
 import json
 
@@ -13,7 +13,7 @@ import jaxmodels as jm
 
 @pytest.mark.parametrize("make", [int, np.int32, np.int64, np.uint8, jnp.int32, jnp.uint32, np.array])
 @pytest.mark.parity("C1")
-def test_integers_of_numpy_and_jax_are_integers(make):
+def test_numpy_and_jax_integers_are_accepted(make):
     config = jm.GPT2Config(n_layer=make(3), eos_token_id=[make(2), 5], pruned_heads={1: [make(0)]})
     assert config == jm.GPT2Config(n_layer=3, eos_token_id=[2, 5], pruned_heads={"1": [0]})
     assert type(config.n_layer) is int
@@ -22,14 +22,14 @@ def test_integers_of_numpy_and_jax_are_integers(make):
 
 @pytest.mark.parametrize("make", [float, np.float32, np.float64, jnp.float32, jnp.bfloat16, ml_dtypes.bfloat16])
 @pytest.mark.parity("C1")
-def test_floats_of_numpy_and_jax_are_floats_and_so_are_integers(make):
+def test_numpy_and_jax_floats_and_ints_are_accepted_as_floats(make):
     config = jm.GPT2Config(resid_pdrop=make(0.5), embd_pdrop=0)
     assert (config.resid_pdrop, config.embd_pdrop) == (0.5, 0.0) and type(config.embd_pdrop) is float
     assert hash(config) == hash(jm.GPT2Config(resid_pdrop=0.5, embd_pdrop=0.0))
 
 
 @pytest.mark.parity("C1")
-def test_a_traced_number_is_refused_in_words():
+def test_traced_number_is_rejected():
     with pytest.raises(ValueError, match="n_layer must be a positive int"):
         jax.jit(lambda n: jm.GPT2Config(n_layer=n).n_embd)(2)
     with pytest.raises(ValueError, match="resid_pdrop must be a rate"):
@@ -56,7 +56,7 @@ def test_a_traced_number_is_refused_in_words():
     ],
 )
 @pytest.mark.parity("C1")
-def test_an_error_names_the_class_the_key_what_was_expected_and_what_came(key, value, message):
+def test_error_states_class_key_expected_and_value(key, value, message):
     with pytest.raises(ValueError, match=f"GPT2Config: {message}"):
         jm.GPT2Config.from_dict({key: value})
     with pytest.raises(ValueError, match=f"GPT2Config: {message}"):
@@ -78,13 +78,13 @@ def test_an_error_names_the_class_the_key_what_was_expected_and_what_came(key, v
     ],
 )
 @pytest.mark.parity("C1")
-def test_what_no_machine_holds_is_refused_at_once(cls, values):
+def test_impossible_sizes_are_rejected(cls, values):
     with pytest.raises(ValueError, match="at most|too many for any machine"):
         cls(**values)
 
 
 @pytest.mark.parity("C1")
-def test_plans_for_trillions_of_parameters_are_taken():
+def test_trillions_of_parameters_are_accepted():
     gpt2 = jm.GPT2Config(n_layer=1000, n_embd=2**16, n_head=128, vocab_size=10**6, n_positions=10**6)
     t5 = jm.T5Config(d_model=2**15, d_ff=2**18, num_heads=256, num_layers=500, vocab_size=10**7)
     assert (gpt2.n_layer, gpt2.n_embd, t5.vocab_size) == (1000, 2**16, 10**7)

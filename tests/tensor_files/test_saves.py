@@ -254,7 +254,7 @@ def test_a_file_that_is_moved_during_a_read_is_found(killed):
 
 def test_endless_concurrent_saves_raise(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxmodels.tensor_files.atomic_save.READ_PAUSE", 0)
-    with pytest.raises(TensorFileError, match="others at each of 20 attempts; load it again"):
+    with pytest.raises(TensorFileError, match="a change during each of 20 attempts; load it again"):
         read_snapshot(tmp_path, lambda saved: (saved / "config.json", save(tmp_path, NEW)))
 
 
@@ -282,7 +282,7 @@ def test_file_modified_after_opening_is_rejected(tmp_path):
     data = (tmp_path / "model.safetensors").read_bytes()
     time.sleep(0.01)  # times of files have a limited resolution
     (tmp_path / "model.safetensors").write_bytes(data[:-1] + b"x")
-    with pytest.raises(TensorFileError, match="written into since; load it again"):
+    with pytest.raises(TensorFileError, match="modified since; load it again"):
         entry.read()
 
 

@@ -68,14 +68,14 @@ def test_views_are_read_in_bands_and_each_byte_once(stored, values, view, band_b
         assert max(requested) <= band_bytes
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 1000, 4096, 8191])
-def test_parallel_reads_fill_the_target(stored, values, piece_bytes):
+@pytest.mark.parametrize("chunk_bytes", [1, 1000, 4096, 8191])
+def test_parallel_reads_fill_the_target(stored, values, chunk_bytes):
     got = bytearray(values.nbytes)
-    read_exactly(open_file(stored.path), "values", 0, memoryview(got), piece_bytes)
+    read_exactly(open_file(stored.path), "values", 0, memoryview(got), chunk_bytes)
     assert got == values.tobytes()
     stored.path.write_bytes(values.tobytes()[:-1])
-    with pytest.raises(TensorFileError, match="for tensor 'values', found .*in a file that has 8191 bytes now"):
-        read_exactly(open_file(stored.path), "values", 0, memoryview(got), piece_bytes)
+    with pytest.raises(TensorFileError, match="for tensor 'values', found .*in a file that now has 8191 bytes"):
+        read_exactly(open_file(stored.path), "values", 0, memoryview(got), chunk_bytes)
 
 
 @pytest.mark.parametrize("lengths", [(8192,), (1, 8191), (100, 0, 3001, 5091), (4096, 4096)])
@@ -153,7 +153,7 @@ def test_file_truncated_after_opening_is_rejected(stored, tmp_path):
     (tmp_path / "values").write_bytes(bytes(100))
     for tensor in (stored, stored.transposed()):
         with pytest.raises(
-            TensorFileError, match="8192 bytes at byte 0 for tensor 'values', found 100, in a file .* 100 bytes now"
+            TensorFileError, match="8192 bytes at byte 0 for tensor 'values', found 100, in a file that now has 100 bytes"
         ):
             tensor.read()
 

@@ -197,7 +197,7 @@ UNSUPPORTED = {
     "same name twice": (lambda: torch_bytes({"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}), "'a.b' twice"),
     "compressed zip": (
         lambda: zip_of(pickled_tensor(2, 0, (2,), (1,)), {"data/0": bytes(8)}, zipfile.ZIP_DEFLATED),
-        "'archive/data.pkl' stored as it is, found a compressed",
+        "'archive/data.pkl' without compression, found a compressed",
     ),
     "zip without a pickle": (lambda: zip_of(b"", {}).replace(b"data.pkl", b"note.txt"), "one <root>/data.pkl"),
     "TorchScript": (lambda: zip_of(b"", {"constants.pkl": b""}), "found a TorchScript program"),

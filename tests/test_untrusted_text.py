@@ -14,7 +14,7 @@ from experiments.command import _wrong_seed
 from jaxmodels.messages import brief, truncate
 from jaxmodels.retrieval.rows import checked_dtype
 from jaxmodels.sharding import make_mesh
-from jaxmodels.tokenization.spans import best_spans
+from jaxmodels.tokenization.dpr import best_spans
 
 HUGE = 10**30
 

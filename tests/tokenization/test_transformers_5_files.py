@@ -1,4 +1,4 @@
-"""Tokenizers as transformers 5 saves them load with its ids, and those saved here load there (docs/parity.md, T8, T9).
+"""Tokenizers saved by transformers 5 load with the same ids, and vice versa (docs/parity.md, T8, T9).
 
 What it wrote was recorded by tests/tools/tokenizers5.py; a slow test does it anew.
 """
@@ -14,8 +14,6 @@ from tools import tokenizers5, transformers5
 import jaxmodels.tokenization as jt
 
 RECORDED = json.loads((TESTDATA / "tokenizers5.json").read_text())
-# What 5 does to BERT's cleaning up goes from token to token: an apostrophe keeps the space before it.
-CLASS = {"Bart": "RobertaTokenizer", "LED": "RobertaTokenizer"}
 
 
 def write(recorded: dict, folder: Path, model_type: str | None = None) -> Path:
@@ -34,19 +32,21 @@ def write(recorded: dict, folder: Path, model_type: str | None = None) -> Path:
 
 @pytest.fixture(scope="module", params=RECORDED)
 def loaded(request, tmp_path_factory):
-    """What was recorded, and the tokenizer that its folder gives here, without a warning."""
+    """A recorded folder of transformers 5 and the tokenizer loaded from it."""
     recorded = RECORDED[request.param]
     return recorded, jt.load_tokenizer(write(recorded, tmp_path_factory.mktemp("five"))), request.param
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parity("T8")
-def test_a_folder_of_transformers_5_gives_its_ids_and_texts(loaded):
+def test_ids_and_texts_equal_transformers_5(loaded):
     recorded, tokenizer, name = loaded
     assert [tokenizer.encode(text) for text in recorded["texts"]] == recorded["ids"]
     assert tokenizer.encode(*recorded["texts"][:2]) == recorded["pair"]
-    texts = [tokenizer.decode(row) for row in recorded["ids"]]
-    spaced = [text.replace(" ' ", "'") for text in recorded["decoded"]]  # 5 cleans from token to token
+    texts = [tokenizer.decode(ids) for ids in recorded["ids"]]
+    spaced = [
+        text.replace(" ' ", "'") for text in recorded["decoded"]
+    ]  # transformers 5 cleans up per token, which keeps spaces around an apostrophe
     assert texts == spaced
     for setting, value in recorded["settings"].items():
         assert getattr(tokenizer, setting) == value
@@ -56,7 +56,7 @@ def test_a_folder_of_transformers_5_gives_its_ids_and_texts(loaded):
 
 
 @pytest.mark.parity("T8")
-def test_classes_of_folders_of_transformers_5(tmp_path):
+def test_classes_of_transformers_5_folders(tmp_path):
     for name, recorded in RECORDED.items():
         family = name.split()[-1].split(",")[0] if "Backend" in name else name.split(",")[0]
         expected = {"gpt2": "GPT2", "bert-base-uncased": "Bert", "roberta-base": "Roberta", "t5": "T5"}.get(family)
@@ -67,8 +67,8 @@ def test_classes_of_folders_of_transformers_5(tmp_path):
 @pytest.mark.parametrize("model_type", ["led", "bart", "roberta-prelayernorm"])
 @pytest.mark.parametrize("name", ["RobertaTokenizer", "TokenizersBackend of roberta-base"])
 @pytest.mark.parity("T8")
-def test_the_model_says_whose_a_roberta_tokenizer_is(tmp_path, name, model_type):
-    """transformers 5 has no classes of their own for BART and LED."""
+def test_model_type_selects_among_roberta_like_tokenizers(tmp_path, name, model_type):
+    """transformers 5 has no separate classes for BART and LED."""
     tokenizer = jt.load_tokenizer(write(RECORDED[name], tmp_path, model_type))
     named = {"led": jt.LEDTokenizer, "bart": jt.BartTokenizer}
     assert type(tokenizer) is named.get(model_type, jt.RobertaTokenizer)
@@ -91,7 +91,7 @@ def test_extra_special_tokens_are_attributes(tmp_path):
 
 @pytest.mark.parametrize("setting", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"])
 @pytest.mark.parity("D10", "T8")
-def test_the_tokenizer_json_of_a_dpr_rules_over_its_settings(tmp_path, setting):
+def test_dpr_tokenizer_json_overrides_settings(tmp_path, setting):
     """transformers 5 writes do_lower_case=false beside a normalizer that lower-cases."""
     recorded = RECORDED["DPRReaderTokenizer"]
     assert recorded["tokenizer_config.json"]["do_lower_case"] is False
@@ -101,29 +101,29 @@ def test_the_tokenizer_json_of_a_dpr_rules_over_its_settings(tmp_path, setting):
         settings = recorded["tokenizer_config.json"] | {setting: value}
         folder = write(recorded | {"tokenizer_config.json": settings}, tmp_path / str(value))
         assert jt.load_tokenizer(folder).encode(text) == expected
-    cased = jt.load_tokenizer(folder, do_lower_case=False)  # a call rules over both
+    cased = jt.load_tokenizer(folder, do_lower_case=False)  # an argument overrides both
     assert cased.encode(text) != expected and cased.do_lower_case is False
 
 
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parity("T8", "T9")
-def test_transformers_5_itself(tmp_path):
-    """It writes what was recorded, and reads what is saved here with the same ids."""
+def test_recorded_files_equal_transformers_5(tmp_path):
+    """It still writes the recorded files, and reads files saved here with the same ids."""
     try:
         transformers5.install()
     except subprocess.CalledProcessError as error:
         pytest.fail(f"transformers {transformers5.VERSION} cannot be installed: {error.stderr}")
     transformers5.run("record", TESTDATA / "tokenizers", tmp_path / "written.json", script=tokenizers5.__file__)
     assert json.loads((tmp_path / "written.json").read_text()) == RECORDED
-    ours = {}
+    tokenizers = {}
     for name, recorded in RECORDED.items():
         if "Backend" not in name:
             tokenizer = jt.load_tokenizer(write(recorded, tmp_path / "five" / name))
-            tokenizer.save_pretrained(tmp_path / "ours" / name)
-            ours[name] = tokenizer
-    transformers5.run("read", tmp_path / "ours", tmp_path / "read.json", script=tokenizers5.__file__)
+            tokenizer.save_pretrained(tmp_path / "saved" / name)
+            tokenizers[name] = tokenizer
+    transformers5.run("read", tmp_path / "saved", tmp_path / "read.json", script=tokenizers5.__file__)
     for name, read in json.loads((tmp_path / "read.json").read_text()).items():
-        assert read["ids"] == [ours[name].encode(text) for text in read["texts"]], name
-        assert set(read["special"]) == set(ours[name].all_special_tokens), name
-        assert read["settings"] == {setting: getattr(ours[name], setting) for setting in read["settings"]}, name
+        assert read["ids"] == [tokenizers[name].encode(text) for text in read["texts"]], name
+        assert set(read["special"]) == set(tokenizers[name].all_special_tokens), name
+        assert read["settings"] == {setting: getattr(tokenizers[name], setting) for setting in read["settings"]}, name

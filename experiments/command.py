@@ -17,7 +17,7 @@ from experiments.data import published
 from experiments.files import write_json
 from experiments.report import say
 from experiments.workdir import open_workdir
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 Run = Callable[[FrozenConfigDict, Path], dict]
 

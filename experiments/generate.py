@@ -32,7 +32,7 @@ from experiments.report import introduce_model, say
 from jaxmodels.architectures import AUTO
 from jaxmodels.architectures.base import Model
 from jaxmodels.generation import recompiles
-from jaxmodels.hub.folder import checkpoint_folder
+from jaxmodels.hub.checkpoint import checkpoint_folder
 from jaxmodels.tokenization.base import Tokenizer
 
 OUTPUT, FINISHED = "output.jsonl", "finished.jsonl"

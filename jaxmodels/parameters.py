@@ -1,4 +1,4 @@
-"""The parameter tree of a model: its shapes, the logical names of its axes, and its first values."""
+"""Parameter trees of models: shapes, logical axis names, initial values, and flattening."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,9 +9,7 @@ import jax
 import numpy as np
 from flax.core import meta
 
-from jaxmodels.wording import brief
-
-Path = tuple[str, ...]
+from jaxmodels.messages import brief
 
 
 @partial(jax.jit, static_argnums=0)
@@ -19,33 +17,33 @@ def _init(model: nn.Module, key: jax.Array) -> Any:
     return model.init({"params": key}, **model.dummy_inputs())["params"]
 
 
-def _boxed(model: nn.Module) -> Any:
-    # Of a jitted function, so that JAX remembers it: tracing GPT-2 takes 0.1 s, as long as reading its weights. A real
-    # key, a process's first, would take nearly as long again; its shape is enough.
+def _boxed_shapes(model: nn.Module) -> Any:
+    # Evaluated on the jitted function, so that JAX caches the trace: tracing GPT-2 takes 0.1 s, as long as reading its
+    # weights. The shape of a key suffices; creating the first key of a process would take nearly as long again.
     return _init.eval_shape(model, jax.eval_shape(lambda: jax.random.key(0)))
 
 
-def abstract(model: nn.Module) -> dict:
-    """The tree with a `jax.ShapeDtypeStruct` in every place; nothing is computed."""
-    return meta.unbox(_boxed(model))
+def abstract(model: nn.Module) -> dict[str, Any]:
+    """Returns the parameter tree with a `jax.ShapeDtypeStruct` for each array, without computing anything."""
+    return meta.unbox(_boxed_shapes(model))
 
 
-def logical_axes(model: nn.Module) -> dict:
-    """The same tree with the logical names of the axes, e.g. ("layers", "embed", "mlp")."""
+def logical_axes(model: nn.Module) -> dict[str, Any]:
+    """Returns the parameter tree with the logical axis names of each array, e.g. ("layers", "embed", "mlp")."""
 
-    def names(leaf):
+    def names(leaf: Any) -> tuple[str | None, ...]:
         return leaf.names if isinstance(leaf, meta.Partitioned) else (None,) * leaf.ndim
 
-    return jax.tree.map(names, _boxed(model), is_leaf=lambda x: isinstance(x, meta.Partitioned))
+    return jax.tree.map(names, _boxed_shapes(model), is_leaf=lambda x: isinstance(x, meta.Partitioned))
 
 
-def initial(model: nn.Module, key: jax.Array) -> dict:
-    """Fresh parameters by the reference's rules (docs/parity.md, C11), unsharded and traceable."""
+def initial(model: nn.Module, key: jax.Array) -> dict[str, Any]:
+    """Returns initial parameters as in the reference (docs/parity.md, C11). Unsharded; can be traced."""
     return meta.unbox(_init(model, key))
 
 
 def is_key(key: Any) -> bool:
-    """A random key alone, typed or not."""
+    """Whether the value is a single PRNG key, typed or raw."""
     if not isinstance(key, jax.Array | np.ndarray):
         return False
     typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -53,19 +51,21 @@ def is_key(key: Any) -> bool:
 
 
 def check_key(name: str, key: Any) -> None:
-    """Raises TypeError where that is no random key."""
+    """Raises TypeError if the value is not a single PRNG key."""
     if not is_key(key):
-        raise TypeError(f"{name} is a random key such as jax.random.key(0), got {brief(key)}")
+        raise TypeError(f"{name} must be a PRNG key such as jax.random.key(0), got {brief(key)}")
 
 
 def check_tree(name: str, params: Any) -> None:
-    """Raises TypeError where that is no tree of parameters."""
+    """Raises TypeError if the value is not a parameter tree."""
     if not isinstance(params, Mapping) or not params:
-        raise TypeError(f"{name} is a nested dict of arrays, as jm.load and jm.init give it, got {brief(params)}")
+        raise TypeError(
+            f"{name} must be a nested dict of arrays, as returned by jm.load and jm.init, got {brief(params)}"
+        )
 
 
-def flatten(tree: Mapping) -> dict[str, Any]:
-    """A nested dict as {"a/b/c": leaf}; tuples count as leaves."""
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Flattens a nested dict to {"a/b/c": leaf}; tuples are leaves."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -75,9 +75,9 @@ def flatten(tree: Mapping) -> dict[str, Any]:
     return flat
 
 
-def unflatten(flat: Mapping[str, Any]) -> dict:
-    """The inverse of `flatten`."""
-    tree: dict = {}
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `flatten`."""
+    tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, last = path.split("/")
         node = tree

@@ -1,51 +1,55 @@
-"""From logical axis names to a mesh: rule tables, and the shardings that they give a model's parameters.
+"""Sharding: rule tables from logical axis names to mesh axes, and the shardings of a model's parameters.
 
-A rule table says, for every logical name, the mesh axis (or axes) that it is split over, or None. "pjit" is `jax.jit`
-with these shardings.
+A rule table maps every logical axis name to a mesh axis, several mesh axes, or None. The reference's "pjit" is
+`jax.jit` with these shardings.
 """
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxmodels.messages import brief
 from jaxmodels.parameters import abstract, flatten, logical_axes, unflatten
-from jaxmodels.wording import brief
 
 NAMES = ("batch", "length", "embed", "heads", "head_dim", "mlp", "vocab", "layers")
 
-Rules = Mapping[str, str | tuple[str, ...] | None]
+Rules: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
 
 
-def _table(**rules) -> Rules:
+def _table(**rules: str | tuple[str, ...]) -> Rules:
     return MappingProxyType({name: rules.get(name) for name in NAMES})
 
 
-# Batch split over "data", parameters whole on every device.
+# Data parallelism: the batch is split over "data", parameters are replicated.
 DP = _table(batch="data")
-# Parameters split over "data" too, along the model width, which every matrix has.
+# Fully sharded data parallelism: parameters are split over "data" too, along the model dimension of every matrix.
 FSDP = _table(batch="data", embed="data")
-# Heads and feed-forward split over "model" besides. The vocabulary stays whole: GPT-2's 50257 words divide by no mesh.
-# After resize_token_embeddings(..., pad_to_multiple_of=128): {**FSDP_TP, "vocab": "model"}.
+# With tensor parallelism: heads and feed-forward are split over "model". The vocabulary is not, because GPT-2's 50257
+# tokens are not divisible by the size of a mesh axis. After resize_token_embeddings(..., pad_to_multiple_of=128) use
+# {**FSDP_TP, "vocab": "model"}.
 FSDP_TP = _table(batch="data", embed="data", heads="model", mlp="model")
 
 
-def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
-    """A mesh, e.g. {"data": 4, "model": 2}; one size may be -1: all devices that are left.
+def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Creates a mesh with axes of `AxisType.Auto`: the compiler shards what the rules leave open.
 
-    Axes are `AxisType.Auto`: the compiler places what the rules leave open.
+    Args:
+      axes: sizes by axis name, e.g. {"data": 4, "model": 2}; one size may be -1, for all remaining devices.
+      devices: None is `jax.devices()`.
 
     Raises:
-      ValueError: a size that is none, no axes or no devices, or sizes that do not fit the number of devices.
+      ValueError: an invalid size, no axes or no devices, or sizes that do not match the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     if not axes or not devices or not all(type(size) is int and size >= -1 and size for size in axes.values()):
         raise ValueError(
-            f"a mesh has a size of at least 1 for each axis, or -1 for one of them, got {brief(dict(axes))} for "
+            f"the axes of a mesh must have sizes of at least 1, or -1 for one of them, got {brief(dict(axes))} for "
             f"{len(devices)} devices"
         )
     known = math.prod(size for size in axes.values() if size != -1)
@@ -55,68 +59,75 @@ def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
     return jax.make_mesh(sizes, tuple(axes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
 
 
-def spec(names: tuple[str | None, ...], rules: Rules) -> PartitionSpec:
-    """The partition of an array whose axes have these logical names.
+def spec(names: Sequence[str | None], rules: Rules) -> PartitionSpec:
+    """Returns the partition spec of an array with these logical axis names.
 
     Raises:
-      KeyError: a rule is missing. A table that is silent about an axis would replicate it unseen.
+      KeyError: there is no rule for a name; replicating such an axis silently could hide a mistake.
     """
     for name in names:
         if name is not None and name not in rules:
-            raise KeyError(f"the rules have no entry for the axis {name!r}; say {{{name!r}: None}} to leave it whole")
+            raise KeyError(f"the rules have no entry for the axis {name!r}; add {{{name!r}: None}} to replicate it")
     return PartitionSpec(*(None if name is None else rules[name] for name in names))
 
 
-def _check(path: str, names, shape, mesh: Mesh, rules: Rules) -> NamedSharding:
+def _named_sharding(
+    path: str, names: Sequence[str | None], shape: Sequence[int], mesh: Mesh, rules: Rules
+) -> NamedSharding:
     partition = spec(names, rules)
     used: list[str] = []
-    for name, size, axes in zip(names, shape, partition, strict=True):
-        axes = (axes,) if isinstance(axes, str) else axes or ()
+    for name, size, entry in zip(names, shape, partition, strict=True):
+        axes = (entry,) if isinstance(entry, str) else entry or ()
         if unknown := [axis for axis in axes if axis not in mesh.shape]:
             raise ValueError(
-                f"the rules put {name!r} on the mesh axis {unknown[0]!r}, but the mesh has {dict(mesh.shape)}; "
-                f"make_mesh({{..., {unknown[0]!r}: 1}}) is enough"
+                f"the rules map {name!r} to the mesh axis {unknown[0]!r}, but the mesh has {dict(mesh.shape)}; "
+                f"add it with make_mesh({{..., {unknown[0]!r}: 1}})"
             )
-        parts = math.prod(mesh.shape[axis] for axis in axes)
-        if size % parts:
+        shards = math.prod(mesh.shape[axis] for axis in axes)
+        if size % shards:
             raise ValueError(
-                f"{path}: the axis {name!r} has size {size}, which {parts} devices (mesh axes {axes}) do not divide; "
-                f"choose another mesh, or {{**rules, {name!r}: None}}"
+                f"{path}: the axis {name!r} has size {size}, which is not divisible by {shards} devices (mesh axes "
+                f"{axes}); choose another mesh, or {{**rules, {name!r}: None}}"
             )
         used += axes
     if len(set(used)) < len(used):
-        raise ValueError(f"{path}: the rules split two of its axes {names} over the same mesh axis: {partition}")
+        raise ValueError(f"{path}: the rules map two of its axes {names} to the same mesh axis: {partition}")
     return NamedSharding(mesh, partition)
 
 
-def shardings(model: nn.Module, mesh: Mesh, rules: Rules) -> dict:
-    """A tree like the parameters with a `NamedSharding` in every place.
+def shardings(model: nn.Module, mesh: Mesh, rules: Rules) -> dict[str, Any]:
+    """Returns a tree like the parameters with a `NamedSharding` for each array.
 
     Raises:
-      KeyError: a logical name has no rule.
-      ValueError: the mesh lacks an axis, does not divide a dimension, or two axes of one array share a mesh axis.
+      KeyError: there is no rule for a logical axis name.
+      ValueError: the mesh lacks an axis, a dimension is not divisible, or two axes of an array share a mesh axis.
     """
     shapes, names = flatten(abstract(model)), flatten(logical_axes(model))
-    return unflatten({p: _check(p, names[p], shape.shape, mesh, rules) for p, shape in shapes.items()})
+    return unflatten({p: _named_sharding(p, names[p], shape.shape, mesh, rules) for p, shape in shapes.items()})
 
 
 def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
-    """For arrays [B, ...]: rows split as the rules say."""
+    """Returns the sharding of arrays [B, ...] whose batch is split as the rules say."""
     return NamedSharding(mesh, spec(("batch",), rules))
 
 
 @contextlib.contextmanager
 def use(mesh: Mesh, rules: Rules) -> Iterator[None]:
-    """Inside, tracing a model constrains its activations by the rules too (batch and length of the residual stream)."""
+    """Context manager in which models also constrain their activations (batch and length) by the rules."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(tuple(rules.items())):
         yield
 
 
 def check_placement(mesh: Mesh | None, rules: Rules | None) -> None:
-    """Raises ValueError where one is given without the other, TypeError where they are no mesh and no table."""
+    """Checks the arguments `mesh` and `rules` of a function.
+
+    Raises:
+      ValueError: one is None and the other is not.
+      TypeError: not a mesh, or not a mapping.
+    """
     if (mesh is None) != (rules is None):
-        raise ValueError("mesh and rules go together: give both or neither")
+        raise ValueError("mesh and rules must be passed together; pass both or neither")
     if mesh is not None and not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh is from jm.sharding.make_mesh, got {brief(mesh)}")
+        raise TypeError(f"mesh must be a mesh such as jm.sharding.make_mesh returns, got {brief(mesh)}")
     if rules is not None and not isinstance(rules, Mapping):
-        raise TypeError(f"rules are a table such as jm.sharding.FSDP_TP, got {brief(rules)}")
+        raise TypeError(f"rules must be a mapping such as jm.sharding.FSDP_TP, got {brief(rules)}")

@@ -21,7 +21,7 @@ AREAS = {
         "jaxmodels/tensor_files/",
         "jaxmodels/hub/",
         "jaxmodels/config/",
-        "jaxmodels/names.py",
+        "jaxmodels/messages.py",
     ),
     "retrieval": ("jaxmodels/retrieval/",),
     "tokenization": ("jaxmodels/tokenization/",),

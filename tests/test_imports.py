@@ -14,8 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {
     "pallas_kernels": set(),
     "batching": set(),
-    "wording": set(),
-    "names": set(),
+    "messages": set(),
     "chips": set(),
     "tensor_files": set(),
     "download": set(),
@@ -40,8 +39,8 @@ BELOW = {
     "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
     | {"retrieval", "sharding", "tensor_files", "tokenization", "training"},
 }
-# Words of error messages, for every part.
-EVERYWHERE = {"names", "wording"}
+# Helpers for error messages, for every part.
+EVERYWHERE = {"messages"}
 # The public face and the command line may import every part.
 FACES = {"__init__", "__main__"}
 # Which family may import which other one.

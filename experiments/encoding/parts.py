@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments.batch_generation.journal import Journal, of_file
 from jaxmodels.retrieval.index_files import write_shard
 from jaxmodels.retrieval.rows import Stored
-from jaxmodels.tensor_files.commit import staged
+from jaxmodels.tensor_files.atomic_save import atomic_save
 
 FILE = "embeddings.safetensors"
 
@@ -56,7 +56,7 @@ class Parts:
         if len(rows[0]) != self._sizes[number]:
             raise ValueError(f"part {number} has {self._sizes[number]} rows, got {len(rows[0])}")
         path = self.path(number)
-        with staged(path.parent, "rows") as staging:
+        with atomic_save(path.parent, "rows") as staging:
             write_shard(staging / FILE, rows)
         entry = {"id": number, "rows": len(rows[0]), "bytes": path.stat().st_size, "sha256": of_file(path)}
         self._journal.done.discard(number)  # noted before, and its file was lost

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.files import write_json
-from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.tensor_files.safetensors_file import write_tensors
 
 PARTS = ("encoder", "decoder")
 QUANTIZED = "_quantized"

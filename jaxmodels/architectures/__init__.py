@@ -6,8 +6,7 @@ from typing import Any
 from jaxmodels.architectures import bart, dpr, gpt2, led, rag, roberta_prelayernorm, t5
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
-from jaxmodels.names import no_such
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief, unknown_name
 
 FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag)
 
@@ -78,7 +77,7 @@ def check_choice(choice: type[Model] | str | None) -> None:
     """Raises ValueError for a name of no class that `load` takes, TypeError for what is neither name nor class."""
     if isinstance(choice, str):
         if choice not in MODELS and choice not in AUTO:
-            raise ValueError(no_such("there is no class", choice, [*MODELS, *AUTO]))
+            raise ValueError(unknown_name("there is no class", choice, [*MODELS, *AUTO]))
     elif choice is not None and not (isinstance(choice, type) and issubclass(choice, Model)):
         raise TypeError(f"cls is a class of jaxmodels, its name or that of an auto class, got {brief(choice)}")
 
@@ -107,9 +106,9 @@ def config_class(values: Mapping[str, Any], choice: type[Model] | str | None = N
         return chosen.config_class
     if isinstance(family, str) and family in CONFIGS:
         return CONFIGS[family]
-    if chosen is not None and family in list(chosen.config_class.relatives):
+    if chosen is not None and family in list(chosen.config_class.compatible_model_types):
         return chosen.config_class
-    readers = sorted(name for name, model in MODELS.items() if family in list(model.config_class.relatives))
+    readers = sorted(name for name, model in MODELS.items() if family in list(model.config_class.compatible_model_types))
     hint = f"; its weights load into {', '.join(readers)}: pass cls=" if readers else ""
     raise ValueError(f"model_type {brief(family)} is none of the families here: {', '.join(sorted(CONFIGS))}{hint}")
 
@@ -128,4 +127,4 @@ def model_class(choice: type[Model] | str | None, config: Config) -> type[Model]
             return MODELS[name]
     if not named:
         return AUTO["AutoModel"][config.model_type]
-    raise ValueError(no_such("there is no class", named[0], [*MODELS, *AUTO]))
+    raise ValueError(unknown_name("there is no class", named[0], [*MODELS, *AUTO]))

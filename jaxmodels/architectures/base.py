@@ -15,9 +15,8 @@ from jaxmodels.architectures.calls import check_call, check_rngs
 from jaxmodels.config import Config
 from jaxmodels.convert import Table
 from jaxmodels.layers.cache import Cache
-from jaxmodels.names import no_such
+from jaxmodels.messages import brief, unknown_name
 from jaxmodels.outputs import Output
-from jaxmodels.wording import brief
 from pallas_kernels import decoding_platform
 from pallas_kernels.choice import IMPLEMENTATIONS
 
@@ -112,7 +111,7 @@ class Model(nn.Module, Generic[OutputT]):
         names = {field.name for field in dataclasses.fields(cls)}
         for name in attributes:
             if name not in names:
-                raise TypeError(no_such(f"{cls.__name__} has no attribute", name, names - _FLAX, FOREIGN))
+                raise TypeError(unknown_name(f"{cls.__name__} has no attribute", name, names - _FLAX, FOREIGN))
         return super().__new__(cls)
 
     def __post_init__(self):
@@ -163,7 +162,7 @@ class Model(nn.Module, Generic[OutputT]):
         found = getattr(type(self), chosen, None) if isinstance(chosen, str) else None
         if isinstance(method, str) and found is None and not chosen.startswith("_"):
             methods = [each for each in ("encode", "decode", "retrieve") if hasattr(type(self), each)]
-            raise TypeError(no_such(f"{type(self).__name__} has no method", method, ["__call__", *methods]))
+            raise TypeError(unknown_name(f"{type(self).__name__} has no method", method, ["__call__", *methods]))
         if inspect.isfunction(found) and (method is None or method in (chosen, found, getattr(self, chosen))):
             check_call(type(self), chosen, args, options)
 

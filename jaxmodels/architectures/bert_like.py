@@ -9,7 +9,15 @@ from typing import Literal
 from jaxmodels.architectures.checks import check_activation, check_heads, check_inside_vocabulary
 from jaxmodels.architectures.rules import dense_rules, norm_rules
 from jaxmodels.config import Config
-from jaxmodels.config.fields import Heads, Layers, Rate, Rows, Share, Spread, Width
+from jaxmodels.config.fields import (
+    DropoutRate,
+    Epsilon,
+    HiddenSize,
+    InitializerScale,
+    NumEmbeddings,
+    NumHeads,
+    NumLayers,
+)
 from jaxmodels.convert import Rule
 from jaxmodels.layers.attention import RELATIVE_KEY, RELATIVE_KEY_QUERY
 
@@ -17,18 +25,18 @@ from jaxmodels.layers.attention import RELATIVE_KEY, RELATIVE_KEY_QUERY
 class BertLikeConfig(Config):
     """Fields that the families share; the defaults are BERT-base's."""
 
-    vocab_size: Rows = 30522
-    hidden_size: Width = 768
-    num_hidden_layers: Layers = 12
-    num_attention_heads: Heads = 12
-    intermediate_size: Width = 3072
+    vocab_size: NumEmbeddings = 30522
+    hidden_size: HiddenSize = 768
+    num_hidden_layers: NumLayers = 12
+    num_attention_heads: NumHeads = 12
+    intermediate_size: HiddenSize = 3072
     hidden_act: str = "gelu"
-    hidden_dropout_prob: Rate = 0.1
-    attention_probs_dropout_prob: Rate = 0.1
-    max_position_embeddings: Rows = 512
-    type_vocab_size: Rows = 2
-    initializer_range: Spread = 0.02
-    layer_norm_eps: Share = 1e-12
+    hidden_dropout_prob: DropoutRate = 0.1
+    attention_probs_dropout_prob: DropoutRate = 0.1
+    max_position_embeddings: NumEmbeddings = 512
+    type_vocab_size: NumEmbeddings = 2
+    initializer_range: InitializerScale = 0.02
+    layer_norm_eps: Epsilon = 1e-12
     position_embedding_type: Literal["absolute", "relative_key", "relative_key_query"] = "absolute"
 
     @property

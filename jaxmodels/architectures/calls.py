@@ -13,10 +13,9 @@ import numpy as np
 
 from jaxmodels.architectures.inputs import check_integers, check_mask, check_numbers
 from jaxmodels.layers.cache import Cache
-from jaxmodels.names import no_such
+from jaxmodels.messages import brief, unknown_name
 from jaxmodels.outputs import Output
 from jaxmodels.parameters import check_key
-from jaxmodels.wording import brief
 
 _DROPOUT = "dropout is active where the call has rngs={'dropout': key}, and only there; leave it out"
 # Arguments of the reference's classes, PyTorch's and Flax's, and what to write here.
@@ -68,7 +67,9 @@ def check_call(cls: type, method: str, args: tuple, options: Mapping[str, Any]) 
     where = cls.__name__ if method == "__call__" else f"{cls.__name__}.{method}"
     for name in options:
         if name not in known:
-            raise TypeError(no_such(f"{where} has no argument", name, known, {**FOREIGN, **_with(cls, method, name)}))
+            raise TypeError(
+                unknown_name(f"{where} has no argument", name, known, {**FOREIGN, **_with(cls, method, name)})
+            )
     places = [p.name for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(args) > len(places):
         keywords = ", ".join(f"{name}=" for name in known if name not in places)
@@ -113,7 +114,7 @@ def check_rngs(cls: type, rngs: Any, *, initialising: bool) -> None:
         raise TypeError(f"{cls.__name__}: rngs is {wanted}, got {brief(rngs)}")
     for name, key in rngs.items():
         if not isinstance(name, str) or name not in ("params", "dropout"):
-            raise TypeError(no_such(f"{cls.__name__}: rngs has no use for", str(name), ("params", "dropout")))
+            raise TypeError(unknown_name(f"{cls.__name__}: rngs has no use for", str(name), ("params", "dropout")))
         check_key(f"rngs[{name!r}]", key)
     if rngs and not initialising and "dropout" not in rngs:
         raise TypeError(

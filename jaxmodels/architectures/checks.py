@@ -2,7 +2,7 @@
 
 from jaxmodels.config import Config
 from jaxmodels.layers.feed_forward import ACTIVATIONS
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 
 def check_heads(config: Config) -> None:

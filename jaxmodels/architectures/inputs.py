@@ -11,7 +11,7 @@ import numpy as np
 from jaxmodels.config import Config
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.inputs import AttentionInputs, PerLayer, cross_attention
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 _INT32 = np.iinfo(np.int32)
 

@@ -16,8 +16,7 @@ import jax
 from jaxmodels.architectures.led import led_from_bart
 from jaxmodels.commands.reading import Checkpoint, read
 from jaxmodels.hub import save
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.saved import SavedFolder, read_saved
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot, atomic_save, read_snapshot
 from jaxmodels.tokenization import LEDTokenizer, files, load_tokenizer
 from jaxmodels.tokenization.loading import TOKENIZERS
 from jaxmodels.tokenization.rag import FOLDERS
@@ -83,8 +82,8 @@ def _replaced(target: Path, source: Path) -> Iterator[dict[str, Path]]:
     """
     parts = [part for part in FOLDERS if (source / part).is_dir() or (target / part).is_dir()]
     with contextlib.ExitStack() as stack:
-        staging = {"": stack.enter_context(staged(target, "config", "weights", "former weights", "tokenizer"))}
-        staging |= {part: stack.enter_context(staged(target / part, "tokenizer")) for part in parts}
+        staging = {"": stack.enter_context(atomic_save(target, "config", "weights", "former weights", "tokenizer"))}
+        staging |= {part: stack.enter_context(atomic_save(target / part, "tokenizer")) for part in parts}
         yield staging
     for part in parts:
         with contextlib.suppress(OSError):  # not empty
@@ -95,11 +94,11 @@ def carry(source: Path, target: Path, part: str = "") -> list[str]:
     """Copies a tokenizer's files as they are from a folder, or a part of it; -> their names, [] where none are."""
     if not (source / part).is_dir():
         return []
-    found = read_saved(source / part, lambda saved: _copied(saved, target))
+    found = read_snapshot(source / part, lambda saved: _copied(saved, target))
     return [f"{part}/{name}" if part else name for name in found]
 
 
-def _copied(source: SavedFolder, target: Path) -> list[str]:
+def _copied(source: FolderSnapshot, target: Path) -> list[str]:
     found = {name: path for name in TOKENIZER if (path := source / name).is_file()}
     for name, path in found.items():
         shutil.copyfile(path, target / name)

@@ -30,9 +30,9 @@ from jaxmodels.commands.estimate_rows import lines
 from jaxmodels.commands.generate import GENERATING
 from jaxmodels.download import read_json
 from jaxmodels.generation import GenerationConfig
-from jaxmodels.hub.folder import checkpoint_folder
+from jaxmodels.hub.checkpoint import checkpoint_folder
 from jaxmodels.sharding import Rules
-from jaxmodels.tensor_files.saved import SavedFolder
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot
 from jaxmodels.training.batches import check_rows
 
 HELP = "say what a training step, a forward pass or a generation will need of each device of a TPU slice, without a TPU"
@@ -170,7 +170,7 @@ def _config_file(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     if Path(name).is_dir():
-        return SavedFolder(checkpoint_folder(name)) / "config.json"
+        return FolderSnapshot(checkpoint_folder(name)) / "config.json"
     try:
         return Path(huggingface_hub.hf_hub_download(name, "config.json"))
     except (OSError, ValueError) as error:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxmodels.architectures.base import Model
 from jaxmodels.hub import load
-from jaxmodels.hub.folder import checkpoint_folder
+from jaxmodels.hub.checkpoint import checkpoint_folder
 from jaxmodels.tensor_files import TensorEntry, open_folder
-from jaxmodels.tensor_files.saved import SavedFolder, read_saved
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot, read_snapshot
 
 
 class Checkpoint(NamedTuple):
@@ -39,10 +39,10 @@ def read(
     """
     folder = checkpoint_folder(source, revision=revision, subfolder=subfolder)
     # Tensors and parameters of one save: no other one came before both were read.
-    return read_saved(folder, lambda saved: _read(saved, dtype, options))
+    return read_snapshot(folder, lambda saved: _read(saved, dtype, options))
 
 
-def _read(folder: SavedFolder, dtype: str | None, options: dict[str, Any]) -> Checkpoint:
+def _read(folder: FolderSnapshot, dtype: str | None, options: dict[str, Any]) -> Checkpoint:
     entries = open_folder(folder)
     kind = dtype or _stored(entries)
     with warnings.catch_warnings(record=True) as caught:

@@ -107,8 +107,8 @@ def check_tensors(found: Checkpoint, again: str | Path) -> None:
       ValueError: one of them is not so.
     """
     table, config = found.model.table, found.model.config
-    source = {table.short(name): entry for name, entry in found.entries.items()}
-    saved = {table.short(name): entry for name, entry in open_folder(again).items()}
+    source = {table.short_name(name): entry for name, entry in found.entries.items()}
+    saved = {table.short_name(name): entry for name, entry in open_folder(again).items()}
     bad = [name for name in saved if name in source and not _finite(source[name])]
     lost = [name for name in saved if name in source and not _same_bits(source[name], saved[name])]
     written = type(config).from_dict(read_json(Path(again) / "config.json"))

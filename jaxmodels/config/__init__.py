@@ -1,7 +1,7 @@
-"""What a checkpoint is: the facts of its `config.json`, as a frozen, hashable value."""
+"""Model configurations: the contents of config.json as immutable, hashable objects."""
 
-from jaxmodels.config.base import Config
+from jaxmodels.config.base import Config, ConfigValue
 from jaxmodels.config.fields import thaw
-from jaxmodels.config.keys import GENERATION_KEYS, TEXT_IDS
+from jaxmodels.config.files import GENERATION_KEYS, SPECIAL_TOKEN_IDS
 
-__all__ = ["GENERATION_KEYS", "TEXT_IDS", "Config", "thaw"]
+__all__ = ["GENERATION_KEYS", "SPECIAL_TOKEN_IDS", "Config", "ConfigValue", "thaw"]

@@ -15,7 +15,7 @@ from jaxmodels.generation.processors import Processor
 from jaxmodels.generation.search import Criterion
 from jaxmodels.generation.stopping import Decodes
 from jaxmodels.layers.cache import check_cache_dtype
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 
 @dataclasses.dataclass(frozen=True)

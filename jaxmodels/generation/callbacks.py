@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import io_callback
 
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 # New ids of a step, numpy int32 [B].
 Streamer = Callable[[np.ndarray], object]

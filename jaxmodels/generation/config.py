@@ -34,9 +34,8 @@ from jaxmodels.generation.sources import (
     told_by,
     without_idle,
 )
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.saved import read_saved
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
+from jaxmodels.tensor_files.atomic_save import atomic_save, read_snapshot
 
 FILE = "generation_config.json"
 
@@ -118,7 +117,7 @@ class GenerationConfig(Options):
         hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
         refuse_others("GenerationConfig.from_pretrained has no option", options, NAMES, TypeError)
         folder = local_folder(name, [config_file_name], subfolder=subfolder, **hub)
-        path, values = read_saved(folder, lambda saved: _read_settings(saved / config_file_name))
+        path, values = read_snapshot(folder, lambda saved: _read_settings(saved / config_file_name))
         return cls._of(Sources().over(str(path), known(values)).over(CALL, options))
 
     @classmethod
@@ -172,7 +171,7 @@ class GenerationConfig(Options):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes generation_config.json into the folder."""
-        with staged(Path(folder), "generation config") as staging:
+        with atomic_save(Path(folder), "generation config") as staging:
             (staging / FILE).write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
 
     def new_tokens(self, prompt: int, asked: Collection[str] = ()) -> int:

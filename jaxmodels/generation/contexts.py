@@ -11,7 +11,7 @@ import numpy as np
 from jaxmodels.architectures.inputs import check_mask, check_numbers
 from jaxmodels.generation.buckets import bucket
 from jaxmodels.generation.prompts import fill_batch, token_ids
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 # What a call may say beside the options.
 INPUTS = ("context_input_ids", "context_attention_mask", "doc_scores", "retriever", "n_docs")

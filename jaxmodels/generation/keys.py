@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 THREEFRY = "threefry2x32"
 # Words of a raw key: (implementations of which it may be, the likelier first).

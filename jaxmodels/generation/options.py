@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from jaxmodels.config.fields import INT, Reader, UnfitError, readers, within
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 INT32 = 2**31 - 1
 _MOST_ROWS = 2**16  # far above what a machine can hold, and low enough to be refused before it is tried

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmodels.generation.processors import Processor
 from jaxmodels.generation.text import Text
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 # (text, scores) -> bool [N] or scalar: rows that end here.
 Criterion = Callable[[Text, jax.Array], jax.Array]

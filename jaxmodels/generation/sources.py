@@ -7,7 +7,7 @@ from typing import Any, Self
 from jaxmodels.config import TEXT_IDS, Config
 from jaxmodels.generation.foreign import FOREIGN, LATER, METADATA, YOUNGER, refuse_later, refuse_others
 from jaxmodels.generation.options import DEFAULTS, IDS_OF_TOKENS, NAMES, SINGLE_IDS, OptionError, Options, read
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 CHECKPOINT = "generation_config.json (or config.json)"
 GIVEN = "generation_config="

@@ -19,7 +19,7 @@ from jaxmodels.generation.call import ASKED, Ready, call
 from jaxmodels.generation.contexts import INPUTS, Contexts, contexts_of
 from jaxmodels.generation.output import GenerateOutput
 from jaxmodels.generation.sources import GIVEN, Sources, asked, option
-from jaxmodels.wording import brief
+from jaxmodels.messages import brief
 
 # Options of this method's own; the others are those of the generator.
 OWN = ("do_deduplication", "num_return_sequences", "num_beams")

@@ -1,35 +1,38 @@
-"""Loading: tensors stream from the file, are rearranged, and land on their shards one parameter at a time."""
+"""Loading: tensors are read, converted and placed on their devices one parameter at a time."""
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.typing import DTypeLike
 
-from jaxmodels.architectures import model_class
+from jaxmodels.architectures import MODELS, model_class
 from jaxmodels.architectures.base import Model, float_type
-from jaxmodels.config import Config
-from jaxmodels.convert import Plan, WeightsError, assemble, plan
-from jaxmodels.download import HUB_OPTIONS
-from jaxmodels.hub.configs import read_config, with_own_head
-from jaxmodels.hub.folder import checkpoint_folder
-from jaxmodels.hub.options import refuse_foreign_options, translated
+from jaxmodels.architectures.rag import RagConfig, RagModel, RagPreTrainedModel, RagSequenceForGeneration
+from jaxmodels.config import Config, ConfigValue
+from jaxmodels.convert import LoadPlan, WeightsError, plan_loading, read_parameter
+from jaxmodels.download import HubToken
+from jaxmodels.hub.checkpoint import checkpoint_folder, read_config, untie_separate_head
+from jaxmodels.hub.options import RunOptions, reject_unsupported_options
+from jaxmodels.messages import brief
 from jaxmodels.parameters import abstract, check_key, flatten, initial, unflatten
 from jaxmodels.sharding import Rules, check_placement, shardings
-from jaxmodels.tensor_files import open_folder
-from jaxmodels.tensor_files.saved import read_saved
-from jaxmodels.wording import brief
+from jaxmodels.tensor_files import TensorEntry, open_folder
+from jaxmodels.tensor_files.atomic_save import read_snapshot
 
 
 def load(
     name: str | Path,
     *,
     cls: type[Model] | str | None = None,
-    dtype=None,
-    param_dtype=None,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike | None = None,
     mesh: Mesh | None = None,
     rules: Rules | None = None,
     attention: str | None = None,
@@ -38,130 +41,262 @@ def load(
     subfolder: str | None = None,
     ignore_mismatched_sizes: bool = False,
     key: jax.Array | None = None,
-    **options,
-) -> tuple[Model, dict]:
-    """A model and its parameters from a folder or a Hub id; torch is not needed.
+    revision: str | None = None,
+    token: HubToken = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool | None = None,
+    force_download: bool | None = None,
+    torch_dtype: Any = None,
+    attn_implementation: str | None = None,
+    gradient_checkpointing: bool | None = None,
+    **overrides: ConfigValue,
+) -> tuple[Model, dict[str, Any]]:
+    """Loads a model and its parameters from a folder or the Hub. Does not need torch.
 
-    Reads model.safetensors, pytorch_model.bin (both formats) and flax_model.msgpack, single or sharded.
+    Reads model.safetensors, pytorch_model.bin (both formats) and flax_model.msgpack, as one file or in shards.
 
     Args:
-      name: folder, or Hub id like "openai-community/gpt2".
+      name: folder, or Hub id such as "openai-community/gpt2".
       cls: class, class name or auto-class name; None takes the one that the config names. A head that the file lacks
-        is initialised (with `key`) and named in one warning.
-      dtype: type of the computation; None is float32, "auto" the type of the file.
-      param_dtype: type of the parameters; None is float32, "auto" the type of the file.
-      mesh, rules: put every parameter straight onto its shards; peak host memory stays at the largest parameter.
+        is initialised (with `key`), with a warning.
+      dtype: dtype of the computation; None is float32, "auto" the dtype of the file.
+      param_dtype: dtype of the parameters; None is float32, "auto" the dtype of the file.
+      mesh, rules: place every parameter directly on its shards; peak host memory is that of the largest parameter.
       attention, remat, unroll: see `Model`; None is "auto" and False.
-      subfolder: of a folder or a Hub repository.
+      subfolder: subfolder of the folder or the Hub repository.
       ignore_mismatched_sizes: initialise parameters whose shape differs, with a warning.
-      options: other values for keys of the config, e.g. num_labels=5; attributes of the class itself, e.g.
-        add_pooling_layer=False; revision, token, cache_dir, local_files_only, force_download, for huggingface_hub; and
-        in the words of transformers' from_pretrained torch_dtype (dtype and param_dtype), attn_implementation ("eager"
-        is attention="xla"; "sdpa" and "flash_attention_2" are "auto") and gradient_checkpointing (remat). Its others
-        are refused with what to write here.
+      key: PRNG key for parameters that are initialised; None is `jax.random.key(0)`.
+      revision, token, cache_dir, local_files_only, force_download: passed to huggingface_hub.
+      torch_dtype: transformers' name of dtype and param_dtype.
+      attn_implementation: transformers' name of attention: "eager" is "xla", "sdpa" and "flash_attention_2" are "auto".
+      gradient_checkpointing: transformers' name of remat.
+      overrides: values that replace those of the config, e.g. num_labels=5, and further attributes of the class, e.g.
+        add_pooling_layer=False. Other options of transformers' from_pretrained raise an error that names the
+        equivalent.
+
+    Returns:
+      The model, and its parameters as a nested dict.
 
     Raises:
-      FileNotFoundError: no such folder or repository, or no weights in it.
-      WeightsError: the file does not fit the model; three lists of names.
-      TensorFileError: a damaged or hostile file.
-      ValueError: a config of another family, an unknown key, a mesh that does not fit.
-      TypeError: an option that is not one of this function, or of a wrong type.
+      FileNotFoundError: the folder or repository does not exist, or has no weights.
+      WeightsError: the file does not match the model; lists all names.
+      TensorFileError: a damaged or malicious file.
+      ValueError: an unsupported model type, an unknown key, or a mesh that does not fit.
+      TypeError: an unknown option, or a value of the wrong type.
     """
-    refuse_foreign_options(options, _OWN)
+    options: dict[str, Any] = dict(overrides)
+    reject_unsupported_options(options, _PARAMETERS)
     check_placement(mesh, rules)
     if key is not None:
         check_key("key", key)
     if not isinstance(ignore_mismatched_sizes, bool):
-        raise TypeError(f"ignore_mismatched_sizes is True or False, got {brief(ignore_mismatched_sizes)}")
-    chosen = translated(options, {"dtype": dtype, "param_dtype": param_dtype, "attention": attention, "remat": remat})
-    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-    folder = checkpoint_folder(name, subfolder=subfolder, **hub)
-    (config, choices), entries = read_saved(
-        folder, lambda saved: (read_config(saved, cls, options), open_folder(saved))
+        raise TypeError(f"ignore_mismatched_sizes must be True or False, got {brief(ignore_mismatched_sizes)}")
+    run = RunOptions(dtype, param_dtype, attention, remat).merge(
+        torch_dtype=torch_dtype, attn_implementation=attn_implementation, gradient_checkpointing=gradient_checkpointing
+    )
+    folder = checkpoint_folder(
+        name,
+        subfolder=subfolder,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
+    (config, attributes), entries = read_snapshot(
+        folder, lambda snapshot: (read_config(snapshot, cls, options), open_folder(snapshot))
     )
     if "tie_word_embeddings" not in options:
-        config = with_own_head(config, entries)
-    compute, stored = _dtypes(chosen["dtype"], chosen["param_dtype"], config, entries)
-    choices |= {"attention": "auto" if chosen["attention"] is None else chosen["attention"], "unroll": unroll}
-    choices["remat"] = False if chosen["remat"] is None else chosen["remat"]
-    model = model_class(cls, config)(config, dtype=compute, param_dtype=stored, **choices)
+        config = untie_separate_head(config, entries)
+    compute_dtype, stored_dtype = _resolve_dtypes(run.dtype, run.param_dtype, config, entries)
+    attributes["attention"] = "auto" if run.attention is None else run.attention
+    attributes["remat"] = False if run.remat is None else run.remat
+    model = model_class(cls, config)(config, dtype=compute_dtype, param_dtype=stored_dtype, unroll=unroll, **attributes)
 
     shapes = {path: leaf.shape for path, leaf in flatten(abstract(model)).items()}
-    kept = kept_heads(model)
-    found = plan(model.table, entries, shapes, kept, tied=config.tie_word_embeddings)
-    fresh = _report(folder, model, found, ignore_mismatched_sizes)
-    places = flatten(shardings(model, mesh, rules)) if mesh is not None else {}
+    heads = remaining_heads(model)
+    plan = plan_loading(model.table, entries, shapes, heads, tied=config.tie_word_embeddings)
+    uninitialised = _check_plan(folder, model, plan, ignore_mismatched_sizes)
+    placement = {} if mesh is None or rules is None else flatten(shardings(model, mesh, rules))
     params = {}
-    for path, (rule, layers) in found.sources.items():
-        if path not in fresh:
-            array = assemble(rule, layers, shapes[path], stored, kept)
-            # Waits, so that the next host array is not made beside this one.
-            params[path] = _place(array, places.get(path)).block_until_ready()
-    if fresh:
-        params |= _initialise(model, fresh, jax.random.key(0) if key is None else key, places)
+    for path, (rule, layers) in plan.sources.items():
+        if path not in uninitialised:
+            array = read_parameter(rule, layers, shapes[path], stored_dtype, heads)
+            # Wait for the transfer, so that only one host array exists at a time.
+            params[path] = _place(array, placement.get(path)).block_until_ready()
+    if uninitialised:
+        params |= _initialise(model, uninitialised, jax.random.key(0) if key is None else key, placement)
     return model, unflatten({path: params[path] for path in shapes})
 
 
-_OWN = tuple(name for name in inspect.signature(load).parameters if name != "options")
+_PARAMETERS = tuple(name for name in inspect.signature(load).parameters if name != "overrides")
 
 
-def kept_heads(model: Model) -> dict[int, list[int]]:
-    """For each layer with pruned heads, those that are left: the files hold only these."""
+def remaining_heads(model: Model) -> dict[int, list[int]]:
+    """The heads that remain in each layer with pruned heads; files contain only these."""
     config = model.config
     return {
-        layer: [h for h in range(config.num_attention_heads) if h not in gone]
-        for layer, gone in config.pruned_heads.items()
-        if gone
+        layer: [head for head in range(config.num_attention_heads) if head not in pruned]
+        for layer, pruned in config.pruned_heads.items()
+        if pruned
     }
 
 
-def _dtypes(dtype, param_dtype, config: Config, entries) -> tuple[jnp.dtype, jnp.dtype]:
-    """Of the computation and of the parameters."""
+def _resolve_dtypes(
+    dtype: Any, param_dtype: Any, config: Config, entries: Mapping[str, TensorEntry]
+) -> tuple[jnp.dtype, jnp.dtype]:
+    """Returns the dtypes of the computation and of the parameters."""
 
-    def found(name: str, kind) -> jnp.dtype:
-        if isinstance(kind, str) and kind == "auto":
-            kind = config.torch_dtype or next((e.dtype for e in entries.values() if e.dtype.kind in "fV"), None)
-        return float_type(name, jnp.float32 if kind is None else kind)
+    def resolve(name: str, value: Any) -> jnp.dtype:
+        if isinstance(value, str) and value == "auto":
+            value = config.torch_dtype or next((e.dtype for e in entries.values() if e.dtype.kind in "fV"), None)
+        return float_type(name, jnp.float32 if value is None else value)
 
-    compute, stored = found("dtype", dtype), found("param_dtype", param_dtype)
+    compute, stored = resolve("dtype", dtype), resolve("param_dtype", param_dtype)
     if param_dtype is None and compute != stored:
         warnings.warn(
-            f"dtype={compute.name} is the type of the computation; the parameters are float32. Up to version 0.1 they "
-            f"followed dtype: param_dtype={dtype if isinstance(dtype, str) else compute.name!r} gives that, "
-            "param_dtype='float32' what you have now, without this warning",
+            f"dtype={compute.name} is the dtype of the computation; the parameters are float32. Up to version 0.1 they "
+            f"followed dtype: for that pass param_dtype={dtype if isinstance(dtype, str) else compute.name!r}; to keep "
+            "float32 without this warning pass param_dtype='float32'",
             FutureWarning,
             stacklevel=3,
         )
     return compute, stored
 
 
-def _report(folder: Path, model: Model, found: Plan, ignore_mismatched: bool) -> list[str]:
-    """Raises or warns; returns the paths that are to be initialised."""
+def _check_plan(folder: Path, model: Model, plan: LoadPlan, ignore_mismatched: bool) -> list[str]:
+    """Raises or warns about differences between file and model; returns the parameters to be initialised."""
     name = type(model).__name__
-    bases = {rule.path for rule in model.table.rules}
-    absent = [path for path in found.missing if model.table.short_path(path) in bases]
-    mismatched = [] if ignore_mismatched else list(found.mismatched.values())
-    if found.unknown or absent or mismatched:
-        hint = "ignore_mismatched_sizes=True initialises these instead." if mismatched else ""
-        raise WeightsError(f"{folder} ({name})", found.unknown, absent, mismatched, hint)
-    fresh = [*found.missing, *found.mismatched]
-    if told := [path for path in fresh if path not in model.table.silent]:
-        warnings.warn(f"{name}: initialised, because {folder} lacks them: {', '.join(told)}; train them", stacklevel=3)
-    if found.unused:
-        warnings.warn(f"{name}: in {folder}, but unused by this class: {', '.join(found.unused)}", stacklevel=3)
-    return fresh
+    base_paths = {rule.path for rule in model.table.rules}
+    missing = [path for path in plan.missing if model.table.short_path(path) in base_paths]
+    mismatched = [] if ignore_mismatched else list(plan.mismatched.values())
+    if plan.unknown or missing or mismatched:
+        hint = "ignore_mismatched_sizes=True initialises parameters of a different shape." if mismatched else ""
+        raise WeightsError(f"{folder} ({name})", plan.unknown, missing, mismatched, hint)
+    uninitialised = [*plan.missing, *plan.mismatched]
+    if reported := [path for path in uninitialised if path not in model.table.silent]:
+        warnings.warn(
+            f"{name}: initialised, because {folder} lacks them: {', '.join(reported)}; train them", stacklevel=3
+        )
+    if plan.unused:
+        warnings.warn(f"{name}: in {folder}, but unused by this class: {', '.join(plan.unused)}", stacklevel=3)
+    return uninitialised
 
 
-def _place(array: np.ndarray, sharding) -> jax.Array:
+def _place(array: np.ndarray, sharding: NamedSharding | None) -> jax.Array:
     if sharding is None:
-        return jax.device_put(array)  # on a CPU this is the same memory; jnp.asarray would copy
-    # Each process hands over only what its own devices hold.
+        return jax.device_put(array)  # shares the memory on CPU, where jnp.asarray would copy
+    # Each process provides only the shards of its local devices.
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def _initialise(model: Model, paths: list[str], key, places) -> dict[str, jax.Array]:
-    def pick(key):
+def _initialise(
+    model: Model, paths: list[str], key: jax.Array, placement: Mapping[str, NamedSharding]
+) -> dict[str, jax.Array]:
+    def init(key: jax.Array) -> dict[str, jax.Array]:
         flat = flatten(initial(model, key))
         return {path: flat[path] for path in paths}
 
-    return jax.jit(pick, out_shardings={path: places[path] for path in paths} if places else None)(key)
+    return jax.jit(init, out_shardings={path: placement[path] for path in paths} if placement else None)(key)
+
+
+# The parts of a RAG, with the class that loads each.
+_PARTS = {"question_encoder": "DPRQuestionEncoder", "generator": "AutoModelForSeq2SeqLM"}
+# Options that cannot differ between the parts.
+_WHOLE_MODEL = (
+    *("dtype", "param_dtype", "attention", "remat", "unroll", "mesh", "rules", "cls"),
+    *("torch_dtype", "attn_implementation", "gradient_checkpointing"),
+)
+
+
+def load_rag(
+    question_encoder: str | Path,
+    generator: str | Path,
+    *,
+    cls: type[Model] | str = RagSequenceForGeneration,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike | None = None,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+    attention: str | None = None,
+    remat: bool | None = None,
+    unroll: bool = False,
+    ignore_mismatched_sizes: bool = False,
+    key: jax.Array | None = None,
+    token: HubToken = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool | None = None,
+    force_download: bool | None = None,
+    torch_dtype: Any = None,
+    attn_implementation: str | None = None,
+    gradient_checkpointing: bool | None = None,
+    **overrides: ConfigValue,
+) -> tuple[Model, dict[str, Any]]:
+    """Loads a RAG model from the checkpoints of its two parts (docs/parity.md, A3).
+
+    Reference: transformers/models/rag/modeling_rag.py, `from_pretrained_question_encoder_generator`.
+
+    Args:
+      question_encoder: folder or Hub id of a DPR question encoder.
+      generator: folder or Hub id of a BART or T5.
+      cls: RagModel, RagSequenceForGeneration or RagTokenForGeneration, or its name.
+      dtype, param_dtype, mesh, rules, attention, remat, unroll, ignore_mismatched_sizes, key, token, cache_dir,
+        local_files_only, force_download, torch_dtype, attn_implementation, gradient_checkpointing: see `load`; apply
+        to both parts.
+      overrides: with the prefix `question_encoder_` or `generator_`, options of `load` for one part
+        (generator_revision, generator_max_position_embeddings, ...); others are fields of the `RagConfig`
+        (n_docs, ...).
+
+    Returns:
+      The model, and its parameters as a nested dict.
+
+    Raises:
+      TypeError: a class that is not RAG's, an option that cannot differ between the parts with a prefix; and what
+        `load` raises.
+    """
+    chosen = MODELS.get(cls) if isinstance(cls, str) else cls
+    if not (isinstance(chosen, type) and issubclass(chosen, RagPreTrainedModel)):
+        raise TypeError(f"cls must be RagModel, RagSequenceForGeneration or RagTokenForGeneration, got {brief(cls)}")
+    options: dict[str, Any] = dict(overrides)
+    reject_unsupported_options(options, _RAG_PARAMETERS, "load_rag has no option")
+    run = RunOptions(dtype, param_dtype, attention, remat).merge(
+        torch_dtype=torch_dtype, attn_implementation=attn_implementation, gradient_checkpointing=gradient_checkpointing
+    )
+    shared: dict[str, Any] = {
+        **run._asdict(),
+        "mesh": mesh,
+        "rules": rules,
+        "unroll": unroll,
+        "ignore_mismatched_sizes": ignore_mismatched_sizes,
+        "key": key,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "force_download": force_download,
+    }
+    params: dict[str, Any] = {}
+    models: dict[str, Model] = {}
+    for part, source in (("question_encoder", question_encoder), ("generator", generator)):
+        prefix = f"{part}_"
+        separate = {name.removeprefix(prefix): options.pop(name) for name in list(options) if name.startswith(prefix)}
+        for name in separate:
+            if name in _WHOLE_MODEL:
+                raise TypeError(f"load_rag has no option {prefix + name!r}: it applies to the whole model, use {name}=")
+        models[part], params[part] = load(source, **{"cls": _PARTS[part], **shared, **separate})
+    runs = [{name: getattr(model, name) for name in (*RunOptions._fields, "unroll")} for model in models.values()]
+    if runs[0] != runs[1]:
+        raise ValueError(
+            f"the files of the two parts have different dtypes, {runs[0]['dtype']} and {runs[1]['dtype']}; pass dtype="
+        )
+    config = RagConfig(
+        question_encoder=models["question_encoder"].config, generator=models["generator"].config, **options
+    )
+    return chosen(config, **runs[0]), params if chosen is RagModel else {"rag": params}
+
+
+# Without the two names of the parts, which are prefixes of overrides.
+_RAG_PARAMETERS = tuple(
+    name
+    for name, parameter in inspect.signature(load_rag).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)

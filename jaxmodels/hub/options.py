@@ -1,147 +1,162 @@
-"""Options of `load` in the words of transformers' `from_pretrained`: translated, or refused with the word used here.
+"""Options of transformers' `from_pretrained` in calls of `load`: translated, or rejected with the equivalent here.
 
-None is ever taken and then ignored. A value that asks for what is so here anyway (`low_cpu_mem_usage=True`) passes.
+No option is silently ignored. A value that requests what happens anyway (`low_cpu_mem_usage=True`) is accepted.
 """
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from jaxmodels.architectures import MODELS
 from jaxmodels.architectures.base import IMPLEMENTATIONS, float_type
 from jaxmodels.config import GENERATION_KEYS
-from jaxmodels.download import HUB_OPTIONS
-from jaxmodels.names import Foreign, refuse_foreign
+from jaxmodels.messages import Unsupported, reject_unsupported
 
-# Their attention, and the implementation here that is what the name promises: all weights in the open, or the best that
-# the device has for the call, which for long texts never holds all of them.
-ATTENTION = {"eager": "xla", "sdpa": "auto", "flash_attention_2": "auto"}
-TRANSLATED = ("torch_dtype", "attn_implementation", "gradient_checkpointing")
+# attn_implementation -> attention. "eager" promises the full attention weights; the others promise the best
+# implementation for the device, which does not materialise the weights of long sequences.
+ATTENTION_NAMES = {"eager": "xla", "sdpa": "auto", "flash_attention_2": "auto"}
 
-_PLACES = "parameters go onto devices by mesh= and rules=, without them onto the first device"
-_QUANTIZED = "parameters are floats of param_dtype=; a cache of 8 bits is generate's cache_dtype='int8'"
-_KINDS = (
-    "a folder's kind of file is found: model.safetensors, else pytorch_model.bin, else flax_model.msgpack; those of "
-    "TensorFlow are not read"
+_PLACEMENT = "parameters are placed on devices by mesh= and rules=, by default on the first device"
+_QUANTIZED = "parameters are floats of param_dtype=; an 8-bit cache is generate's cache_dtype='int8'"
+_FORMATS = (
+    "the format is detected: model.safetensors, else pytorch_model.bin, else flax_model.msgpack; TensorFlow's formats "
+    "are not supported"
 )
-_IN_MEMORY = "load reads a folder; parameters that are here already go to model.apply({'params': params}, ...)"
-_FLAX = "load always gives (model, params)"
-_PARTS = "adapters are not read; merge them into the weights before (peft's merge_and_unload) and load those"
+_IN_MEMORY = "load reads a folder; pass parameters in memory to model.apply({'params': params}, ...)"
+_FLAX = "load always returns (model, params)"
+_ADAPTERS = "adapters are not supported; merge them into the weights first (peft's merge_and_unload) and load those"
 _OFF: tuple[Any, ...] = (None, False)
 
-# Of transformers 4.37 to 4.57, PyTorch's and Flax's classes and the auto classes.
-FOREIGN = {
-    "use_cache": Foreign("a cache is used when one is passed: cache=model.init_cache(batch, length)"),
-    "device_map": Foreign(_PLACES),
-    "device_mesh": Foreign(_PLACES),
-    "device": Foreign(_PLACES),
-    "tp_plan": Foreign(_PLACES),
-    "tp_size": Foreign(_PLACES),
-    "distributed_config": Foreign(_PLACES),
-    "max_memory": Foreign(_PLACES),
-    "offload_folder": Foreign(_PLACES),
-    "offload_state_dict": Foreign(_PLACES, _OFF),
-    "offload_buffers": Foreign(_PLACES, _OFF),
-    "low_cpu_mem_usage": Foreign("tensors are read one at a time, always; leave it out", (None, True)),
-    "_fast_init": Foreign("only what the file lacks is initialised, always; leave it out", (None, True)),
-    "quantization_config": Foreign(_QUANTIZED),
-    "load_in_8bit": Foreign(_QUANTIZED, _OFF),
-    "load_in_4bit": Foreign(_QUANTIZED, _OFF),
-    "from_pt": Foreign(_KINDS, _OFF),
-    "from_flax": Foreign(_KINDS, _OFF),
-    "from_tf": Foreign(_KINDS, _OFF),
-    "use_safetensors": Foreign(_KINDS),
-    "gguf_file": Foreign(_KINDS),
-    "variant": Foreign("only files of the plain names are read; rename them (to model.safetensors)"),
-    "weights_only": Foreign("of a pickle nothing but tensors is ever read; leave it out", (None, True)),
-    "state_dict": Foreign(_IN_MEMORY),
-    "params": Foreign(_IN_MEMORY),
-    "config": Foreign("the folder's config.json counts; give changes of it by name, e.g. num_labels=5"),
-    "generation_config": Foreign("give it, or its settings by name, to generate"),
-    "key_mapping": Foreign("rename the tensors in the file"),
-    "output_loading_info": Foreign("what the file lacked and what was left over is said in warnings", _OFF),
-    "trust_remote_code": Foreign("code of a repository is never run", _OFF),
-    "code_revision": Foreign("code of a repository is never run"),
-    "adapter_name": Foreign(_PARTS),
-    "adapter_kwargs": Foreign(_PARTS),
-    "use_kernels": Foreign("attention= names the kernel", _OFF),
-    "use_flash_attention_2": Foreign("attention='auto' takes the kernel that the device has", _OFF),
-    "_do_init": Foreign(_FLAX, _OFF),
-    "input_shape": Foreign("nothing depends on the shape of an input; leave it out"),
-    "seed": Foreign("key=jax.random.key(seed) initialises what the file lacks"),
-    "use_auth_token": Foreign("it is called token="),
-    "resume_download": Foreign("downloads are always resumed; force_download=True begins anew", (None, True)),
-    "proxies": Foreign("set HTTPS_PROXY in the environment"),
-    "mirror": Foreign("set HF_ENDPOINT in the environment"),
-    "user_agent": Foreign("set HF_HUB_USER_AGENT_ORIGIN in the environment"),
-    "use_remat": Foreign("it is called remat="),
-}  # fmt: skip
+# Of transformers 4.37 to 4.57: PyTorch's, Flax's and the auto classes.
+UNSUPPORTED = {
+    "use_cache": Unsupported("a cache is used if one is passed: cache=model.init_cache(batch, length)"),
+    "device_map": Unsupported(_PLACEMENT),
+    "device_mesh": Unsupported(_PLACEMENT),
+    "device": Unsupported(_PLACEMENT),
+    "tp_plan": Unsupported(_PLACEMENT),
+    "tp_size": Unsupported(_PLACEMENT),
+    "distributed_config": Unsupported(_PLACEMENT),
+    "max_memory": Unsupported(_PLACEMENT),
+    "offload_folder": Unsupported(_PLACEMENT),
+    "offload_state_dict": Unsupported(_PLACEMENT, _OFF),
+    "offload_buffers": Unsupported(_PLACEMENT, _OFF),
+    "low_cpu_mem_usage": Unsupported("tensors are always read one at a time; leave it out", (None, True)),
+    "_fast_init": Unsupported("only missing parameters are initialised; leave it out", (None, True)),
+    "quantization_config": Unsupported(_QUANTIZED),
+    "load_in_8bit": Unsupported(_QUANTIZED, _OFF),
+    "load_in_4bit": Unsupported(_QUANTIZED, _OFF),
+    "from_pt": Unsupported(_FORMATS, _OFF),
+    "from_flax": Unsupported(_FORMATS, _OFF),
+    "from_tf": Unsupported(_FORMATS, _OFF),
+    "use_safetensors": Unsupported(_FORMATS),
+    "gguf_file": Unsupported(_FORMATS),
+    "variant": Unsupported("only the standard file names are read; rename the files (to model.safetensors)"),
+    "weights_only": Unsupported("only tensors are ever read from a pickle; leave it out", (None, True)),
+    "state_dict": Unsupported(_IN_MEMORY),
+    "params": Unsupported(_IN_MEMORY),
+    "config": Unsupported("the folder's config.json is used; pass changes of it by name, e.g. num_labels=5"),
+    "generation_config": Unsupported("pass it, or its settings by name, to generate"),
+    "key_mapping": Unsupported("rename the tensors in the file"),
+    "output_loading_info": Unsupported("missing and unused tensors are reported as warnings", _OFF),
+    "trust_remote_code": Unsupported("code of a repository is never run", _OFF),
+    "code_revision": Unsupported("code of a repository is never run"),
+    "adapter_name": Unsupported(_ADAPTERS),
+    "adapter_kwargs": Unsupported(_ADAPTERS),
+    "use_kernels": Unsupported("attention= selects the kernel", _OFF),
+    "use_flash_attention_2": Unsupported("attention='auto' selects the best kernel for the device", _OFF),
+    "_do_init": Unsupported(_FLAX, _OFF),
+    "input_shape": Unsupported("parameters do not depend on the shape of the input; leave it out"),
+    "seed": Unsupported("missing parameters are initialised from key=jax.random.key(seed)"),
+    "use_auth_token": Unsupported("it is called token="),
+    "resume_download": Unsupported("downloads are always resumed; force_download=True restarts", (None, True)),
+    "proxies": Unsupported("set HTTPS_PROXY in the environment"),
+    "mirror": Unsupported("set HF_ENDPOINT in the environment"),
+    "user_agent": Unsupported("set HF_HUB_USER_AGENT_ORIGIN in the environment"),
+    "use_remat": Unsupported("it is called remat="),
+}
 
 
-def refuse_foreign_options(options: dict[str, Any], own: Iterable[str], what: str = "load has no option") -> None:
-    """Takes the options of FOREIGN out, those that ask for what is so here anyway.
-
-    Args:
-      own: names of the function's own options, for one that is nearly so called. What is no such name at all is left
-        to the config, whose key it may be.
-      what: the beginning of the message.
-
-    Raises:
-      TypeError: one that asks for something else, with what to write; a misspelt name.
-    """
-    names = [*own, *TRANSLATED, *HUB_OPTIONS]
-    near = [name for name in options.keys() - {*names, *FOREIGN} if _is_near(name, names)]
-    found = {name: options[name] for name in near}
-    found |= {name: options.pop(name) for name in options.keys() & FOREIGN.keys()}
-    refuse_foreign(what, found, names, FOREIGN)
-
-
-def _is_near(name: str, names: list[str]) -> bool:
-    return bool(difflib.get_close_matches(name, [*names, *FOREIGN], cutoff=0.8)) and not _is_key(name)
-
-
-def translated(options: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes torch_dtype, attn_implementation and gradient_checkpointing out of the options: the same in our words.
+def reject_unsupported_options(
+    options: dict[str, Any], parameters: Iterable[str], what: str = "load has no option"
+) -> None:
+    """Removes options of `UNSUPPORTED` with a neutral value.
 
     Args:
-      given: dtype, param_dtype, attention and remat as the call has them; None where it says nothing.
+      options: further keywords of a call; modified.
+      parameters: parameters of the function, to detect misspelt ones. A name that resembles none of them is left to
+        the config, whose key it may be.
+      what: beginning of the message.
 
     Raises:
-      ValueError: an unknown implementation, or one that contradicts what else is given.
+      TypeError: an option of `UNSUPPORTED` with another value, or a misspelt parameter; with what to write instead.
     """
-    found = dict(given)
+    names = list(parameters)
+    rejected = {name: options[name] for name in options.keys() - {*names, *UNSUPPORTED} if _is_misspelt(name, names)}
+    rejected |= {name: options.pop(name) for name in options.keys() & UNSUPPORTED.keys()}
+    reject_unsupported(what, rejected, names, UNSUPPORTED)
 
-    def put(theirs: str, value: Any, *ours: str) -> None:
-        for name in ours:
-            if found[name] is not None and not _same(name, found[name], value):
+
+def _is_misspelt(name: str, names: list[str]) -> bool:
+    return bool(difflib.get_close_matches(name, [*names, *UNSUPPORTED], cutoff=0.8)) and not _is_config_key(name)
+
+
+class RunOptions(NamedTuple):
+    """Options of `load` that do not affect the values of the parameters; None is the default.
+
+    Attributes:
+      dtype, param_dtype: dtypes of the computation and of the parameters, "auto" for the file's.
+      attention: attention implementation.
+      remat: recompute layers in the backward pass.
+    """
+
+    dtype: Any = None
+    param_dtype: Any = None
+    attention: str | None = None
+    remat: bool | None = None
+
+    def merge(
+        self, *, torch_dtype: Any, attn_implementation: str | None, gradient_checkpointing: bool | None
+    ) -> "RunOptions":
+        """Returns these options with those of transformers translated.
+
+        Raises:
+          ValueError: an unknown attention implementation, or two options that contradict each other.
+        """
+        options = self
+        if torch_dtype is not None:
+            options = options._set("torch_dtype", torch_dtype, "dtype", "param_dtype")
+        if (name := attn_implementation) is not None:
+            if not isinstance(name, str) or name not in ATTENTION_NAMES:
                 raise ValueError(
-                    f"{theirs} sets {name} to {value!r}, and {name}={found[name]!r} is given; leave one out"
+                    f"attn_implementation must be one of {', '.join(ATTENTION_NAMES)}, or attention= one of "
+                    f"{', '.join(IMPLEMENTATIONS)}; got {name!r}"
                 )
-            found[name] = value
+            options = options._set("attn_implementation", ATTENTION_NAMES[name], "attention")
+        if gradient_checkpointing is not None:
+            options = options._set("gradient_checkpointing", gradient_checkpointing, "remat")
+        return options
 
-    if (kind := options.pop("torch_dtype", None)) is not None:
-        put("torch_dtype", kind, "dtype", "param_dtype")
-    if (name := options.pop("attn_implementation", None)) is not None:
-        if not isinstance(name, str) or name not in ATTENTION:
-            raise ValueError(
-                f"attn_implementation is one of {', '.join(ATTENTION)}, or attention= one of "
-                f"{', '.join(IMPLEMENTATIONS)}; got {name!r}"
-            )
-        put("attn_implementation", ATTENTION[name], "attention")
-    if (switch := options.pop("gradient_checkpointing", None)) is not None:
-        put("gradient_checkpointing", switch, "remat")
-    return found
-
-
-def _same(name: str, ours: Any, theirs: Any) -> bool:
-    if not name.endswith("dtype") or "auto" in (ours, theirs):
-        return ours == theirs
-    return float_type(name, ours) == float_type(name, theirs)
+    def _set(self, source: str, value: Any, *names: str) -> "RunOptions":
+        for name in names:
+            current = getattr(self, name)
+            if current is not None and not _is_same(name, current, value):
+                raise ValueError(
+                    f"{source} sets {name} to {value!r}, which contradicts {name}={current!r}; leave one out"
+                )
+        return self._replace(**dict.fromkeys(names, value))
 
 
-def _is_key(name: str) -> bool:
-    """Of a config or an attribute of a model, of whatever family."""
-    classes = [each for model in MODELS.values() for each in (model, model.config_class)]
-    aliases = {alias for model in MODELS.values() for alias in model.config_class.aliases}
-    return name in {field.name for each in classes for field in dataclasses.fields(each)} | aliases | GENERATION_KEYS
+def _is_same(name: str, first: Any, second: Any) -> bool:
+    if not name.endswith("dtype") or "auto" in (first, second):
+        return first == second
+    return float_type(name, first) == float_type(name, second)
+
+
+def _is_config_key(name: str) -> bool:
+    """Whether the name is a key of some config, or an attribute of some model."""
+    models = MODELS.values()
+    fields = {field.name for model in models for field in dataclasses.fields(model)}
+    keys = {field.name for model in models for field in dataclasses.fields(model.config_class)}
+    aliases = {alias for model in models for alias in model.config_class.aliases}
+    return name in fields | keys | aliases | GENERATION_KEYS

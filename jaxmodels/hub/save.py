@@ -1,8 +1,8 @@
-"""Saving in Hugging Face's format, so that torch loads it, without ever leaving a half-written folder."""
+"""Saving in Hugging Face's format, which torch can load, without ever leaving an incomplete folder."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,83 +12,87 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxmodels.architectures.base import Model
-from jaxmodels.config import TEXT_IDS, thaw
+from jaxmodels.config import SPECIAL_TOKEN_IDS, thaw
 from jaxmodels.convert import WeightsError, export
-from jaxmodels.hub.card import write_card
-from jaxmodels.hub.load import kept_heads
-from jaxmodels.hub.push import check_repository, push
-from jaxmodels.names import knows_its_names
+from jaxmodels.download import HubToken
+from jaxmodels.hub.load import remaining_heads
+from jaxmodels.hub.push import check_repository, push, write_card
+from jaxmodels.messages import brief, reject_unknown_keywords
 from jaxmodels.parameters import abstract, check_tree, flatten
 from jaxmodels.processes import on_first_process
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.write import write_tensors
-from jaxmodels.wording import brief
+from jaxmodels.tensor_files.atomic_save import atomic_save
+from jaxmodels.tensor_files.safetensors_file import write_tensors
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-@knows_its_names(
+@reject_unknown_keywords(
     {
         "save_directory": "it is called folder=",
-        "state_dict": "the tree is called params=",
-        "safe_serialization": "safetensors are written, always; leave it out",
-        "is_main_process": "all processes call it, and the first one writes; leave it out",
-        "save_function": "files are written by safetensors, always; leave it out",
-        "variant": "files have their usual names; convert the parameters (jax.tree.map) and save into another folder",
-        "save_peft_format": "there are no adapters; leave it out",
+        "state_dict": "the parameters are called params=",
+        "safe_serialization": "the format is always safetensors; leave it out",
+        "is_main_process": "all processes must call it, and the first one writes; leave it out",
+        "save_function": "the files are always written by safetensors; leave it out",
+        "variant": "file names are fixed; convert the parameters (jax.tree.map) and save into another folder",
+        "save_peft_format": "adapters are not supported; leave it out",
         "repo_id": "it is called push_to_hub=",
         "use_auth_token": "it is called token=",
-        "create_pr": "a push goes to the main branch; upload_folder of huggingface_hub makes pull requests",
-        "revision": "a push goes to the main branch; upload_folder of huggingface_hub takes others",
+        "create_pr": "the push is to the main branch; huggingface_hub's upload_folder creates pull requests",
+        "revision": "the push is to the main branch; huggingface_hub's upload_folder supports others",
     }
 )
 def save(
     folder: str | Path,
     model: Model,
-    params: dict,
+    params: Mapping[str, Any],
     *,
     max_shard_size: int | str = "5GB",
     push_to_hub: str | None = None,
     private: bool | None = None,
-    token: str | bool | None = None,
+    token: HubToken = None,
     commit_message: str | None = None,
 ) -> None:
-    """Writes config.json, generation_config.json and model.safetensors (or shards and their index) into `folder`.
+    """Saves config.json, generation_config.json and model.safetensors (or shards and their index) to a folder.
 
-    A save that is killed at any moment leaves the earlier checkpoint or the new one, never a mixture (see `commit`).
-    With several processes, all must call this; the first one writes, and none goes on before all is written.
+    A save that is killed at any time leaves the previous checkpoint or the new one, never a mixture (see
+    `atomic_save`). With several processes, all must call this function; the first one writes, and all return after it
+    has finished.
 
     Args:
-      params: tree of the model's shape; each tensor keeps its type.
-      max_shard_size: bytes, or text like "500MB"; a larger model is split.
-      push_to_hub: a repository like "user/name", which is made where it is not there. Then the checkpoint is uploaded
-        from the folder, with the tokenizers that it holds and a model card, README.md, which is written where there is
-        none, or one of ours that nobody has edited.
-      private, token, commit_message: of the push, for huggingface_hub; its own token is that of `hf auth login`.
+      folder: is created if needed.
+      model: the model.
+      params: its parameters as a nested dict; dtypes are preserved.
+      max_shard_size: bytes, or a string such as "500MB"; a larger model is split into shards.
+      push_to_hub: repository such as "user/name", created if needed. The checkpoint is uploaded from the folder, with
+        the tokenizers there and a model card, README.md, which is written unless there is one that was edited by hand.
+      private, token, commit_message: passed to huggingface_hub when pushing; the default token is that of
+        `hf auth login`.
 
     Raises:
-      WeightsError: the tree does not fit the model.
-      ValueError, TypeError: an option that is none, or of another type; nothing is written.
-      OSError: the disk is full, say; or the push did not succeed, in which case the folder holds the checkpoint.
+      WeightsError: the parameters do not match the model.
+      ValueError, TypeError: an unknown option or an invalid value; nothing is written.
+      OSError: writing failed, e.g. because the disk is full; or pushing failed, and the folder contains the checkpoint.
     """
-    pushing: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
+    push_options: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
     if push_to_hub is not None:
         check_repository(push_to_hub)
-    elif given := [name for name, value in pushing.items() if value is not None]:
-        raise TypeError(f"{', '.join(given)}: for a push; say push_to_hub='user/name', or leave it out")
+    elif unused := [name for name, value in push_options.items() if value is not None]:
+        raise TypeError(f"{', '.join(unused)}: only for a push; pass push_to_hub='user/name', or leave it out")
     if not isinstance(folder, str | Path):
-        raise TypeError(f"folder is a path, got {brief(folder)}")
+        raise TypeError(f"folder must be a path, got {brief(folder)}")
     if not isinstance(model, Model):
-        raise TypeError(f"model is one of jaxmodels, got {brief(model)}; the order is jm.save(folder, model, params)")
+        raise TypeError(
+            f"model must be a model of jaxmodels, got {brief(model)}; the arguments are jm.save(folder, model, params)"
+        )
     check_tree("params", params)
     flat = flatten(params)
-    _check(model, flat)
-    limit = _bytes(max_shard_size)
-    tensors = export(model.table, ((path, _on_host(array)) for path, array in flat.items()), kept_heads(model))
+    _check_params(model, flat)
+    max_bytes = _parse_size(max_shard_size)
+    tensors = export(model.table, ((path, _to_host(array)) for path, array in flat.items()), remaining_heads(model))
 
     def write() -> None:
-        with staged(Path(folder), "config", "weights") as staging:
-            _name_shards(staging, list(_write_shards(staging, tensors, limit)))
+        with atomic_save(Path(folder), "config", "weights") as staging:
+            _rename_shards(staging, list(_write_shards(staging, tensors, max_bytes)))
             _write_configs(staging, model, flat)
 
     on_first_process(write, tensors)
@@ -96,76 +100,78 @@ def save(
 
         def upload() -> None:
             write_card(Path(folder), model, flat, push_to_hub)
-            push(Path(folder), push_to_hub, **pushing)
+            push(Path(folder), push_to_hub, **push_options)
 
         on_first_process(upload)
 
 
-def _check(model: Model, flat: dict) -> None:
+def _check_params(model: Model, flat: Mapping[str, Any]) -> None:
     shapes = flatten(abstract(model))
-    surplus, missing = [p for p in flat if p not in shapes], [p for p in shapes if p not in flat]
+    unknown, missing = [p for p in flat if p not in shapes], [p for p in shapes if p not in flat]
     mismatched = [
-        f"{path}: {np.shape(array)} in the tree, the model has {shapes[path].shape}"
+        f"{path}: {np.shape(array)} in the parameters, {shapes[path].shape} in the model"
         for path, array in flat.items()
         if path in shapes and np.shape(array) != shapes[path].shape
     ]
-    if surplus or missing or mismatched:
-        raise WeightsError(f"the parameters to save ({type(model).__name__})", surplus, missing, mismatched)
+    if unknown or missing or mismatched:
+        raise WeightsError(f"the parameters to save ({type(model).__name__})", unknown, missing, mismatched)
 
 
-def _on_host(array) -> np.ndarray:
+def _to_host(array: jax.Array | np.ndarray) -> np.ndarray:
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
 
 
-def _bytes(size: int | str) -> int:
+def _parse_size(size: int | str) -> int:
     match = re.fullmatch(r"(\d+)\s*([KMG]?I?B?)", str(size).strip().upper())
     if not match or match[2] not in _UNITS or int(match[1]) < 1:
-        raise ValueError(f"max_shard_size is a number of bytes or text like '5GB', got {size!r}")
+        raise ValueError(f"max_shard_size must be a number of bytes or a string such as '5GB', got {size!r}")
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _write_shards(staging: Path, tensors: Iterable[tuple[str, np.ndarray]], limit: int) -> Iterator[tuple[Path, dict]]:
-    """Files of at most `limit` bytes (or one tensor), and the size of each tensor in them."""
+def _write_shards(
+    staging: Path, tensors: Iterable[tuple[str, np.ndarray]], max_bytes: int
+) -> Iterator[tuple[Path, dict[str, int]]]:
+    """Writes files of at most `max_bytes` (or one tensor); yields each with the sizes of its tensors."""
     shard: dict[str, np.ndarray] = {}
     count = 0
 
-    def flush():
+    def flush() -> tuple[Path, dict[str, int]]:
         path = staging / f"shard-{count}"
         write_tensors(path, shard, metadata={"format": "pt"})
         return path, {name: tensor.nbytes for name, tensor in shard.items()}
 
     for name, tensor in tensors:
-        if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > limit:
+        if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > max_bytes:
             yield flush()
             shard, count = {}, count + 1
         shard[name] = np.ascontiguousarray(tensor)
     yield flush()
 
 
-def _name_shards(staging: Path, shards: list[tuple[Path, dict[str, int]]]) -> None:
-    """Gives the files their final names, now that their number is known, and writes the index."""
+def _rename_shards(staging: Path, shards: list[tuple[Path, dict[str, int]]]) -> None:
+    """Renames the files, which needs their number, and writes the index."""
     if len(shards) == 1:
         shards[0][0].rename(staging / "model.safetensors")
         return
-    where: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for i, (path, sizes) in enumerate(shards, start=1):
         name = f"model-{i:05}-of-{len(shards):05}.safetensors"
         path.rename(staging / name)
-        where |= dict.fromkeys(sizes, name)
+        weight_map |= dict.fromkeys(sizes, name)
     total = sum(size for _, sizes in shards for size in sizes.values())
-    index = {"metadata": {"total_size": total}, "weight_map": where}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (staging / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
-def _write_configs(staging: Path, model: Model, flat: dict) -> None:
-    kind = jnp.result_type(next(iter(flat.values()))).name
+def _write_configs(staging: Path, model: Model, flat: Mapping[str, Any]) -> None:
+    dtype = jnp.result_type(next(iter(flat.values()))).name
     settings = thaw(model.config.generation)
-    config = model.config.replace(architectures=(type(model).__name__,), torch_dtype=kind, generation={})
+    config = model.config.replace(architectures=(type(model).__name__,), torch_dtype=dtype, generation={})
     (staging / "config.json").write_text(config.to_json())
     if settings:
-        # Beside this file transformers does not look at the ids in config.json.
-        ids = {name: value for name in TEXT_IDS if (value := getattr(model.config, name)) is not None}
+        # If this file exists, transformers ignores the token ids in config.json.
+        ids = {name: value for name in SPECIAL_TOKEN_IDS if (value := getattr(model.config, name)) is not None}
         settings = {**thaw(ids), **settings}
         (staging / "generation_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

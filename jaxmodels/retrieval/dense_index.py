@@ -1,4 +1,4 @@
-"""The passages' embeddings as arrays on the devices, and the search among them.
+"""Passage embeddings as arrays on the devices, and maximum inner product search over them.
 
 Source of the task: Karpukhin et al., "Dense Passage Retrieval for Open-Domain Question Answering" (2020), section 3.
 """
@@ -6,90 +6,117 @@ Source of the task: Karpukhin et al., "Dense Passage Retrieval for Open-Domain Q
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxmodels.processes import on_first_process
-from jaxmodels.retrieval.arguments import checked_ids, checked_queries, checked_rows, traced
-from jaxmodels.retrieval.building import build, pieces
-from jaxmodels.retrieval.filling import Filling, ranges
+from jaxmodels.retrieval.building import IndexBuilder, build, chunks, row_ranges
 from jaxmodels.retrieval.index_files import SHARD_BYTES, IndexFiles, write_index
-from jaxmodels.retrieval.layout import Layout, make_layout
-from jaxmodels.retrieval.rows import Stored, checked_dtype, gathered, replaced, restored, stored, taken
+from jaxmodels.retrieval.rows import (
+    EncodedRows,
+    Layout,
+    decode_rows,
+    encode_rows,
+    gather_rows,
+    gather_stored,
+    is_traced,
+    make_layout,
+    scatter_rows,
+    validate_dtype,
+    validate_embeddings,
+    validate_ids,
+    validate_queries,
+)
 from jaxmodels.retrieval.search import search
-from jaxmodels.tensor_files.commit import staged
+from jaxmodels.tensor_files.atomic_save import atomic_save
 
-_replaced_in_place = jax.jit(replaced, static_argnums=0, donate_argnums=(1, 2))
+_scatter_in_place = jax.jit(scatter_rows, static_argnums=0, donate_argnums=(1, 2))
 
 
 @jax.tree_util.register_pytree_node_class
 class DenseIndex:
-    """Rows [N, D] that are searched by inner product: a pytree of arrays, to be passed into `jax.jit`.
+    """An index of rows [N, D] for maximum inner product search; a pytree, to be passed as an argument into `jax.jit`.
 
     Attributes:
-      values: [stored rows, D] in `dtype`, split over the mesh; rows from `size` on are padding.
+      values: [stored rows, D] in `dtype`, sharded over the mesh; rows from `size` on are padding.
       scales: [stored rows] float32, for int8 only: a row is `scale * values`.
-      layout: which device holds which rows.
-      fingerprint: names the encoder that the rows come from (see `fingerprint`), or None.
-      passages: names the passages that the rows are of (`Passages.digest`), or None.
+      layout: sharding of the rows.
+      fingerprint: of the encoder that computed the rows (see `fingerprint`), or None.
+      passages: digest of the passages that the rows embed (`Passages.digest`), or None.
     """
+
+    layout: Layout
+    values: jax.Array
+    scales: jax.Array | None
+    fingerprint: str | None
+    passages: str | None
 
     def __init__(
         self,
-        embeddings,
+        embeddings: ArrayLike,
         mesh: Mesh | None = None,
         axes: str | tuple[str, ...] | None = None,
-        dtype="float32",
+        dtype: DTypeLike = "float32",
         fingerprint: str | None = None,
     ):
-        """Copies the rows; `from_batches` builds without a second copy. Works under `jax.jit` too.
+        """Creates an index from a copy of the embeddings; `from_batches` builds one without a second copy.
+
+        Also works under `jax.jit`.
 
         Args:
-          embeddings: [N, D], real numbers, a numpy or JAX array.
-          mesh, axes: the mesh, and the axes of it that rows are split over (all of them by default).
-          dtype: how rows are stored: float32, bfloat16, or int8 with one scale a row.
+          embeddings: [N, D], real numbers.
+          mesh: mesh to shard the rows over.
+          axes: mesh axes to shard the rows over; all by default.
+          dtype: storage dtype: float32, bfloat16, or int8 with one scale per row.
+          fingerprint: of the encoder.
 
         Raises:
           ValueError: embeddings of another rank or not finite, or an unknown dtype or mesh axis.
         """
-        dtype = checked_dtype(dtype)
-        embeddings = checked_rows(embeddings)
-        rows, width = embeddings.shape
-        if traced(embeddings):
+        storage = validate_dtype(dtype)
+        array = validate_embeddings(embeddings)
+        rows, width = array.shape
+        if is_traced(array):
             layout = make_layout(rows, mesh, axes)
-            padded = jnp.pad(embeddings, ((0, layout.stored_rows - rows), (0, 0)))
-            values, scales = jax.tree.map(partial(_constrained, layout), stored(padded, dtype))
+            padded = jnp.pad(array, ((0, layout.stored_rows - rows), (0, 0)))
+            values, scales = jax.tree.map(partial(_constrain, layout), encode_rows(padded, storage))
         else:
-            layout, values, scales = build(pieces(embeddings), rows, width, mesh, axes, dtype)
+            layout, values, scales = build(chunks(array), rows, width, mesh, axes, storage)
         self._set(layout, values, scales, fingerprint, None)
 
     @classmethod
     def from_batches(
         cls,
-        batches: Iterable,
+        batches: Iterable[ArrayLike],
         rows: int | None = None,
         width: int | None = None,
         mesh: Mesh | None = None,
         axes: str | tuple[str, ...] | None = None,
-        dtype="float32",
+        dtype: DTypeLike = "float32",
         fingerprint: str | None = None,
     ) -> Self:
-        """From batches [n, D] in order, each put in place before the next one is asked for.
+        """Builds an index from batches [n, D] in order; each is transferred before the next one is requested.
 
-        Where several processes share the mesh, each goes through all batches and keeps its own rows.
+        If several processes share the mesh, each must iterate over all batches; it stores its own rows only.
 
         Args:
-          rows: the sum of all n. Where it is not known, the rows wait in a temporary file until it is.
-          width: D, as a check; by default that of the first batch.
+          batches: embeddings [n, D], real numbers.
+          rows: total number of rows. If None, the rows are buffered in a temporary file until it is known.
+          width: expected D; by default that of the first batch.
+          mesh: see the constructor.
+          axes: see the constructor.
+          dtype: see the constructor.
+          fingerprint: see the constructor.
 
         Raises:
-          ValueError: batches of another width, another number of rows in all, numbers that are not finite.
+          ValueError: batches of different widths, a wrong total number of rows, or numbers that are not finite.
         """
-        return cls._of(*build(batches, rows, width, mesh, axes, checked_dtype(dtype)), fingerprint, None)
+        return cls._new(*build(batches, rows, width, mesh, axes, validate_dtype(dtype)), fingerprint, None)
 
     @classmethod
     def abstract(
@@ -98,13 +125,13 @@ class DenseIndex:
         width: int,
         mesh: Mesh | None = None,
         axes: str | tuple[str, ...] | None = None,
-        dtype="float32",
+        dtype: DTypeLike = "float32",
     ) -> Self:
-        """An index of shapes only, to compile a search for machines that are not here (see `jaxmodels.estimate`)."""
-        layout, dtype = make_layout(rows, mesh, axes), checked_dtype(dtype)
-        values = jax.ShapeDtypeStruct((layout.stored_rows, width), dtype, sharding=layout.sharding)
+        """Returns an index of `jax.ShapeDtypeStruct`s, for ahead-of-time compilation (see `jaxmodels.estimate`)."""
+        layout, storage = make_layout(rows, mesh, axes), validate_dtype(dtype)
+        values = jax.ShapeDtypeStruct((layout.stored_rows, width), storage, sharding=layout.sharding)
         scales = jax.ShapeDtypeStruct((layout.stored_rows,), jnp.float32, sharding=layout.sharding)
-        return cls._of(layout, values, scales if dtype == np.int8 else None, None, None)
+        return cls._new(layout, values, scales if storage == np.int8 else None, None, None)
 
     @classmethod
     def load(
@@ -112,83 +139,94 @@ class DenseIndex:
         folder: str | Path,
         mesh: Mesh | None = None,
         axes: str | tuple[str, ...] | None = None,
-        dtype=None,
+        dtype: DTypeLike | None = None,
     ) -> Self:
-        """A saved index, from its files straight onto the devices: each reads its own rows only.
+        """Loads a saved index straight onto the devices; each process reads its own rows only.
 
         Args:
-          mesh, axes: any, whatever it was saved from. dtype: None leaves the rows as they were stored.
+          folder: folder written by `save`.
+          mesh: any mesh, independent of the one it was saved from.
+          axes: mesh axes to shard the rows over; all by default.
+          dtype: storage dtype; None keeps that of the files.
 
         Raises:
-          FileNotFoundError: no index there.
-          TensorFileError: a manifest that disagrees with its shards, or a damaged shard.
+          FileNotFoundError: there is no index.
+          TensorFileError: the manifest does not match its shards, or a shard is damaged.
         """
-        return cls.of_files(IndexFiles(folder), mesh, axes, dtype)
+        return cls.from_files(IndexFiles(folder), mesh, axes, dtype)
 
     @classmethod
-    def of_files(
-        cls, files: IndexFiles, mesh: Mesh | None = None, axes: str | tuple[str, ...] | None = None, dtype=None
+    def from_files(
+        cls,
+        files: IndexFiles,
+        mesh: Mesh | None = None,
+        axes: str | tuple[str, ...] | None = None,
+        dtype: DTypeLike | None = None,
     ) -> Self:
-        """As `load`, of an index that is opened."""
+        """Loads an opened index; see `load`."""
         saved = files.manifest
         layout = make_layout(saved.rows, mesh, axes)
-        filling = Filling(layout, saved.width, saved.dtype if dtype is None else checked_dtype(dtype))
-        for places in filling.ranges():
-            for first, part in files.read(places):
-                filling.put(first, *(part if filling.dtype == saved.dtype else stored(restored(*part), filling.dtype)))
-        return cls._of(layout, *filling.arrays(), saved.fingerprint, saved.passages)
+        builder = IndexBuilder(layout, saved.width, saved.dtype if dtype is None else validate_dtype(dtype))
+        for rows in builder.row_ranges():
+            for first, part in files.read(rows):
+                if builder.dtype != saved.dtype:
+                    part = encode_rows(decode_rows(*part), builder.dtype)
+                builder.write(first, *part)
+        return cls._new(layout, *builder.arrays(), saved.fingerprint, saved.passages)
 
     def save(self, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
-        """Writes a manifest and shards of at most `shard_bytes` of rows; other files in `folder` stay.
+        """Writes a manifest and shards of at most `shard_bytes`, atomically; other files in `folder` stay.
 
-        A save that is killed leaves the earlier index or the new one, never a mixture. With several processes, all must
-        call this; the first one writes, and none goes on before all is written.
+        If the save is interrupted, the folder holds either the previous index or the new one. With several processes,
+        all must call this; the first one writes, and the others wait.
         """
-        parts = map(self._stored_rows, ranges(0, self.size, self.width * self.dtype.itemsize))
+        parts = map(self._read_stored, row_ranges(0, self.size, self.width * self.dtype.itemsize))
 
         def write() -> None:
-            with staged(Path(folder), "index") as staging:
-                facts = self.width, self.dtype, self.fingerprint, self.passages
-                write_index(staging, parts, *facts, shard_bytes)
+            with atomic_save(Path(folder), "index") as staging:
+                write_index(staging, parts, self.width, self.dtype, self.fingerprint, self.passages, shard_bytes)
 
         on_first_process(write, parts)
 
-    def _stored_rows(self, places: range) -> Stored:
-        ids = self._everywhere(np.arange(places.start, places.stop, dtype=np.int32))
-        return tuple(None if x is None else np.asarray(taken(self.layout, x, ids)) for x in (self.values, self.scales))
+    def _read_stored(self, rows: range) -> EncodedRows:
+        ids = self._replicate(np.arange(rows.start, rows.stop, dtype=np.int32))
+        values = np.asarray(gather_stored(self.layout, self.values, ids))
+        return values, None if self.scales is None else np.asarray(gather_stored(self.layout, self.scales, ids))
 
     @classmethod
-    def _of(cls, layout: Layout, values, scales, fingerprint: str | None, passages: str | None) -> Self:
+    def _new(cls, layout: Layout, values: Any, scales: Any, fingerprint: str | None, passages: str | None) -> Self:
         index = object.__new__(cls)
         index._set(layout, values, scales, fingerprint, passages)
         return index
 
-    def _set(self, layout: Layout, values, scales, fingerprint: str | None, passages: str | None) -> None:
+    def _set(self, layout: Layout, values: Any, scales: Any, fingerprint: str | None, passages: str | None) -> None:
         self.layout, self.values, self.scales = layout, values, scales
         self.fingerprint, self.passages = fingerprint, passages
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Layout, str | None, str | None]]:
+        """Flattens into (arrays, static data)."""
         return (self.values, self.scales), (self.layout, self.fingerprint, self.passages)
 
     @classmethod
-    def tree_unflatten(cls, fixed, arrays) -> Self:
-        (layout, *names), (values, scales) = fixed, arrays
-        return cls._of(layout, values, scales, *names)
+    def tree_unflatten(cls, static: tuple[Layout, str | None, str | None], arrays: tuple[Any, Any]) -> Self:
+        """Reverses `tree_flatten`."""
+        (layout, *names), (values, scales) = static, arrays
+        return cls._new(layout, values, scales, *names)
 
     def with_fingerprint(self, fingerprint: str | None) -> Self:
-        """The same arrays under another encoder's name, after `update_rows` has replaced them all."""
-        return self._of(self.layout, self.values, self.scales, fingerprint, self.passages)
+        """Returns the same index with another fingerprint, for use after `update_rows` has replaced all rows."""
+        return self._new(self.layout, self.values, self.scales, fingerprint, self.passages)
 
     def with_passages(self, passages: str | None) -> Self:
-        """The same arrays, known as those of the passages with this `Passages.digest` (see `check_passages`)."""
-        return self._of(self.layout, self.values, self.scales, self.fingerprint, passages)
+        """Returns the same index for the passages with this `Passages.digest` (see `check_passages`)."""
+        return self._new(self.layout, self.values, self.scales, self.fingerprint, passages)
 
     def check_encoder(self, fingerprint: str) -> None:
-        """Raises ValueError where the index is known to come from another encoder than that (see `fingerprint`)."""
+        """Raises ValueError if the index is known to come from another encoder (see `fingerprint`)."""
         if self.fingerprint not in (None, fingerprint):
             raise ValueError(
-                f"this index was built by the encoder {self.fingerprint}, and the encoder here is {fingerprint}: "
-                "encode the passages again, or load the encoder that the index was built by"
+                f"this index was built by the encoder {self.fingerprint}, got the encoder {fingerprint}: encode the "
+                "passages again, or load the encoder that the index was built by"
             )
 
     @property
@@ -198,80 +236,88 @@ class DenseIndex:
 
     @property
     def width(self) -> int:
+        """Number of columns."""
         return self.values.shape[1]
 
     @property
     def dtype(self) -> np.dtype:
-        """How the rows are stored."""
+        """Storage dtype of the rows."""
         return np.dtype(self.values.dtype)
 
     def __repr__(self) -> str:
         return f"DenseIndex({self.size} x {self.width}, {self.dtype}, {self.layout.shards} shards)"
 
-    def search(self, queries, k: int) -> tuple[jax.Array, jax.Array]:
-        """The k rows of largest inner product for each query: scores [B, k] float32, largest first, ids [B, k] int32.
+    def search(self, queries: ArrayLike, k: int) -> tuple[jax.Array, jax.Array]:
+        """Finds the k rows with the largest inner product for each query.
 
-        Equal scores are in order of their ids. Scores are those of the stored rows (rounded to bfloat16 or int8) with
-        float32 queries, summed in float32. The same on any number of devices.
+        Scores are inner products of the stored rows (rounded to bfloat16 or int8) with float32 queries, accumulated in
+        float32. Results do not depend on the number of devices.
 
         Args:
           queries: [B, D] real numbers.
-          k: at most `size`.
+          k: number of results, at most `size`.
+
+        Returns:
+          Scores [B, k] float32 in descending order and ids [B, k] int32; equal scores are ordered by id.
 
         Raises:
-          ValueError: queries of another width, k above the number of rows.
+          ValueError: queries of another width, or k above the number of rows.
         """
-        queries = self._everywhere(checked_queries(queries, k, self.size, self.width))
-        return search(self.layout, self.values, self.scales, queries, k)
+        array = self._replicate(validate_queries(queries, k, self.size, self.width))
+        return search(self.layout, self.values, self.scales, array, k)
 
-    def search_approximate(self, queries, k: int, recall_target: float = 0.95) -> tuple[jax.Array, jax.Array]:
-        """As `search`, but each true result is found only with this probability; a TPU is faster at it.
+    def search_approximate(
+        self, queries: ArrayLike, k: int, recall_target: float = 0.95
+    ) -> tuple[jax.Array, jax.Array]:
+        """Like `search`, but finds each true result with probability `recall_target`; faster on TPUs.
 
         Source: Chern et al., "TPU-KNN: K Nearest Neighbor Search at Peak FLOP/s" (2022).
         """
         if not 0 < recall_target < 1:
-            raise ValueError(f"recall_target is between 0 and 1, both excluded, got {recall_target}; 1 is `search`")
-        queries = self._everywhere(checked_queries(queries, k, self.size, self.width))
-        return search(self.layout, self.values, self.scales, queries, k, recall_target=recall_target)
+            raise ValueError(f"recall_target must be between 0 and 1, exclusive, got {recall_target}; for 1 use search")
+        array = self._replicate(validate_queries(queries, k, self.size, self.width))
+        return search(self.layout, self.values, self.scales, array, k, recall_target=recall_target)
 
-    def _everywhere(self, array):
-        """Whole on every device of the index, for what comes from outside of `jax.jit`."""
-        if self.layout.mesh is None or traced(array):
+    def _replicate(self, array: ArrayLike) -> jax.Array:
+        """Replicates an array over the devices of the index, unless it is traced."""
+        if self.layout.mesh is None or is_traced(array):
             return jnp.asarray(array)
         return jax.device_put(array, NamedSharding(self.layout.mesh, PartitionSpec()))
 
-    def vectors(self, ids) -> jax.Array:
-        """Rows [..., D] float32 of integer ids [...]; zeros for -1 (a missing hit).
+    def vectors(self, ids: ArrayLike) -> jax.Array:
+        """Returns rows [..., D] float32 of integer ids [...]; zeros for -1 (a missing hit).
 
         Raises:
           ValueError: ids below -1 or from `size` on. Under `jax.jit` they give zeros.
         """
-        ids = self._everywhere(checked_ids(ids, -1, self.size))
-        return gathered(self.layout, self.values, self.scales, ids)
+        array = self._replicate(validate_ids(ids, -1, self.size))
+        return gather_rows(self.layout, self.values, self.scales, array)
 
-    def update_rows(self, ids, embeddings) -> Self:
-        """The index with other rows in some places. Under `jax.jit` donate the index, and it is done in place; outside,
-        this index's own arrays are given up: go on with the returned one.
+    def update_rows(self, ids: ArrayLike, embeddings: ArrayLike) -> Self:
+        """Returns the index with some rows replaced.
+
+        The arrays of this index are donated; continue with the returned one. Under `jax.jit`, donate the index to
+        update it in place.
 
         Args:
-          ids: [n] distinct places, or the first of n places in a row.
+          ids: [n] distinct ids, or the first of n consecutive ids.
           embeddings: [n, D] real numbers.
 
         Raises:
-          ValueError: places that the index does not have, embeddings of another shape or not finite. Under `jax.jit`
-            rows for places outside of the index are dropped.
+          ValueError: ids out of range, embeddings of another shape or not finite. Under `jax.jit`, rows for ids out of
+            range are dropped.
         """
-        embeddings = checked_rows(embeddings, self.width)
+        rows = validate_embeddings(embeddings, self.width)
         if np.ndim(ids) == 0:
-            ids = ids + np.arange(len(embeddings), dtype=np.int32)
-        ids = checked_ids(ids, 0, self.size)
-        if ids.shape != (len(embeddings),):
-            raise ValueError(f"one place for each of {len(embeddings)} rows, or the first of them, got {ids.shape}")
-        ids, embeddings = self._everywhere(ids), self._everywhere(embeddings)
-        update = replaced if traced(self, ids, embeddings) else _replaced_in_place
-        arrays = update(self.layout, self.values, self.scales, ids, embeddings)
-        return self._of(self.layout, *arrays, self.fingerprint, self.passages)
+            ids = ids + np.arange(len(rows), dtype=np.int32)
+        array = validate_ids(ids, 0, self.size)
+        if array.shape != (len(rows),):
+            raise ValueError(f"expected one id for each of {len(rows)} rows, or the first id, got shape {array.shape}")
+        array, rows = self._replicate(array), self._replicate(rows)
+        update = scatter_rows if is_traced(self, array, rows) else _scatter_in_place
+        values, scales = update(self.layout, self.values, self.scales, array, rows)
+        return self._new(self.layout, values, scales, self.fingerprint, self.passages)
 
 
-def _constrained(layout: Layout, array):
-    return array if layout.mesh is None else jax.lax.with_sharding_constraint(array, layout.sharding)
+def _constrain(layout: Layout, array: jax.Array) -> jax.Array:
+    return array if layout.sharding is None else jax.lax.with_sharding_constraint(array, layout.sharding)

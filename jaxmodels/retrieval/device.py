@@ -1,4 +1,4 @@
-"""Documents for RAG without leaving the device: search, and a gather of passages that were tokenized beforehand."""
+"""Retrieval of documents for RAG on the device: search, then a gather of passages tokenized in advance."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,31 +7,38 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 
 from jaxmodels.architectures.rag.model import Retrieved
 from jaxmodels.retrieval.retriever import RagRetriever
+from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.tokenization.encoding import BatchEncoding
 
-# Questions are padded to multiples of this many tokens, so that others compile nothing.
+# Questions are padded to multiples of this many tokens, to avoid a compilation for every length.
 QUESTION_BUCKET = 16
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DeviceRetriever:
-    """A retriever that is a pytree of arrays, so that all of RAG is one compiled program.
+    """A retriever that is a pytree of arrays, so that a whole RAG model is one compiled program.
 
-    The same contexts as `RagRetriever`'s: a context is cut at a space, before the question, where no tokenizer of these
-    families joins anything, so the tokens of both sides side by side are those of the whole.
+    Contexts are the same as those of `RagRetriever`: a context is split at a space, before the question, where the
+    supported tokenizers never merge tokens, so concatenating the tokens of both sides gives the tokens of the whole.
 
     Attributes:
       index: a `DenseIndex`.
-      passages: int32 [N,P], the generator's ids of prefix, title and text, without special tokens; -1 after the end.
-      questions: int32 [B,Q], the generator's ids of the questions; -1 after the end; None until `ask`.
-      documents: int32 [N,T], the context encoder's ids of title and text; -1 after the end; None unless the host's
+      passages: int32 [N,P], the generator's ids of prefix, title and text, without special tokens; padded with -1.
+      questions: int32 [B,Q], the generator's ids of the questions; padded with -1; None until `ask`.
+      documents: int32 [N,T], the context encoder's ids of title and text; padded with -1; None unless the host's
         retriever had a tokenizer for it (`set_ctx_encoder_tokenizer`).
-      head, tail: static, the special tokens around a context. pad: static, its padding. length: static, of a context.
-      host: static, the retriever that this was made of.
+      head: static, special tokens at the start of a context.
+      tail: static, special tokens at the end of a context.
+      pad: static, padding id of a context.
+      length: static, length of a context.
+      document_pad: static, padding id of `documents`; None without them.
+      host: static, the retriever that this was created from. Compiled programs do not depend on it: all that they use
+        is copied into the other attributes by `of`.
     """
 
     index: Any
@@ -42,133 +49,150 @@ class DeviceRetriever:
     tail: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     pad: int = dataclasses.field(metadata={"static": True})
     length: int = dataclasses.field(metadata={"static": True})
+    document_pad: int | None = dataclasses.field(metadata={"static": True})
     host: RagRetriever = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def of(cls, retriever: RagRetriever, *, sharding=None, batch: int = 4096) -> Self:
-        """Tokenizes every passage of a retriever, `batch` at a time.
+    def of(cls, retriever: RagRetriever, *, sharding: Sharding | None = None, batch: int = 4096) -> Self:
+        """Creates a device retriever by tokenizing every passage of a retriever.
 
         Args:
-          sharding: of the passages' rows; None leaves them where arrays are put by default.
+          retriever: retriever on the host; its later changes have no effect on the contexts of this one.
+          sharding: of `passages` and `documents`; None for JAX's default placement.
+          batch: passages tokenized at a time.
 
         Raises:
-          ValueError: a doc_sep that does not end with a space, where a tokenizer might join text and question; a
-            max_combined_length without room for a token beside the special ones; a batch below 1.
+          ValueError: doc_sep does not end with a space, so that a tokenizer might merge text and question;
+            max_combined_length is too small for the special tokens and one more; batch is below 1.
         """
         config, tokenizer = retriever.config, retriever.generator_tokenizer
         if not config.doc_sep.endswith(" "):
-            raise ValueError(f"doc_sep={config.doc_sep!r} has to end with a space to put ids together on the device")
+            raise ValueError(f"doc_sep must end with a space to concatenate ids on the device, got {config.doc_sep!r}")
         bare, whole = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True))
         start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
         head, tail = whole[:start], whole[start + len(bare) :]
-        most = config.max_combined_length - len(head) - len(tail)
-        if most < 1 or batch < 1:
+        max_tokens = config.max_combined_length - len(head) - len(tail)
+        if max_tokens < 1 or batch < 1:
             raise ValueError(
-                f"a context has max_combined_length tokens, more than its {len(head) + len(tail)} special ones, and a "
-                f"batch at least one text, got max_combined_length={config.max_combined_length} and batch={batch}"
+                f"max_combined_length must be above the {len(head) + len(tail)} special tokens and batch at least 1, "
+                f"got max_combined_length={config.max_combined_length} and batch={batch}"
             )
-        rows, documents = [], []
+        context_tokenizer = retriever.ctx_encoder_tokenizer
+        passages: list[np.ndarray] = []
+        documents: list[np.ndarray] = []
         for first in range(0, len(retriever.passages), batch):
-            some = [retriever.document(i) for i in range(first, min(first + batch, len(retriever.passages)))]
-            texts = [retriever.passage_text(document, None).rstrip(" ") for document in some]
-            rows += [np.asarray(ids, np.int32)[:most] for ids in _ids(tokenizer, texts)]
-            if retriever.ctx_encoder_tokenizer is not None:
-                encoded = retriever.tokenize_documents(some)
+            part = [retriever.document(i) for i in range(first, min(first + batch, len(retriever.passages)))]
+            texts = [retriever.passage_text(document, None).rstrip(" ") for document in part]
+            passages += [np.asarray(ids, np.int32)[:max_tokens] for ids in _tokenize(tokenizer, texts)]
+            if context_tokenizer is not None:
+                encoded = retriever.tokenize_documents(part)
                 lengths = encoded["attention_mask"].sum(axis=1)
                 documents += [ids[:n] for ids, n in zip(encoded["input_ids"], lengths, strict=True)]
 
-        def placed(rows: list[np.ndarray]) -> jax.Array:
-            return jnp.asarray(_padded(rows)) if sharding is None else jax.device_put(_padded(rows), sharding)
+        def to_device(sequences: list[np.ndarray]) -> jax.Array:
+            array = _pad(sequences)
+            return jnp.asarray(array) if sharding is None else jax.device_put(array, sharding)
 
         return cls(
             index=retriever.index,
-            passages=placed(rows),
+            passages=to_device(passages),
             questions=None,
-            documents=None if retriever.ctx_encoder_tokenizer is None else placed(documents),
+            documents=None if context_tokenizer is None else to_device(documents),
             head=tuple(map(int, head)),
             tail=tuple(map(int, tail)),
-            pad=int(tokenizer.pad_token_id),
+            pad=_pad_id(tokenizer),
             length=config.max_combined_length,
+            document_pad=None if context_tokenizer is None else _pad_id(context_tokenizer),
             host=retriever,
         )
 
-    def ask(self, questions: Sequence[str], **options) -> tuple[BatchEncoding, Self]:
-        """What the question encoder reads, and this retriever with the questions as the generator reads them.
+    def ask(self, questions: Sequence[str], **options: Any) -> tuple[BatchEncoding, Self]:
+        """Tokenizes questions.
 
         Args:
-          options: of the question encoder's tokenizer; padding=True if nothing is said.
+          questions: B texts.
+          **options: of the question encoder's tokenizer; padding=True by default.
+
+        Returns:
+          The question encoder's inputs, and this retriever with `questions` set.
 
         Raises:
           ValueError: no questions.
         """
         if not len(questions):
-            raise ValueError("there are no questions: give at least one")
+            raise ValueError("no questions: pass at least one")
         host = self.host
         encoded = host.question_encoder_tokenizer(list(questions), **{"padding": True, **options})
-        # What a retriever on the host sees of a question is what the ids say, lower-cased perhaps.
+        # A retriever on the host sees a question as decoded from its ids, possibly lower-cased.
         texts = host.question_encoder_tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
-        rows = [
-            np.asarray(ids) for ids in _ids(host.generator_tokenizer, [(" " + t).replace("  ", " ") for t in texts])
-        ]
-        read = BatchEncoding({name: encoded[name] for name in ("input_ids", "attention_mask")})
-        return read, dataclasses.replace(self, questions=jnp.asarray(_padded(rows, QUESTION_BUCKET)))
+        sequences = _tokenize(host.generator_tokenizer, [(" " + text).replace("  ", " ") for text in texts])
+        padded = _pad(list(map(np.asarray, sequences)), QUESTION_BUCKET)
+        inputs = BatchEncoding({name: encoded[name] for name in ("input_ids", "attention_mask")})
+        return inputs, dataclasses.replace(self, questions=jnp.asarray(padded))
 
     def with_index(self, index: Any) -> Self:
-        """The same passages with new vectors, say of a context encoder that was trained on."""
+        """Returns a retriever of the same passages with another index, for example of a retrained context encoder."""
         return dataclasses.replace(self, index=index)
 
-    def find(self, question_ids, questions, n_docs: int, *, tokenized: bool = False) -> Retrieved:
-        """For a model's call; pure."""
+    def find(self, question_ids: jax.Array, questions: jax.Array, n_docs: int, *, tokenized: bool = False) -> Retrieved:
+        """Implements `Retriever.find`, called by the model; a pure function."""
         if tokenized and self.documents is None:
             raise ValueError(
-                "training the context encoder needs its tokens: set_ctx_encoder_tokenizer(...) on the host's retriever "
-                "before DeviceRetriever.of(...)"
+                "training the context encoder requires its tokens: call set_ctx_encoder_tokenizer(...) on the host's "
+                "retriever before DeviceRetriever.of(...)"
             )
         if self.questions is None:
-            raise ValueError("the questions are needed as the generator reads them: retriever.ask(texts) gives both")
+            raise ValueError("the questions must be tokenized for the generator, too: retriever.ask(texts) does both")
         _, ids = self.index.search(questions, n_docs)
         batch, rows = len(ids), jnp.maximum(ids.reshape(-1), 0)
         passages = jnp.where((ids >= 0).reshape(-1, 1), self.passages[rows], -1)
-        # Rows that only fill a batch have the last question again.
-        own = self.questions[jnp.minimum(jnp.arange(batch), len(self.questions) - 1)]
-        context = self._together(passages, jnp.repeat(own, n_docs, axis=0))
-        mask = (jnp.arange(self.length) < context[1][:, None]).astype(jnp.int32)
-        found = Retrieved(context[0], mask, self.index.vectors(ids), ids)
-        if not tokenized:
+        # Examples that only pad the batch repeat the last question.
+        repeated = self.questions[jnp.minimum(jnp.arange(batch), len(self.questions) - 1)]
+        context_ids, lengths = self._combine(passages, jnp.repeat(repeated, n_docs, axis=0))
+        mask = (jnp.arange(self.length) < lengths[:, None]).astype(jnp.int32)
+        found = Retrieved(context_ids, mask, self.index.vectors(ids), ids)
+        if not tokenized or self.documents is None or self.document_pad is None:
             return found
-        documents, pad = self.documents[rows], self.host.ctx_encoder_tokenizer.pad_token_id
+        documents = self.documents[rows]
         return found._replace(
-            document_ids=jnp.where(documents < 0, pad, documents), document_mask=(documents >= 0).astype(jnp.int32)
+            document_ids=jnp.where(documents < 0, self.document_pad, documents),
+            document_mask=(documents >= 0).astype(jnp.int32),
         )
 
-    def _together(self, passages: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Contexts int32 [N,length] and their lengths [N]: head, passage, question cut to what is left, tail."""
-        first, last = len(self.head), len(self.tail)
-        most = self.length - first - last
+    def _combine(self, passages: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns contexts int32 [N,length] and their lengths [N]: head, passage, question truncated to fit, tail."""
+        num_head, num_tail = len(self.head), len(self.tail)
+        max_tokens = self.length - num_head - num_tail
         passage, question = ((ids >= 0).sum(axis=1, keepdims=True) for ids in (passages, questions))
-        body = jnp.minimum(passage + question, most)
-        column = jnp.arange(self.length)[None] - first
+        body = jnp.minimum(passage + question, max_tokens)
+        column = jnp.arange(self.length)[None] - num_head
 
-        def pick(ids, at):
+        def pick(ids: jax.Array, at: jax.Array) -> jax.Array:
             return jnp.take_along_axis(ids, jnp.clip(at, 0, ids.shape[1] - 1), axis=1)
 
         inside = jnp.where(column < passage, pick(passages, column), pick(questions, column - passage))
         tail = jnp.asarray((*self.tail, self.pad), jnp.int32)
-        after = tail[jnp.clip(column - body, 0, last)]
+        after = tail[jnp.clip(column - body, 0, num_tail)]
         ids = jnp.where(column < body, inside, after)
-        for place, token in enumerate(self.head):
-            ids = ids.at[:, place].set(token)
-        return ids.astype(jnp.int32), (body + first + last)[:, 0]
+        for position, token in enumerate(self.head):
+            ids = ids.at[:, position].set(token)
+        return ids.astype(jnp.int32), (body + num_head + num_tail)[:, 0]
 
 
-def _ids(tokenizer, texts: list[str]) -> list:
+def _pad_id(tokenizer: Tokenizer) -> int:
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"a {type(tokenizer).__name__} without a padding token cannot pad contexts; set pad_token")
+    return int(tokenizer.pad_token_id)
+
+
+def _tokenize(tokenizer: Tokenizer, texts: list[str]) -> list[Any]:
     return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
-def _padded(rows: list[np.ndarray], multiple: int = 1) -> np.ndarray:
-    """int32 [N, longest], -1 after the end; the width rounded up to a multiple."""
-    width = -(-max(map(len, rows)) // multiple) * multiple
-    array = np.full((len(rows), width), -1, np.int32)
-    for row, ids in zip(array, rows, strict=True):
+def _pad(sequences: list[np.ndarray], multiple: int = 1) -> np.ndarray:
+    """Returns int32 [N, longest], padded with -1; the width is rounded up to a multiple of `multiple`."""
+    width = -(-max(map(len, sequences)) // multiple) * multiple
+    array = np.full((len(sequences), width), -1, np.int32)
+    for row, ids in zip(array, sequences, strict=True):
         row[: len(ids)] = ids
     return array

@@ -1,178 +1,301 @@
-"""An index in a folder: a manifest, and rows in shards of `embeddings` [n, D] and, for int8, `scales` [n]."""
+"""An index on disk: the manifest `dense_index.json` and shards of rows in safetensors files.
 
+The manifest holds format, version, rows, width, dtype, fingerprint, passages (digest of the passages that the rows
+embed, or null) and, for each shard, its file, first row, number of rows, bytes and sha256 (without it the shard is
+loaded unchecked). A shard holds `embeddings` [n, D] and, for int8, `scales` [n].
+"""
+
+import dataclasses
+import hashlib
+import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
-from jaxmodels.retrieval.manifest import BUILD_AGAIN, MANIFEST, Manifest, Shard, digest
-from jaxmodels.retrieval.rows import Stored
+from jaxmodels.retrieval.rows import DTYPES, EncodedRows
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.errors import described
-from jaxmodels.tensor_files.opened import opened
-from jaxmodels.tensor_files.saved import SavedFolder, read_saved
-from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot, atomic_save, is_plain_filename, read_snapshot
+from jaxmodels.tensor_files.file_io import OpenedFile, open_file, read_json_object
+from jaxmodels.tensor_files.safetensors_file import write_tensors
+from jaxmodels.tensor_files.validation import FormatError, describe
 
+MANIFEST = "dense_index.json"
+FORMAT = "jaxmodels.DenseIndex"
+REBUILD = "copy the folder again, or build the index again"
 SHARD_BYTES = 2**29
 
 
-class IndexFiles:
-    """A saved index, opened: every shard is compared with the manifest, and no row is read yet.
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Rows `first` to `first + rows - 1`, in a file of `bytes` bytes beside the manifest, with its digest if known."""
 
-    Raises FileNotFoundError where there is no index; TensorFileError for a manifest or a shard that is damaged, cut
-    short, missing, or of another index. Whether a shard's bytes are those that were written is seen when it is read.
+    file: str
+    first: int
+    rows: int
+    bytes: int
+    sha256: str | None = None
+
+    @classmethod
+    def from_file(cls, path: Path, first: int, rows: int) -> Self:
+        """Describes an existing shard file."""
+        file = open_file(path)
+        return cls(path.name, first, rows, file.size, file_digest(file))
+
+
+def file_digest(file: OpenedFile) -> str:
+    """Returns the SHA-256 of a file as hexadecimal digits."""
+    with file.stream() as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # BinaryIO has readinto
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Contents of `dense_index.json`; see the module's docstring."""
+
+    rows: int
+    width: int
+    dtype: np.dtype
+    fingerprint: str | None
+    passages: str | None
+    shards: tuple[Shard, ...]
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest into the folder."""
+        fields = {**dataclasses.asdict(self), "dtype": self.dtype.name}
+        text = json.dumps({"format": FORMAT, "version": 1, **fields}, indent=2)
+        (folder / MANIFEST).write_text(text + "\n")
+
+    @classmethod
+    def read(cls, folder: FolderSnapshot) -> Self:
+        """Reads the manifest; raises FileNotFoundError if there is none, TensorFileError if it is invalid."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise FileNotFoundError(f"no index in {folder}: expected {MANIFEST}, as written by DenseIndex.save")
+        try:
+            return cls._parse(read_json_object(path, "the manifest"))
+        except FormatError as error:
+            raise error.at(path) from None
+
+    @classmethod
+    def _parse(cls, found: dict[str, Any]) -> Self:
+        name, version = found.get("format"), found.get("version")
+        if (name, version) != (FORMAT, 1):
+            raise FormatError(f"format {FORMAT}, version 1", f"{describe(name)}, {describe(version)}", REBUILD)
+        dtype, fingerprint, passages = (found.get(key) for key in ("dtype", "fingerprint", "passages"))
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise FormatError(f"dtype to be one of {', '.join(DTYPES)}", describe(dtype), REBUILD)
+        if not isinstance(fingerprint, str | None):
+            raise FormatError("fingerprint to be a string or null", describe(fingerprint), REBUILD)
+        if not isinstance(passages, str | None):
+            raise FormatError("passages to be a digest, a string or null", describe(passages), REBUILD)
+        entries = found.get("shards")
+        if not isinstance(entries, list) or not entries:
+            raise FormatError("a list of shards", describe(entries), REBUILD)
+        rows, width = _parse_count(found, "rows"), _parse_count(found, "width")
+        shards, first = tuple(map(_parse_shard, entries)), 0
+        for shard in shards:
+            if shard.first != first:
+                raise FormatError(
+                    f"a shard that starts at row {first}", f"{describe(shard.file)} with {shard.first}", REBUILD
+                )
+            first += shard.rows
+        if first != rows:
+            raise FormatError(f"shards of {rows} rows in total", f"{first}", REBUILD)
+        return cls(rows, width, DTYPES[dtype], fingerprint, passages, shards)
+
+
+def _parse_count(found: dict[str, Any], key: str, minimum: int = 1) -> int:
+    value = found.get(key)
+    if type(value) is not int or not minimum <= value < 2**63:
+        raise FormatError(f"{key} to be an integer of at least {minimum}", describe(value), REBUILD)
+    return value
+
+
+def _parse_shard(found: object) -> Shard:
+    if not isinstance(found, dict):
+        raise FormatError("file, first, rows and bytes of each shard", describe(found), REBUILD)
+    file = found.get("file")
+    # A shard must lie beside its manifest: a manifest must not be able to name any other file of this machine.
+    if not isinstance(file, str) or not is_plain_filename(file):
+        raise FormatError("names of files in the manifest's folder", describe(file), REBUILD)
+    sha256 = found.get("sha256")
+    if not isinstance(sha256, str | None):
+        raise FormatError("sha256 to be a string or null", describe(sha256), REBUILD)
+    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise FormatError("sha256 to have 64 hexadecimal digits", describe(sha256), REBUILD)
+    counts = _parse_count(found, "first", 0), _parse_count(found, "rows"), _parse_count(found, "bytes")
+    return Shard(file, *counts, sha256)
+
+
+class IndexFiles:
+    """An opened index on disk: every shard is checked against the manifest, no row is read yet.
+
+    The content of a shard is checked against its digest when it is first read.
+
+    Raises:
+      FileNotFoundError: there is no index.
+      TensorFileError: the manifest or a shard is damaged, truncated, missing or belongs to another index.
     """
 
-    def __init__(self, folder: str | Path | SavedFolder):
-        self.manifest, self._entries = read_saved(folder, _open)
+    def __init__(self, folder: str | Path | FolderSnapshot):
+        self.manifest, self._entries = read_snapshot(folder, _open)
         self._checked: set[str] = set()
 
     @cached_property
     def _firsts(self) -> np.ndarray:
         return np.array([shard.first for shard in self.manifest.shards])
 
-    def read(self, places: range) -> Iterator[tuple[int, Stored]]:
-        """Those rows as they are stored, by shard: the first row's number, and arrays of that part alone.
+    def read(self, rows: range) -> Iterator[tuple[int, EncodedRows]]:
+        """Yields a range of rows shard by shard: the first row's index and the stored arrays of that part.
 
-        Plain reads and no memory map: of a file that got shorter they are an error, and no end of this process.
+        Files are read, not memory-mapped: if one is truncated meanwhile, this raises instead of killing the process.
 
         Raises:
-          TensorFileError: a shard whose bytes are not those that the manifest has the digest of, or that something was
-            written into since it was opened.
+          TensorFileError: a shard does not match its digest in the manifest, or was written to after it was opened.
         """
-        start, stop = places.start, places.stop
+        start, stop = rows.start, rows.stop
         at = int(np.searchsorted(self._firsts, start, side="right")) - 1
         while start < stop:
             shard, entries = self.manifest.shards[at], self._entries[at]
-            self._check_bytes(shard, entries["embeddings"])
+            self._check_digest(shard, entries["embeddings"])
             end = min(stop, shard.first + shard.rows)
             part = range(start - shard.first, end - shard.first)
-            yield (
-                start,
-                (_rows(entries["embeddings"], part), _rows(entries["scales"], part) if "scales" in entries else None),
-            )
+            scales = _read_rows(entries["scales"], part) if "scales" in entries else None
+            yield start, (_read_rows(entries["embeddings"], part), scales)
             start, at = end, at + 1
 
-    def _check_bytes(self, shard: Shard, entry: TensorEntry) -> None:
-        """Once for each shard that is read."""
+    def _check_digest(self, shard: Shard, entry: TensorEntry) -> None:
+        """Checks each shard once."""
         if shard.sha256 is None or shard.file in self._checked:
             return
-        if (found := digest(entry.file or opened(entry.path))) != shard.sha256:
-            raise TensorFileError(entry.path, f"sha256 {shard.sha256}, as {MANIFEST} says", found, BUILD_AGAIN)
+        if (found := file_digest(entry.file or open_file(entry.path))) != shard.sha256:
+            raise TensorFileError(entry.path, f"sha256 {shard.sha256}, as in {MANIFEST}", found, REBUILD)
         self._checked.add(shard.file)
 
 
-def _open(folder: SavedFolder) -> tuple[Manifest, list[dict[str, TensorEntry]]]:
+def _open(folder: FolderSnapshot) -> tuple[Manifest, list[dict[str, TensorEntry]]]:
     manifest = Manifest.read(folder)
-    return manifest, [_opened(folder, manifest, shard) for shard in manifest.shards]
+    return manifest, [_open_shard(folder, manifest, shard) for shard in manifest.shards]
 
 
-def _opened(folder: SavedFolder, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
+def _open_shard(folder: FolderSnapshot, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
     path = folder / shard.file
     if not path.is_file():
-        raise TensorFileError(folder / MANIFEST, f"{described(shard.file)} beside it", "no such file", BUILD_AGAIN)
+        raise TensorFileError(folder / MANIFEST, f"{describe(shard.file)} in its folder", "no such file", REBUILD)
     if path.stat().st_size != shard.bytes:
-        found = f"{path.stat().st_size}"
-        raise TensorFileError(path, f"{shard.bytes} bytes, as {MANIFEST} says", found, BUILD_AGAIN)
+        raise TensorFileError(path, f"{shard.bytes} bytes, as in {MANIFEST}", f"{path.stat().st_size}", REBUILD)
     found = open_tensors(path)
-    wanted = {"embeddings": (manifest.dtype, (shard.rows, manifest.width))}
+    expected: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
+        "embeddings": (manifest.dtype, (shard.rows, manifest.width))
+    }
     if manifest.dtype == np.int8:
-        wanted["scales"] = (np.dtype(np.float32), (shard.rows,))
-    kinds = {name: (entry.dtype, entry.shape) for name, entry in found.items()}
-    if kinds != wanted:
-        raise TensorFileError(path, _described(wanted), _described(kinds), BUILD_AGAIN)
+        expected["scales"] = (np.dtype(np.float32), (shard.rows,))
+    actual = {name: (entry.dtype, entry.shape) for name, entry in found.items()}
+    if actual != expected:
+        raise TensorFileError(path, _describe_tensors(expected), _describe_tensors(actual), REBUILD)
     return found
 
 
-def _described(kinds: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> str:
-    return (
-        ", ".join(f"{described(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(kinds.items())) or "no tensor"
-    )
+def _describe_tensors(tensors: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> str:
+    parts = (f"{describe(name)} {dtype} {shape}" for name, (dtype, shape) in sorted(tensors.items()))
+    return ", ".join(parts) or "no tensor"
 
 
-def _rows(entry: TensorEntry, part: range) -> np.ndarray:
+def _read_rows(entry: TensorEntry, part: range) -> np.ndarray:
     rows = np.empty((len(part), *entry.shape[1:]), entry.dtype)
-    target = memoryview(rows.reshape(-1).view(np.uint8))  # numpy exports no buffer of the ml_dtypes types
+    target = rows.reshape(-1).view(np.uint8).data  # NumPy exports no buffer of ml_dtypes' types
     entry.fill(part.start * (len(target) // len(part)), target)
     return rows
 
 
 def write_index(
     folder: Path,
-    parts: Iterable[Stored],
+    parts: Iterable[EncodedRows],
     width: int,
     dtype: np.dtype,
     fingerprint: str | None,
     passages: str | None,
     shard_bytes: int,
 ) -> int:
-    """Writes shards and manifest of stored rows into a folder, one shard in memory; returns the number of rows."""
+    """Writes shards and manifest into a folder, with one shard in memory at a time; returns the number of rows."""
     shards: list[Shard] = []
     rows = 0
-    for part in _regrouped(parts, max(1, shard_bytes // (width * dtype.itemsize))):
-        path = folder / _name(len(shards))
+    for part in _rechunk(parts, max(1, shard_bytes // (width * dtype.itemsize))):
+        path = folder / _shard_name(len(shards))
         write_shard(path, part)
-        shards.append(Shard.of(path, rows, len(part[0])))
+        shards.append(Shard.from_file(path, rows, len(part[0])))
         rows += len(part[0])
     Manifest(rows, width, dtype, fingerprint, passages, tuple(shards)).write(folder)
     return rows
 
 
-def write_shard(path: Path, part: Stored) -> None:
-    """One shard of stored rows, as a file."""
+def write_shard(path: Path, part: EncodedRows) -> None:
+    """Writes encoded rows as one shard file."""
     values, scales = part
     write_tensors(path, {"embeddings": values} | ({} if scales is None else {"scales": scales}))
 
 
 def join_shards(folder: Path, paths: Sequence[Path], fingerprint: str | None, passages: str | None) -> None:
-    """Makes an index of shards that `write_shard` wrote, in their order; all or nothing.
+    """Creates an index from shards written by `write_shard`, in their order, atomically.
 
-    The files get a second name in `folder`, on the same file system; what else is there stays.
+    The files are hard-linked into `folder`, which must be on the same file system; other files in it stay.
 
     Args:
-      fingerprint, passages: see `DenseIndex`.
+      folder: folder of the new index.
+      paths: shard files.
+      fingerprint: see `DenseIndex`.
+      passages: see `DenseIndex`.
 
     Raises:
-      TensorFileError: a shard that is damaged, or of other rows than the first one has.
+      TensorFileError: a shard is damaged, or differs from the first one in width or dtype.
+      ValueError: no shards.
     """
-    shards, rows, kind = [], 0, None
-    with staged(folder, "index") as staging:
+    shards: list[Shard] = []
+    rows, expected = 0, None
+    with atomic_save(folder, "index") as staging:
         for path in paths:
             entry = open_tensors(path).get("embeddings")
             found = None if entry is None or len(entry.shape) != 2 else (entry.shape[1], entry.dtype)
-            kind = kind or found
-            if found is None or found != kind:
-                raise TensorFileError(path, f"rows of {kind}" if kind else "rows of an index", f"{found}", BUILD_AGAIN)
-            linked = staging / _name(len(shards))
+            expected = expected or found
+            if entry is None or found is None or found != expected:
+                raise TensorFileError(
+                    path, f"rows of {expected}" if expected else "rows of an index", f"{found}", REBUILD
+                )
+            linked = staging / _shard_name(len(shards))
             os.link(path, linked)
-            shards.append(Shard.of(linked, rows, entry.shape[0]))
+            shards.append(Shard.from_file(linked, rows, entry.shape[0]))
             rows += entry.shape[0]
-        Manifest(rows, *kind, fingerprint, passages, tuple(shards)).write(staging)
+        if expected is None:
+            raise ValueError("no shards: an index must have at least one row")
+        Manifest(rows, *expected, fingerprint, passages, tuple(shards)).write(staging)
 
 
-def _name(number: int) -> str:
+def _shard_name(number: int) -> str:
     return f"embeddings-{number + 1:05}.safetensors"
 
 
-def _regrouped(parts: Iterable[Stored], size: int) -> Iterator[Stored]:
-    """The same rows, in parts of exactly `size` rows (the last one may be smaller)."""
-    waiting: list[Stored] = []
+def _rechunk(parts: Iterable[EncodedRows], size: int) -> Iterator[EncodedRows]:
+    """Regroups the rows into parts of exactly `size` rows; the last one may be smaller."""
+    pending: list[EncodedRows] = []
     count = 0
-    for part in parts:
+    for values, scales in parts:
         start = 0
-        while start < len(part[0]):
-            taken = tuple(None if array is None else array[start : start + size - count] for array in part)
-            waiting.append(taken)
-            start, count = start + len(taken[0]), count + len(taken[0])
+        while start < len(values):
+            stop = start + size - count
+            pending.append((values[start:stop], None if scales is None else scales[start:stop]))
+            start, count = start + len(pending[-1][0]), count + len(pending[-1][0])
             if count == size:
-                yield _joined(waiting)
-                waiting, count = [], 0
-    if waiting:
-        yield _joined(waiting)
+                yield _concatenate(pending)
+                pending, count = [], 0
+    if pending:
+        yield _concatenate(pending)
 
 
-def _joined(parts: list[Stored]) -> Stored:
-    return tuple(None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+def _concatenate(parts: list[EncodedRows]) -> EncodedRows:
+    scales = [part for _, part in parts if part is not None]
+    return np.concatenate([values for values, _ in parts]), np.concatenate(scales) if scales else None

@@ -1,11 +1,10 @@
-"""Readers of checkpoint files: safetensors, torch's .bin and .pt (without torch), Flax's msgpack.
+"""Checkpoint files: safetensors, torch's .bin and .pt (without torch), and Flax's msgpack.
 
-Opening a file reads its directory; each tensor is then read by itself, straight into place. `write` writes safetensors.
+Opening a file reads only its header; each tensor is then read on demand, directly into an existing array.
 """
 
+from .checkpoint import open_folder, open_tensors
 from .entry import TensorEntry
-from .errors import TensorFileError
-from .folder import open_folder
-from .open_file import open_tensors
+from .validation import TensorFileError
 
 __all__ = ["TensorEntry", "TensorFileError", "open_folder", "open_tensors"]

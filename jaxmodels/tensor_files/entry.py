@@ -1,29 +1,41 @@
-"""One tensor of a checkpoint file: what it is, where its bytes lie, and how to read it alone."""
+"""A tensor of a checkpoint file that is read on demand."""
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from .bands import read_view
-from .layout import meaningful_strides, row_major
-from .opened import OpenedFile, opened
-from .pieces import read_exactly
+from .file_io import OpenedFile, open_file, read_exactly
+from .validation import (
+    SAVE_AGAIN,
+    FormatError,
+    contiguous_strides,
+    describe,
+    normalized_strides,
+    view_extent,
+)
 
-PIECE = 2**23  # bytes that are compared at a time
+BAND_BYTES = 2**20  # larger bands are slower: they exceed the CPU cache
+COMPARE_BYTES = 2**23  # bytes compared at a time
+
+# Reads bytes from an offset on into a buffer.
+Fill = Callable[[int, memoryview], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorEntry:
-    """A tensor that stays on disk until `read`.
+    """A tensor of a checkpoint file; its data stays on disk until `read`.
 
-    name: the tensor's name, in torch's spelling.
-    shape, dtype: as `read` returns it; bfloat16 and float8 are `ml_dtypes` types.
-    path, spans: the file, and the (offset, byte count) of the pieces that hold the stored elements, in order.
-    strides: of the view into the stored elements, in elements; None means C order.
-    big_endian: the stored elements' byte order.
-    file: the file, where it is open already: then another one that takes its name is not read.
+    Attributes:
+      name: name of the tensor, as torch spells it.
+      shape, dtype: of the array that `read` returns; bfloat16 and float8 are `ml_dtypes` types.
+      path: the file.
+      spans: (offset, byte count) of the parts of the file that contain the stored elements, in order.
+      strides: strides of the tensor as a view of the stored elements, in elements; None is C order.
+      big_endian: byte order of the stored elements.
+      file: the opened file, so that a file which replaces it is not read; None: it is opened by `read`.
     """
 
     name: str
@@ -36,13 +48,20 @@ class TensorEntry:
     file: OpenedFile | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def read(self, out: np.ndarray | None = None) -> np.ndarray:
-        """The tensor's values, read from disk straight into `out`, or into a new array.
+        """Reads the tensor.
 
-        Plain file reads and no memory map: mapped pages would count as this process's memory. A stored layout that is
-        not C order goes through bands of 1 MiB. Safe to call from several threads.
+        Uses plain reads, because the pages of a memory map would count as memory of this process. A tensor that is not
+        stored in C order is read in bands of 1 MiB. Can be called from several threads at once.
 
-        out: C-contiguous, writable, of this shape and dtype; ValueError otherwise.
-        Raises TensorFileError where the file no longer holds what it held when it was opened.
+        Args:
+          out: array to read into: C-contiguous, writable, of this shape and dtype. None: a new array.
+
+        Returns:
+          The array.
+
+        Raises:
+          TensorFileError: the file is too short, or was modified after it was opened.
+          ValueError: an unsuitable `out`.
         """
         if out is None:
             out = np.empty(self.shape, self.dtype)
@@ -63,7 +82,10 @@ class TensorEntry:
         return out
 
     def same_values(self, other: "TensorEntry") -> bool:
-        """Shape, type and bits are equal. Nothing is read of two names for the same bytes, else up to a difference."""
+        """Whether shape, dtype and bits are equal.
+
+        Reads nothing for two names of the same bytes, and otherwise only up to the first difference.
+        """
         if (self.shape, self.dtype) != (other.shape, other.dtype):
             return False
         if self.renamed(other.name) == other:
@@ -71,9 +93,9 @@ class TensorEntry:
         if self.strides is not None or other.strides is not None or self.big_endian != other.big_endian:
             return self.read().tobytes() == other.read().tobytes()
         size = math.prod(self.shape) * self.dtype.itemsize
-        left, right = np.empty((2, min(size, PIECE)), np.uint8)
-        for start in range(0, size, PIECE):
-            count = min(PIECE, size - start)
+        left, right = np.empty((2, min(size, COMPARE_BYTES)), np.uint8)
+        for start in range(0, size, COMPARE_BYTES):
+            count = min(COMPARE_BYTES, size - start)
             self.fill(start, left[:count].data)
             other.fill(start, right[:count].data)
             if not np.array_equal(left[:count], right[:count]):
@@ -84,24 +106,80 @@ class TensorEntry:
         return dataclasses.replace(self, name=name)
 
     def transposed(self) -> "TensorEntry":
-        """The same stored elements with the axes in reverse order."""
-        shape, strides = self.shape[::-1], (self.strides or row_major(self.shape))[::-1]
-        return dataclasses.replace(self, shape=shape, strides=meaningful_strides(shape, strides))
+        """Returns the same tensor with its axes reversed."""
+        shape, strides = self.shape[::-1], (self.strides or contiguous_strides(self.shape))[::-1]
+        return dataclasses.replace(self, shape=shape, strides=normalized_strides(shape, strides))
 
     def fill(self, start: int, target: memoryview) -> None:
-        """Bytes `start` and on of the stored elements, until `target` is full."""
-        file = self.file or opened(self.path)
+        """Fills `target` with the bytes of the stored elements from `start` on."""
+        file = self.file or open_file(self.path)
         for offset, count in self.spans:
             if not target:
                 return
             if start >= count:
                 start -= count
                 continue
-            piece = target[: count - start]
-            read_exactly(file, self.name, offset + start, piece)
-            target, start = target[len(piece) :], 0
+            part = target[: count - start]
+            read_exactly(file, self.name, offset + start, part)
+            target, start = target[len(part) :], 0
+
+
+def read_view(
+    fill: Fill, start: int, strides: tuple[int, ...], target: np.ndarray, band_bytes: int = BAND_BYTES
+) -> None:
+    """Reads a strided view in bands, so that a transposed matrix needs no second copy in memory.
+
+    Args:
+      fill: reads bytes of the stored elements.
+      start: offset of the view in the stored elements, in bytes.
+      strides: of the view, in elements, one for each axis of `target`.
+      target: array to fill.
+      band_bytes: bytes read at a time, unless slices along the slowest axis overlap.
+    """
+    itemsize = target.dtype.itemsize
+    slowest = int(np.argmax(strides))
+    step, strides = strides[slowest] * itemsize, strides[:slowest] + strides[slowest + 1 :]
+    target = np.moveaxis(target, slowest, 0)
+    slice_bytes = view_extent(target.shape[1:], strides) * itemsize
+    if step >= slice_bytes > band_bytes:
+        for index, part in enumerate(target):
+            read_view(fill, start + index * step, strides, part, band_bytes)
+        return
+    # Overlapping slices are read as one band: in several, the same bytes would be read repeatedly.
+    count = len(target) if slice_bytes > step else min(len(target), max(1, band_bytes // step))
+    stored = np.empty((count - 1) * step + slice_bytes, np.uint8)
+    byte_strides = (step, *(stride * itemsize for stride in strides))
+    for first in range(0, len(target), count):
+        band = target[first : first + count]
+        fill(start + first * step, stored[: (len(band) - 1) * step + slice_bytes].data)
+        band[...] = np.ndarray(band.shape, target.dtype, buffer=stored, strides=byte_strides)
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    # Through uint8, because numpy exports no buffer of the ml_dtypes types.
-    return memoryview(array.reshape(-1).view(np.uint8))
+    # As uint8, because NumPy does not export buffers of ml_dtypes types.
+    return array.reshape(-1).view(np.uint8).data
+
+
+def flax_to_torch(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """Converts names and layouts of Flax modules to those of torch modules.
+
+    Renames `kernel`, `embedding` and `scale` to `weight`, and transposes matrices named `kernel`. Flax stores the
+    kernel of a Dense as [in, out], torch the weight of a Linear as [out, in]. Hugging Face's Flax Conv1D stores
+    [out, in] and torch's [in, out], so the same transposition converts both (transformers:
+    modeling_flax_pytorch_utils.py).
+    """
+    converted: dict[str, TensorEntry] = {}
+    for entry in map(_flax_to_torch, entries.values()):
+        if entry.name in converted:
+            raise FormatError("a different torch name for each tensor", f"{describe(entry.name)} twice", SAVE_AGAIN)
+        converted[entry.name] = entry
+    return converted
+
+
+def _flax_to_torch(entry: TensorEntry) -> TensorEntry:
+    module, dot, last = entry.name.rpartition(".")
+    if last == "kernel" and len(entry.shape) == 2:
+        return entry.transposed().renamed(f"{module}{dot}weight")
+    if last in ("embedding", "scale"):
+        return entry.renamed(f"{module}{dot}weight")
+    return entry

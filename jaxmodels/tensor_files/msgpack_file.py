@@ -1,7 +1,7 @@
-"""Flax's msgpack files: nested maps whose arrays are extension values (shape, dtype name, bytes).
+"""Flax's msgpack format: nested maps whose arrays are extension values (shape, dtype name, bytes).
 
-Walked here and not with the `msgpack` library, which hands over each array as a copy in memory; this walk steps over
-the data and keeps its offset. Format: https://github.com/msgpack/msgpack/blob/master/spec.md, flax/serialization.py
+Files are parsed here instead of by the `msgpack` library, which copies every array into memory; this parser skips the
+data and records its offset. Formats: https://github.com/msgpack/msgpack/blob/master/spec.md, flax/serialization.py
 """
 
 import struct
@@ -11,25 +11,22 @@ import ml_dtypes
 import numpy as np
 
 from .entry import TensorEntry
-from .errors import SAVE_AGAIN, Malformed, described
-from .layout import byte_count, checked_sizes
-from .nesting import MAX_NODES, flatten
-from .opened import OpenedFile
-from .reader import BoundedReader
+from .file_io import BoundedReader, OpenedFile
+from .validation import MAX_NODES, SAVE_AGAIN, FormatError, byte_count, checked_sizes, describe, flatten
 
 ARRAY_EXTENSION, SCALAR_EXTENSION = 1, 3
 CHUNKED = "__msgpack_chunked_array__"
 DTYPES = {
-    np.dtype(kind).name: np.dtype(kind)
-    for kind in (
+    np.dtype(dtype).name: np.dtype(dtype)
+    for dtype in (
         *(np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64),
         *(np.float16, np.float32, np.float64, np.complex64, np.complex128),
         *(ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2),
     )
 }
-# First byte -> kind and the struct layout of what follows: a value, or the count of bytes or items.
-_HEADS = {
-    **{0xC0 + i: ("other", None) for i in (0, 2, 3)},
+# First byte -> type, and struct layout of what follows: the value, or the number of bytes or items.
+_TYPES: dict[int, tuple[str, str]] = {
+    **{0xC0 + i: ("other", "") for i in (0, 2, 3)},
     **{0xC4 + i: ("bytes", layout) for i, layout in enumerate((">B", ">H", ">I"))},
     **{0xC7 + i: ("extension", layout) for i, layout in enumerate((">B", ">H", ">I"))},
     **{0xCA + i: ("number", layout) for i, layout in enumerate((">f", ">d", ">B", ">H", ">I", ">Q"))},
@@ -44,19 +41,28 @@ MAX_DEPTH = 64
 
 @dataclass(frozen=True)
 class StoredArray:
+    """An array in the file; spans: (offset, byte count) of the parts of its data."""
+
     shape: tuple[int, ...]
     dtype: np.dtype
     spans: tuple[tuple[int, int], ...]
 
 
 def read_entries(file: OpenedFile) -> dict[str, TensorEntry]:
-    """The arrays of one file under the dotted paths of the maps they lie in. Raises Malformed."""
+    """Reads the structure of a file.
+
+    Returns:
+      The arrays by dotted path of the nested maps.
+
+    Raises:
+      FormatError: an invalid file.
+    """
     with file.stream() as stream:
         reader = BoundedReader(stream, 0, file.size)
-        tree = _Walk(reader).value(0)
+        tree = _Parser(reader).value(0)
         if not isinstance(tree, dict) or reader.position != reader.end:
-            raise Malformed(
-                "one msgpack map that fills the file", f"{described(tree)} in {reader.position} of {reader.end} bytes"
+            raise FormatError(
+                "one msgpack map that fills the file", f"{describe(tree)} in {reader.position} of {reader.end} bytes"
             )
     arrays = flatten(tree, StoredArray)
     return {
@@ -65,74 +71,75 @@ def read_entries(file: OpenedFile) -> dict[str, TensorEntry]:
     }
 
 
-class _Walk:
+class _Parser:
     def __init__(self, reader: BoundedReader):
         self.reader, self.nodes_left = reader, MAX_NODES
 
     def value(self, depth: int) -> object:
-        """The next value: a dict, a list, a StoredArray, a number, or None for what holds no array."""
+        """Parses the next value: a dict, a list, a StoredArray, a number, or None for values without arrays."""
         kind, content = self.head()
         if kind == "number":
             return content
         if kind == "bytes":
-            self.reader.skip(content)
+            self.reader.skip(int(content))
         elif kind == "extension":
-            return self.extension(content)
+            return self.extension(int(content))
         elif kind == "array":
             self.check_depth(depth)
-            return [self.value(depth + 1) for _ in range(content)]
+            return [self.value(depth + 1) for _ in range(int(content))]
         elif kind == "map":
             self.check_depth(depth)
-            return self.map(content, depth)
+            return self.map(int(content), depth)
         return None
 
-    def head(self) -> tuple[str, int | float | None]:
+    def head(self) -> tuple[str, int | float]:
+        """Parses the type of a value, and a number: the value itself, or the number of bytes or items that follow."""
         self.nodes_left -= 1
         if self.nodes_left < 0:
-            raise Malformed(f"at most {MAX_NODES} values", "more", SAVE_AGAIN)
+            raise FormatError(f"at most {MAX_NODES} values", "more", SAVE_AGAIN)
         [first] = self.reader.take(1)
         if first < 0x80:
             return "number", first
-        if first < 0xC0:  # the counts of small containers and strings share a byte with the kind
+        if first < 0xC0:  # the size of small containers and strings is part of the first byte
             kind, bits = ("map", 4) if first < 0x90 else ("array", 4) if first < 0xA0 else ("bytes", 5)
             return kind, first & ((1 << bits) - 1)
         if first >= 0xE0:
             return "number", first - 0x100
         if 0xD4 <= first <= 0xD8:
             return "extension", 1 << (first - 0xD4)
-        if first not in _HEADS:
-            raise Malformed("a msgpack value", f"byte {first:#x} at byte {self.reader.position - 1}")
-        kind, layout = _HEADS[first]
-        return kind, layout and struct.unpack(layout, self.reader.take(struct.calcsize(layout)))[0]
+        if first not in _TYPES:
+            raise FormatError("a msgpack value", f"byte {first:#x} at byte {self.reader.position - 1}")
+        kind, layout = _TYPES[first]
+        return kind, struct.unpack(layout, self.reader.take(struct.calcsize(layout)))[0] if layout else 0
 
     def check_depth(self, depth: int) -> None:
         if depth >= MAX_DEPTH:
-            raise Malformed(f"maps nested at most {MAX_DEPTH} deep", "deeper ones", SAVE_AGAIN)
+            raise FormatError(f"maps nested at most {MAX_DEPTH} deep", "deeper ones", SAVE_AGAIN)
 
     def map(self, count: int, depth: int) -> object:
         result: dict[str, object] = {}
         for _ in range(count):
             key = self.text("a map's key")
             if key in result:
-                raise Malformed("a map with each key once", f"{described(key)} twice", SAVE_AGAIN)
+                raise FormatError("a map with each key once", f"{describe(key)} twice", SAVE_AGAIN)
             result[key] = self.value(depth + 1)
-        return _joined(result) if CHUNKED in result else result
+        return _join_chunks(result) if CHUNKED in result else result
 
-    def expect(self, wanted: str, what: str) -> int:
+    def expect(self, expected: str, what: str) -> int:
         kind, content = self.head()
-        if kind != wanted or not isinstance(content, int):
-            raise Malformed(what, f"a msgpack {kind} before byte {self.reader.position}")
+        if kind != expected or not isinstance(content, int):
+            raise FormatError(what, f"a msgpack {kind} before byte {self.reader.position}")
         return content
 
     def text(self, what: str) -> str:
         count = self.expect("bytes", what)
         if count > MAX_TEXT:
-            raise Malformed(f"{what} of at most {MAX_TEXT} bytes", f"{count}", SAVE_AGAIN)
+            raise FormatError(f"{what} of at most {MAX_TEXT} bytes", f"{count}", SAVE_AGAIN)
         data = self.reader.take(count)
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            raise Malformed(f"{what} in UTF-8", described(data)) from None
+            raise FormatError(f"{what} in UTF-8", describe(data)) from None
 
     def extension(self, count: int) -> StoredArray | None:
         [code] = self.reader.take(1)
@@ -141,33 +148,34 @@ class _Walk:
             self.reader.skip(count)
             return None
         if self.expect("array", "shape, dtype and data of an array") != 3:
-            raise Malformed("shape, dtype and data of an array", f"something else before byte {self.reader.position}")
+            raise FormatError("shape, dtype and data of an array", f"something else before byte {self.reader.position}")
         rank = self.expect("array", "a shape")
         shape = checked_sizes([self.expect("number", "a dimension") for _ in range(min(rank, 65))], "a shape")
         name = self.text("a dtype")
         if name not in DTYPES:
-            raise Malformed(f"a dtype of {', '.join(DTYPES)}", described(name), SAVE_AGAIN)
+            raise FormatError(f"a dtype of {', '.join(DTYPES)}", describe(name), SAVE_AGAIN)
         nbytes = self.expect("bytes", "an array's data")
         if nbytes != byte_count(shape, DTYPES[name].itemsize) or self.reader.position + nbytes != end:
-            raise Malformed(f"the {count} bytes of a {name} array of shape {shape}", f"{nbytes} bytes of data")
+            raise FormatError(f"the {count} bytes of a {name} array of shape {shape}", f"{nbytes} bytes of data")
         return StoredArray(shape, DTYPES[name], ((self.reader.skip(nbytes), nbytes),))
 
 
-def _joined(fields: dict[str, object]) -> StoredArray:
-    """One array of flat pieces: Flax cuts arrays above 1 GiB, for a msgpack value cannot be longer than 4 GiB."""
-    shape = checked_sizes(_numbered(fields.get("shape")), "the shape of an array in pieces")
-    pieces = _numbered(fields.get("chunks"))
-    if not pieces or not all(isinstance(piece, StoredArray) and piece.dtype == pieces[0].dtype for piece in pieces):
-        raise Malformed("the pieces of an array, of one dtype", described(fields.get("chunks")))
-    spans = tuple(span for piece in pieces for span in piece.spans)
-    expected, found = byte_count(shape, pieces[0].dtype.itemsize), sum(count for _, count in spans)
+def _join_chunks(fields: dict[str, object]) -> StoredArray:
+    """Joins the flat chunks of an array above 1 GiB; Flax splits these, because msgpack values are limited to 4 GiB."""
+    shape = checked_sizes(_numbered_values(fields.get("shape")), "the shape of an array in chunks")
+    values = _numbered_values(fields.get("chunks"))
+    chunks = [value for value in values if isinstance(value, StoredArray)]
+    if not chunks or len(chunks) < len(values) or any(chunk.dtype != chunks[0].dtype for chunk in chunks):
+        raise FormatError("the chunks of an array, of one dtype", describe(fields.get("chunks")))
+    spans = tuple(span for chunk in chunks for span in chunk.spans)
+    expected, found = byte_count(shape, chunks[0].dtype.itemsize), sum(count for _, count in spans)
     if expected != found:
-        raise Malformed(f"{expected} bytes in the pieces of an array of shape {shape}", f"{found}")
-    return StoredArray(shape, pieces[0].dtype, spans)
+        raise FormatError(f"{expected} bytes in the chunks of an array of shape {shape}", f"{found}")
+    return StoredArray(shape, chunks[0].dtype, spans)
 
 
-def _numbered(fields: object) -> list:
+def _numbered_values(fields: object) -> list[object]:
     """The values of {"0": ..., "1": ...}, Flax's form of a tuple."""
     if not isinstance(fields, dict) or any(str(index) not in fields for index in range(len(fields))):
-        raise Malformed("a map numbered from 0 on", described(fields))
+        raise FormatError("a map with the keys 0, 1, ...", describe(fields))
     return [fields[str(index)] for index in range(len(fields))]

@@ -1,21 +1,29 @@
-"""What the pickle of a torch file may build: storages, tensors as views into them, and plain containers.
+"""Objects that the pickle of a torch file may create: storages, tensors as views of them, and plain containers.
 
-The names and argument lists are torch's: torch/_utils.py (the _rebuild functions) and torch/storage.py.
+The names and arguments are those of torch/_utils.py (the _rebuild functions) and torch/storage.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 
-from .errors import SAVE_AGAIN, Malformed, described
-from .layout import byte_count, checked_sizes, meaningful_strides, reach
 from .unpickler import Constructor, set_item
+from .validation import (
+    SAVE_AGAIN,
+    FormatError,
+    byte_count,
+    checked_sizes,
+    describe,
+    normalized_strides,
+    view_extent,
+)
 
 
 @dataclass(frozen=True)
 class StorageType:
-    """A storage class of torch, known by its element type."""
+    """A storage class of torch, which determines the dtype of the elements."""
 
     name: str
     dtype: np.dtype
@@ -23,7 +31,14 @@ class StorageType:
 
 @dataclass(frozen=True)
 class Storage:
-    """`nbytes` bytes from byte `start` on of the file's storage record `key`, whose size is `record_nbytes`."""
+    """A storage, or a view of one.
+
+    Attributes:
+      key: of the storage record in the file.
+      dtype: of the elements.
+      start, nbytes: the bytes of the record that belong to this storage.
+      record_nbytes: size of the record.
+    """
 
     key: str
     dtype: np.dtype
@@ -34,7 +49,15 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorView:
-    """A tensor as the pickle describes it: `start` bytes into the storage's record; strides in elements."""
+    """A tensor as the pickle describes it.
+
+    Attributes:
+      storage: the storage that it is a view of.
+      start, nbytes: the bytes of the storage record from its first to its last element.
+      shape: of the tensor.
+      strides: in elements; None is C order.
+      dtype: of the tensor.
+    """
 
     storage: Storage
     start: int
@@ -82,73 +105,95 @@ TORCH_DTYPES = {
 }
 
 
-def storage_of(pid: object) -> Storage:
-    """The storage that a persistent id names: ("storage", class, key, device, elements), and in files without zip a
-    sixth item, None or (key, first element, elements) of a view into it."""
-    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-        kind = described(pid[0]) if isinstance(pid, tuple) and pid else described(pid)
-        raise Malformed("a reference to a storage", kind, SAVE_AGAIN)
-    _, storage_type, key, _, elements = pid[:5]
+def storage_of(persistent_id: object) -> Storage:
+    """Returns the storage of a persistent id.
+
+    Args:
+      persistent_id: ("storage", class, key, device, elements), in the layout without zip with a sixth item: None, or
+        (key, first element, elements) of a view.
+    """
+    if not isinstance(persistent_id, tuple) or len(persistent_id) not in (5, 6) or persistent_id[0] != "storage":
+        found = persistent_id[0] if isinstance(persistent_id, tuple) and persistent_id else persistent_id
+        raise FormatError("a reference to a storage", describe(found), SAVE_AGAIN)
+    _, storage_type, key, _, elements = persistent_id[:5]
     if not isinstance(storage_type, StorageType) or not isinstance(key, str):
-        raise Malformed("a storage class and key", f"{described(storage_type)} and {described(key)}", SAVE_AGAIN)
+        raise FormatError("a storage class and key", f"{describe(storage_type)} and {describe(key)}", SAVE_AGAIN)
     itemsize = storage_type.dtype.itemsize
     record = byte_count(checked_sizes((elements,), "the length of a storage"), itemsize)
-    if len(pid) == 5 or pid[5] is None:
+    view = None if len(persistent_id) == 5 else persistent_id[5]
+    if view is None:
         return Storage(key, storage_type.dtype, 0, record, record)
-    if not isinstance(pid[5], tuple) or len(pid[5]) != 3:
-        raise Malformed("key, offset and length of a view of a storage", described(pid[5]))
-    offset, length = checked_sizes(pid[5][1:], "a view of a storage")
+    if not isinstance(view, tuple) or len(view) != 3:
+        raise FormatError("key, offset and length of a view of a storage", describe(view))
+    offset, length = checked_sizes(view[1:], "a view of a storage")
     if offset + length > elements:
-        raise Malformed(f"a view within {elements} elements of storage {described(key)}", f"{length} from {offset} on")
+        raise FormatError(f"a view within {elements} elements of storage {describe(key)}", f"{length} from {offset} on")
     return Storage(key, storage_type.dtype, offset * itemsize, length * itemsize, record)
 
 
 def _view(storage: object, offset: object, size: object, stride: object, dtype: np.dtype | None = None) -> TensorView:
     if not isinstance(storage, Storage):
-        raise Malformed("a tensor over a storage", f"one over {described(storage)}", SAVE_AGAIN)
+        raise FormatError("a tensor over a storage", f"one over {describe(storage)}", SAVE_AGAIN)
     dtype = dtype or storage.dtype
     shape, strides = checked_sizes(size, "a tensor's shape"), checked_sizes(stride, "a tensor's strides")
     (offset,) = checked_sizes((offset,), "a tensor's offset")
     if len(strides) != len(shape):
-        raise Malformed(f"{len(shape)} strides for shape {shape}", f"{len(strides)}")
+        raise FormatError(f"{len(shape)} strides for shape {shape}", f"{len(strides)}")
     if byte_count(shape, dtype.itemsize) > storage.nbytes:
-        # Strides of 0 let a few bytes stand for terabytes.
-        raise Malformed(
+        # With strides of 0 a few bytes could expand to terabytes.
+        raise FormatError(
             f"a tensor within the {storage.nbytes} bytes of its storage",
             f"{dtype} of shape {shape}",
             "if it is an expanded view, save it with .contiguous(); if not, download the file again",
         )
-    start, nbytes = offset * dtype.itemsize, reach(shape, strides) * dtype.itemsize
+    start, nbytes = offset * dtype.itemsize, view_extent(shape, strides) * dtype.itemsize
     if nbytes and start + nbytes > storage.nbytes:
-        raise Malformed(
+        raise FormatError(
             f"a tensor within the {storage.nbytes} bytes of its storage",
             f"shape {shape} with strides {strides} from byte {start} on",
         )
-    strides = meaningful_strides(shape, strides)
-    return TensorView(storage, storage.start + start if nbytes else 0, nbytes, shape, strides, dtype)
+    first = storage.start + start if nbytes else 0
+    return TensorView(storage, first, nbytes, shape, normalized_strides(shape, strides), dtype)
 
 
-def _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=None) -> TensorView:
+def _rebuild_tensor_v2(
+    storage: object,
+    offset: object,
+    size: object,
+    stride: object,
+    requires_grad: object,
+    hooks: object,
+    metadata: object = None,
+) -> TensorView:
     _check_metadata(metadata)
     return _view(storage, offset, size, stride)
 
 
-def _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> TensorView:
+def _rebuild_tensor_v3(
+    storage: object,
+    offset: object,
+    size: object,
+    stride: object,
+    requires_grad: object,
+    hooks: object,
+    dtype: object,
+    metadata: object = None,
+) -> TensorView:
     _check_metadata(metadata)
     if not isinstance(dtype, np.dtype):
-        raise Malformed("a torch dtype", described(dtype))
+        raise FormatError("a torch dtype", describe(dtype))
     return _view(storage, offset, size, stride, dtype)
 
 
 def _check_metadata(metadata: object) -> None:
-    # torch's lazy conjugation and negation: the stored bytes are not the values.
+    # Flags of lazy conjugation and negation, with which the stored bytes differ from the values.
     if metadata is not None and (not isinstance(metadata, dict) or any(metadata.values())):
-        raise Malformed("plain tensors", "a lazily conjugated or negated one", "save it after .resolve_conj()")
+        raise FormatError("plain tensors", "a lazily conjugated or negated one", "save it after .resolve_conj()")
 
 
-def _rebuild_parameter(data, requires_grad, hooks) -> TensorView:
+def _rebuild_parameter(data: object, requires_grad: object, hooks: object) -> TensorView:
     if not isinstance(data, TensorView):
-        raise Malformed("a parameter around a tensor", f"one around {described(data)}", SAVE_AGAIN)
+        raise FormatError("a parameter around a tensor", f"one around {describe(data)}", SAVE_AGAIN)
     return data
 
 
@@ -156,7 +201,7 @@ def _ordered_dict(pairs: object = ()) -> dict:
     result: dict = {}
     for pair in pairs if isinstance(pairs, list | tuple) else (pairs,):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise Malformed("an OrderedDict of key and value pairs", described(pair))
+            raise FormatError("an OrderedDict of key and value pairs", describe(pair))
         set_item(result, *pair)
     return result
 
@@ -165,8 +210,10 @@ def _size(sizes: object) -> tuple[int, ...]:
     return checked_sizes(sizes, "a torch.Size")
 
 
-def _constructor(module: str, name: str, build, fewest: int, most: int):
-    return (module, name), Constructor(f"{module}.{name}", build, fewest, most)
+def _constructor(
+    module: str, name: str, build: Callable, min_args: int, max_args: int
+) -> tuple[tuple[str, str], Constructor]:
+    return (module, name), Constructor(f"{module}.{name}", build, min_args, max_args)
 
 
 GLOBALS: dict[tuple[str, str], object] = dict(

@@ -1,19 +1,21 @@
-"""Tokenizers of the five families, and of BERT, BART and T5, which they stand on, on the `tokenizers` library.
+"""Tokenizers of all model families, built on the `tokenizers` library.
 
-`base` is what they share, `byte_level` what GPT-2, RoBERTa, BART and LED share, `wordpiece` what BERT and DPR share; a
-family is a file with its classes, entered in `loading.TOKENIZERS`.
+`base` is the base class of all tokenizers, with the parts `decoding` and `special_tokens`. Each family's classes are in
+one file (`byte_level`, `bert`, `dpr`, `t5`) and registered in `loading.TOKENIZERS`; `generic` reads any other
+tokenizer.json.
 """
 
-from jaxmodels.tokenization.bart import BartTokenizer
 from jaxmodels.tokenization.bert import BertTokenizer
-from jaxmodels.tokenization.dpr import DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer, DPRReaderTokenizer
+from jaxmodels.tokenization.byte_level import BartTokenizer, GPT2Tokenizer, LEDTokenizer, RobertaTokenizer
+from jaxmodels.tokenization.dpr import (
+    DPRContextEncoderTokenizer,
+    DPRQuestionEncoderTokenizer,
+    DPRReaderTokenizer,
+    DPRSpanPrediction,
+)
 from jaxmodels.tokenization.encoding import BatchEncoding, CharSpan, TokenSpan
-from jaxmodels.tokenization.gpt2 import GPT2Tokenizer
-from jaxmodels.tokenization.led import LEDTokenizer
-from jaxmodels.tokenization.loading import load_tokenizer
-from jaxmodels.tokenization.rag import RagTokenizer
-from jaxmodels.tokenization.roberta import RobertaTokenizer
-from jaxmodels.tokenization.spans import DPRSpanPrediction
+from jaxmodels.tokenization.generic import GenericTokenizer
+from jaxmodels.tokenization.loading import RagTokenizer, load_tokenizer
 from jaxmodels.tokenization.t5 import T5Tokenizer
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "DPRReaderTokenizer",
     "DPRSpanPrediction",
     "GPT2Tokenizer",
+    "GenericTokenizer",
     "LEDTokenizer",
     "RagTokenizer",
     "RobertaTokenizer",

@@ -1,68 +1,78 @@
-"""The tokenizer that the five families share: calls, padding, decoding, saving, on the `tokenizers` library."""
+"""Base class of all tokenizers: calls, padding, chat templates and saving, on top of the `tokenizers` library."""
 
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from types import ModuleType
+from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
+import jax
+import numpy as np
 import tokenizers
 
-from jaxmodels.names import refuse_foreign
-from jaxmodels.tokenization import chat, conversations, files, folders, refusals, saving
-from jaxmodels.tokenization.decoding import Decoding
-from jaxmodels.tokenization.encoding import BatchEncoding, as_array, stack
-from jaxmodels.tokenization.engine import Engine
-from jaxmodels.tokenization.inputs import as_batch
-from jaxmodels.tokenization.kinds import boolean, refused
-from jaxmodels.tokenization.options import EncodeOptions, bounds
-from jaxmodels.tokenization.padding import pad_fields
-from jaxmodels.tokenization.settings import check
-from jaxmodels.tokenization.special_tokens import (
-    ADDITIONAL,
-    SPECIAL_TOKENS,
-    SpecialTokens,
-    as_added_token,
-    as_id,
-    as_tokens,
+from jaxmodels.messages import reject_unsupported
+from jaxmodels.tokenization import files, unsupported
+from jaxmodels.tokenization.arguments import (
+    EncodeKwargs,
+    EncodeOptions,
+    Example,
+    ListEncodeKwargs,
+    TextInput,
+    Token,
+    resolve_lengths,
+    to_batch,
 )
+from jaxmodels.tokenization.backend import Backend, Padding, Truncation
+from jaxmodels.tokenization.decoding import Decoding
+from jaxmodels.tokenization.encoding import BatchEncoding, collect_fields, pad_batch
+from jaxmodels.tokenization.special_tokens import ADDITIONAL, SPECIAL_TOKENS, parse_added_tokens, token_list
+from jaxmodels.tokenization.validation import boolean, validate_setting
 
 
-class Tokenizer(SpecialTokens, Decoding):
-    """Text to ids and back. A family's class reads its vocabulary files and hands the library's tokenizer to this one.
+class Tokenizer(Decoding):
+    """Converts text to ids and back. Subclasses read vocabulary files into a tokenizer of the `tokenizers` library.
 
-    Behaviours, names and defaults are those of Hugging Face's fast tokenizers (transformers 4.37.2,
-    tokenization_utils_base.py and tokenization_utils_fast.py). Arguments that every family takes:
+    Behaviour, names and defaults are those of transformers' fast tokenizers (transformers 4.37.2,
+    tokenization_utils_base.py and tokenization_utils_fast.py).
 
-    model_max_length: tokens the model can take, None for no limit.
-    padding_side, truncation_side: "right" or "left".
-    clean_up_tokenization_spaces: undo English spacing (" ." -> ".") after decoding.
-    split_special_tokens: treat special tokens in a text as ordinary text.
-    chat_template: a Jinja template, or several by name.
-    model_input_names: the fields that a call returns by default.
-    added_tokens_decoder: {id: token}, as in tokenizer_config.json.
-    bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token, additional_special_tokens: special
-      tokens, str or `tokenizers.AddedToken`; those that the vocabulary lacks are added at its end.
-    extra_special_tokens: {name: token} with further names, which are then attributes; or a list, which is the same as
-      additional_special_tokens.
+    Args:
+      backend: the library's tokenizer. Constructors of subclasses take vocabulary files instead.
+      model_max_length: maximum number of tokens of the model's input, None for no limit.
+      padding_side, truncation_side: "right" or "left".
+      clean_up_tokenization_spaces: remove English spacing (" ." -> ".") after decoding.
+      split_special_tokens: tokenize special tokens in a text as ordinary text.
+      chat_template: a Jinja template, or several by name.
+      model_input_names: the fields that a call returns by default.
+      added_tokens_decoder: {id: token}, as in tokenizer_config.json.
+      additional_special_tokens: special tokens without a name.
+      extra_special_tokens: {name: token} with nonstandard names, which become attributes; or a list, which is
+        equivalent to additional_special_tokens.
+      special_tokens: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token and mask_token, as str or
+        `tokenizers.AddedToken`. Tokens that the vocabulary lacks are added at its end.
 
-    Constructors raise TypeError for an option that is not here, with what to write instead, and ValueError for a value
-    of the wrong kind.
+    Raises:
+      TypeError: an unknown option; the message names the replacement.
+      ValueError: an invalid value.
     """
 
     VOCABULARY_FILES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Constructor argument -> the names its file goes by in a folder."""
-    BESIDE_JSON: tuple[str, ...] = ()
-    """Those of these arguments that are given beside a tokenizer.json, too, since it does not hold all that they do."""
-    MODEL_TYPES: tuple[str, ...] = ()
-    """`model_type` of the config.json that this tokenizer belongs to."""
-    OPTIONS: tuple[str, ...] = ()
-    """Constructor arguments of the family that are attributes, too, and are saved."""
-    MODEL_INPUT_NAMES = ("input_ids", "attention_mask")
+    """Constructor argument -> possible names of its file in a folder."""
+    FILES_BESIDE_JSON: ClassVar[tuple[str, ...]] = ()
+    """Those of VOCABULARY_FILES that are passed in addition to a tokenizer.json."""
+    JSON_PARTS: ClassVar[Mapping[str, str]] = {}
+    """Classes of the parts of a tokenizer.json that the tokenizer requires, such as {"model": "BPE"}."""
+    MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
+    """Values of `model_type` in config.json that this tokenizer belongs to."""
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Constructor arguments of the class that are also attributes and are saved."""
+    SAVED_CLASS: ClassVar[str | None] = None
+    """`tokenizer_class` of a saved tokenizer_config.json; None for the name of the class."""
+    MODEL_INPUT_NAMES: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
     PADDING_VALUES: ClassVar[Mapping[str, int]] = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
-    """What `pad` pads fields with, beside the ids."""
-    DEFAULT_CHAT_TEMPLATE: str | None = None
+    """Padding values of the fields besides input_ids."""
+    DEFAULT_CHAT_TEMPLATE: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -77,207 +87,251 @@ class Tokenizer(SpecialTokens, Decoding):
         chat_template: str | Mapping[str, str] | None = None,
         model_input_names: Sequence[str] | None = None,
         added_tokens_decoder: Mapping[int, tokenizers.AddedToken] | None = None,
-        additional_special_tokens: Sequence[str | tokenizers.AddedToken] | None = None,
-        extra_special_tokens: Mapping | Sequence | None = None,
-        **special_tokens,
+        additional_special_tokens: Sequence[Token] | None = None,
+        extra_special_tokens: Mapping[str, Token] | Sequence[Token] | None = None,
+        **special_tokens: Token | None,
     ):
-        self._refuse_options(special_tokens)
-        self._engine = Engine(backend)
+        named = self._reject_options(special_tokens)
+        self._engine = Backend(backend)
         self._warned: set[str] = set()
-        length = check("model_max_length", model_max_length)
-        self.model_max_length = int(1e30) if length is None else length
-        self.padding_side = check("padding_side", padding_side)
-        self.truncation_side = check("truncation_side", truncation_side)
-        self.clean_up_tokenization_spaces = check("clean_up_tokenization_spaces", clean_up_tokenization_spaces)
-        self.split_special_tokens = check("split_special_tokens", split_special_tokens)
-        self.chat_template = check("chat_template", chat_template)
-        names = check("model_input_names", model_input_names)
-        self.model_input_names = list(self.MODEL_INPUT_NAMES) if names is None else names
-        listed = list(as_tokens(ADDITIONAL, additional_special_tokens or ()))
-        if not isinstance(extra_special_tokens, Mapping):
-            listed += [
-                each for each in as_tokens("extra_special_tokens", extra_special_tokens or ()) if each not in listed
-            ]
-            extra_special_tokens = {}
-        self._set_up_tokens(_listed(added_tokens_decoder or {}), special_tokens, listed, extra_special_tokens)
-        self._special_tokens_changed()
+        length = validate_setting("model_max_length", model_max_length)
+        self.model_max_length: int = int(1e30) if length is None else length
+        self.padding_side: str = validate_setting("padding_side", padding_side)
+        self.truncation_side: str = validate_setting("truncation_side", truncation_side)
+        clean_up = validate_setting("clean_up_tokenization_spaces", clean_up_tokenization_spaces)
+        self.clean_up_tokenization_spaces: bool = clean_up
+        self.split_special_tokens: bool = validate_setting("split_special_tokens", split_special_tokens)
+        self.chat_template: str | dict[str, str] | None = validate_setting("chat_template", chat_template)
+        names = validate_setting("model_input_names", model_input_names)
+        self.model_input_names: list[str] = list(self.MODEL_INPUT_NAMES) if names is None else names
+        additional = list(token_list(ADDITIONAL, additional_special_tokens or ()))
+        extra: Mapping[str, Token] = {}
+        if isinstance(extra_special_tokens, Mapping):
+            extra = extra_special_tokens
+        else:
+            listed = token_list("extra_special_tokens", extra_special_tokens or ())
+            additional += [token for token in listed if token not in additional]
+        self._init_special_tokens(parse_added_tokens(added_tokens_decoder or {}), named, additional, extra)
+        self._update_post_processor()
 
-    def _refuse_options(self, given: Mapping):
+    def _reject_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the special tokens among `options`; raise TypeError for other options unless they have no effect."""
+        others = {name: value for name, value in options.items() if name not in SPECIAL_TOKENS}
         known = (*files.ARGUMENTS, *self.OPTIONS)
-        others = {name: value for name, value in given.items() if name not in SPECIAL_TOKENS}
-        refuse_foreign(f"{type(self).__name__} has no option", others, known, refusals.LOAD)
-        for name in others:
-            del given[name]
+        reject_unsupported(f"{type(self).__name__} has no option", others, known, unsupported.LOAD)
+        return {name: value for name, value in options.items() if name not in others}
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | os.PathLike, *, subfolder: str | None = None, **options) -> Self:
-        """The tokenizer of a folder, or of a model on the Hugging Face Hub, for this class.
+    def from_pretrained(
+        cls, name_or_folder: str | os.PathLike, *, subfolder: str | None = None, **options: Any
+    ) -> Self:
+        """Load the tokenizer of a folder or of a model on the Hugging Face Hub as this class.
 
-        Arguments and errors: `jm.load_tokenizer`, which finds the class itself.
+        Arguments and errors are those of `jm.load_tokenizer`, which selects the class itself.
         """
-        hub, options = folders.hub_options(options)
-        folder = folders.find(name_or_folder, folders.patterns([cls]), subfolder, hub)
-        return folders.load(folder, lambda _: cls, options)
+        hub, options = files.split_hub_options(options)
+        folder = files.find_folder(name_or_folder, files.file_names([cls]), subfolder, hub)
+        loaded = files.load_folder(folder, lambda _: cls, options)
+        assert isinstance(loaded, cls)
+        return loaded
 
     @classmethod
-    def settle(cls, arguments: dict[str, Any], tokenizer_file: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A folder's arguments, where its tokenizer.json and its tokenizer_config.json may contradict each other."""
-        if files.written_by_5(config):  # where it is off unless it says otherwise
+    def resolve_arguments(
+        cls, arguments: dict[str, Any], tokenizer_file: Path, config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Adjust a folder's arguments if its tokenizer.json and tokenizer_config.json may contradict each other."""
+        if files.is_transformers_5(config):  # there it is off by default
             arguments = {"clean_up_tokenization_spaces": False} | arguments
         return arguments
 
     @classmethod
-    def recognises(cls, tokens: AbstractSet[str]) -> bool:
-        """Whether a folder without any config is this family's, by the tokens of its vocabulary."""
+    def accepts_json(cls, state: Mapping[str, Any]) -> bool:
+        """Whether a tokenizer.json, whose content is `state`, has the parts that this class requires."""
+        for name, required in cls.JSON_PARTS.items():
+            part = state.get(name)
+            actual = part.get("type") if isinstance(part, Mapping) else None
+            if actual != required and not (name == "model" and actual is None):  # old files lack the model's type
+                return False
+        return True
+
+    @classmethod
+    def matches_vocabulary(cls, tokens: AbstractSet[str]) -> bool:
+        """Whether a folder without any config belongs to this class, judging by the tokens of its vocabulary."""
         raise NotImplementedError
 
-    @property
-    def _backend(self) -> tokenizers.Tokenizer:
-        return self._engine.tokenizer
-
     def __call__(
-        self, text=None, text_pair=None, *, text_target=None, text_pair_target=None, **options
+        self,
+        text: TextInput | None = None,
+        text_pair: TextInput | None = None,
+        *,
+        text_target: TextInput | None = None,
+        text_pair_target: TextInput | None = None,
+        **options: Unpack[EncodeKwargs],
     ) -> BatchEncoding:
-        """Encode a text or a batch, with `text_pair` pairs; `options` are the fields of `EncodeOptions`.
+        """Encode a text, a pair of texts, or a batch of them.
 
-        text: str -> fields [T]; list, tuple or numpy array of B str -> fields [B, T] int32, or lists of B arrays where
-        rows have different lengths. A list of 2-tuples is a batch of pairs. With is_split_into_words a text is a list
-        of words. `text_target` is encoded the same way and becomes `labels`.
-
-        For arrays of one shape in every call, as a compiled function wants them:
+        For arrays of the same shape in every call, as compiled functions need them, use
         `tok(texts, padding="max_length", truncation=True, max_length=T)`.
 
-        Raises TypeError for an unknown option and for what is not text, ValueError for options that contradict each
-        other, for padding without a pad token, and for text that is not valid Unicode.
+        Args:
+          text: a str; or a batch, which is a list, tuple or NumPy array of B str. With is_split_into_words a text is a
+            list of words. A list of 2-tuples is a batch of pairs.
+          text_pair: the second text of each pair.
+          text_target, text_pair_target: encoded in the same way and returned as `labels`.
+          options: the fields of `EncodeOptions`.
+
+        Returns:
+          Fields [T] for a text and [B, T] for a batch, int32. Fields of a batch whose sequences have different lengths
+          are lists of B arrays.
+
+        Raises:
+          TypeError: an unknown option, or an input that is not text.
+          ValueError: contradictory options, padding without a padding token, or a text that is not valid Unicode.
         """
-        options = EncodeOptions.of("a tokenizer call", options)
+        parsed = EncodeOptions.from_kwargs("a tokenizer call", options)
         if text is None and text_target is None:
-            raise ValueError("nothing to encode: give text, text_target, or both")
+            raise ValueError("nothing to encode: pass text, text_target, or both")
         if text is None and text_pair is not None or text_target is None and text_pair_target is not None:
-            raise ValueError("text_pair is a second text beside text, and text_pair_target one beside text_target")
+            raise ValueError("text_pair needs text, and text_pair_target needs text_target")
+        targets = None if text_target is None else (text_target, text_pair_target)
         if text is None:
-            return self._encode(text_target, text_pair_target, options)
-        encoded = self._encode(text, text_pair, options)
-        if text_target is not None:
-            encoded["labels"] = self._encode(text_target, text_pair_target, options)["input_ids"]
+            assert targets is not None
+            return self._encode(*targets, parsed)
+        encoded = self._encode(text, text_pair, parsed)
+        if targets is not None:
+            encoded["labels"] = self._encode(*targets, parsed)["input_ids"]
         return encoded
 
-    def _encode(self, text, pair, options: EncodeOptions) -> BatchEncoding:
-        rows, batched = as_batch(text, pair, options.is_split_into_words)
+    def _encode(self, text: TextInput, pair: TextInput | None, options: EncodeOptions) -> BatchEncoding:
+        examples, batched = to_batch(text, pair, options.is_split_into_words)
         if options.is_split_into_words:
-            self._check_words()
-        encodings = self._run(rows, options)
+            self._check_pretokenized()
+        encodings = self._encode_batch(examples, options)
         if options.max_length is None and options.verbose:
             self._check_length(max(map(len, encodings), default=0), remedy="truncation=True")
-        sample = range(len(encodings))
-        if options.return_overflowing_tokens:
-            sample = [i for i, row in enumerate(encodings) for _ in range(1 + len(row.overflowing))]
-            encodings = [part for row in encodings for part in (row, *row.overflowing)]
-        wanted = {
-            "input_ids": ("ids", True),
-            "token_type_ids": ("type_ids", options.return_token_type_ids),
-            "attention_mask": ("attention_mask", options.return_attention_mask),
-            "special_tokens_mask": ("special_tokens_mask", options.return_special_tokens_mask),
-            "offset_mapping": ("offsets", options.return_offsets_mapping),
-        }
-        fields = {}
-        for name, (source, asked) in wanted.items():
-            if name in self.model_input_names if asked is None else asked:
-                width = (2,) if source == "offsets" else ()
-                columns = [as_array(getattr(row, source)).reshape(-1, *width) for row in encodings]
-                fields[name] = stack(columns, options.return_tensors)
-        if not (batched or options.return_tensors or options.return_overflowing_tokens):
-            fields = {name: value[0] for name, value in fields.items()}
-        if options.return_length:
-            fields["length"] = as_array([len(row) for row in encodings], options.return_tensors)
-        if options.return_overflowing_tokens:
-            fields["overflow_to_sample_mapping"] = as_array(sample, options.return_tensors)
-        return BatchEncoding(fields, encodings)
+        return collect_fields(encodings, options, self.model_input_names, batched)
 
-    def _run(self, rows: list, options: EncodeOptions) -> list[tokenizers.Encoding]:
-        limits = bounds(self, options)
-        truncation = limits.truncation and {
-            "max_length": limits.max_length,
-            "stride": options.stride if options.return_overflowing_tokens else 0,
-            "strategy": limits.truncation,
-            "direction": self.truncation_side,
-        }
-        padding = limits.padding and {
-            "length": limits.max_length if limits.padding == "max_length" else None,
-            "pad_to_multiple_of": options.pad_to_multiple_of,
-            "direction": options.padding_side or self.padding_side,
-            "pad_id": self.pad_token_id,
-            "pad_token": self.pad_token,
-        }
+    def _encode_batch(self, examples: Sequence[Example], options: EncodeOptions) -> list[tokenizers.Encoding]:
+        lengths = resolve_lengths(self, options)
+        truncation: Truncation | None = None
+        padding: Padding | None = None
+        if lengths.truncation and lengths.max_length is not None:
+            truncation = {
+                "max_length": lengths.max_length,
+                "stride": options.stride if options.return_overflowing_tokens else 0,
+                "strategy": lengths.truncation,
+                "direction": self.truncation_side,
+            }
+        pad_token, pad_token_id = self.pad_token, self.pad_token_id
+        if lengths.padding and pad_token is not None and pad_token_id is not None:
+            padding = {
+                "length": lengths.max_length if lengths.padding == "max_length" else None,
+                "pad_to_multiple_of": options.pad_to_multiple_of,
+                "direction": options.padding_side or self.padding_side,
+                "pad_id": pad_token_id,
+                "pad_token": pad_token,
+            }
         split = options.split_special_tokens
         return self._engine.encode(
-            rows,
-            words=options.is_split_into_words,
+            examples,
+            is_pretokenized=options.is_split_into_words,
             add_special_tokens=options.add_special_tokens,
             split_special_tokens=self.split_special_tokens if split is None else split,
             truncation=truncation,
             padding=padding,
         )
 
-    def _check_length(self, longest: int, remedy: str):
+    def _check_length(self, longest: int, remedy: str) -> None:
         if longest > self.model_max_length:
             self.warn_once(
                 "too long",
-                f"a text has {longest} tokens and the model takes {self.model_max_length}: pass {remedy}, "
-                "or the model will read past its position table",
+                f"a text has {longest} tokens, but the model takes {self.model_max_length}: pass {remedy}, or its "
+                "positions will exceed the model's position table",
             )
 
-    def _check_words(self):
-        """For a family that cannot encode texts split into words as it is set up."""
+    def _check_pretokenized(self) -> None:
+        """Hook for classes that cannot encode lists of words with every setting."""
 
-    def encode(self, text, text_pair=None, **options) -> list[int]:
-        """The ids of one text or pair as a list, or as an array [1, T] with return_tensors."""
-        # not a family's own call, which may take other texts
-        chosen = EncodeOptions.of("encode()", options)
-        return self._ids(self._encode(text, text_pair, chosen), chosen)
+    @overload
+    def encode(
+        self,
+        text: TextInput,
+        text_pair: TextInput | None = None,
+        *,
+        return_tensors: None = None,
+        **options: Unpack[ListEncodeKwargs],
+    ) -> list[int]: ...
+
+    @overload
+    def encode(
+        self,
+        text: TextInput,
+        text_pair: TextInput | None = None,
+        *,
+        return_tensors: Literal["np", "jax"],
+        **options: Unpack[ListEncodeKwargs],
+    ) -> np.ndarray | jax.Array: ...
+
+    def encode(self, text: TextInput, text_pair: TextInput | None = None, **options: Any) -> Any:
+        """Return the ids of a text or pair as a list, or as an array [1, T] with return_tensors.
+
+        Options are the fields of `EncodeOptions`.
+        """
+        parsed = EncodeOptions.from_kwargs("encode()", options)
+        # not self(...), since subclasses may take other inputs there
+        return self._ids(self._encode(text, text_pair, parsed), parsed)
 
     @staticmethod
-    def _ids(encoded: BatchEncoding, options: EncodeOptions):
+    def _ids(encoded: BatchEncoding, options: EncodeOptions) -> Any:
         ids = encoded["input_ids"]
         if options.return_tensors:
             return ids
-        return [row.tolist() for row in ids] if isinstance(ids, list) else ids.tolist()
+        return [sequence.tolist() for sequence in ids] if isinstance(ids, list) else ids.tolist()
 
-    def encode_plus(self, text, text_pair=None, **options) -> BatchEncoding:
-        """An older name of the call with a text or a pair; see there."""
+    def encode_plus(
+        self, text: TextInput, text_pair: TextInput | None = None, **options: Unpack[EncodeKwargs]
+    ) -> BatchEncoding:
+        """Encode a text or a pair. An older name of `__call__`."""
         return Tokenizer.__call__(self, text, text_pair, **options)
 
-    def batch_encode_plus(self, batch_text_or_text_pairs, **options) -> BatchEncoding:
-        """An older name of the call with a batch of texts or of pairs; see there."""
+    def batch_encode_plus(self, batch_text_or_text_pairs: TextInput, **options: Unpack[EncodeKwargs]) -> BatchEncoding:
+        """Encode a batch of texts or of pairs. An older name of `__call__`."""
         return Tokenizer.__call__(self, batch_text_or_text_pairs, **options)
 
-    def tokenize(self, text, pair=None, add_special_tokens: bool = False, **options) -> list[str]:
-        """The tokens of one text or pair as strings."""
+    def tokenize(
+        self, text: TextInput, pair: TextInput | None = None, add_special_tokens: bool = False, **options: Any
+    ) -> list[str]:
+        """Return the tokens of a text or pair as strings; options are the other fields of `EncodeOptions`."""
         return self.encode_plus(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many special tokens a call puts around a text, or around a pair."""
+        """Return the number of special tokens that a call adds to a text or to a pair."""
         return self._backend.num_special_tokens_to_add(boolean("pair", pair))
 
     def pad(
         self,
-        encoded_inputs: Mapping | Sequence[Mapping],
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         padding: bool | str = True,
         max_length: int | None = None,
         *,
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
         return_attention_mask: bool | None = None,
-        return_tensors: str | None = None,
-        **foreign,
+        return_tensors: Literal["np", "jax"] | None = None,
+        **other_options: object,
     ) -> BatchEncoding:
-        """Pad ids encoded before: a list of examples {name: [T]}, a batch {name: B rows}, or one example.
+        """Pad inputs that are already encoded.
 
-        Pads input_ids, attention_mask (made where missing) and what else `PADDING_VALUES` names; other fields are
-        stacked as they are, int32 or float32. Options as in a call.
+        Pads input_ids, attention_mask (created if missing) and the other fields of `PADDING_VALUES`; all other fields
+        are stacked unpadded as int32 or float32.
+
+        Args:
+          encoded_inputs: a list of examples {name: [T]}, a batch {name: B sequences}, or one example.
+          padding, max_length, pad_to_multiple_of, padding_side, return_attention_mask, return_tensors: as in a call.
+          other_options: raise TypeError; the message names the replacement.
 
         Raises:
-          ValueError: an option's value as in a call, a field of something else than numbers, or rows that do not fit.
+          ValueError: an invalid option, or fields that are not numbers or have different batch sizes.
         """
         options = EncodeOptions(
             padding=padding,
@@ -288,107 +342,97 @@ class Tokenizer(SpecialTokens, Decoding):
             return_attention_mask=return_attention_mask,
             return_tensors=return_tensors,
         )
-        refuse_foreign("pad() has no option", foreign, (), refusals.PAD)
-        limits, asked = bounds(self, options), options.return_attention_mask
-        return pad_fields(
+        reject_unsupported("pad() has no option", other_options, (), unsupported.PAD)
+        lengths, with_mask = resolve_lengths(self, options), options.return_attention_mask
+        pad_id = self.pad_token_id
+        return pad_batch(
             encoded_inputs,
-            strategy=limits.padding,
-            max_length=limits.max_length,
-            multiple=options.pad_to_multiple_of,
-            side=options.padding_side or self.padding_side,
-            fill={"input_ids": self.pad_token_id, **self.PADDING_VALUES},
-            return_attention_mask="attention_mask" in self.model_input_names if asked is None else asked,
+            strategy=lengths.padding,
+            max_length=lengths.max_length,
+            pad_to_multiple_of=options.pad_to_multiple_of,
+            padding_side=options.padding_side or self.padding_side,
+            padding_values={"input_ids": 0 if pad_id is None else pad_id, **self.PADDING_VALUES},  # None: no padding
+            return_attention_mask="attention_mask" in self.model_input_names if with_mask is None else with_mask,
             return_tensors=options.return_tensors,
         )
 
     def apply_chat_template(
         self,
-        conversation: Sequence,
+        conversation: Sequence[Any],
         *,
         chat_template: str | None = None,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
         tokenize: bool = True,
         return_dict: bool = False,
-        tokenizer_kwargs: Mapping | None = None,
-        **options,
-    ):
-        """A conversation [{"role", "content"}, ...], or a list of them, as the model's prompt.
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Render a conversation [{"role", "content"}, ...], or a list of them, as the model's prompt.
 
-        -> list of ids (arrays with return_tensors), the text with tokenize=False, a BatchEncoding with return_dict.
-        chat_template: a Jinja template, or the name of one of several; None is the tokenizer's own.
-        continue_final_message: the prompt ends in the last message, without what a template puts behind it.
-        options: the fields of `EncodeOptions` (tokenizer_kwargs may hold them, too), and variables that the template
-          speaks of (tools, documents, ...); special tokens other than the template's are not added by default.
+        Args:
+          conversation: the messages.
+          chat_template: a Jinja template, or the name of one of several; None for the tokenizer's.
+          add_generation_prompt: end the prompt with the beginning of the assistant's message.
+          continue_final_message: end the prompt with the final message, without the template's text after it.
+          tokenize: return ids instead of the text.
+          return_dict: return a BatchEncoding instead of ids.
+          tokenizer_kwargs: fields of `EncodeOptions`.
+          options: further fields of `EncodeOptions`, and variables of the template (tools, documents, ...). Special
+            tokens are not added by default, since the template contains them.
+
+        Returns:
+          A list of ids (arrays with return_tensors), the text with tokenize=False, or a BatchEncoding with return_dict.
 
         Raises:
-          ValueError: a conversation that is none, a template that is no Jinja program, or that refuses the messages.
-          TypeError: an option that is not here and that the template does not speak of.
+          ImportError: jinja2 is not installed.
+          ValueError: an invalid conversation, or a template that fails or refuses the conversation.
+          TypeError: an option that is neither of `EncodeOptions` nor a variable of the template.
         """
-        template = chat.choose(self.chat_template or self.DEFAULT_CHAT_TEMPLATE, chat_template)
         generation = boolean("add_generation_prompt", add_generation_prompt)
         final = boolean("continue_final_message", continue_final_message)
         if final and generation:
-            raise ValueError("continue_final_message ends in the last message, so it takes no generation prompt")
-        # a call's own option is that, though the template has the word, too
+            raise ValueError("continue_final_message and add_generation_prompt are mutually exclusive")
+        chat = _import_chat()
+        template = chat.select_template(self.chat_template or self.DEFAULT_CHAT_TEMPLATE, chat_template)
+        # the call's options take precedence over variables of the same name
         others = {name: value for name, value in options.items() if not EncodeOptions.has(name)}
-        read = conversations.variables(template, others)
-        chosen = EncodeOptions.of(
-            "apply_chat_template()",
-            {
-                "add_special_tokens": False,
-                **(tokenizer_kwargs or {}),
-                **{name: value for name, value in options.items() if name not in read},
-            },
+        variables = chat.template_variables(template, others)
+        call_options = {name: value for name, value in options.items() if name not in variables}
+        parsed = EncodeOptions.from_kwargs(
+            "apply_chat_template()", {"add_special_tokens": False, **(tokenizer_kwargs or {}), **call_options}
         )
-        variables = {**self.special_tokens_map, **read}
-        batched = conversations.is_batch(conversation)
-        texts = []
-        for messages in conversation if batched else [conversation]:
-            text = chat.render(template, messages, generation, variables)
-            texts.append(conversations.ending_in(messages[-1:], text) if final else text)
-        prompt = texts if batched else texts[0]
+        common = {"add_generation_prompt": generation, **self.special_tokens_map}
+        prompt = chat.render_batch(template, conversation, common | variables, final)
         if not boolean("tokenize", tokenize):
             return prompt
-        encoded = self._encode(prompt, None, chosen)
-        return encoded if boolean("return_dict", return_dict) else self._ids(encoded, chosen)
+        encoded = self._encode(prompt, None, parsed)
+        return encoded if boolean("return_dict", return_dict) else self._ids(encoded, parsed)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **foreign) -> tuple[str, ...]:
-        """Write the tokenizer's files, which `jm.load_tokenizer` and transformers' tokenizers read; -> their paths.
+    def save_pretrained(self, save_directory: str | os.PathLike, **other_options: object) -> tuple[str, ...]:
+        """Write the tokenizer's files, which `jm.load_tokenizer` and transformers can load, and return their paths.
 
-        tokenizer.json, tokenizer_config.json, special_tokens_map.json, and the family's vocabulary files.
+        Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and the class's vocabulary files.
         """
-        refuse_foreign("save_pretrained() has no option", foreign, (), refusals.SAVE)
-        return saving.write(self, save_directory)
+        reject_unsupported("save_pretrained() has no option", other_options, (), unsupported.SAVE)
+        return files.save_folder(self, save_directory)
 
     def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the family's vocabulary files alone, without added tokens; -> their paths."""
+        """Write the class's vocabulary files, without added tokens, and return their paths."""
         raise NotImplementedError
 
-    def _write_vocabulary(self, folder: Path):
-        """The part of `save_pretrained` for which a family's tokenizer may lack the files."""
+    def _write_vocabulary(self, folder: Path) -> None:
+        """Write the vocabulary files for `save_pretrained`; a subclass may lack them."""
         self.save_vocabulary(folder)
 
-    def warn_once(self, kind: str, message: str):
-        """Give a kind of warning once in the life of this tokenizer."""
-        if kind not in self._warned:
-            self._warned.add(kind)
+    def warn_once(self, key: str, message: str) -> None:
+        """Emit a warning the first time that this tokenizer is called with `key`."""
+        if key not in self._warned:
+            self._warned.add(key)
             warnings.warn(message, stacklevel=2)
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the vocabulary, without the added ones that it lacks."""
-        return self._backend.get_vocab_size(with_added_tokens=False)
-
-    def __len__(self) -> int:
-        return self._backend.get_vocab_size(with_added_tokens=True)
 
     def __bool__(self) -> bool:
         return True
-
-    def get_vocab(self) -> dict[str, int]:
-        """{token: id}, with the added tokens."""
-        return self._backend.get_vocab(with_added_tokens=True)
 
     def __repr__(self) -> str:
         return (
@@ -397,21 +441,10 @@ class Tokenizer(SpecialTokens, Decoding):
             f"special_tokens={self.special_tokens_map})"
         )
 
-    def __getattr__(self, name: str):
-        # copy and pickle look attributes up before there are any
-        held = vars(self).get("_extra", ())
-        if name in held:
-            return self._special.get(name)
-        if name.removesuffix("_id") in held:
-            return self._backend.token_to_id(self._special[name.removesuffix("_id")])
-        raise refusals.missing(type(self).__name__, name, dir(type(self)))
 
-
-def _listed(tokens: Mapping) -> dict[int, tokenizers.AddedToken]:
-    """added_tokens_decoder, with ids and tokens in the forms that files have, too."""
-    if not isinstance(tokens, Mapping):
-        raise refused("added_tokens_decoder", "a dict of ids and tokens", tokens)
-    return {
-        as_id("added_tokens_decoder", i): as_added_token(token, special=False, name=f"added_tokens_decoder[{i}]")
-        for i, token in tokens.items()
-    }
+def _import_chat() -> ModuleType:
+    try:
+        from jaxmodels.tokenization import chat
+    except ImportError as error:
+        raise ImportError("chat templates need jinja2, which is not installed: pip install jinja2") from error
+    return chat

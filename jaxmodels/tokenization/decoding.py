@@ -1,17 +1,21 @@
-"""Ids back to tokens and text."""
+"""Decoding: ids back to tokens and text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, overload
 
+import jax
 import numpy as np
 
-from jaxmodels.names import refuse_foreign
-from jaxmodels.tokenization import library, refusals
-from jaxmodels.tokenization.kinds import boolean, optional
-from jaxmodels.wording import brief, cut
+from jaxmodels.messages import brief, reject_unsupported, truncate
+from jaxmodels.tokenization import unsupported
+from jaxmodels.tokenization.backend import library_errors
+from jaxmodels.tokenization.special_tokens import SpecialTokens
+from jaxmodels.tokenization.validation import boolean, optional
 
+Ids: TypeAlias = int | np.integer | Sequence[int] | Sequence[np.integer] | np.ndarray | jax.Array
 OPTIONS = ("skip_special_tokens", "clean_up_tokenization_spaces")
 
-# The English spacing that word-level tokenizers leave behind, undone in this order.
+# Replacements that remove the English spacing of word-level tokenizers, applied in this order.
 CLEAN_UP = (
     (" .", "."),
     (" ?", "?"),
@@ -20,54 +24,73 @@ CLEAN_UP = (
     (" ' ", "'"),
     (" n't", "n't"),
     (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
 )
-CLEAN_UP += ((" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
 
 
-class Decoding:
-    """The part of a tokenizer that goes back; `_backend` is a `tokenizers.Tokenizer`, and `_token_of` an id's token.
+class Decoding(SpecialTokens):
+    """The part of a tokenizer that converts ids to tokens and text.
 
-    Ids are ints, lists, or numpy or jax arrays; a negative one (-100 in labels) is a ValueError, and so is one beyond
-    int32. What is no integer is a TypeError.
+    Ids are ints, lists, or NumPy or JAX arrays. A negative id (-100 in labels) or one beyond int32 raises ValueError;
+    anything that is not an integer raises TypeError.
     """
 
-    def convert_tokens_to_ids(self, tokens: str | Iterable[str]):
-        """A token's id, or the ids of several; unk_token's, or None without one, for what is not in the vocabulary."""
+    clean_up_tokenization_spaces: bool
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: str) -> int: ...  # type: ignore[overload-overlap]  # a str is one token
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]: ...
+
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int] | None:
+        """Return the id of a token, or the ids of several.
+
+        A token that is not in the vocabulary gets the id of unk_token, or None without one.
+        """
         if not isinstance(tokens, str):
-            return [self.convert_tokens_to_ids(token) for token in as_strings(tokens)]
+            return [self.convert_tokens_to_ids(token) for token in to_strings(tokens)]
         try:
             index = self._backend.token_to_id(tokens)
         except (TypeError, UnicodeError) as error:
-            raise ValueError(f"a token must be valid Unicode, got {tokens!r}") from error
+            raise ValueError(f"a token must be valid Unicode, got {brief(tokens)}") from error
         return self.unk_token_id if index is None else index
 
-    def convert_ids_to_tokens(self, ids, skip_special_tokens: bool = False):
-        """An id's token, or the tokens of ids [T]; None for an id that no token has."""
-        row = as_row(ids)
+    def convert_ids_to_tokens(self, ids: Ids, skip_special_tokens: bool = False) -> Any:
+        """Return the token of an id, or the tokens of ids [T]; None for ids outside the vocabulary."""
+        sequence = to_sequence(ids)
         if not isinstance(ids, (list, tuple)) and np.ndim(ids) == 0:
-            return self._token_of(row[0])
-        skipped = self._skipped_ids() if boolean("skip_special_tokens", skip_special_tokens) else ()
-        return [self._token_of(i) for i in row if i not in skipped]
+            return self._id_to_token(sequence[0])
+        skipped = self._skipped_ids() if boolean("skip_special_tokens", skip_special_tokens) else set()
+        return [self._id_to_token(i) for i in sequence if i not in skipped]
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
-        """The text that tokens stand for."""
-        tokens = as_strings(tokens)
-        with library.errors(f"the vocabulary cannot decode {brief(tokens)}"):
-            return self._backend.decoder.decode(tokens)
+        """Return the text of tokens."""
+        tokens = to_strings(tokens)
+        with library_errors(f"the vocabulary cannot decode {brief(tokens)}"):
+            decoder = self._backend.decoder
+            return " ".join(tokens) if decoder is None else decoder.decode(tokens)
 
     def decode(
         self,
-        token_ids,
+        token_ids: Ids,
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
-        **foreign,
+        **other_options: object,
     ) -> str:
-        """The text of ids [T]. An id that no token has (in a model's padded vocabulary) adds nothing.
+        """Return the text of ids [T]. Ids outside the vocabulary (in a model's padded vocabulary) are ignored.
 
-        clean_up_tokenization_spaces: None is the tokenizer's own setting.
+        Args:
+          token_ids: the ids.
+          skip_special_tokens: leave out special tokens.
+          clean_up_tokenization_spaces: remove English spacing (" ." -> "."); None means the tokenizer's setting.
+          other_options: raise TypeError; the message names the replacement.
         """
-        refuse_foreign("decode() has no option", foreign, OPTIONS, refusals.DECODE)
-        tokens = self.convert_ids_to_tokens(as_row(token_ids), boolean("skip_special_tokens", skip_special_tokens))
+        reject_unsupported("decode() has no option", other_options, OPTIONS, unsupported.DECODE)
+        skip = boolean("skip_special_tokens", skip_special_tokens)
+        tokens = self.convert_ids_to_tokens(to_sequence(token_ids), skip)
         text = self.convert_tokens_to_string([token for token in tokens if token is not None])
         clean_up = optional(boolean)("clean_up_tokenization_spaces", clean_up_tokenization_spaces)
         if self.clean_up_tokenization_spaces if clean_up is None else clean_up:
@@ -76,32 +99,35 @@ class Decoding:
 
     def batch_decode(
         self,
-        sequences,
+        sequences: Sequence[Ids] | np.ndarray | jax.Array,
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
-        **foreign,
+        **other_options: object,
     ) -> list[str]:
-        """The texts of rows of ids: lists, arrays, or one array [B, T]."""
-        refuse_foreign("batch_decode() has no option", foreign, OPTIONS, refusals.DECODE)
+        """Return the text of each sequence of ids, passed as lists, arrays or one array [B, T]; see `decode`."""
+        reject_unsupported("batch_decode() has no option", other_options, OPTIONS, unsupported.DECODE)
         if not isinstance(sequences, (list, tuple)):
-            sequences = as_integers(sequences)
+            sequences = to_integers(sequences)
             if sequences.ndim == 0:
-                raise TypeError(f"batch_decode takes rows of ids [B, T], got {brief(sequences)}; decode takes one row")
-        return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in sequences]
+                raise TypeError(
+                    f"batch_decode takes sequences of ids [B, T], got {brief(sequences)}; decode takes a single one"
+                )
+        return [self.decode(sequence, skip_special_tokens, clean_up_tokenization_spaces) for sequence in sequences]
 
     @staticmethod
     def clean_up_tokenization(out_string: str) -> str:
-        """Remove the spaces before English punctuation and abbreviated words."""
+        """Remove the spaces before English punctuation and contractions."""
         for spaced, closed in CLEAN_UP:
             out_string = out_string.replace(spaced, closed)
         return out_string
 
     def get_special_tokens_mask(
-        self, token_ids, token_ids_1=None, already_has_special_tokens: bool = True
+        self, token_ids: Ids, token_ids_1: object = None, already_has_special_tokens: bool = True
     ) -> list[int]:
-        """1 for each special token among ids [T], which hold theirs already, else 0.
+        """Return 1 for each special token among ids [T] that already contain special tokens, and 0 otherwise.
 
-        ValueError for a second row, and for ids without special tokens, as by the reference's fast tokenizers.
+        Raises:
+          ValueError: a second sequence, or ids without special tokens; transformers' fast tokenizers refuse them too.
         """
         if token_ids_1 is not None or not boolean("already_has_special_tokens", already_has_special_tokens):
             raise ValueError(
@@ -109,41 +135,46 @@ class Decoding:
                 "return_special_tokens_mask=True"
             )
         special = set(self.all_special_ids)
-        return [int(i in special) for i in as_row(token_ids)]
+        return [int(i in special) for i in to_sequence(token_ids)]
 
     def _skipped_ids(self) -> set[int]:
         flagged = (i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)
         return {*self.all_special_ids, *flagged}
 
 
-def as_row(ids) -> list[int]:
-    """An id or ids [T] -> a list of int."""
-    array = as_integers(ids)
+def to_sequence(ids: Any) -> list[int]:
+    """Convert an id or ids [T] to a list of int."""
+    array = to_integers(ids)
     if array.ndim > 1:
-        raise ValueError(f"expected one row of ids [T], got an array of shape {array.shape}; batch_decode takes [B, T]")
+        raise ValueError(
+            f"expected one sequence of ids [T], got an array of shape {array.shape}; batch_decode takes [B, T]"
+        )
     return array.reshape(-1).tolist()
 
 
-def as_integers(ids) -> np.ndarray:
+def to_integers(ids: Any) -> np.ndarray:
+    """Convert ids to an array of integers from 0 to 2**31 - 1."""
     try:
         array = np.asarray(ids)
-    except (TypeError, ValueError, OverflowError) as error:  # rows of different lengths, and what jax traces
-        raise TypeError(f"ids must be integers, in rows of one length, got {brief(ids)}: {cut(str(error))}") from error
+    except (TypeError, ValueError, OverflowError) as error:  # sequences of different lengths, and JAX tracers
+        raise TypeError(
+            f"ids must be integers, in sequences of equal length, got {brief(ids)}: {truncate(str(error))}"
+        ) from error
     if array.dtype.kind == "O" and all(type(i) is int for i in array.flat):
-        raise ValueError(f"no token has an id beyond int32, got {brief(ids)}")
+        raise ValueError(f"ids must be int32, got {brief(ids)}")
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"ids must be integers, got {array.dtype}: {brief(ids)}")
     if array.size and array.min() < 0:
         raise ValueError(
-            f"{array.min()} is no token's id; put tok.pad_token_id where labels say -100 and pass skip_special_tokens"
+            f"{array.min()} is not a token id; replace -100 in labels by tok.pad_token_id and pass skip_special_tokens"
         )
     if array.size and array.max() >= 2**31:
-        raise ValueError(f"no token has an id beyond int32, got {array.max()}")
+        raise ValueError(f"ids must be int32, got {array.max()}")
     return array
 
 
-def as_strings(tokens) -> list[str]:
-    """Tokens, or their ids' absence, as a list of str."""
+def to_strings(tokens: Any) -> list[str]:
+    """Validate an iterable of tokens and return them as a list of str."""
     listed = None if isinstance(tokens, (str, bytes, dict)) or not isinstance(tokens, Iterable) else list(tokens)
     if listed is None or not all(isinstance(token, str) for token in listed):
         raise TypeError(f"tokens must be a list of str, got {brief(tokens)}")

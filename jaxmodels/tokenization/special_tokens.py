@@ -1,280 +1,333 @@
-"""Special tokens and added tokens: the names by which a model knows them, kept beside the library's vocabulary."""
+"""Special tokens and added tokens of a tokenizer, kept beside the library's vocabulary."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Self, overload
 
+import tokenizers
 from tokenizers import AddedToken
 
-from jaxmodels.tokenization.kinds import boolean, refused, string, whole
+from jaxmodels.tokenization import unsupported
+from jaxmodels.tokenization.arguments import Token
+from jaxmodels.tokenization.backend import Backend
+from jaxmodels.tokenization.validation import boolean, invalid, string, token_id
 
-SPECIAL_TOKENS = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDITIONAL = "additional_special_tokens"
-
-
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
-# No table of embeddings has more rows; ids that no model could read are damage.
-as_id = whole(0, 2**24)
 
 
-def as_added_token(token: str | Mapping | AddedToken, special: bool, name: str = "a token") -> AddedToken:
-    """A token as files and callers give it (its text, or flags, too) -> with flags.
+def to_added_token(token: Any, special: bool, name: str = "a token") -> AddedToken:
+    """Convert a token of a call or a file (a str, an AddedToken or a mapping with its content) to an AddedToken.
+
+    Args:
+      token: the token.
+      special: whether it is a special token; a mapping or AddedToken may also say so.
+      name: name of the option or key, for errors.
 
     Raises:
-      ValueError: anything else, an empty text, and one that is not valid Unicode; it begins with `name`.
+      ValueError: a value of another type, an empty token, or one that is not valid Unicode.
     """
-    expected = "a str or a tokenizers.AddedToken, or an object with its content"
     if isinstance(token, str):
-        return AddedToken(_text(name, token), special=special, normalized=not special)
+        return AddedToken(_nonempty(name, token), special=special, normalized=not special)
     if isinstance(token, AddedToken):
         token = token.__getstate__()
     if not isinstance(token, Mapping) or not isinstance(token.get("content"), str):
-        raise refused(name, expected, token)
+        raise invalid(name, "a str or a tokenizers.AddedToken, or an object with its content", token)
     flags = {key: boolean(f"{name}: {key}", token[key]) for key in FLAGS if key in token}
     special = special or boolean(f"{name}: special", token.get("special", False))
-    return AddedToken(_text(name, token["content"]), special=special, **flags)
+    return AddedToken(_nonempty(name, token["content"]), special=special, **flags)
 
 
-def _text(name: str, text: str) -> str:
+def token_content(token: Any) -> str:
+    """Return the text of a token, which may be anything that `to_added_token` accepts."""
+    return to_added_token(token, special=True).content
+
+
+def token_list(name: str, value: Any) -> Sequence[Any]:
+    """Validate a list or tuple of tokens."""
+    if not isinstance(value, (list, tuple)):
+        raise invalid(name, "a list of tokens", value)
+    return value
+
+
+def _nonempty(name: str, text: str) -> str:
     if not text:
-        raise ValueError(f"{name} must have a text, got ''")
+        raise ValueError(f"{name} must not be empty, got ''")
     return string(name, text)
 
 
-def content(token: str | Mapping | AddedToken) -> str:
-    """The text of a token, however it is given."""
-    return as_added_token(token, special=True).content
+def parse_added_tokens(tokens: Any) -> dict[int, AddedToken]:
+    """Validate added_tokens_decoder, whose ids and tokens may also have the form of files."""
+    if not isinstance(tokens, Mapping):
+        raise invalid("added_tokens_decoder", "a dict of ids and tokens", tokens)
+    return {
+        token_id("added_tokens_decoder", i): to_added_token(token, special=False, name=f"added_tokens_decoder[{i}]")
+        for i, token in tokens.items()
+    }
 
 
-class _Token:
-    """`tok.pad_token`: the text of the token or None. Setting takes a token of the vocabulary, or None."""
+class _SpecialToken:
+    """`tok.pad_token`: the token as a str, or None. It can be set to a token of the vocabulary or to None."""
 
-    def __set_name__(self, owner, name: str):
+    def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, tokenizer, owner=None) -> str | None:
+    @overload
+    def __get__(self, tokenizer: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, tokenizer: "SpecialTokens", owner: type) -> str | None: ...
+
+    def __get__(self, tokenizer: "SpecialTokens | None", owner: type) -> Self | str | None:
         return self if tokenizer is None else tokenizer._special.get(self.name)
 
-    def __set__(self, tokenizer, token: str | AddedToken | None):
-        tokenizer._name_special(
-            self.name,
-            None if token is None else as_added_token(token, special=True).content,
-        )
+    def __set__(self, tokenizer: "SpecialTokens", token: Token | None) -> None:
+        content = None if token is None else to_added_token(token, special=True).content
+        tokenizer._assign_special_token(self.name, content)
 
 
-class _TokenId:
-    """`tok.pad_token_id`: the id of `tok.pad_token` or None. Setting names the token that has this id."""
+class _SpecialTokenId:
+    """`tok.pad_token_id`: the id of `tok.pad_token`, or None. Setting it assigns the token with that id."""
 
-    def __set_name__(self, owner, name: str):
+    def __set_name__(self, owner: type, name: str) -> None:
         self.name = name.removesuffix("_id")
 
-    def __get__(self, tokenizer, owner=None) -> int | None:
+    @overload
+    def __get__(self, tokenizer: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, tokenizer: "SpecialTokens", owner: type) -> int | None: ...
+
+    def __get__(self, tokenizer: "SpecialTokens | None", owner: type) -> Self | int | None:
         if tokenizer is None:
             return self
         token = tokenizer._special.get(self.name)
         return None if token is None else tokenizer._backend.token_to_id(token)
 
-    def __set__(self, tokenizer, index: int | None):
-        token = None if index is None else tokenizer._token_of(as_id(f"{self.name}_id", index))
+    def __set__(self, tokenizer: "SpecialTokens", index: int | None) -> None:
+        token = None if index is None else tokenizer._id_to_token(token_id(f"{self.name}_id", index))
         if token is None and index is not None:
             raise ValueError(f"{self.name}_id: no token has the id {index}; ids go from 0 to {len(tokenizer) - 1}")
-        tokenizer._name_special(self.name, token)
+        tokenizer._assign_special_token(self.name, token)
 
 
 class SpecialTokens:
-    """The part of a tokenizer that knows its special and added tokens; `_backend` is a `tokenizers.Tokenizer`."""
+    """The part of a tokenizer that handles special and added tokens."""
 
-    bos_token, bos_token_id = _Token(), _TokenId()
-    eos_token, eos_token_id = _Token(), _TokenId()
-    unk_token, unk_token_id = _Token(), _TokenId()
-    sep_token, sep_token_id = _Token(), _TokenId()
-    pad_token, pad_token_id = _Token(), _TokenId()
-    cls_token, cls_token_id = _Token(), _TokenId()
-    mask_token, mask_token_id = _Token(), _TokenId()
+    bos_token, bos_token_id = _SpecialToken(), _SpecialTokenId()
+    eos_token, eos_token_id = _SpecialToken(), _SpecialTokenId()
+    unk_token, unk_token_id = _SpecialToken(), _SpecialTokenId()
+    sep_token, sep_token_id = _SpecialToken(), _SpecialTokenId()
+    pad_token, pad_token_id = _SpecialToken(), _SpecialTokenId()
+    cls_token, cls_token_id = _SpecialToken(), _SpecialTokenId()
+    mask_token, mask_token_id = _SpecialToken(), _SpecialTokenId()
 
-    def _set_up_tokens(
+    _engine: Backend
+
+    @property
+    def _backend(self) -> tokenizers.Tokenizer:
+        return self._engine.tokenizer
+
+    def __len__(self) -> int:
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    def __getattr__(self, name: str) -> Any:
+        # copy and pickle look up attributes before any are set
+        extra = vars(self).get("_extra", ())
+        if name in extra:
+            return self._special.get(name)
+        if name.removesuffix("_id") in extra:
+            return self._backend.token_to_id(self._special[name.removesuffix("_id")])
+        raise unsupported.missing_attribute(type(self).__name__, name, dir(type(self)))
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary without added tokens."""
+        return self._backend.get_vocab_size(with_added_tokens=False)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return {token: id}, including added tokens."""
+        return self._backend.get_vocab(with_added_tokens=True)
+
+    def _init_special_tokens(
         self,
         added: Mapping[int, AddedToken],
-        special: Mapping[str, Any],
-        additional: Sequence[str | AddedToken],
-        extra: Mapping[str, str | AddedToken],
-    ):
-        """Enter a file's added tokens {id: token} and the constructor's special tokens {name: token or None}.
+        special: Mapping[str, Token | None],
+        additional: Sequence[Token],
+        extra: Mapping[str, Token],
+    ) -> None:
+        """Add the tokens of a file and of the constructor; those that the vocabulary lacks get ids at its end.
 
-        additional: those without a name; extra: those with a name that is not one of SPECIAL_TOKENS. A special token
-        that the vocabulary lacks goes to its end, as in the reference.
+        Args:
+          added: {id: token} of the file's added tokens.
+          special: {name: token} with names of SPECIAL_TOKENS.
+          additional: special tokens without a name.
+          extra: {name: token} with other names, which become attributes.
         """
         self._special: dict[str, str] = {}
         self._additional: list[str] = []
         self._extra = tuple(extra)
         for name in extra:
             if not name.isidentifier() or hasattr(type(self), name) or name in vars(self):
-                raise ValueError(f"{name!r} cannot be the name of an extra special token: it is taken, or no name")
-        present = self._backend.get_added_tokens_decoder()
-        self._enter([token for i, token in sorted(added.items()) if repr(token) != repr(present.get(i))])
-        for i, token in added.items():
-            got = self._backend.token_to_id(token.content)
-            if got != i:
                 raise ValueError(
-                    f"added token {token.content!r} must have the id {i} and would get {got}: "
-                    "the vocabulary and the list of added tokens do not belong together"
+                    f"{name!r} cannot be the name of an extra special token: it is in use or is not an identifier"
+                )
+        present = self._backend.get_added_tokens_decoder()
+        self._add_to_backend([token for i, token in sorted(added.items()) if repr(token) != repr(present.get(i))])
+        for i, token in added.items():
+            actual = self._backend.token_to_id(token.content)
+            if actual != i:
+                raise ValueError(
+                    f"added token {token.content!r} must have the id {i} and would get {actual}: the vocabulary and "
+                    "the list of added tokens do not belong together"
                 )
         named = {name: token for name, token in {**special, **extra}.items() if token is not None}
-        given = [*(named[name] for name in self._names() if name in named), *additional]
-        # a token that files enter as special keeps the flags that they give it
+        requested = [*(named[name] for name in self._special_token_names() if name in named), *additional]
+        # special tokens of the file keep the flags they have there
         entered = {token.content for token in self._backend.get_added_tokens_decoder().values() if token.special}
-        self._enter([as_added_token(each, special=True) for each in given if content(each) not in entered])
-        self._special = {name: content(token) for name, token in named.items()}
-        self._additional = [content(token) for token in additional]
+        new = [to_added_token(token, special=True) for token in requested if token_content(token) not in entered]
+        self._add_to_backend(new)
+        self._special = {name: token_content(token) for name, token in named.items()}
+        self._additional = [token_content(token) for token in additional]
 
-    def _names(self) -> tuple[str, ...]:
+    def _special_token_names(self) -> tuple[str, ...]:
         return (*SPECIAL_TOKENS, *self._extra)
 
-    def _enter(self, tokens: list[AddedToken]):
-        """Tokens to match in a text before it is split; in batches, since each call rebuilds the library's matcher."""
+    def _add_to_backend(self, tokens: Sequence[AddedToken]) -> None:
+        """Add tokens in one batch, since each call rebuilds the library's matcher."""
         new = [token.content for token in tokens if self._backend.token_to_id(token.content) is None]
         self._backend.add_tokens(tokens)
-        for text in new:
-            i = self._backend.token_to_id(text)
+        for content in new:
+            i = self._backend.token_to_id(content)
             other = self._backend.model.id_to_token(i)
-            if other not in (None, text):
+            if other not in (None, content):
                 raise ValueError(
-                    f"{text!r} would get the id {i}, which is {other!r}'s: the ids of this vocabulary have "
-                    "gaps, so no tokens can be added at its end"
+                    f"{content!r} would get the id {i}, which is {other!r}'s: the ids of this vocabulary have gaps, so "
+                    "no tokens can be added at its end"
                 )
-        self._entered = {i: token.content for i, token in self._backend.get_added_tokens_decoder().items()}
+        self._added_content = {i: token.content for i, token in self._backend.get_added_tokens_decoder().items()}
 
-    def _token_of(self, index: int) -> str | None:
-        """An id's token, an added one as it was given: what the library says is lower-cased where texts are."""
-        entered = self._entered.get(index)
-        return self._backend.id_to_token(index) if entered is None else entered
+    def _id_to_token(self, index: int) -> str | None:
+        """Return the token of an id; the library would return added tokens in the normalizer's lower case."""
+        content = self._added_content.get(index)
+        return self._backend.id_to_token(index) if content is None else content
 
-    def _name_special(self, name: str, token: str | None):
+    def _assign_special_token(self, name: str, token: str | None) -> None:
         if token is None:
             self._special.pop(name, None)
         elif self._backend.token_to_id(token) is None:
             raise ValueError(
                 f"{name} = {token!r} is not in the vocabulary: add it with "
-                f"tok.add_special_tokens({{{name!r}: {token!r}}}) and give the model an embedding row for it, "
-                "or name a token that is there, such as tok.eos_token"
+                f"tok.add_special_tokens({{{name!r}: {token!r}}}) and an embedding row of the model for it, or use an "
+                "existing token such as tok.eos_token"
             )
         else:
             self._special[name] = token
-        self._special_tokens_changed()
+        self._update_post_processor()
 
-    def _special_tokens_changed(self):
-        """For a family whose post-processor holds special tokens."""
+    def _update_post_processor(self) -> None:
+        """Hook for classes whose post-processor holds special tokens; called after these change."""
 
     @property
     def additional_special_tokens(self) -> list[str]:
-        """Special tokens without a name of their own."""
+        """Special tokens that have no name."""
         return list(self._additional)
 
     @property
     def additional_special_tokens_ids(self) -> list[int]:
+        """Ids of `additional_special_tokens`."""
         return [self._backend.token_to_id(token) for token in self._additional]
 
     @property
     def extra_special_tokens(self) -> dict[str, str]:
-        """{name: token} of the special tokens whose names are none of the usual ones; each is an attribute, too."""
+        """{name: token} of the special tokens with nonstandard names; each is also an attribute."""
         return {name: self._special[name] for name in self._extra}
 
     @property
     def special_tokens_map(self) -> dict[str, str | list[str]]:
         """{name: token} of the special tokens that are set."""
-        named = {name: self._special[name] for name in self._names() if name in self._special}
+        named: dict[str, str | list[str]] = {
+            name: self._special[name] for name in self._special_token_names() if name in self._special
+        }
         return named | ({ADDITIONAL: list(self._additional)} if self._additional else {})
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """Each special token once."""
-        return list(
-            dict.fromkeys(
-                [
-                    *(self._special[name] for name in self._names() if name in self._special),
-                    *self._additional,
-                ]
-            )
-        )
+        """All special tokens without duplicates."""
+        named = [self._special[name] for name in self._special_token_names() if name in self._special]
+        return list(dict.fromkeys([*named, *self._additional]))
 
     @property
     def all_special_ids(self) -> list[int]:
+        """Ids of `all_special_tokens`."""
         return [self._backend.token_to_id(token) for token in self.all_special_tokens]
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """{id: token} of the tokens that are matched in a text before it is split, special ones among them."""
+        """{id: token} of the tokens that are matched before a text is split, special tokens included."""
         return dict(sorted(self._backend.get_added_tokens_decoder().items()))
 
     def get_added_vocab(self) -> dict[str, int]:
-        """{token: id} of `added_tokens_decoder`."""
+        """Return {token: id} of `added_tokens_decoder`."""
         return {token.content: i for i, token in self.added_tokens_decoder.items()}
 
-    def add_tokens(
-        self,
-        new_tokens: str | AddedToken | Sequence[str | AddedToken],
-        special_tokens: bool = False,
-    ) -> int:
-        """Enter tokens that are then never split; -> how many were not in the vocabulary and are now at its end.
+    def add_tokens(self, new_tokens: Token | Sequence[Token], special_tokens: bool = False) -> int:
+        """Add tokens that are never split. The model needs an embedding row for each new one.
 
-        The model needs as many further embedding rows.
+        Args:
+          new_tokens: a token or a list of tokens.
+          special_tokens: whether they are special tokens.
+
+        Returns:
+          The number of tokens that were not in the vocabulary and were added at its end.
 
         Raises:
-          ValueError: what is no token, and a vocabulary whose ids have gaps.
+          ValueError: an invalid token, or a vocabulary whose ids have gaps.
         """
         if isinstance(new_tokens, (str, AddedToken)):
             new_tokens = [new_tokens]
-        special, before = boolean("special_tokens", special_tokens), len(self)
-        self._enter([as_added_token(token, special) for token in as_tokens("new_tokens", new_tokens)])
-        return len(self) - before
+        special, size = boolean("special_tokens", special_tokens), len(self)
+        self._add_to_backend([to_added_token(token, special) for token in token_list("new_tokens", new_tokens)])
+        return len(self) - size
 
     def add_special_tokens(
         self,
         special_tokens_dict: Mapping[str, Any],
         replace_additional_special_tokens: bool = True,
     ) -> int:
-        """Name special tokens ({"pad_token": "[PAD]"}), and add those that the vocabulary lacks; -> how many it lacked.
+        """Set special tokens by name ({"pad_token": "[PAD]"}) and add those that the vocabulary lacks.
 
-        additional_special_tokens takes a list, which replaces the present one or, where told, extends it.
+        Args:
+          special_tokens_dict: {name: token}; additional_special_tokens takes a list.
+          replace_additional_special_tokens: replace the additional special tokens instead of extending them.
+
+        Returns:
+          The number of tokens that were not in the vocabulary.
 
         Raises:
-          ValueError: a name that is not one of a special token, and what is no token.
+          ValueError: an unknown name or an invalid token.
         """
         if not isinstance(special_tokens_dict, Mapping):
-            raise refused("special_tokens_dict", 'a dict like {"pad_token": "[PAD]"}', special_tokens_dict)
+            raise invalid("special_tokens_dict", 'a dict like {"pad_token": "[PAD]"}', special_tokens_dict)
         replace = boolean("replace_additional_special_tokens", replace_additional_special_tokens)
-        known = (*self._names(), ADDITIONAL)
+        known = (*self._special_token_names(), ADDITIONAL)
         unknown = sorted(map(str, set(special_tokens_dict) - set(known)))
         if unknown:
-            raise ValueError(f"no special tokens are called {unknown}; there are {list(known)}")
-        listed = as_tokens(ADDITIONAL, special_tokens_dict.get(ADDITIONAL, ()))
-        additional = [as_added_token(token, special=True) for token in listed]
+            raise ValueError(f"unknown names of special tokens: {unknown}; expected {list(known)}")
+        listed = token_list(ADDITIONAL, special_tokens_dict.get(ADDITIONAL, ()))
+        additional = [to_added_token(token, special=True) for token in listed]
         named = {
-            name: as_added_token(token, special=True, name=name)
+            name: to_added_token(token, special=True, name=name)
             for name, token in special_tokens_dict.items()
             if name != ADDITIONAL
         }
-        # New ids go in the order of the mapping.
+        # new ids are assigned in the order of the mapping
         new = [additional if name == ADDITIONAL else [named[name]] for name in special_tokens_dict]
         count = self.add_tokens(list(chain(*new)), special_tokens=True)
         for name, token in named.items():
-            self._name_special(name, token.content)
+            self._assign_special_token(name, token.content)
         if additional:
-            kept = [] if replace else self._additional
-            self._additional = list(dict.fromkeys([*kept, *(token.content for token in additional)]))
+            existing = [] if replace else self._additional
+            self._additional = list(dict.fromkeys([*existing, *(token.content for token in additional)]))
         return count
-
-
-def as_tokens(name: str, value) -> Sequence:
-    """A list or tuple of tokens."""
-    if not isinstance(value, (list, tuple)):
-        raise refused(name, "a list of tokens", value)
-    return value

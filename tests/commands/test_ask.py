@@ -142,7 +142,7 @@ def test_long_documents_are_cut_and_those_without_a_title_say_so():
 
 WRONG = {
     "no index": (("token", "nothing"), "no index in .*nothing: expected dense_index.json"),
-    "no model": (("nothing",), "nothing' is neither a folder here nor a Hub id"),
+    "no model": (("nothing",), "nothing' is neither a local folder nor a Hub id"),
     "another class": (("context",), "is of class DPRContextEncoder, and RagTokenForGeneration"),
     "another encoder": (("token", "old"), "built for the encoder [0-9a-f]{32}, and here is DPRQuestionEncoder"),
     "another width": (

@@ -200,14 +200,14 @@ def test_a_rags_two_tokenizers_go_along(tmp_path, cases_dir, checkpoints, capsys
 
 
 WRONG = {
-    "no folder": (("nothing/at/all",), "neither a folder here nor a Hub id"),
+    "no folder": (("nothing/at/all",), "neither a local folder nor a Hub id"),
     "a class that is none": (("gpt2", "--class", "GPT3"), "there is no class 'GPT3'"),
     "another family's class": (("gpt2", "--class", "T5Model"), "T5Model takes a T5Config"),
     "an LED of a GPT-2": (("gpt2", "--to-led"), "an LED starts from BartModel or BartForConditionalGeneration"),
     "a window without an LED": (("gpt2", "--attention-window", "4"), "give --to-led with them"),
-    "a size that is none": (("gpt2", "--max-shard-size", "5XB"), "max_shard_size is a number of bytes"),
+    "a size that is none": (("gpt2", "--max-shard-size", "5XB"), "max_shard_size must be a number of bytes"),
     "no weights": (("bare",), "no weights in .*bare"),
-    "weights of another size": (("mismatched",), "does not fit the model"),
+    "weights of another size": (("mismatched",), "does not match the model"),
 }
 
 

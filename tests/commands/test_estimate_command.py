@@ -279,5 +279,5 @@ def test_a_config_that_is_none_is_named(tmp_path):
     with pytest.raises(ValueError, match="model_type 'mamba' is none of the families here"):
         asked_of(tmp_path, *ONE)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         asked_of(tmp_path, *ONE)

@@ -152,7 +152,7 @@ def test_what_saving_changes_is_found(checkpoints, capsys, tmp_path):
 
 WRONG = {
     "another model": (("t5",), "a GPT2LMHeadModel and a T5ForConditionalGeneration of other parameters"),
-    "no other": (("/nothing/at/all",), "neither a folder here nor a Hub id"),
+    "no other": (("/nothing/at/all",), "neither a local folder nor a Hub id"),
     "a tolerance below 0": (("gpt2", "--tolerance", "-1"), "--tolerance is a number of at least 0, got -1"),
     "a class that is none": (("gpt2", "--class", "Nothing"), "there is no class 'Nothing'"),
 }

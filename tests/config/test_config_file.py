@@ -1,4 +1,4 @@
-"""config.json and the Config object, both ways and against transformers' own (docs/parity.md, C1)."""
+"""Reading and writing of config.json, compared with transformers (docs/parity.md, C1)."""
 
 import copy
 import json
@@ -9,7 +9,7 @@ import transformers
 
 import jaxmodels as jm
 
-# Every key of GPT2Config().to_dict() in transformers 4.37.2 (4.57.6 is asked itself, below).
+# Every key of GPT2Config().to_dict() in transformers 4.37.2 (those of 4.57.6 are tested below).
 KEYS_4_37 = """
     _name_or_path activation_function add_cross_attention architectures attn_pdrop bad_words_ids
     begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
@@ -62,7 +62,7 @@ CHANGED = {
 
 
 @pytest.mark.parity("C1")
-def test_every_value_of_a_transformers_config_arrives_and_returns(tmp_path):
+def test_values_of_a_transformers_config_round_trip(tmp_path):
     transformers.GPT2Config(**CHANGED).save_pretrained(tmp_path)
     config = jm.GPT2Config.from_dict(json.loads((tmp_path / "config.json").read_text()))
     values = config.to_dict()
@@ -78,13 +78,13 @@ def test_every_value_of_a_transformers_config_arrives_and_returns(tmp_path):
 
 
 @pytest.mark.parity("C1")
-def test_defaults_are_those_of_transformers():
-    ours, theirs = jm.GPT2Config(), transformers.GPT2Config()
-    fields = set(ours.to_dict()) & set(theirs.to_dict()) - {"label2id", "id2label", "architectures"}
+def test_defaults_match_transformers():
+    config, reference = jm.GPT2Config(), transformers.GPT2Config()
+    fields = set(config.to_dict()) & set(reference.to_dict()) - {"label2id", "id2label", "architectures"}
     assert {"vocab_size", "summary_first_dropout", "eos_token_id", "tie_word_embeddings"} <= fields
     for name in fields:
-        assert ours.to_dict()[name] == theirs.to_dict()[name], name
-    assert ours.id2label == theirs.id2label and ours.label2id == theirs.label2id
+        assert config.to_dict()[name] == reference.to_dict()[name], name
+    assert config.id2label == reference.id2label and config.label2id == reference.label2id
 
 
 @pytest.mark.parity("C1")
@@ -100,12 +100,12 @@ def test_every_key_that_transformers_4_37_wrote_is_accepted():
     values = dict.fromkeys(keys) | transformers.GPT2Config().to_dict()
     config = jm.GPT2Config.from_dict({key: values[key] for key in keys})
     for key in keys:
-        assert key in config.to_dict(), key  # nothing is lost on the way back
+        assert key in config.to_dict(), key  # nothing is lost
 
 
 @pytest.mark.parity("C1")
 def test_keys_of_the_hubs_gpt2_are_accepted():
-    """The file of openai-community/gpt2, which predates most of the names."""
+    """The file of openai-community/gpt2, which predates most keys."""
     values = {
         **{"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1},
         **{"bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02},
@@ -141,7 +141,7 @@ def test_keys_of_other_gpt2_files_of_the_hub_are_accepted(values):
 
 @pytest.mark.parity("C1")
 def test_parts_of_the_first_rag_files_are_accepted():
-    """RagConfig's files hold every key of their parts, also those that releases 3 and 4.0 had."""
+    """Files of RagConfig have every key of their parts, including those of releases 3 and 4.0."""
     old = {"xla_device": None, "eos_token_ids": None, "output_past": False, "_num_labels": 3, "torchscript": False}
     old |= {"use_bfloat16": False, "finetuning_task": None, "pruned_heads": {}, "tokenizer_class": None}
     question = {**transformers.DPRConfig().to_dict(), **old}
@@ -160,7 +160,7 @@ def test_parts_of_the_first_rag_files_are_accepted():
     ],
 )
 @pytest.mark.parity("C1")
-def test_other_names_are_accepted_and_readable(alias, name):
+def test_aliases_are_accepted_and_readable(alias, name):
     config = jm.GPT2Config(**{alias: 24})
     assert getattr(config, alias) == getattr(config, name) == 24
     assert config.replace(**{alias: 48}) == jm.GPT2Config(**{name: 48})
@@ -169,14 +169,14 @@ def test_other_names_are_accepted_and_readable(alias, name):
 
 
 @pytest.mark.parity("C1")
-def test_two_names_of_one_fact_that_disagree_are_refused():
+def test_conflicting_aliases_are_rejected():
     with pytest.raises(ValueError, match="'n_embd'"):
         jm.GPT2Config(n_embd=48, hidden_size=24)
     assert jm.GPT2Config(n_embd=24, hidden_size=24).n_embd == 24
 
 
 @pytest.mark.parity("C1")
-def test_unknown_key_in_a_call_is_refused_with_the_nearest_known_one():
+def test_unknown_key_in_a_call_is_rejected_with_the_closest_key():
     with pytest.raises(ValueError, match="no key 'n_layers'; did you mean 'n_layer'"):
         jm.GPT2Config(n_layers=3)
     with pytest.raises(ValueError, match="no key 'n_layers'; did you mean 'n_layer'"):
@@ -186,19 +186,19 @@ def test_unknown_key_in_a_call_is_refused_with_the_nearest_known_one():
 
 
 @pytest.mark.parity("C1")
-def test_generation_settings_of_old_files_are_kept_apart():
+def test_generation_settings_in_config_json():
     config = jm.GPT2Config(max_length=50, do_sample=True)
     assert config.generation == {"max_length": 50, "do_sample": True}
     assert config.to_dict()["max_length"] == 50
 
 
 @pytest.mark.parity("C1")
-def test_config_of_another_family_is_refused():
+def test_config_of_another_model_type_is_rejected():
     with pytest.raises(ValueError, match="bert"):
         jm.GPT2Config.from_dict({"model_type": "bert"})
 
 
-def test_config_is_a_value():
+def test_config_is_immutable_and_hashable():
     config = jm.GPT2Config(n_layer=3, pruned_heads={0: [1]}, extra={"task_specific_params": {"a": [1]}})
     same = jm.GPT2Config(n_layer=3, pruned_heads={"0": [1]}, extra={"task_specific_params": {"a": (1,)}})
     assert config == same and hash(config) == hash(same) and config != config.replace(n_layer=4)
@@ -209,8 +209,8 @@ def test_config_is_a_value():
         config.nonsense  # noqa: B018
 
 
-def test_generation_settings_make_another_config():
-    """The config is static under jit: two settings must not share a compilation."""
+def test_generation_settings_affect_equality():
+    """The config is static under jit, so different settings must not share a compiled program."""
     assert jm.GPT2Config(temperature=0.5) != jm.GPT2Config(temperature=0.7)
 
 
@@ -218,11 +218,11 @@ def test_generation_settings_make_another_config():
     ("values", "message"),
     [
         ({"n_embd": 30, "n_head": 4}, "n_head=4 does not divide n_embd=30"),
-        ({"n_layer": 0}, "n_layer is a positive int .*, got 0"),
-        ({"vocab_size": -1}, "vocab_size is a positive int"),
-        ({"n_positions": 2.5}, "n_positions is a positive int"),
-        ({"resid_pdrop": 1.5}, "resid_pdrop is a rate"),
-        ({"classifier_dropout": -0.1}, "classifier_dropout is a rate"),
+        ({"n_layer": 0}, "n_layer must be a positive int .*, got 0"),
+        ({"vocab_size": -1}, "vocab_size must be a positive int"),
+        ({"n_positions": 2.5}, "n_positions must be a positive int"),
+        ({"resid_pdrop": 1.5}, "resid_pdrop must be a rate"),
+        ({"classifier_dropout": -0.1}, "classifier_dropout must be a rate"),
         ({"n_inner": 0}, "n_inner"),
         ({"activation_function": "gelu_never"}, "no activation 'gelu_never'"),
         ({"summary_activation": "gelu_never"}, "no activation 'gelu_never'"),
@@ -230,6 +230,6 @@ def test_generation_settings_make_another_config():
     ],
 )
 @pytest.mark.parity("C1")
-def test_facts_that_make_no_sense_are_refused_by_name(values, message):
+def test_invalid_values_are_rejected_by_name(values, message):
     with pytest.raises(ValueError, match=message):
         jm.GPT2Config(**values)

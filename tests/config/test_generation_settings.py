@@ -1,4 +1,4 @@
-"""Generation settings beside a checkpoint: generation_config.json, old config.json files (docs/parity.md, note 7)."""
+"""Generation settings in generation_config.json and in older config.json files (docs/parity.md, note 7)."""
 
 import json
 
@@ -26,14 +26,14 @@ def _folder(path, settings=None):
 
 
 @pytest.mark.parity("N14")
-def test_settings_of_their_own_file_win_over_the_config(tmp_path):
+def test_generation_config_json_takes_precedence(tmp_path):
     config = jm.load(_folder(tmp_path, {**SETTINGS, "max_length": 30}))[0].config
     assert config.generation["max_length"] == 30 and config.generation["eos_token_id"] == (2, 3)
-    assert config.eos_token_id == 1  # the model's own fact stays
+    assert config.eos_token_id == 1  # the config's value is unchanged
 
 
 @pytest.mark.parity("N14")
-def test_settings_of_an_old_config_are_read_where_there_is_no_file(tmp_path):
+def test_settings_in_config_json_are_read_without_generation_config_json(tmp_path):
     folder = _folder(tmp_path)
     (folder / "generation_config.json").unlink()
     values = json.loads((folder / "config.json").read_text())
@@ -43,9 +43,8 @@ def test_settings_of_an_old_config_are_read_where_there_is_no_file(tmp_path):
 
 @pytest.mark.parametrize("made_from_config", [False, True])
 @pytest.mark.parity("N14")
-def test_a_file_of_its_own_takes_the_place_of_an_old_configs_settings(made_from_config, tmp_path):
-    """As in transformers, config.json counts beside generation_config.json only if that was made from it; its ids
-    stay."""
+def test_generation_config_json_replaces_settings_in_config_json(made_from_config, tmp_path):
+    """As in transformers, settings in config.json apply only if generation_config.json was derived from it."""
     config = {"min_length": 4, "num_beams": 2, "forced_eos_token_id": 2}
     torch_model("BartForConditionalGeneration").save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
@@ -59,7 +58,7 @@ def test_a_file_of_its_own_takes_the_place_of_an_old_configs_settings(made_from_
     assert (got.eos_token_id, got.decoder_start_token_id) == ((2,), 2)
 
 
-def test_loaded_config_returns_from_its_dict(tmp_path):
+def test_loaded_config_round_trips_through_a_dict(tmp_path):
     config = jm.load(_folder(tmp_path, SETTINGS))[0].config
     again = jm.GPT2Config.from_dict(config.to_dict())
     assert again.replace(generation=config.generation) == config
@@ -67,7 +66,7 @@ def test_loaded_config_returns_from_its_dict(tmp_path):
 
 
 @pytest.mark.parity("N14")
-def test_settings_are_saved_in_their_own_file_and_load_again(tmp_path):
+def test_settings_round_trip_in_generation_config_json(tmp_path):
     model, params = jm.load(_folder(tmp_path / "first", SETTINGS))
     jm.save(tmp_path / "second", model, params)
     written = json.loads((tmp_path / "second" / "generation_config.json").read_text())
@@ -77,7 +76,7 @@ def test_settings_are_saved_in_their_own_file_and_load_again(tmp_path):
 
 
 @pytest.mark.parity("N14")
-def test_settings_of_an_earlier_model_do_not_survive_in_the_folder(tmp_path):
+def test_saving_removes_an_old_generation_config_json(tmp_path):
     folder = _folder(tmp_path, SETTINGS)
     jm.save(folder, *tiny())
     assert not (folder / "generation_config.json").exists()
@@ -85,16 +84,16 @@ def test_settings_of_an_earlier_model_do_not_survive_in_the_folder(tmp_path):
 
 
 @pytest.mark.parity("N14")
-def test_transformers_finds_the_ids_beside_saved_settings(tmp_path):
-    """It does not look into config.json for them once there is a generation_config.json."""
+def test_transformers_reads_token_ids_with_saved_settings(tmp_path):
+    """transformers ignores those in config.json if there is a generation_config.json."""
     model, params = tiny("BartForConditionalGeneration")
     settings = {"forced_eos_token_id": 2, "num_beams": 3}
     model = model.clone(config=model.config.replace(eos_token_id=(2, 5), generation=settings))
     jm.save(tmp_path, model, params)
-    theirs = transformers.GenerationConfig.from_pretrained(tmp_path)
+    reference = transformers.GenerationConfig.from_pretrained(tmp_path)
     for name in ("bos_token_id", "pad_token_id", "decoder_start_token_id"):
-        assert getattr(theirs, name) == getattr(model.config, name) is not None
-    assert (theirs.eos_token_id, theirs.num_beams) == ([2, 5], 3)
+        assert getattr(reference, name) == getattr(model.config, name) is not None
+    assert (reference.eos_token_id, reference.num_beams) == ([2, 5], 3)
     assert dict(jm.load(tmp_path)[0].config.generation) == settings
 
 
@@ -111,7 +110,7 @@ def test_transformers_finds_the_ids_beside_saved_settings(tmp_path):
     ids=["of the config, which states some", "of a config that states none", "of its own", "no file", "younger"],
 )
 @pytest.mark.parity("N14")
-def test_which_file_counts_is_as_in_transformers(name, stated, settings, tmp_path):
+def test_precedence_of_files_matches_transformers(name, stated, settings, tmp_path):
     torch_model(name).save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, **stated}))

@@ -7,7 +7,7 @@ import jaxmodels as jm
 
 
 @pytest.mark.parity("C2")
-def test_default_is_two_labels_with_made_up_names():
+def test_default_labels():
     config = jm.GPT2Config()
     assert config.num_labels == 2
     assert config.id2label == {0: "LABEL_0", 1: "LABEL_1"} and config.label2id == {"LABEL_0": 0, "LABEL_1": 1}
@@ -15,29 +15,29 @@ def test_default_is_two_labels_with_made_up_names():
 
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parity("C2")
-def test_number_of_labels_makes_names(count):
-    ours, theirs = jm.GPT2Config(num_labels=count), transformers.GPT2Config(num_labels=count)
-    assert (ours.num_labels, ours.id2label, ours.label2id) == (count, theirs.id2label, theirs.label2id)
+def test_num_labels_sets_the_names(count):
+    config, reference = jm.GPT2Config(num_labels=count), transformers.GPT2Config(num_labels=count)
+    assert (config.num_labels, config.id2label, config.label2id) == (count, reference.id2label, reference.label2id)
 
 
 @pytest.mark.parity("C2")
-def test_names_make_the_number_and_keys_become_ints():
+def test_id2label_sets_the_number_and_has_int_keys():
     names = {"0": "cat", "1": "dog", "2": "eel"}
-    ours = jm.GPT2Config(id2label=names, label2id={"cat": 0, "dog": 1, "eel": 2})
-    theirs = transformers.GPT2Config(id2label=names, label2id={"cat": 0, "dog": 1, "eel": 2})
-    assert ours.num_labels == theirs.num_labels == 3
-    assert ours.id2label == theirs.id2label and ours.label2id == theirs.label2id
+    config = jm.GPT2Config(id2label=names, label2id={"cat": 0, "dog": 1, "eel": 2})
+    reference = transformers.GPT2Config(id2label=names, label2id={"cat": 0, "dog": 1, "eel": 2})
+    assert config.num_labels == reference.num_labels == 3
+    assert config.id2label == reference.id2label and config.label2id == reference.label2id
 
 
 @pytest.mark.parity("C2")
-def test_names_win_over_a_number_that_disagrees():
+def test_id2label_takes_precedence_over_num_labels():
     names = {0: "cat", 1: "dog", 2: "eel"}
     assert jm.GPT2Config(id2label=names, num_labels=7).num_labels == 3
     assert transformers.GPT2Config(id2label=names, num_labels=7).num_labels == 3
 
 
 @pytest.mark.parity("C2")
-def test_replacing_the_number_or_the_names_keeps_all_three_in_step():
+def test_replace_keeps_labels_consistent():
     config = jm.GPT2Config(id2label={0: "cat", 1: "dog"}).replace(num_labels=3)
     assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
     config = config.replace(id2label={0: "cat"})
@@ -47,11 +47,11 @@ def test_replacing_the_number_or_the_names_keeps_all_three_in_step():
 
 @pytest.mark.parametrize("problem", [None, "regression", "single_label_classification", "multi_label_classification"])
 @pytest.mark.parity("C2")
-def test_known_problem_types_are_taken(problem):
+def test_known_problem_types_are_accepted(problem):
     assert jm.GPT2Config(problem_type=problem).problem_type == problem
 
 
 @pytest.mark.parity("C2")
-def test_unknown_problem_type_is_refused_with_the_known_ones():
+def test_unknown_problem_type_is_rejected():
     with pytest.raises(ValueError, match="regression.*'ranking'"):
         jm.GPT2Config(problem_type="ranking")

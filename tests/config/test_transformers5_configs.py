@@ -1,4 +1,4 @@
-"""Files that transformers 5 wrote, of every family: read as they are meant (docs/parity.md, C1, C9)."""
+"""Config files written by transformers 5, of every model type (docs/parity.md, C1, C9)."""
 
 import json
 import warnings
@@ -11,15 +11,15 @@ from support.tiny import tiny
 
 import jaxmodels as jm
 
-# Of tests/testdata: config.json and generation_config.json of tiny models, by a name for each.
+# config.json and generation_config.json of tiny models, by name, in tests/testdata.
 FILES = json.loads((Path(__file__).parents[1] / "testdata" / "configs5.json").read_text())
-# Older names of the same, and what only the writer is told by.
+# Older names of keys, and records of the writer.
 OTHERWISE = {"dtype": "torch_dtype", "question_encoder": None, "generator": None, "model_type": None}
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parity("C1")
-def test_every_key_arrives_without_a_warning(name, tmp_path):
+def test_files_of_transformers_5_load_without_warning(name, tmp_path):
     for file, contents in FILES[name].items():
         (tmp_path / f"{file}.json").write_text(json.dumps(contents))
     cls = "DPRQuestionEncoder" if name == "bert" else None
@@ -29,7 +29,7 @@ def test_every_key_arrives_without_a_warning(name, tmp_path):
     written = config.to_dict()
     for key, value in FILES[name]["config"].items():
         key = OTHERWISE.get(key, key)
-        if key is None or (value is None and name == "rag"):  # a RAG's ids are the generator's
+        if key is None or (value is None and name == "rag"):  # token ids of a RAG default to the generator's
             continue
         if key == "id2label":
             value = {int(i): label for i, label in value.items()}
@@ -41,7 +41,7 @@ RUN = {"input_ids": jnp.asarray([[5, 6, 7, 8]]), "decoder_input_ids": jnp.asarra
 
 @pytest.fixture(params=["T5", "RAG"])
 def untied(request, tmp_path):
-    """A folder with an untied T5, alone or in a RAG, as release 5 writes its config; and the model and parameters."""
+    """A folder with an untied T5, alone or in a RAG, with its config as release 5 writes it; model and parameters."""
     model, params = tiny("T5ForConditionalGeneration", tie_word_embeddings=False, pad_token_id=1)
     if request.param == "RAG":
         encoder, own = tiny("DPRQuestionEncoder")
@@ -56,7 +56,7 @@ def untied(request, tmp_path):
 
 
 @pytest.mark.parity("C9", "C16")
-def test_the_tensors_say_whether_t5_s_head_is_a_table_of_its_own(untied):
+def test_separate_t5_head_is_detected_from_the_tensors(untied):
     folder, model, params = untied
     loaded, found = jm.load(folder)
     inside = [each.config.generator if hasattr(each.config, "generator") else each.config for each in (loaded, model)]
@@ -72,7 +72,7 @@ def test_the_tensors_say_whether_t5_s_head_is_a_table_of_its_own(untied):
 
 
 @pytest.mark.parity("C9")
-def test_a_head_that_the_file_lacks_is_the_embeddings_and_is_not_scaled(tmp_path):
+def test_missing_head_is_the_unscaled_embeddings(tmp_path):
     model, params = tiny("T5ForConditionalGeneration", scale_decoder_outputs=False)
     jm.save(tmp_path, model, params)
     loaded, found = jm.load(tmp_path)

@@ -102,7 +102,7 @@ def test_the_reference_reads_what_is_saved_here(tmp_path):
 
 @pytest.mark.parity("N14")
 def test_unknown_settings_are_named_and_notes_are_not():
-    with pytest.warns(UserWarning, match="mean nothing here: my_setting, watermarking_config"):
+    with pytest.warns(UserWarning, match="unknown generation settings are ignored: my_setting, watermarking_config"):
         GenerationConfig.from_dict({"watermarking_config": {}, "my_setting": 1, "top_k": 3})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -130,9 +130,9 @@ def test_ids_may_be_one_or_several_and_negative_ends_are_none():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON"),
-        ("[1]", "holds a list, expected an object"),
-        ('{"num_beams": 0}', "generation_config.json says num_beams=0"),
+        ("{", "is not valid JSON"),
+        ("[1]", "must contain a JSON object, got a list"),
+        ('{"num_beams": 0}', "generation_config.json has num_beams=0"),
     ],
 )
 @pytest.mark.parity("N14")
@@ -174,9 +174,9 @@ def merged(**call):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_length": 30, "max_length": 20}, "min_length asks for 30 tokens .* at most 20 may come"),
-        ({"min_length": 12, "max_new_tokens": 6}, "min_length asks for 12 .* at most 11 may come"),
-        ({"min_new_tokens": 7, "max_new_tokens": 6}, "min_new_tokens asks for 12 .* at most 11 may come"),
+        ({"min_length": 30, "max_length": 20}, "min_length requires 30 tokens .* at most 20 are allowed"),
+        ({"min_length": 12, "max_new_tokens": 6}, "min_length requires 12 .* at most 11 are allowed"),
+        ({"min_new_tokens": 7, "max_new_tokens": 6}, "min_new_tokens requires 12 .* at most 11 are allowed"),
     ],
 )
 @pytest.mark.parity("N2")
@@ -189,7 +189,7 @@ def test_a_checkpoints_minimum_beyond_the_maximum_is_warned_of(options, message)
 
 @pytest.mark.parity("N2")
 def test_max_new_tokens_wins_with_a_warning():
-    with pytest.warns(UserWarning, match="both max_new_tokens and max_length were given; max_new_tokens wins"):
+    with pytest.warns(UserWarning, match="max_length has no effect because max_new_tokens is set"):
         assert merged(max_new_tokens=3, max_length=50).new_tokens(10) == 3
     assert merged(max_length=50).new_tokens(10) == 40
     assert merged().new_tokens(4) == 16
@@ -206,7 +206,7 @@ def test_max_new_tokens_wins_with_a_warning():
 )
 @pytest.mark.parity("N14")
 def test_options_without_effect_are_said(call, named):
-    with pytest.warns(UserWarning, match=f"^{named}: without effect"):
+    with pytest.warns(UserWarning, match=f"^{named}: no effect"):
         merged(**call)
 
 

@@ -230,12 +230,12 @@ def test_padding_without_a_mask_warns(plain):
 
 BAD_CONFIG = {
     "heads": ({"decoder_attention_heads": 5}, "decoder_attention_heads=5 does not divide d_model=1024"),
-    "layers": ({"encoder_layers": 0}, "encoder_layers is a positive int"),
-    "rate": ({"activation_dropout": 1.0}, "activation_dropout is a rate"),
-    "layer rate": ({"decoder_layerdrop": 1.5}, "decoder_layerdrop is a rate"),
+    "layers": ({"encoder_layers": 0}, "encoder_layers must be a positive int"),
+    "rate": ({"activation_dropout": 1.0}, "activation_dropout must be a rate"),
+    "layer rate": ({"decoder_layerdrop": 1.5}, "decoder_layerdrop must be a rate"),
     "activation": ({"activation_function": "gello"}, "no activation 'gello'"),
-    "pruned": ({"pruned_heads": {0: [1]}}, "prunes no heads"),
-    "decoder only": ({"is_encoder_decoder": False}, "has an encoder and a decoder"),
+    "pruned": ({"pruned_heads": {0: [1]}}, "its heads cannot be pruned"),
+    "decoder only": ({"is_encoder_decoder": False}, "an encoder-decoder needs is_encoder_decoder=True"),
     "tied stacks": ({"tie_encoder_decoder": True}, "tie_encoder_decoder"),
     "chunks": ({"chunk_size_feed_forward": 2}, "chunk_size_feed_forward"),
     "pad": ({"pad_token_id": 60000}, "pad_token_id=60000 is outside the vocabulary"),

@@ -9,7 +9,7 @@ from support.rag_pairs import CONTEXTS, DOCUMENTS, LABELS, QUESTIONS, rag_pair
 from support.reference import as_torch, ours, theirs
 
 import jaxmodels as jm
-from jaxmodels.generation.recompiles import compiled
+from jaxmodels.generation.loop import num_compiled
 
 PADDING = {"context_input_ids": 1, "context_attention_mask": 0}
 CLASSES = ("RagModel", "RagSequenceForGeneration", "RagTokenForGeneration")
@@ -167,10 +167,10 @@ def test_columns_of_padding_alone_make_no_difference(pairs, name):
     wide = {key: np.pad(CONTEXTS[key], ((0, 0), (0, 50)), constant_values=pad) for key, pad in PADDING.items()}
     options = {"max_length": 9, "num_beams": 2}
     expected = jm.generate(both.model, both.params, **CONTEXTS, **options)
-    before = compiled()
+    before = num_compiled()
     got = jm.generate(both.model, both.params, **{**CONTEXTS, **wide}, **options)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
-    assert compiled() == before, "they are cut off before anything is compiled for them"
+    assert num_compiled() == before, "they are cut off before anything is compiled for them"
 
 
 def test_answers_do_not_depend_on_the_other_questions(pairs):
@@ -243,7 +243,7 @@ def test_what_cannot_be_done_is_refused_by_name(pairs):
 @pytest.mark.parity("C7", "C8")
 def test_heads_and_vocabularies_are_those_of_the_parts(pairs):
     both = pairs["RagModel"]
-    with pytest.raises(ValueError, match="a RAG has no heads of its own; prune those of its question encoder"):
+    with pytest.raises(ValueError, match="RAG has no attention heads of its own; prune those of its question encoder"):
         jm.prune_heads(both.model, both.params, {0: [1]})
     with pytest.raises(ValueError, match=r"RagModel takes its vocabularies, of \[.*67\] tokens, from the configs"):
         jm.resize_token_embeddings(both.model, both.params, 80, key=jax.random.key(0))
@@ -271,5 +271,5 @@ def test_a_rag_from_the_checkpoints_of_its_parts(pairs, tmp_path):
     close(got.logits, theirs(both, **CONTEXTS, decoder_input_ids=LABELS).logits)
     bare, parts = jm.load_rag(tmp_path / "question", tmp_path / "generator", cls=jm.RagModel, n_docs=DOCUMENTS)
     assert set(parts) == {"question_encoder", "generator"} and type(bare) is jm.RagModel
-    with pytest.raises(TypeError, match="cls is RagModel"):
+    with pytest.raises(TypeError, match="cls must be RagModel"):
         jm.load_rag(tmp_path / "question", tmp_path / "generator", cls=jm.GPT2Model)

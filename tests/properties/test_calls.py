@@ -129,8 +129,8 @@ BAD_KEYS = {
     "misspelt": ({"droput": KEY}, "rngs has no use for 'droput'; did you mean 'dropout'"),
     "of parameters alone": ({"params": KEY}, "rngs has 'params' only"),
     "no name": (KEY, r"rngs is \{'dropout': key\}, got"),
-    "number": ({"dropout": 0}, r"rngs\['dropout'\] is a random key such as jax.random.key\(0\), got 0"),
-    "several": ({"dropout": jax.random.split(KEY, 3)}, r"rngs\['dropout'\] is a random key"),
+    "number": ({"dropout": 0}, r"rngs\['dropout'\] must be a PRNG key such as jax.random.key\(0\), got 0"),
+    "several": ({"dropout": jax.random.split(KEY, 3)}, r"rngs\['dropout'\] must be a PRNG key"),
 }
 
 

@@ -11,7 +11,7 @@ from support.tiny import tiny
 import jaxmodels as jm
 
 BAD_CONFIG = {
-    "odd window": ({"attention_window": 511}, "attention_window is an even number of tokens above 0, got 511"),
+    "odd window": ({"attention_window": 511}, "attention_window must be an even number above 0, got 511"),
     "zero window": ({"attention_window": 0}, "got 0"),
     "negative window": ({"attention_window": -4}, "got -4"),
     "one odd window": ({"attention_window": [4, 5], "encoder_layers": 2}, "got 5"),
@@ -19,7 +19,7 @@ BAD_CONFIG = {
     "window of a float": ({"attention_window": 4.0}, "got 4.0"),
     "too few windows": ({"attention_window": [4, 4, 4]}, "one for each of the 12 encoder layers; got 3"),
     "no window": ({"attention_window": []}, "one for each of the 12 encoder layers; got 0"),
-    "no positions": ({"max_encoder_position_embeddings": 0}, "max_encoder_position_embeddings is a positive int"),
+    "no positions": ({"max_encoder_position_embeddings": 0}, "max_encoder_position_embeddings must be a positive int"),
     "heads": ({"encoder_attention_heads": 5}, "encoder_attention_heads=5 does not divide d_model=1024"),
     "unknown": ({"attention_windows": 4}, "did you mean 'attention_window'"),
 }

@@ -14,7 +14,7 @@ import jaxmodels as jm
 from jaxmodels.architectures import base, calls
 from jaxmodels.architectures.calls import parameters
 from jaxmodels.download import HUB_OPTIONS
-from jaxmodels.hub.options import FOREIGN, TRANSLATED
+from jaxmodels.hub.options import UNSUPPORTED
 
 
 def config_keys(cls) -> tuple[str, ...]:
@@ -41,12 +41,12 @@ def doors(tmp_path_factory) -> list[Door]:
     model, params = tiny()
     named = {"model": model, "params": params}
     hub = ("subfolder", *HUB_OPTIONS)
-    load = tuple(name for name in (*parameter_names(jm.load), *hub, *TRANSLATED) if name != "name")
+    load = tuple(name for name in parameter_names(jm.load) if name != "name")
     rag_names = (*(f"{side}_{name}" for side in rag for name in load), *load)
     found = [
-        Door("load", jm.load, {"name": gpt2}, (*load, *config_keys(jm.GPT2Config)), tuple(FOREIGN)),
+        Door("load", jm.load, {"name": gpt2}, (*load, *config_keys(jm.GPT2Config)), tuple(UNSUPPORTED)),
         Door("load_config", jm.load_config, {"name": gpt2}, ("cls", *hub, *config_keys(jm.GPT2Config))),
-        Door("load_rag", jm.load_rag, rag, rag_names, tuple(FOREIGN)),
+        Door("load_rag", jm.load_rag, rag, rag_names, tuple(UNSUPPORTED)),
         Door("save", jm.save, {**named, "folder": folder / "saved"}, parameter_names(jm.save)),
         Door("init", jm.init, {"model": model, "key": jax.random.key(0)}, parameter_names(jm.init)),
         Door("prune_heads", jm.prune_heads, {**named, "heads": {0: [1]}}, parameter_names(jm.prune_heads)),

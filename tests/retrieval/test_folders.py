@@ -1,4 +1,4 @@
-"""An index and its passages: written together they are known to belong together, and others are refused."""
+"""Index folders: an index is loaded with the passages it was written with, and with no others."""
 
 import json
 
@@ -14,7 +14,7 @@ OTHERS = [(f"title {i}", f"another text {i}") for i in range(40)]
 
 
 @pytest.mark.parity("A17")
-def test_both_are_loaded_as_they_were_written(tmp_path):
+def test_index_and_passages_are_loaded_as_written(tmp_path):
     write_folder(tmp_path, [ROWS[:30], ROWS[30:]], TEXTS, fingerprint="an encoder")
     index, passages = load_folder(tmp_path)
     np.testing.assert_array_equal(index.vectors(np.arange(40)), ROWS)
@@ -23,22 +23,22 @@ def test_both_are_loaded_as_they_were_written(tmp_path):
 
 
 @pytest.mark.parity("A17")
-def test_other_passages_are_refused(tmp_path):
+def test_other_passages_raise(tmp_path):
     write_folder(tmp_path, [ROWS], TEXTS)
     index = DenseIndex.load(tmp_path)
     Passages.write(tmp_path, OTHERS)
-    with pytest.raises(ValueError, match="was written for the passages .* these are .*load_folder") as caught:
+    with pytest.raises(ValueError, match="was written for the passages .* got the passages .*load_folder") as caught:
         load_folder(tmp_path)
     assert len(str(caught.value)) <= 500
     with pytest.raises(ValueError, match="was written for the passages"):
         check_passages(index, Passages(OTHERS))
     check_passages(index, Passages(TEXTS))
-    check_passages(index, OTHERS)  # a list has no digest: only its length is known
-    with pytest.raises(ValueError, match="40 rows, and there are 39 passages"):
+    check_passages(index, OTHERS)  # a list has no digest: only its length is checked
+    with pytest.raises(ValueError, match="40 rows, got 39 passages"):
         check_passages(index, Passages(TEXTS[:39]))
 
 
-def test_an_index_says_of_which_passages_it_is_wherever_it_goes(tmp_path):
+def test_the_digest_of_passages_is_saved_and_loaded(tmp_path):
     digest = Passages(TEXTS).digest
     index = DenseIndex(ROWS)
     assert index.passages is None
@@ -50,20 +50,20 @@ def test_an_index_says_of_which_passages_it_is_wherever_it_goes(tmp_path):
     check_passages(DenseIndex(ROWS), Passages(OTHERS))  # nothing is known
 
 
-def test_a_manifest_of_version_0_1_does_not_say(tmp_path):
+def test_a_manifest_of_version_0_1_has_no_digest_of_passages(tmp_path):
     write_folder(tmp_path, [ROWS], TEXTS)
     path = tmp_path / "dense_index.json"
-    facts = json.loads(path.read_text())
-    del facts["passages"]
-    path.write_text(json.dumps(facts))
+    manifest = json.loads(path.read_text())
+    del manifest["passages"]
+    path.write_text(json.dumps(manifest))
     assert load_folder(tmp_path)[0].passages is None
-    path.write_text(json.dumps(facts | {"passages": 3}))
-    with pytest.raises(TensorFileError, match="text or null, found 3"):
+    path.write_text(json.dumps(manifest | {"passages": 3}))
+    with pytest.raises(TensorFileError, match="string or null, found 3"):
         load_folder(tmp_path)
 
 
-def test_a_count_that_differs_writes_nothing(tmp_path):
+def test_different_numbers_of_rows_and_passages_write_nothing(tmp_path):
     write_folder(tmp_path, [ROWS], TEXTS)
-    with pytest.raises(ValueError, match="40 embeddings came with 39 passages"):
+    with pytest.raises(ValueError, match="40 embeddings and 39 passages"):
         write_folder(tmp_path, [ROWS], OTHERS[:39])
     assert list(load_folder(tmp_path)[1]) == TEXTS

@@ -1,4 +1,4 @@
-"""The search among Wikipedia's 21 million passages, really compiled for a TPU slice; needs libtpu, no TPU."""
+"""Search over Wikipedia's 21 million passages, compiled for a TPU slice; requires libtpu but no TPU."""
 
 import importlib.util
 
@@ -20,11 +20,11 @@ PASSAGES, WIDTH, CHIPS = 21_015_300, 768, 256
 def test_21_million_passages_on_256_chips(dtype, size):
     mesh = estimate.topology_mesh("v5e:16x16", {"rows": CHIPS})
     index = jm.DenseIndex.abstract(PASSAGES, WIDTH, mesh, dtype=dtype)
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    queries = jax.ShapeDtypeStruct((32, WIDTH), jnp.float32, sharding=everywhere)
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    queries = jax.ShapeDtypeStruct((32, WIDTH), jnp.float32, sharding=replicated)
     compiled = jax.jit(lambda index, queries: index.search(queries, 100)).lower(index, queries).compile()
     memory = compiled.memory_analysis()
     rows = PASSAGES * WIDTH * size / CHIPS
-    assert rows < memory.argument_size_in_bytes < 1.02 * rows + 2**20, "each chip holds its rows, and no more"
-    assert memory.temp_size_in_bytes < 64 * 2**20, "the scores of all rows are never there at once"
-    assert "all-gather" in compiled.as_text() or "all-reduce" in compiled.as_text(), "shards merge what they found"
+    assert rows < memory.argument_size_in_bytes < 1.02 * rows + 2**20, "each chip holds only its rows"
+    assert memory.temp_size_in_bytes < 64 * 2**20, "the scores of all rows are never stored at once"
+    assert "all-gather" in compiled.as_text() or "all-reduce" in compiled.as_text(), "shards merge their results"

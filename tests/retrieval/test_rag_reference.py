@@ -1,4 +1,4 @@
-"""RAG's retriever against the reference's, over the same tokenizers and passages (docs/parity.md, A14 to A16)."""
+"""RagRetriever compared with the reference's on the same tokenizers and passages (docs/parity.md, A14 to A16)."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ QUESTIONS = ["What is the capital of France?", "which river runs", "a"]
 
 
 class ListIndex(Index):
-    """What the reference asks of an index: an exact one of a few vectors, without the package `datasets`."""
+    """An exact index with the reference's interface, without the package `datasets`."""
 
     def __init__(self, vectors: np.ndarray):
         self.vectors = vectors
@@ -32,8 +32,8 @@ class ListIndex(Index):
         return [{"title": [PASSAGES[i][0] for i in row], "text": [PASSAGES[i][1] for i in row]} for row in doc_ids]
 
 
-class FewIndex(jm.DenseIndex):
-    """Finds one document less than it is asked for."""
+class IncompleteIndex(jm.DenseIndex):
+    """Finds one document less than requested."""
 
     def search(self, queries, k):
         scores, ids = super().search(queries, k)
@@ -42,7 +42,7 @@ class FewIndex(jm.DenseIndex):
 
 @pytest.fixture(scope="module")
 def tokenizers(cases_dir):
-    """Folders of a question encoder's tokenizer and of a generator's."""
+    """Folders of the tokenizers of question encoder and generator."""
     return [cases_dir / "rag_retriever" / f"{part}_tokenizer" for part in ("question_encoder", "generator")]
 
 
@@ -55,13 +55,13 @@ def vectors():
 def both(tokenizers, vectors, cases_dir):
     changes = {"n_docs": N_DOCS, "max_combined_length": 40, "retrieval_batch_size": 2, "retrieval_vector_size": WIDTH}
     folder = cases_dir / "rag_retriever" / "checkpoint"
-    ours = jm.RagRetriever(
+    actual = jm.RagRetriever(
         jm.RagConfig.from_dict({**transformers.RagConfig.from_pretrained(folder).to_dict(), **changes}),
         *(jm.load_tokenizer(path) for path in tokenizers),
         index=jm.DenseIndex(vectors),
         passages=PASSAGES,
     )
-    # Its __init__ wants the package `datasets`, for indexes that are not used here.
+    # Its __init__ requires the package `datasets`, for indexes that are not used here.
     reference = object.__new__(transformers.RagRetriever)
     reference.config = transformers.RagConfig.from_pretrained(folder, **changes)
     reference.question_encoder_tokenizer, reference.generator_tokenizer = (
@@ -69,11 +69,11 @@ def both(tokenizers, vectors, cases_dir):
     )
     reference.index, reference.n_docs, reference.batch_size = ListIndex(vectors), N_DOCS, 2
     reference.ctx_encoder_tokenizer, reference.return_tokenized_docs = None, False
-    return ours, reference
+    return actual, reference
 
 
-def asked(retriever, **options):
-    """Three questions: one more than a batch of the search."""
+def call(retriever, **options):
+    """Retrieves for three questions: one more than retrieval_batch_size."""
     questions = retriever.question_encoder_tokenizer(QUESTIONS, padding=True)["input_ids"]
     states = np.random.default_rng(1).normal(size=(len(QUESTIONS), WIDTH)).astype(np.float32)
     return retriever(questions, states, **options)
@@ -81,35 +81,35 @@ def asked(retriever, **options):
 
 @pytest.mark.parametrize("options", [{}, {"prefix": "answer: "}, {"n_docs": 5}, {"n_docs": 1}], ids=str)
 @pytest.mark.parity("A15", "A16")
-def test_a_call_gives_what_the_reference_gives(both, options):
-    got = asked(both[0], **options)
-    expected = asked(both[1], **options, return_tensors="np")
-    assert set(got) == set(expected)
-    np.testing.assert_allclose(got["retrieved_doc_embeds"], expected.pop("retrieved_doc_embeds"), rtol=1e-6)
+def test_a_call_returns_what_the_reference_returns(both, options):
+    actual = call(both[0], **options)
+    expected = call(both[1], **options, return_tensors="np")
+    assert set(actual) == set(expected)
+    np.testing.assert_allclose(actual["retrieved_doc_embeds"], expected.pop("retrieved_doc_embeds"), rtol=1e-6)
     for name, value in expected.items():
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
-    assert got["context_input_ids"].shape == (len(QUESTIONS) * options.get("n_docs", N_DOCS), 40)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
+    assert actual["context_input_ids"].shape == (len(QUESTIONS) * options.get("n_docs", N_DOCS), 40)
 
 
 @pytest.mark.parity("A16")
-def test_documents_for_a_context_encoder_are_the_reference_s_and_more_padding(both):
-    ours, reference = both
-    ours.set_ctx_encoder_tokenizer(ours.question_encoder_tokenizer, length=120)
+def test_documents_for_a_context_encoder_match_the_reference_up_to_padding(both):
+    retriever, reference = both
+    retriever.set_ctx_encoder_tokenizer(retriever.question_encoder_tokenizer, length=120)
     reference.set_ctx_encoder_tokenizer(reference.question_encoder_tokenizer)
-    got, expected = asked(ours), asked(reference, return_tensors="np")
-    assert set(got) == set(expected)
+    actual, expected = call(retriever), call(reference, return_tensors="np")
+    assert set(actual) == set(expected)
     for name in ("tokenized_doc_ids", "tokenized_doc_attention_mask"):
         width = expected[name].shape[1]
-        np.testing.assert_array_equal(got[name][:, :width], expected[name], err_msg=name)
-        assert got[name].shape[1] == 120 and not got["tokenized_doc_attention_mask"][:, width:].any()
+        np.testing.assert_array_equal(actual[name][:, :width], expected[name], err_msg=name)
+        assert actual[name].shape[1] == 120 and not actual["tokenized_doc_attention_mask"][:, width:].any()
 
 
 @pytest.mark.parity("A14")
-def test_what_was_not_found_is_an_empty_document_with_a_vector_of_zeros(both, vectors):
-    """As faiss says it where a search by approximation finds too few: by an id of -1."""
-    ours, _ = both
-    ours.index = FewIndex(vectors)
-    embeddings, ids, documents = ours.retrieve(vectors[:2], N_DOCS)
+def test_a_missing_hit_is_an_empty_document_with_a_zero_vector(both, vectors):
+    """faiss reports them with the id -1 if an approximate search finds too few."""
+    retriever, _ = both
+    retriever.index = IncompleteIndex(vectors)
+    embeddings, ids, documents = retriever.retrieve(vectors[:2], N_DOCS)
     np.testing.assert_array_equal(ids[:, -1], -1)
     assert not embeddings[:, -1].any() and embeddings[:, :-1].any(axis=-1).all()
     assert [row[-1] for row in documents] == [("", ""), ("", "")]

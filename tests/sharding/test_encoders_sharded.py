@@ -1,4 +1,4 @@
-"""DPR and RoBERTa-PreLayerNorm give the same numbers on one device and on eight."""
+"""DPR and RoBERTa-PreLayerNorm give the same results on one device and on eight."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jaxmodels.parameters import abstract, flatten, logical_axes
 LAYOUTS = {"FSDP": (sharding.FSDP, {"data": 8}), "FSDP_TP": (sharding.FSDP_TP, {"data": 2, "model": 4})}
 
 
-def rows():
+def batch():
     tokens = ids((8, 6), low=2)
     mask = np.ones((8, 6), int)
     mask[3, 4:] = 0
@@ -39,13 +39,13 @@ def total(model):
     ],
     ids=str,
 )
-def test_outputs_and_gradients_are_those_of_one_device(name, config, layout):
+def test_outputs_and_gradients_match_one_device(name, config, layout):
     model, params = tiny(name, **config)
-    (_, expected), gradients = jax.jit(total(model))(params, rows())
+    (_, expected), gradients = jax.jit(total(model))(params, batch())
     rules, axes = LAYOUTS[layout]
     mesh = sharding.make_mesh(axes)
     placed = jax.device_put(params, sharding.shardings(model, mesh, rules))
-    data = jax.device_put(rows(), sharding.batch_sharding(mesh, rules))
+    data = jax.device_put(batch(), sharding.batch_sharding(mesh, rules))
     with sharding.use(mesh, rules):
         (_, got), got_gradients = jax.jit(total(model))(placed, data)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
@@ -54,14 +54,14 @@ def test_outputs_and_gradients_are_those_of_one_device(name, config, layout):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_parameter_names_its_axes(name):
+def test_every_parameter_has_logical_axes(name):
     model, _ = tiny(name)
     shapes, names = flatten(abstract(model)), flatten(logical_axes(model))
     for path, shape in shapes.items():
         assert len(names[path]) == shape.ndim and set(names[path]) <= {*sharding.NAMES, None}, path
 
 
-def test_a_bert_loads_straight_onto_shards(tmp_path):
+def test_bert_is_loaded_onto_shards(tmp_path):
     model, params = tiny("DPRContextEncoder")
     jm.save(tmp_path, model, params)
     mesh = sharding.make_mesh({"data": 2, "model": 4})

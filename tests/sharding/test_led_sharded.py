@@ -1,4 +1,4 @@
-"""BART and LED give the same numbers on one device and on eight, with heads, feed-forward and rows split."""
+"""BART and LED give the same results on one device and on eight, with heads, feed-forward and batch split."""
 
 import jax
 import numpy as np
@@ -14,15 +14,15 @@ AXES, RULES = {"data": 2, "model": 4}, sharding.FSDP_TP
 
 
 def batch(name):
-    """Eight rows of other lengths and, for LED, other numbers of global tokens: none, one or two."""
+    """Eight sequences of different lengths and, for LED, with no, one or two global tokens."""
     mask = (np.arange(9) < np.array([9, 5, 7, 9, 4, 8, 6, 9])[:, None]).astype(int)
-    rows = {"input_ids": np.where(mask, ids((8, 9), low=3), 1), "attention_mask": mask}
+    inputs = {"input_ids": np.where(mask, ids((8, 9), low=3), 1), "attention_mask": mask}
     if name.startswith("LED"):
-        rows["global_attention_mask"] = np.array([[t == 0 and i % 2, t == i % 4] for i in range(8) for t in range(9)])
-        rows["global_attention_mask"] = rows["global_attention_mask"].any(axis=1).reshape(8, 9).astype(int)
+        inputs["global_attention_mask"] = np.array([[t == 0 and i % 2, t == i % 4] for i in range(8) for t in range(9)])
+        inputs["global_attention_mask"] = inputs["global_attention_mask"].any(axis=1).reshape(8, 9).astype(int)
     labels = ids((8, 4), seed=1, low=3)
     labels[3, 2:] = -100
-    return {**rows, "labels": labels}
+    return {**inputs, "labels": labels}
 
 
 def loss(model, params, data):
@@ -35,7 +35,7 @@ def loss(model, params, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["BartForConditionalGeneration", "LEDForConditionalGeneration"])
-def test_logits_loss_and_gradients_are_those_of_one_device(name):
+def test_logits_loss_and_gradients_match_one_device(name):
     model, params = tiny(name, encoder_layers=1, decoder_layers=1)
     if name.startswith("LED"):
         model = model.clone(max_global_tokens=2)
@@ -52,7 +52,7 @@ def test_logits_loss_and_gradients_are_those_of_one_device(name):
         np.testing.assert_allclose(flatten(got_gradients)[path], leaf, rtol=1e-4, atol=2e-5, err_msg=path)
 
 
-def test_every_device_holds_its_part_of_an_led_loaded_onto_shards(tmp_path):
+def test_led_is_loaded_onto_shards(tmp_path):
     model, params = tiny("LEDForSequenceClassification")
     jm.save(tmp_path, model, params)
     loaded = jm.load(tmp_path, mesh=sharding.make_mesh(AXES), rules=RULES)[1]

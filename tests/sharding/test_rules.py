@@ -1,4 +1,4 @@
-"""From logical axis names to shardings, and what is refused on the way."""
+"""Rules from logical axis names to shardings, and their errors."""
 
 import jax
 import pytest
@@ -11,13 +11,13 @@ from jaxmodels.sharding import DP, FSDP, FSDP_TP, NAMES, batch_sharding, make_me
 
 
 @pytest.mark.parametrize("rules", [DP, FSDP, FSDP_TP], ids=["DP", "FSDP", "FSDP_TP"])
-def test_rule_tables_name_every_axis_and_cannot_be_changed(rules):
+def test_rule_tables_are_complete_and_immutable(rules):
     assert set(rules) == set(NAMES)
     with pytest.raises(TypeError):
         rules["embed"] = None
 
 
-def test_every_parameter_names_its_axes():
+def test_every_parameter_has_logical_axes():
     model, _ = tiny("GPT2DoubleHeadsModel", add_cross_attention=True)
     shapes, names = flatten(abstract(model)), flatten(logical_axes(model))
     for path, shape in shapes.items():
@@ -28,12 +28,12 @@ def test_every_parameter_names_its_axes():
     assert names["transformer/wte/embedding"] == ("vocab", "embed")
 
 
-def test_partitions_follow_the_rules():
+def test_shardings_follow_the_rules():
     mesh = make_mesh({"data": 4, "model": 2})
-    places = flatten(shardings(tiny()[0], mesh, FSDP_TP))
-    assert places["transformer/h/layers/attention/qkv/kernel"].spec == PartitionSpec(None, "data", None, "model", None)
-    assert places["transformer/h/layers/feed_forward/down/kernel"].spec == PartitionSpec(None, "model", "data")
-    assert places["transformer/wte/embedding"].spec == PartitionSpec(None, "data")
+    named = flatten(shardings(tiny()[0], mesh, FSDP_TP))
+    assert named["transformer/h/layers/attention/qkv/kernel"].spec == PartitionSpec(None, "data", None, "model", None)
+    assert named["transformer/h/layers/feed_forward/down/kernel"].spec == PartitionSpec(None, "model", "data")
+    assert named["transformer/wte/embedding"].spec == PartitionSpec(None, "data")
     assert all(
         place.spec == PartitionSpec(*[None] * len(place.spec))
         for place in flatten(shardings(tiny()[0], mesh, DP)).values()
@@ -41,7 +41,7 @@ def test_partitions_follow_the_rules():
     assert batch_sharding(mesh, FSDP_TP).spec == PartitionSpec("data")
 
 
-def test_an_axis_may_be_split_over_two_mesh_axes():
+def test_axis_split_over_two_mesh_axes():
     mesh = make_mesh({"data": 4, "model": 2})
     rules = {**FSDP, "embed": ("data", "model")}
     assert flatten(shardings(tiny()[0], mesh, rules))["transformer/wpe/embedding"].spec == PartitionSpec(
@@ -49,7 +49,7 @@ def test_an_axis_may_be_split_over_two_mesh_axes():
     )
 
 
-def test_a_missing_rule_is_an_error_and_never_a_silent_copy():
+def test_missing_rule_raises():
     rules = {name: axis for name, axis in FSDP.items() if name != "mlp"}
     with pytest.raises(KeyError, match="no entry for the axis 'mlp'"):
         shardings(tiny()[0], make_mesh({"data": 8}), rules)
@@ -57,25 +57,25 @@ def test_a_missing_rule_is_an_error_and_never_a_silent_copy():
         spec(("kv_heads",), FSDP)
 
 
-def test_an_axis_that_the_mesh_does_not_divide_is_an_error():
-    with pytest.raises(ValueError, match=r"'heads' has size 4, which 8 devices .* do not divide"):
+def test_indivisible_axis_raises():
+    with pytest.raises(ValueError, match=r"'heads' has size 4, which is not divisible by 8 devices"):
         shardings(tiny()[0], make_mesh({"data": 1, "model": 8}), FSDP_TP)
     with pytest.raises(ValueError, match="'vocab' has size 67"):
         shardings(tiny()[0], make_mesh({"data": 4, "model": 2}), {**FSDP_TP, "vocab": "model"})
 
 
-def test_padding_the_vocabulary_makes_it_divide():
+def test_padded_vocabulary_is_divisible():
     model, _ = jm.resize_token_embeddings(*tiny(), pad_to_multiple_of=8, key=jax.random.key(0))
-    places = flatten(shardings(model, make_mesh({"data": 4, "model": 2}), {**FSDP_TP, "vocab": "model"}))
-    assert places["transformer/wte/embedding"].spec == PartitionSpec("model", "data")
+    named = flatten(shardings(model, make_mesh({"data": 4, "model": 2}), {**FSDP_TP, "vocab": "model"}))
+    assert named["transformer/wte/embedding"].spec == PartitionSpec("model", "data")
 
 
-def test_a_mesh_that_lacks_an_axis_of_the_rules_is_an_error():
+def test_missing_mesh_axis_raises():
     with pytest.raises(ValueError, match="'model'.*mesh has"):
         shardings(tiny()[0], make_mesh({"data": 8}), FSDP_TP)
 
 
-def test_two_axes_of_one_array_on_one_mesh_axis_are_an_error():
+def test_two_axes_on_one_mesh_axis_raise():
     with pytest.raises(ValueError, match="same mesh axis"):
         shardings(tiny()[0], make_mesh({"data": 8}), {**FSDP, "mlp": "data"})
 
@@ -89,16 +89,16 @@ def test_mesh_sizes():
 @pytest.mark.parametrize(
     "axes", [{"data": 3}, {"data": 16}, {"data": -1, "model": -1}, {"data": -1, "model": 3}], ids=str
 )
-def test_a_mesh_that_does_not_fit_the_devices_is_an_error(axes):
+def test_mesh_of_the_wrong_size_raises(axes):
     with pytest.raises(ValueError, match="does not fit 8 devices"):
         make_mesh(axes)
 
 
 @pytest.mark.parametrize("options", [{"mesh": True}, {"rules": True}], ids=str)
-def test_mesh_and_rules_go_together(options, tmp_path):
-    given = {"mesh": make_mesh({"data": 8})} if "mesh" in options else {"rules": FSDP}
+def test_mesh_and_rules_must_be_passed_together(options, tmp_path):
+    arguments = {"mesh": make_mesh({"data": 8})} if "mesh" in options else {"rules": FSDP}
     model, params = tiny()
     jm.save(tmp_path, model, params)
-    for act in (lambda: jm.load(tmp_path, **given), lambda: jm.init(model, jax.random.key(0), **given)):
-        with pytest.raises(ValueError, match="mesh and rules go together"):
+    for act in (lambda: jm.load(tmp_path, **arguments), lambda: jm.init(model, jax.random.key(0), **arguments)):
+        with pytest.raises(ValueError, match="mesh and rules must be passed together"):
             act()

@@ -1,4 +1,4 @@
-"""Two processes over the loopback: the batch is whole wherever the mesh puts its rows."""
+"""Two processes over the loopback: the batch is complete however the mesh splits it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).resolve().parents[1] / "support" / "shared_rows.py"
 
 
 @pytest.mark.slow
-def test_rows_that_devices_of_two_processes_share():
+def test_batch_shared_by_the_devices_of_two_processes():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The same numbers on one device and on eight, with the parameters really split."""
+"""The same results on one device and on eight, with sharded parameters."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ import jaxmodels as jm
 from jaxmodels import sharding
 from jaxmodels.parameters import flatten
 
-# (rules, mesh, part of a kernel [2,32,3,4,8] and of a table [67,32] that one device holds)
+# (rules, mesh, shapes of the shards of a kernel [2,32,3,4,8] and of embeddings [67,32])
 LAYOUTS = {
     "DP": (sharding.DP, {"data": 8}, (2, 32, 3, 4, 8), (67, 32)),
     "FSDP": (sharding.FSDP, {"data": 8}, (2, 4, 3, 4, 8), (67, 4)),
@@ -40,7 +40,7 @@ def unsharded():
 
 
 def parts(tree) -> dict[str, set]:
-    """The shapes that the devices hold of each array."""
+    """The shapes of the shards of each array."""
     return {path: {shard.data.shape for shard in leaf.addressable_shards} for path, leaf in flatten(tree).items()}
 
 
@@ -51,7 +51,7 @@ def place(params, layout):
 
 
 @pytest.mark.parametrize(("layout", "remat"), [("DP", False), ("FSDP", False), ("FSDP_TP", False), ("FSDP_TP", True)])
-def test_logits_loss_and_gradients_are_those_of_one_device(layout, remat, unsharded):
+def test_logits_loss_and_gradients_match_one_device(layout, remat, unsharded):
     model, params, ((expected, logits), gradients) = unsharded
     mesh, rules, placed = place(params, layout)
     data = jax.device_put(batch(), sharding.batch_sharding(mesh, rules))
@@ -64,7 +64,7 @@ def test_logits_loss_and_gradients_are_those_of_one_device(layout, remat, unshar
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_device_holds_its_part_only(layout, unsharded):
+def test_every_device_has_only_its_shard(layout, unsharded):
     *_, kernel, table = LAYOUTS[layout]
     held = parts(place(unsharded[1], layout)[2])
     assert held[KERNEL] == {kernel} and held[TABLE] == {table}
@@ -74,7 +74,7 @@ def test_every_device_holds_its_part_only(layout, unsharded):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_loading_puts_every_parameter_straight_onto_its_shards(layout, unsharded, tmp_path):
+def test_load_places_every_parameter_on_its_shards(layout, unsharded, tmp_path):
     model, params, _ = unsharded
     jm.save(tmp_path, model, params)
     rules, axes, *_ = LAYOUTS[layout]
@@ -88,14 +88,14 @@ def test_loading_puts_every_parameter_straight_onto_its_shards(layout, unsharded
 
 
 @pytest.mark.filterwarnings("ignore:.*initialised")
-def test_a_head_that_is_initialised_on_loading_is_sharded_too(unsharded, tmp_path):
+def test_initialised_head_is_sharded(unsharded, tmp_path):
     jm.save(tmp_path, *unsharded[:2])
     mesh = sharding.make_mesh({"data": 8})
     loaded = jm.load(tmp_path, cls="GPT2ForSequenceClassification", mesh=mesh, rules=sharding.FSDP)[1]
     assert parts(loaded)["score/kernel"] == {(4, 2)} and parts(loaded)[KERNEL] == {(2, 4, 3, 4, 8)}
 
 
-def test_fresh_parameters_are_made_on_their_shards_and_are_the_same_everywhere():
+def test_init_creates_the_same_parameters_on_shards():
     model, _ = tiny("GPT2Model")
     whole = flatten(jm.init(model, jax.random.key(0)))
     made = jm.init(model, jax.random.key(0), mesh=sharding.make_mesh({"data": 2, "model": 4}), rules=sharding.FSDP_TP)
@@ -104,14 +104,14 @@ def test_fresh_parameters_are_made_on_their_shards_and_are_the_same_everywhere()
         np.testing.assert_allclose(leaf, whole[path], rtol=1e-6, atol=1e-8, err_msg=path)
 
 
-def test_sharded_parameters_are_saved_whole(unsharded, tmp_path):
+def test_sharded_parameters_are_saved_completely(unsharded, tmp_path):
     model, params, _ = unsharded
     jm.save(tmp_path, model, place(params, "FSDP_TP")[2])
     assert jax.tree.all(jax.tree.map(np.array_equal, jm.load(tmp_path)[1], params))
 
 
 def test_activations_follow_the_rules_inside_use(unsharded):
-    """The batch axis of the residual stream stays split; nothing gathers the batch onto every device."""
+    """The batch axis of the activations stays split; the batch is never gathered on one device."""
     model, params, _ = unsharded
     mesh, rules, placed = place(params, "FSDP")
     data = jax.device_put(batch(), sharding.batch_sharding(mesh, rules))

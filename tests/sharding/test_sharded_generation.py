@@ -1,4 +1,4 @@
-"""What is generated from sharded parameters, and from a sharded index, is what one device generates."""
+"""Generation with sharded parameters gives the same ids as on one device."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ def mesh():
     "name", ["GPT2LMHeadModel", pytest.param("BartForConditionalGeneration", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "no_repeat_ngram_size": 2}], ids=["greedy", "beams"])
-def test_ids_on_eight_devices_are_those_of_one(name, options, mesh):
+def test_generated_ids_match_one_device(name, options, mesh):
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 2}
     model, params = tiny(name, **ids)
     placed = jax.device_put(params, sharding.shardings(model, mesh, sharding.FSDP_TP))

@@ -1,4 +1,4 @@
-"""Texts that tokenizers get wrong."""
+"""Texts that are difficult for tokenizers."""
 
 HARD_TEXTS = [
     "",

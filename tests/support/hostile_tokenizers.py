@@ -1,4 +1,4 @@
-"""Tokenizers' folders with one thing wrong in them, and what becomes of each."""
+"""Tokenizer folders with one damaged file, and the outcome of loading each."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jaxmodels.tokenization as jt
-from jaxmodels.tokenization import files, saving
+from jaxmodels.tokenization import files
 
 VALUES = [
     None,
@@ -34,10 +34,10 @@ LINES = ["", "a", "a b c", "zzz qqq", "\x00 \x00", "h e\u0301"]
 
 
 def cases(folder: Path, seed: int) -> Iterator[tuple[str, str, bytes]]:
-    """(what is wrong, file, its content) for a folder."""
+    """Yield (description, file name, content) of damaged files of a folder."""
     picks = random.Random(seed)
     names = sorted(path.name for path in folder.iterdir())
-    beside = {"vocab.json", "merges.txt", "vocab.txt"} if files.TOKENIZER in names else set()  # not read then
+    beside = {"vocab.json", "merges.txt", "vocab.txt"} if files.TOKENIZER in names else set()  # not read beside it
     for name in sorted({*names} - beside):
         path = folder / name
         if path.suffix == ".json":
@@ -60,36 +60,36 @@ def cases(folder: Path, seed: int) -> Iterator[tuple[str, str, bytes]]:
 
 def _of_json(state: dict, picks: random.Random) -> Iterator[tuple[str, bytes]]:
     keys = list(state) if len(state) < 60 else picks.sample(list(state), 6)
-    places = [place for key in keys for place in _places(state[key], (key,), picks)]
-    for place in places:
+    paths = [path for key in keys for path in _paths(state[key], (key,), picks)]
+    for path in paths:
         for value in VALUES:
             changed = copy.deepcopy(state)
             parent = changed
-            for key in place[:-1]:
+            for key in path[:-1]:
                 parent = parent[key]
-            parent[place[-1]] = value
-            yield f"{place} is {value!r}", json.dumps(changed).encode()
+            parent[path[-1]] = value
+            yield f"{path} is {value!r}", json.dumps(changed).encode()
     if all(isinstance(value, int) for value in state.values()):  # a vocabulary
         first, second, *_ = [*state, "other"]
         for what, change in (("one id twice", {second: state[first]}), ("a gap", {first: 10**6})):
             yield what, json.dumps(state | change).encode()
 
 
-def _places(value, path: tuple, picks: random.Random) -> Iterator[tuple]:
-    """The paths to a value and to some of what is in it."""
+def _paths(value, path: tuple, picks: random.Random) -> Iterator[tuple]:
+    """Yield the paths to a value and to some of the values in it."""
     yield path
     if isinstance(value, dict | list) and len(path) < 5:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
         for key in picks.sample(keys, min(len(keys), 3 if len(path) == 1 else 2)):
-            yield from _places(value[key], (*path, key), picks)
+            yield from _paths(value[key], (*path, key), picks)
 
 
 def outcome(original: Path, name: str, content: bytes, at: Path) -> str:
-    """ "refused", "works", "no effect" (silent), or the raw error."""
+    """Return "refused", "works", "no effect" (without a warning), or the unexpected error."""
     shutil.rmtree(at, ignore_errors=True)
     shutil.copytree(original, at)
     (at / name).write_bytes(content)
-    if name in (files.SPECIAL_MAP, files.ADDED):  # which count without this alone
+    if name in (files.SPECIAL_MAP, files.ADDED):  # these are only read without it
         config = json.loads((at / files.CONFIG).read_text())
         config.pop("added_tokens_decoder")
         (at / files.CONFIG).write_text(json.dumps(config))
@@ -99,28 +99,32 @@ def outcome(original: Path, name: str, content: bytes, at: Path) -> str:
             tokenizer = jt.load_tokenizer(at)
         except BaseException as error:
             named = str(at) in str(error)
-            return "refused" if isinstance(error, ValueError | OSError) and ours(error) and named else raw(error)
+            return (
+                "refused"
+                if isinstance(error, ValueError | OSError) and raised_by_library(error) and named
+                else raw(error)
+            )
         try:
-            said = _state(tokenizer, at)
+            actual = _state(tokenizer, at)
         except BaseException as error:
             return raw(error)
-    changed = said != _state(jt.load_tokenizer(original), at)
+    changed = actual != _state(jt.load_tokenizer(original), at)
     return "works" if changed or caught or json_equal(original / name, content) else "no effect"
 
 
 def _state(tokenizer, at: Path) -> str:
-    """All that a tokenizer does and saves."""
-    rows = [tokenizer.encode(text, text_pair=None) for text in TEXTS]
-    texts = [tokenizer.decode(row) for row in rows]
+    """Return a description of what a tokenizer computes and saves."""
+    sequences = [tokenizer.encode(text, text_pair=None) for text in TEXTS]
+    texts = [tokenizer.decode(ids) for ids in sequences]
     if tokenizer.pad_token is not None:
         tokenizer(TEXTS, padding=True)
     tokenizer.save_pretrained(at / "saved")
     saved = (at / "saved" / files.TOKENIZER).read_text()
-    return repr((rows, texts, saving._config(tokenizer), saved, type(tokenizer)))
+    return repr((sequences, texts, files.tokenizer_config(tokenizer), saved, type(tokenizer)))
 
 
-def ours(error: BaseException) -> bool:
-    """Whether a `raise` of the library made an error."""
+def raised_by_library(error: BaseException) -> bool:
+    """Whether a `raise` statement of jaxmodels created an error."""
     return "jaxmodels/" in traceback.extract_tb(error.__traceback__)[-1].filename
 
 

@@ -1,4 +1,4 @@
-"""Run as a program: builds or loads an index and prints the peak of the memory it took over the baseline, in bytes."""
+"""Program that builds or loads an index and prints its peak memory above the baseline, in bytes."""
 
 import sys
 from pathlib import Path
@@ -17,20 +17,20 @@ def batches(rows: int):
         yield np.full((BATCH, WIDTH), start, np.float32)
 
 
-def made(way: str, folder: Path, rows: int) -> DenseIndex:
-    if way == "load":
+def make_index(mode: str, folder: Path, rows: int) -> DenseIndex:
+    if mode == "load":
         return DenseIndex.load(folder / str(rows))
-    return DenseIndex.from_batches(batches(rows), rows=rows if way == "known" else None)
+    return DenseIndex.from_batches(batches(rows), rows=rows if mode == "known" else None)
 
 
-def main(way: str, folder: Path) -> None:
-    if way == "load":
+def main(mode: str, folder: Path) -> None:
+    if mode == "load":
         for rows in (BATCH, ROWS):
-            made("known", folder, rows).save(folder / str(rows))
-    made(way, folder, BATCH)  # what importing and compiling take is the baseline
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+            make_index("known", folder, rows).save(folder / str(rows))
+    make_index(mode, folder, BATCH)  # the baseline includes imports and compilation
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     baseline = status("VmRSS")
-    index = made(way, folder, ROWS)
+    index = make_index(mode, folder, ROWS)
     jax.block_until_ready(index.values)
     assert int(index.vectors([ROWS - 1])[0, 0]) == ROWS - BATCH
     print(status("VmHWM") - baseline)

@@ -16,7 +16,7 @@ from jaxmodels.parameters import abstract
 from jaxmodels.retrieval import write_folder
 from jaxmodels.retrieval.index_files import IndexFiles
 from jaxmodels.tensor_files import open_folder
-from jaxmodels.tensor_files.saved import read_saved
+from jaxmodels.tensor_files.atomic_save import read_snapshot
 
 SIZES = {"vocab_size": 11, "n_positions": 8, "n_embd": 8, "n_layer": 2, "n_head": 2}
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "a", "b"]
@@ -52,7 +52,7 @@ def see_model(folder: Path) -> int:
         texts = [json.loads((saved / name).read_text()) for name in ("config.json", "generation_config.json")]
         return *texts, open_folder(saved)
 
-    config, settings, entries = read_saved(folder, read)
+    config, settings, entries = read_snapshot(folder, read)
     values = {float(value) for entry in entries.values() for value in np.unique(entry.read())}
     return one({round(config["embd_pdrop"] * 100), settings["max_length"] - 50, *values})
 

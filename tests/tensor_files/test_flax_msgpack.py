@@ -1,4 +1,4 @@
-"""Flax's msgpack files, as flax.serialization and transformers' Flax models write them."""
+"""Flax's msgpack files, written by flax.serialization and by transformers' Flax models."""
 
 import flax.serialization
 import jax
@@ -29,7 +29,7 @@ def gpt2():
 @pytest.mark.parametrize(
     "options", [{}, {"max_shard_size": "2KB"}, {"safe_serialization": True}], ids=["one file", "shards", "safetensors"]
 )
-def test_folders_of_a_flax_gpt2_hold_the_torch_tensors(tmp_path, gpt2, options):
+def test_flax_gpt2_folders_load_as_torch_tensors(tmp_path, gpt2, options):
     model, params, expected = gpt2
     model.save_pretrained(tmp_path, params=params, **options)
     assert len(list(tmp_path.iterdir())) == (2 if "max_shard_size" not in options else 7)
@@ -79,7 +79,7 @@ DTYPES = [
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_and_size_of_header(tmp_path, dtype):
+def test_dtypes_and_header_sizes(tmp_path, dtype):
     tree = {f"x{size}": (np.arange(size) % 100).astype(dtype) for size in (0, 1, 20, 300, 70_000)}
     entries = open_tensors(write(tmp_path / "x.msgpack", tree))
     for name, values in flax.serialization.msgpack_restore((tmp_path / "x.msgpack").read_bytes()).items():
@@ -87,7 +87,7 @@ def test_every_dtype_and_size_of_header(tmp_path, dtype):
         assert entries[name].read().tobytes() == values.tobytes()
 
 
-def test_arrays_in_pieces(tmp_path, monkeypatch):
+def test_chunked_arrays(tmp_path, monkeypatch):
     monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", 40)
     values = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
     path = write(tmp_path / "x.msgpack", {"a": {"kernel": values, "bias": values}})
@@ -102,7 +102,7 @@ def array(shape=(2,), dtype="float32", data=bytes(8), code=1) -> msgpack.ExtType
     return msgpack.ExtType(code, msgpack.packb((shape, dtype, data)))
 
 
-def pieces(shape, chunks) -> dict:
+def chunked(shape, chunks) -> dict:
     return {"__msgpack_chunked_array__": True, "shape": shape, "chunks": chunks}
 
 
@@ -131,26 +131,26 @@ DAMAGED = {
     "fractional size": (msgpack.packb({"x": array((2.0,))}), "a dimension"),
     "rank": (msgpack.packb({"x": array((1,) * 1000)}), "64 dimensions"),
     "shape of another size": (msgpack.packb({"x": array((3,))}), r"float32 array of shape \(3,\), found 8"),
-    "data beyond its value": (msgpack.packb({"x": array()})[:-9] + b"\x09" + bytes(9), "found 9 bytes of data"),
-    "bytes behind the data": (
+    "data longer than its value": (msgpack.packb({"x": array()})[:-9] + b"\x09" + bytes(9), "found 9 bytes of data"),
+    "bytes after the data": (
         msgpack.packb({"x": msgpack.ExtType(1, array().data + b"\xa1y\xc0")}).replace(b"\x81\xa1x", b"\x82\xa1x"),
         "found 8 bytes of data",
     ),
     "two fields": (msgpack.packb({"x": msgpack.ExtType(1, msgpack.packb(((2,), "float32")))}), "shape, dtype and data"),
-    "pieces missing": (msgpack.packb({"x": pieces({"0": 4}, {"1": array()})}), "numbered from 0"),
-    "pieces too short": (msgpack.packb({"x": pieces({"0": 4}, {"0": array()})}), "16 bytes in the pieces.*found 8"),
-    "pieces of two dtypes": (
-        msgpack.packb({"x": pieces({"0": 4}, {"0": array(), "1": array(dtype="int32")})}),
+    "missing chunks": (msgpack.packb({"x": chunked({"0": 4}, {"1": array()})}), "with the keys 0, 1"),
+    "short chunks": (msgpack.packb({"x": chunked({"0": 4}, {"0": array()})}), "16 bytes in the chunks.*found 8"),
+    "chunks of two dtypes": (
+        msgpack.packb({"x": chunked({"0": 4}, {"0": array(), "1": array(dtype="int32")})}),
         "of one dtype",
     ),
-    "pieces that are numbers": (msgpack.packb({"x": pieces({"0": 4}, {"0": 1})}), "the pieces of an array"),
-    "shape that is a list": (msgpack.packb({"x": pieces([4], {"0": array()})}), "numbered from 0"),
+    "chunks that are numbers": (msgpack.packb({"x": chunked({"0": 4}, {"0": 1})}), "the chunks of an array"),
+    "shape that is a list": (msgpack.packb({"x": chunked([4], {"0": array()})}), "with the keys 0, 1"),
     "two names become one": (msgpack.packb({"a": {"scale": array(), "embedding": array()}}), "'a.weight' twice"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_files_are_refused(tmp_path, name):
+def test_damaged_files_are_rejected(tmp_path, name):
     data, message = DAMAGED[name]
     path = tmp_path / "x.msgpack"
     path.write_bytes(data)
@@ -159,7 +159,7 @@ def test_damaged_files_are_refused(tmp_path, name):
     assert str(caught.value).startswith(f"{path}: expected ")
 
 
-def test_half_a_download_gives_both_sizes(tmp_path):
+def test_truncated_file_error_states_both_sizes(tmp_path):
     data = msgpack.packb({"x": array((1000,), data=bytes(4000))})
     path = tmp_path / "x.msgpack"
     path.write_bytes(data[:1500])

@@ -1,4 +1,4 @@
-"""Pickles that try to run code, or to take the machine's memory and time."""
+"""Pickles that try to run code or to exhaust memory and time."""
 
 import argparse
 import os
@@ -26,11 +26,11 @@ def stack_global(module: str, name: str) -> bytes:
 
 
 def run(command: str) -> bytes:
-    """`os.system(command)`"""
+    """Opcodes of `os.system(command)`."""
     return b"cos\nsystem\n" + text(command) + b"\x85R"
 
 
-# What the pickle does -> its opcodes (after PROTO, before STOP), and what the error must name.
+# Name -> opcodes (after PROTO, before STOP), and what the error message must contain.
 HOSTILE = {
     "system": (lambda touch: run(touch), "os.system"),
     "system by its C name": (lambda touch: b"cposix\nsystem\n" + text(touch) + b"\x85R", "posix.system"),
@@ -96,7 +96,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_pickles_are_refused_by_name_and_run_nothing(tmp_path, name, layout):
+def test_malicious_pickles_are_rejected_and_run_nothing(tmp_path, name, layout):
     build, named = HOSTILE[name]
     canary = tmp_path / "canary"
     pickled = b"\x80\x02" + build(f"touch {canary}") + b"."
@@ -110,8 +110,8 @@ def test_hostile_pickles_are_refused_by_name_and_run_nothing(tmp_path, name, lay
     assert before == GLOBALS
 
 
-def test_the_canary_sings_in_an_ordinary_unpickler(tmp_path):
-    """Otherwise the test above would prove nothing."""
+def test_the_malicious_pickle_runs_code_in_the_standard_unpickler(tmp_path):
+    """Shows that the test above would fail for an unsafe unpickler."""
     canary = tmp_path / "canary"
     pickle.loads(b"\x80\x02" + run(f"touch {canary}") + b".")
     assert canary.exists()
@@ -126,7 +126,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_hostile_files_of_torch_save_itself(tmp_path, legacy):
+def test_malicious_files_written_by_torch_save(tmp_path, legacy):
     canary, path = tmp_path / "canary", tmp_path / "x.pt"
     for payload, named in [(Payload(f"touch {canary}"), "system"), (argparse.Namespace(lr=1), "argparse.Namespace")]:
         path.write_bytes(torch_bytes({"x": torch.ones(1), "args": payload}, legacy))
@@ -135,7 +135,7 @@ def test_hostile_files_of_torch_save_itself(tmp_path, legacy):
     assert not canary.exists()
 
 
-def test_the_magic_pickles_are_restricted_too(tmp_path):
+def test_header_pickles_are_restricted_too(tmp_path):
     canary, path = tmp_path / "canary", tmp_path / "x.pt"
     path.write_bytes(b"\x80\x02" + run(f"touch {canary}") + b".")
     with pytest.raises(TensorFileError, match="os.system"):
@@ -144,7 +144,7 @@ def test_the_magic_pickles_are_restricted_too(tmp_path):
 
 
 def doubled(levels: int) -> bytes:
-    """A dict whose two values are the same dict, and so on: 2**levels paths."""
+    """A dict whose two values are the same dict, recursively: 2**levels paths."""
     level = b"".join(
         b"}q" + bytes([i + 1]) + b"(" + text("a") + b"h" + bytes([i]) + text("b") + b"h" + bytes([i]) + b"u"
         for i in range(levels)
@@ -197,12 +197,12 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc for the memory in use")
-def test_bombs_end_quickly_within_600_MB(bombs):
+def test_pickle_bombs_end_quickly_within_600_MB(bombs):
     result = subprocess.run([sys.executable, "-c", PROGRAM, str(bombs)], capture_output=True, text=True, timeout=200)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_small_bombs_end_within_two_seconds(bombs):
+def test_small_pickle_bombs_end_within_two_seconds(bombs):
     for path in bombs.iterdir():
         if path.stat().st_size < 10_000:
             start = time.process_time()

@@ -1,6 +1,6 @@
-"""Writers that are killed at every moment, readers beside a writer, and thousands of damaged files of every kind.
+"""Writers killed at every operation, readers concurrent with a writer, and thousands of damaged files of every type.
 
-`JAXMODELS_SEED` chooses other damage.
+`JAXMODELS_SEED` selects the random damage.
 """
 
 import json
@@ -37,7 +37,7 @@ def run(program: str, *arguments) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parity("C16")
-def test_a_writer_that_is_killed_leaves_the_old_files_or_the_new(name, tmp_path):
+def test_a_killed_writer_leaves_the_old_or_the_new_files(name, tmp_path):
     report = run("killed_writers", tmp_path / "folder", name)
     found = report["found"]
     assert set(found) == {1, 2} and found == sorted(found), found
@@ -50,7 +50,7 @@ def test_a_writer_that_is_killed_leaves_the_old_files_or_the_new(name, tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parity("C16")
-def test_a_reader_beside_a_writer_sees_one_version(name, tmp_path):
+def test_a_concurrent_reader_sees_one_version(name, tmp_path):
     reads = 120
     report = run("racing_writers", tmp_path / "folder", name, reads)
     assert report["raised"] == {}
@@ -61,7 +61,7 @@ def test_a_reader_beside_a_writer_sees_one_version(name, tmp_path):
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of processes")
-def test_damaged_files_do_no_harm(tmp_path):
+def test_damaged_files_are_harmless(tmp_path):
     report = run("mutated_files", tmp_path / "files", PER_KIND, SEED)
     assert report["outcomes"].keys() == KINDS.keys()
     total = sum(map(Counter, report["outcomes"].values()), Counter())

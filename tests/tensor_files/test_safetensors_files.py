@@ -1,4 +1,4 @@
-"""The safetensors reader against the `safetensors` library, on intact and on hand-damaged files."""
+"""The safetensors reader compared with the `safetensors` library, on valid and on damaged files."""
 
 import json
 
@@ -30,7 +30,7 @@ def tensor(dtype="F32", shape=(2,), offsets=(0, 8)) -> dict:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_dtype_equals_the_library(tmp_path, dtype):
+def test_every_dtype_matches_safetensors(tmp_path, dtype):
     values = (torch.randint(0, 100, (3, 5), generator=torch.Generator().manual_seed(1)) / 7).to(dtype)
     tensors = {"matrix": values, "scalar": values[1, 1].clone(), "empty": values[:0].clone()}
     path = tmp_path / "x.safetensors"
@@ -41,29 +41,29 @@ def test_every_dtype_equals_the_library(tmp_path, dtype):
         assert same(entries[name].read(), loaded), name
 
 
-def test_a_file_without_suffix_is_opened_by_content(tmp_path):
+def test_format_is_detected_without_suffix(tmp_path):
     path = tmp_path / "weights"
     safetensors.numpy.save_file({"x": np.arange(6).reshape(2, 3)}, path)
     assert open_tensors(path)["x"].read().tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_real_files_equal_the_library(data_dir):
-    equal_the_library(data_dir / "checkpoints", ["bert_tiniest", "tiny_gpt2"])
+def test_published_files_match_safetensors(data_dir):
+    assert_matches_safetensors(data_dir / "checkpoints", ["bert_tiniest", "tiny_gpt2"])
 
 
 @pytest.mark.full_data
-def test_whole_files_equal_the_library(full_data_dir):
-    equal_the_library(full_data_dir / "checkpoints", ["bert_tiniest", "fake_gpt2"])
+def test_complete_published_files_match_safetensors(full_data_dir):
+    assert_matches_safetensors(full_data_dir / "checkpoints", ["bert_tiniest", "fake_gpt2"])
 
 
-def equal_the_library(folder, names):
+def assert_matches_safetensors(folder, names):
     for path in (folder / name / "model.safetensors" for name in names):
         entries, expected = open_tensors(path), safetensors.torch.load_file(path)
         assert entries.keys() == expected.keys()
         assert all(same(entries[name].read(), values) for name, values in expected.items())
 
 
-# Intact at the boundary of what the format allows; the library opens them too.
+# Edge cases of the format that the library accepts.
 ALLOWED = {
     "no tensor": file_of({}, b""),
     "only metadata": file_of({"__metadata__": {"format": "pt"}}, b""),
@@ -71,7 +71,7 @@ ALLOWED = {
     "tensors in any order": file_of({"b": tensor(shape=(1,), offsets=(4, 8)), "a": tensor(shape=(1,), offsets=(0, 4))}),
     "empty tensor between": file_of({"b": tensor(), "a": tensor(shape=(0, 3), offsets=(8, 8))}),
 }
-# Damaged: what the header says, and a part of the message.
+# Name -> damaged file, and a part of the error message.
 DAMAGED = {
     "empty file": (b"", "8 more bytes at byte 0, found 0"),
     "half a length": (b"\x10\0\0", "8 more bytes"),
@@ -107,7 +107,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_the_library_and_this_reader_accept_the_same(tmp_path, name):
+def test_valid_edge_cases_are_accepted_as_by_safetensors(tmp_path, name):
     path = tmp_path / "x.safetensors"
     path.write_bytes(ALLOWED[name])
     with safetensors.safe_open(path, "numpy") as file:
@@ -117,19 +117,19 @@ def test_the_library_and_this_reader_accept_the_same(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_files_are_refused_as_by_the_library(tmp_path, name):
+def test_damaged_files_are_rejected_as_by_safetensors(tmp_path, name):
     data, message = DAMAGED[name]
     path = tmp_path / "x.safetensors"
     path.write_bytes(data)
     with pytest.raises(TensorFileError, match=message) as caught:
         open_tensors(path)
     assert str(caught.value).startswith(f"{path}: expected ")
-    if name not in ("name twice", "sub-byte dtype"):  # the library takes the last, and knows the second
+    if name not in ("name twice", "sub-byte dtype"):  # the library takes the last value, and supports the dtype
         with pytest.raises((safetensors.SafetensorError, ValueError)), safetensors.safe_open(path, "numpy") as file:
             [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118
 
 
-def test_half_a_download_gives_both_sizes(tmp_path):
+def test_truncated_file_error_states_both_sizes(tmp_path):
     data = sample_files()["model.safetensors"]
     path = tmp_path / "model.safetensors"
     path.write_bytes(data[:-10])

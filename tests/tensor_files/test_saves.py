@@ -1,4 +1,4 @@
-"""Saves of several files as one step: what readers see of them, and what a folder that somebody else made cannot do."""
+"""Atomic saves of several files: what readers see of them, and malicious folders."""
 
 import errno
 import json
@@ -13,40 +13,38 @@ import numpy as np
 import pytest
 
 from jaxmodels.tensor_files import TensorFileError, open_folder
-from jaxmodels.tensor_files.commit import staged
-from jaxmodels.tensor_files.file_sets import belongs
-from jaxmodels.tensor_files.saved import SavedFolder, read_saved
-from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.tensor_files.atomic_save import FolderSnapshot, atomic_save, in_file_sets, read_snapshot
+from jaxmodels.tensor_files.safetensors_file import write_tensors
 from jaxmodels.tokenization import files
 from jaxmodels.tokenization.loading import TOKENIZERS
 
 OLD, NEW = {"config.json": "old", "generation_config.json": "old"}, {"config.json": "new"}
 
 
-def save(folder, texts, *sets):
-    with staged(folder, *sets or ("config",)) as staging:
-        for name, text in texts.items():
+def save(folder, contents, *sets):
+    with atomic_save(folder, *sets or ("config",)) as staging:
+        for name, text in contents.items():
             (staging / name).write_text(text)
 
 
-def texts(folder) -> dict[str, str]:
-    """What a reader finds."""
-    return read_saved(folder, lambda saved: {name: (saved / name).read_text() for name in saved.names()})
+def contents(folder) -> dict[str, str]:
+    """The contents of the files that a reader finds."""
+    return read_snapshot(folder, lambda saved: {name: (saved / name).read_text() for name in saved.names()})
 
 
 def tree(folder) -> dict:
-    """Everything that is there, with times: whatever is written changes it."""
+    """All files with their contents and times, which any write changes."""
     found = {}
     for path in sorted([folder, *folder.rglob("*")]):
-        kept = path.lstat()
-        content = path.read_bytes() if stat.S_ISREG(kept.st_mode) else None
-        found[str(path)] = (kept.st_mode, kept.st_mtime_ns, kept.st_ino, content)
+        status = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(status.st_mode) else None
+        found[str(path)] = (status.st_mode, status.st_mtime_ns, status.st_ino, content)
     return found
 
 
 @pytest.fixture
 def killed(tmp_path, monkeypatch):
-    """A folder whose second save died when the first of its files had been moved into place."""
+    """A folder whose second save was killed after the first of its files had been moved into place."""
 
     class Killed(BaseException):
         pass
@@ -65,43 +63,43 @@ def killed(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_killed_save_is_whole_for_readers_which_move_nothing(killed):
+def test_readers_see_a_committed_save_and_write_nothing(killed):
     before = tree(killed)
-    assert texts(killed) == NEW | {"model.safetensors": "new"}
-    saved = SavedFolder(killed)
+    assert contents(killed) == NEW | {"model.safetensors": "new"}
+    saved = FolderSnapshot(killed)
     assert not (saved / "generation_config.json").exists() and (saved / "model.safetensors").is_file()
     assert tree(killed) == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_only_be_read_is_read(killed):
+def test_read_only_folder_is_readable(killed):
     for path in (killed / ".saved", killed):
         path.chmod(0o555)
-    assert texts(killed)["config.json"] == "new"
+    assert contents(killed)["config.json"] == "new"
     for path in (killed, killed / ".saved"):
         path.chmod(0o755)
 
 
 @pytest.mark.parametrize("sets", [("tokenizer",), ("config",)])
-def test_the_next_save_puts_a_killed_one_in_place(killed, sets):
+def test_the_next_save_completes_a_killed_one(killed, sets):
     wrote = {"vocab.txt": "a"} if sets == ("tokenizer",) else {"config.json": "newest"}
     save(killed, wrote, *sets)
     expected = NEW | {"model.safetensors": "new"} | wrote
-    assert texts(killed) == expected and sorted(os.listdir(killed)) == sorted(expected)
+    assert contents(killed) == expected and sorted(os.listdir(killed)) == sorted(expected)
 
 
-def test_a_save_that_died_before_its_order_never_was(tmp_path):
+def test_uncommitted_save_is_discarded(tmp_path):
     save(tmp_path, OLD)
     (tmp_path / ".saved").mkdir()
     (tmp_path / ".saved" / "config.json").write_text("half")
     (tmp_path / ".saved" / "order.json.draft").write_text('{"sets": ["config"], "files": ["config.json"]}')
-    assert texts(tmp_path) == OLD
+    assert contents(tmp_path) == OLD
     save(tmp_path, NEW)
     assert os.listdir(tmp_path) == ["config.json"]
 
 
-def test_a_save_that_fails_at_its_order_leaves_every_old_file(tmp_path, monkeypatch):
-    """Also those that the save would have removed."""
+def test_save_that_fails_at_its_commit_leaves_all_old_files(tmp_path, monkeypatch):
+    """Including files that the save would have removed."""
 
     def full(source, target, real=os.replace):
         if Path(target).name == "order.json":
@@ -112,50 +110,50 @@ def test_a_save_that_fails_at_its_order_leaves_every_old_file(tmp_path, monkeypa
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
         patch.setattr(os, "replace", full)
         save(tmp_path, NEW)
-    assert texts(tmp_path) == OLD and sorted(os.listdir(tmp_path)) == sorted(OLD)
+    assert contents(tmp_path) == OLD and sorted(os.listdir(tmp_path)) == sorted(OLD)
 
 
-def test_files_of_other_sets_are_refused_and_leave_nothing(tmp_path):
+def test_files_of_other_sets_are_rejected(tmp_path):
     save(tmp_path, OLD)
-    with pytest.raises(ValueError, match="notes.txt is no file of config"):
+    with pytest.raises(ValueError, match="notes.txt is not a file of config"):
         save(tmp_path, NEW | {"notes.txt": ""})
-    assert texts(tmp_path) == OLD and not (tmp_path / ".saved").exists()
+    assert contents(tmp_path) == OLD and not (tmp_path / ".saved").exists()
 
 
-def test_every_file_of_a_tokenizer_is_in_its_set():
+def test_tokenizer_file_set_is_complete():
     names = {name for cls in TOKENIZERS.values() for group in cls.VOCABULARY_FILES.values() for name in group}
     for name in {*names, files.TOKENIZER, files.CONFIG, files.SPECIAL_MAP, files.ADDED, files.CHAT_TEMPLATE}:
-        assert belongs(name, ["tokenizer"]), name
+        assert in_file_sets(name, ["tokenizer"]), name
 
 
 HOSTILE = {
     "files above": {"sets": ["config"], "files": ["../.bashrc"]},
     "absolute": {"sets": ["config"], "files": ["/etc/passwd"]},
     "a folder inside": {"sets": ["config"], "files": ["a/config.json"]},
-    "a pattern of its own": {"sets": ["*"], "files": []},
-    "the earlier form": {"files": ["config.json"], "stale": ["../*.tex"]},
-    "and patterns": {"sets": ["config"], "files": ["config.json"], "stale": ["../*.tex"]},
+    "a pattern": {"sets": ["*"], "files": []},
+    "an earlier format": {"files": ["config.json"], "stale": ["../*.tex"]},
+    "an earlier format with patterns": {"sets": ["config"], "files": ["config.json"], "stale": ["../*.tex"]},
     "a file of no set": {"sets": ["config"], "files": [".bashrc"]},
     "a file of another set": {"sets": ["config"], "files": ["model.safetensors"]},
-    "the order itself": {"sets": ["config"], "files": ["order.json"]},
+    "the manifest itself": {"sets": ["config"], "files": ["order.json"]},
     "weights elsewhere": {"sets": ["weights"], "files": ["model-/../../x-of-1.safetensors"]},
     "zero byte": {"sets": ["config"], "files": ["config.json\0"]},
     "numbers": {"sets": [1], "files": [2]},
     "lists": {"sets": [["config"]], "files": [["config.json"]]},
-    "texts": {"sets": "config", "files": "config.json"},
+    "strings": {"sets": "config", "files": "config.json"},
     "empty": {},
     "a list": [],
     "a very long name": {"sets": ["config"], "files": ["x" * 100_000]},
-    "very many names": {"sets": ["config"], "files": ["config.json"] * 400_000},
+    "too many names": {"sets": ["config"], "files": ["config.json"] * 400_000},
 }
 
 
 @pytest.fixture
 def home(tmp_path):
-    """A user's files, and among them a folder that somebody else made."""
+    """Files of a user, with a folder that was downloaded."""
     model = tmp_path / "work" / "model"
     save(model, OLD)
-    (model / ".bashrc").write_text("theirs")
+    (model / ".bashrc").write_text("downloaded")
     (tmp_path / ".bashrc").write_text("the user's")
     (tmp_path / "work" / "thesis.tex").write_text("years of work")
     (model / ".saved").mkdir()
@@ -163,15 +161,15 @@ def home(tmp_path):
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_an_order_that_no_save_has_written_is_refused_and_dropped_by_the_next_save(home, case):
+def test_invalid_manifest_is_rejected_and_removed_by_the_next_save(home, case):
     (home / ".saved" / "order.json").write_text(json.dumps(HOSTILE[case]))
     before = tree(home.parents[1])
     with pytest.raises(TensorFileError, match="order.json: expected ") as caught:
-        texts(home)
+        contents(home)
     assert len(str(caught.value)) <= 500
     assert tree(home.parents[1]) == before
     save(home, NEW)
-    assert texts(home) == NEW | {".bashrc": "theirs"}
+    assert contents(home) == NEW | {".bashrc": "downloaded"}
     assert (home.parents[1] / ".bashrc").read_text() == "the user's"
     assert (home.parent / "thesis.tex").read_text() == "years of work"
 
@@ -182,7 +180,7 @@ def link(path, target):
 
 
 @pytest.mark.parametrize("place", ["config.json", ".saved/config.json", ".saved/order.json", ".saved"])
-def test_what_a_link_leads_to_is_never_written(tmp_path, place):
+def test_link_targets_are_never_written(tmp_path, place):
     outside, folder = tmp_path / "outside", tmp_path / "model"
     outside.mkdir()
     order = json.dumps({"sets": ["config"], "files": ["config.json"]})
@@ -197,77 +195,77 @@ def test_what_a_link_leads_to_is_never_written(tmp_path, place):
     before = tree(outside)
     if place in (".saved", ".saved/order.json"):
         with pytest.raises(TensorFileError, match=r"\.saved"):
-            texts(folder)
+            contents(folder)
     else:
-        assert texts(folder)["config.json"] == "kept"
+        assert contents(folder)["config.json"] == "kept"
     save(folder, {"generation_config.json": "new"}, "generation config")
     save(folder, NEW)
     assert tree(outside) == before
-    assert texts(folder) == NEW and not (folder / "config.json").is_symlink()
+    assert contents(folder) == NEW and not (folder / "config.json").is_symlink()
 
 
-def test_reading_once_more_where_a_save_came_in_between(tmp_path):
+def test_read_is_repeated_after_a_concurrent_save(tmp_path):
     save(tmp_path, OLD)
-    tries = []
+    attempts = []
 
     def read(saved):
         first = (saved / "config.json").read_text()
-        tries.append(first)
-        if len(tries) == 1:
+        attempts.append(first)
+        if len(attempts) == 1:
             save(tmp_path, NEW)
-        if len(tries) == 2:
+        if len(attempts) == 2:
             save(tmp_path, NEW | {"generation_config.json": "later"})
         settings = saved / "generation_config.json"
         return first, settings.read_text() if settings.exists() else None
 
-    # Of the first try nothing is left to mix with; of the second config.json is the same text in another file.
-    assert read_saved(tmp_path, read) == ("new", "later") and tries == ["old", "new", "new"]
+    # During the first attempt a file changes; during the second it is replaced by one with the same contents.
+    assert read_snapshot(tmp_path, read) == ("new", "later") and attempts == ["old", "new", "new"]
 
 
-def test_an_error_that_a_save_has_caused_is_not_the_last_word(tmp_path):
+def test_read_is_repeated_after_an_error_caused_by_a_concurrent_save(tmp_path):
     save(tmp_path, OLD)
-    tries = []
+    attempts = []
 
     def read(saved):
         path = saved / "generation_config.json"
-        tries.append(path)
-        if len(tries) == 1:
+        attempts.append(path)
+        if len(attempts) == 1:
             save(tmp_path, NEW)
             path.read_text()
         return (saved / "config.json").read_text()
 
-    assert read_saved(tmp_path, read) == "new"
+    assert read_snapshot(tmp_path, read) == "new"
     with pytest.raises(ZeroDivisionError):
-        read_saved(tmp_path, lambda saved: 1 / len((saved / "generation_config.json").name[:0]))
+        read_snapshot(tmp_path, lambda saved: 1 / len((saved / "generation_config.json").name[:0]))
 
 
-def test_a_file_that_is_put_in_place_while_it_is_read_is_not_missing(killed):
-    tries = []
+def test_a_file_that_is_moved_during_a_read_is_found(killed):
+    attempts = []
 
     def read(saved):
         path = saved / "model.safetensors"
-        if not tries:
-            save(killed, {"vocab.txt": "a"}, "tokenizer")  # puts the killed save in place
-        tries.append(path)
+        if not attempts:
+            save(killed, {"vocab.txt": "a"}, "tokenizer")  # completes the killed save
+        attempts.append(path)
         return path.read_text() if path.is_file() else None
 
-    assert read_saved(killed, read) == "new" and len(tries) == 2
+    assert read_snapshot(killed, read) == "new" and len(attempts) == 2
 
 
-def test_a_folder_that_never_rests_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxmodels.tensor_files.saved.PAUSE", 0)
-    with pytest.raises(TensorFileError, match="others at each of 20 tries; load it again"):
-        read_saved(tmp_path, lambda saved: (saved / "config.json", save(tmp_path, NEW)))
+def test_endless_concurrent_saves_raise(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxmodels.tensor_files.atomic_save.READ_PAUSE", 0)
+    with pytest.raises(TensorFileError, match="a change during each of 20 attempts; load it again"):
+        read_snapshot(tmp_path, lambda saved: (saved / "config.json", save(tmp_path, NEW)))
 
 
-def test_tensors_stay_those_of_the_save_that_they_were_opened_of(tmp_path):
+def test_opened_tensors_are_unaffected_by_later_saves(tmp_path):
     def saved(value, shards):
-        with staged(tmp_path, "weights") as staging:
+        with atomic_save(tmp_path, "weights") as staging:
             names = [f"model-{i}-of-{shards}.safetensors" for i in range(shards)]
             for i, name in enumerate(names):
                 write_tensors(staging / name, {str(i): np.full(1000, value, np.float32)})
-            places = {str(i): name for i, name in enumerate(names)}
-            (staging / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+            weight_map = {str(i): name for i, name in enumerate(names)}
+            (staging / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
     saved(1, 3)
     entries = open_folder(tmp_path)
@@ -278,23 +276,23 @@ def test_tensors_stay_those_of_the_save_that_they_were_opened_of(tmp_path):
     assert {float(x) for entry in open_folder(tmp_path).values() for x in entry.read()} == {3}
 
 
-def test_a_file_that_is_written_into_after_it_was_opened_is_refused(tmp_path):
+def test_file_modified_after_opening_is_rejected(tmp_path):
     write_tensors(tmp_path / "model.safetensors", {"a": np.zeros(1000, np.float32)})
     [entry] = open_folder(tmp_path).values()
     data = (tmp_path / "model.safetensors").read_bytes()
-    time.sleep(0.01)  # a file's time has steps
+    time.sleep(0.01)  # times of files have a limited resolution
     (tmp_path / "model.safetensors").write_bytes(data[:-1] + b"x")
-    with pytest.raises(TensorFileError, match="written into since; load it again"):
+    with pytest.raises(TensorFileError, match="modified since; load it again"):
         entry.read()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path, name):
+def test_pipes_are_rejected_without_blocking(tmp_path, name):
     os.mkfifo(tmp_path / name)
     signal.alarm(20)
     try:
         if name == "config.json":
-            assert not (SavedFolder(tmp_path) / name).is_file()
+            assert not (FolderSnapshot(tmp_path) / name).is_file()
         else:
             with pytest.raises(TensorFileError, match="a folder, a pipe or a device"):
                 open_folder(tmp_path)
@@ -302,7 +300,7 @@ def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path, name):
         signal.alarm(0)
 
 
-def test_the_second_of_two_saves_waits_and_is_the_one_that_stays(tmp_path):
+def test_concurrent_saves_are_serialized(tmp_path):
     begun, order = threading.Event(), []
 
     def second():
@@ -312,22 +310,22 @@ def test_the_second_of_two_saves_waits_and_is_the_one_that_stays(tmp_path):
 
     thread = threading.Thread(target=second)
     thread.start()
-    with staged(tmp_path, "config") as staging:
+    with atomic_save(tmp_path, "config") as staging:
         begun.set()
         (staging / "config.json").write_text("first")
         (staging / "generation_config.json").write_text("first")
         time.sleep(0.3)
         order.append("first")
     thread.join()
-    assert order == ["first", "second"] and texts(tmp_path) == {"config.json": "second"}
+    assert order == ["first", "second"] and contents(tmp_path) == {"config.json": "second"}
 
 
-def test_the_lock_of_a_killed_save_is_gone(tmp_path):
+def test_killed_save_releases_its_lock(tmp_path):
     child = os.fork()
     if child == 0:
-        with staged(tmp_path, "config") as staging:
+        with atomic_save(tmp_path, "config") as staging:
             (staging / "config.json").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     save(tmp_path, NEW)
-    assert texts(tmp_path) == NEW and os.listdir(tmp_path) == ["config.json"]
+    assert contents(tmp_path) == NEW and os.listdir(tmp_path) == ["config.json"]

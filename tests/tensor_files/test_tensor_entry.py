@@ -1,4 +1,4 @@
-"""Reading one tensor: into a given array, from several threads, within bounded memory."""
+"""Reading a tensor: into an existing array, by several threads, with bounded memory."""
 
 import pickle
 import tracemalloc
@@ -12,9 +12,8 @@ import safetensors.numpy
 from support.tensor_file_samples import sample_files
 
 from jaxmodels.tensor_files import TensorEntry, TensorFileError, open_tensors
-from jaxmodels.tensor_files.bands import BAND_BYTES, read_view
-from jaxmodels.tensor_files.opened import opened
-from jaxmodels.tensor_files.pieces import read_exactly
+from jaxmodels.tensor_files.entry import BAND_BYTES, read_view
+from jaxmodels.tensor_files.file_io import open_file, read_exactly
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def stored(values, tmp_path):
     return TensorEntry("values", (64, 32), np.dtype(np.float32), tmp_path / "values", ((0, values.nbytes),))
 
 
-def test_reads_into_the_given_array(stored, values):
+def test_read_into_an_existing_array(stored, values):
     stack = np.zeros((3, 64, 32), np.float32)
     assert stored.read(out=stack[1]) is not None
     np.testing.assert_array_equal(stack, [np.zeros_like(values), values, np.zeros_like(values)])
@@ -51,7 +50,7 @@ VIEWS = {  # shape and strides over 2048 elements
 
 @pytest.mark.parametrize("band_bytes", [8, 200, 1000, 2**20])
 @pytest.mark.parametrize("view", VIEWS)
-def test_views_are_read_in_bands_and_no_byte_twice(stored, values, view, band_bytes):
+def test_views_are_read_in_bands_and_each_byte_once(stored, values, view, band_bytes):
     shape, strides = VIEWS[view]
     requested, got = [], np.empty(shape, stored.dtype)
 
@@ -65,22 +64,22 @@ def test_views_are_read_in_bands_and_no_byte_twice(stored, values, view, band_by
     tensor = TensorEntry("view", shape, stored.dtype, stored.path, stored.spans, strides)
     np.testing.assert_array_equal(tensor.read(), expected)
     assert sum(requested) <= values.nbytes
-    if view not in ("windows", "crossed", "repeated"):  # overlapping rows are one band
+    if view not in ("windows", "crossed", "repeated"):  # overlapping slices are one band
         assert max(requested) <= band_bytes
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 1000, 4096, 8191])
-def test_pieces_that_several_threads_read_make_the_whole(stored, values, piece_bytes):
+@pytest.mark.parametrize("chunk_bytes", [1, 1000, 4096, 8191])
+def test_parallel_reads_fill_the_target(stored, values, chunk_bytes):
     got = bytearray(values.nbytes)
-    read_exactly(opened(stored.path), "values", 0, memoryview(got), piece_bytes)
+    read_exactly(open_file(stored.path), "values", 0, memoryview(got), chunk_bytes)
     assert got == values.tobytes()
     stored.path.write_bytes(values.tobytes()[:-1])
-    with pytest.raises(TensorFileError, match="for tensor 'values', found .*in a file that has 8191 bytes now"):
-        read_exactly(opened(stored.path), "values", 0, memoryview(got), piece_bytes)
+    with pytest.raises(TensorFileError, match="for tensor 'values', found .*in a file that now has 8191 bytes"):
+        read_exactly(open_file(stored.path), "values", 0, memoryview(got), chunk_bytes)
 
 
 @pytest.mark.parametrize("lengths", [(8192,), (1, 8191), (100, 0, 3001, 5091), (4096, 4096)])
-def test_pieces_are_joined_across_elements(stored, values, tmp_path, lengths):
+def test_spans_are_joined_across_elements(stored, values, tmp_path, lengths):
     data, spans, scattered = values.tobytes(), [], b"??"
     for length in lengths:
         spans.append((len(scattered), length))
@@ -90,7 +89,7 @@ def test_pieces_are_joined_across_elements(stored, values, tmp_path, lengths):
     np.testing.assert_array_equal(in_pieces.read(), values)
     turned, got = in_pieces.transposed(), np.empty((32, 64), np.float32)
     np.testing.assert_array_equal(turned.read(), values.T)
-    read_view(turned.fill, 0, turned.strides, got, band_bytes=300)  # so that bands begin in every piece
+    read_view(turned.fill, 0, turned.strides, got, band_bytes=300)  # so that bands begin in every span
     np.testing.assert_array_equal(got, values.T)
 
 
@@ -105,7 +104,7 @@ def test_pieces_are_joined_across_elements(stored, values, tmp_path, lengths):
     ],
     ids=["shape", "dtype", "byte order", "layout", "read-only"],
 )
-def test_unfit_arrays_are_refused(stored, out):
+def test_unsuitable_output_arrays_are_rejected(stored, out):
     with pytest.raises(
         ValueError, match=r"values: `out` must be a writable C-contiguous float32 array of shape \(64, 32\)"
     ):
@@ -122,7 +121,7 @@ def test_transposed_vectors_and_empty_matrices(tmp_path, shape):
     np.testing.assert_array_equal(transposed.transposed().read(), array)
 
 
-def test_threads_share_entries(tmp_path):
+def test_concurrent_reads_of_one_entry(tmp_path):
     arrays = {str(i): np.full((50, 40), i, ml_dtypes.bfloat16 if i % 2 else np.float32) for i in range(20)}
     path = tmp_path / "x.safetensors"
     safetensors.numpy.save_file({name: array.view(np.uint8) for name, array in arrays.items()}, path)
@@ -132,7 +131,7 @@ def test_threads_share_entries(tmp_path):
         assert all(read.result().tobytes() == arrays[name].tobytes() for name, read in reads)
 
 
-def test_entries_and_errors_can_be_sent_to_other_processes(stored):
+def test_entries_and_errors_can_be_pickled(stored):
     assert pickle.loads(pickle.dumps(stored)) == stored
     error = TensorFileError("x.bin", "this", "that")
     copy = pickle.loads(pickle.dumps(error))
@@ -141,7 +140,7 @@ def test_entries_and_errors_can_be_sent_to_other_processes(stored):
 
 
 @pytest.mark.parametrize("long", range(4))
-def test_no_message_is_longer_than_500_characters_and_its_parts_stay_whole(long):
+def test_messages_are_truncated_and_attributes_are_not(long):
     parts = ["/folder/x.bin", "this", "that", "do this"]
     parts[long] = f"{'a' * 100_000}.end" if long == 0 else "b" * 100_000
     error = TensorFileError(*parts)
@@ -150,17 +149,17 @@ def test_no_message_is_longer_than_500_characters_and_its_parts_stay_whole(long)
     assert str(error).partition(":")[0].endswith(".end" if long == 0 else "x.bin")
 
 
-def test_a_file_that_shrank_since_it_was_opened(stored, tmp_path):
+def test_file_truncated_after_opening_is_rejected(stored, tmp_path):
     (tmp_path / "values").write_bytes(bytes(100))
     for tensor in (stored, stored.transposed()):
         with pytest.raises(
-            TensorFileError, match="8192 bytes at byte 0 for tensor 'values', found 100, in a file .* 100 bytes now"
+            TensorFileError, match="8192 bytes at byte 0 for tensor 'values', found 100, in a file that now has 100 bytes"
         ):
             tensor.read()
 
 
-def test_reading_maps_no_file_and_copies_nothing(tmp_path):
-    """Peak memory is the arrays that the caller holds, plus one band for a transposed matrix."""
+def test_reading_uses_no_memory_map_and_no_copy(tmp_path):
+    """Peak memory is that of the caller's arrays, plus one band for a transposed matrix."""
     array = np.ones((3000, 2000), np.float32)
     path = tmp_path / "x.safetensors"
     safetensors.numpy.save_file({"one": array, "two": array}, path)
@@ -182,7 +181,7 @@ def test_reading_maps_no_file_and_copies_nothing(tmp_path):
 
 
 def test_opening_reads_no_tensor_data(tmp_path):
-    """A file whose data lies beyond a hole opens by its directory alone: little is read and little is held."""
+    """Opening a sparse file of many GB reads and allocates little."""
     for name, data in sample_files().items():
         path = tmp_path / name
         path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Files of torch.save, compared with what torch itself stored or loads."""
+"""Files of torch.save, compared with the tensors that torch saved or loads."""
 
 import pickle
 import subprocess
@@ -55,7 +55,7 @@ def test_every_dtype(tmp_path, dtype, legacy):
 
 
 @LAYOUTS
-def test_views_share_one_storage(tmp_path, legacy):
+def test_views_of_a_shared_storage(tmp_path, legacy):
     base = torch.arange(120.0).reshape(2, 3, 4, 5)
     tensors = {
         "base": base,
@@ -70,7 +70,7 @@ def test_views_share_one_storage(tmp_path, legacy):
     }
     path = written(tmp_path / "x.pt", torch_bytes(tensors, legacy))
     assert_loads(path, tensors)
-    assert path.stat().st_size < 3 * 120 * 4 + 6000  # otherwise this file shares nothing
+    assert path.stat().st_size < 3 * 120 * 4 + 6000  # otherwise the file has no shared storage
 
 
 @LAYOUTS
@@ -99,11 +99,11 @@ def test_state_dict_of_a_module_in_every_pickle_protocol(tmp_path, legacy, proto
     assert_loads(written(tmp_path / "x.bin", torch_bytes(tied, legacy, pickle_protocol=protocol)), tied)
 
 
-def test_a_lone_tensor_has_the_empty_name(tmp_path):
+def test_single_tensor_has_the_empty_name(tmp_path):
     assert_loads(written(tmp_path / "x.pt", torch_bytes(torch.arange(3))), {"": torch.arange(3)})
 
 
-def test_a_zip_without_checksums(tmp_path):
+def test_zip_without_checksums(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:
         data = torch_bytes(state_dict())
@@ -112,20 +112,20 @@ def test_a_zip_without_checksums(tmp_path):
     assert_loads(written(tmp_path / "x.pt", data), state_dict())
 
 
-def test_real_files_equal_torch_load(data_dir):
+def test_published_files_match_torch_load(data_dir):
     folder = data_dir / "checkpoints" / "torch_formats"
     paths = sorted(set(folder.glob("*.pt")) - {folder / "broken.pt"})
     assert len(paths) == 27
     for path in paths:
-        equals_torch_load(path)
+        assert_matches_torch_load(path)
 
 
 @pytest.mark.full_data
-def test_a_trained_model_equals_torch_load(full_data_dir):
-    equals_torch_load(full_data_dir / "checkpoints" / "torch_formats" / "mnist.pt")
+def test_trained_model_matches_torch_load(full_data_dir):
+    assert_matches_torch_load(full_data_dir / "checkpoints" / "torch_formats" / "mnist.pt")
 
 
-def equals_torch_load(path):
+def assert_matches_torch_load(path):
     assert_loads(path, dict(leaves(torch.load(path, map_location="cpu", weights_only=True))))
 
 
@@ -137,7 +137,7 @@ def leaves(node, prefix=""):
             yield from leaves(child, f"{prefix}{key}.")
 
 
-def test_broken_real_file_is_refused(data_dir):
+def test_damaged_published_file_is_rejected(data_dir):
     path = data_dir / "checkpoints" / "torch_formats" / "broken.pt"
     with pytest.raises(TensorFileError, match=r"broken\.pt: expected a file of torch\.save.*found .*b'abc'"):
         open_tensors(path)
@@ -150,12 +150,12 @@ def opens(folder, count):
 
 
 @pytest.mark.parametrize(("name", "count"), [("bert-xsmall-dummy", 23), ("bert_tiniest", 26), ("tiny_gpt2", 16)])
-def test_real_model_folders_open(data_dir, name, count):
+def test_published_folders_open(data_dir, name, count):
     opens(data_dir / "checkpoints" / name, count)
 
 
 @pytest.mark.full_data
-def test_whole_model_folders_open(full_data_dir):
+def test_complete_published_folders_open(full_data_dir):
     for name, count in {"bert_tiniest": 26, "fake_gpt2": 16}.items():
         opens(full_data_dir / "checkpoints" / name, count)
 
@@ -173,7 +173,7 @@ def test_big_endian_zip(tmp_path, dtype):
     assert_loads(path, {"x": tensor})
 
 
-def test_views_of_storages_in_old_files(tmp_path):
+def test_storage_views_in_legacy_files(tmp_path):
     """Before torch 1.0 a storage could itself be a view: (key, offset, length) in its persistent id."""
     view = b"(" + text("1") + number(2) + number(5) + b"t"
     pid = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + number(8) + view + b"tQ"
@@ -185,7 +185,7 @@ def test_views_of_storages_in_old_files(tmp_path):
 
 
 def test_python_2_pickles(tmp_path):
-    """Byte strings as keys, and an OrderedDict that is rebuilt from a list of pairs."""
+    """Byte strings as keys, and an OrderedDict rebuilt from a list of pairs."""
     tensor = tensor_pickle(2, 0, (2,), (1,))
     pickled = b"\x80\x02ccollections\nOrderedDict\n]](U\x01x" + tensor + b"ea\x85R."
     path = written(tmp_path / "x.pt", zip_of(pickled, {"data/0": stored_bytes(torch.ones(2))}))
@@ -197,7 +197,7 @@ UNSUPPORTED = {
     "same name twice": (lambda: torch_bytes({"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}), "'a.b' twice"),
     "compressed zip": (
         lambda: zip_of(pickled_tensor(2, 0, (2,), (1,)), {"data/0": bytes(8)}, zipfile.ZIP_DEFLATED),
-        "'archive/data.pkl' stored as it is, found a compressed",
+        "'archive/data.pkl' without compression, found a compressed",
     ),
     "zip without a pickle": (lambda: zip_of(b"", {}).replace(b"data.pkl", b"note.txt"), "one <root>/data.pkl"),
     "TorchScript": (lambda: zip_of(b"", {"constants.pkl": b""}), "found a TorchScript program"),
@@ -218,7 +218,7 @@ UNSUPPORTED = {
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_unsupported_files_say_what_to_do(tmp_path, name):
+def test_unsupported_files_are_rejected_with_advice(tmp_path, name):
     data, message = UNSUPPORTED[name]
     with pytest.raises(TensorFileError, match=message) as caught:
         open_tensors(written(tmp_path / "x.pt", data()))
@@ -250,13 +250,13 @@ def test_sizes_are_checked_against_the_file(tmp_path, name):
         open_tensors(written(tmp_path / "x.pt", data))
 
 
-def test_a_missing_storage_is_named(tmp_path):
+def test_missing_storage_is_reported(tmp_path):
     data = zip_of(pickled_tensor(2, 0, (2,), (1,), key="7"), {"data/0": bytes(8)})
     with pytest.raises(TensorFileError, match="storage record '7' of 'x', found no such record"):
         open_tensors(written(tmp_path / "x.pt", data))
 
 
-def test_a_storage_of_another_length_than_the_pickle_says(tmp_path):
+def test_storage_length_differing_from_the_pickle_is_rejected(tmp_path):
     data = bytearray(torch_bytes({"x": torch.ones(4)}, legacy=True))
     data[-24] = 3
     with pytest.raises(TensorFileError, match="16 bytes in storage .* found 3 elements of float32"):
@@ -264,7 +264,7 @@ def test_a_storage_of_another_length_than_the_pickle_says(tmp_path):
 
 
 @LAYOUTS
-def test_half_a_download_gives_both_sizes(tmp_path, legacy):
+def test_truncated_file_error_states_both_sizes(tmp_path, legacy):
     data = torch_bytes({"x": torch.ones(10_000)}, legacy)
     with pytest.raises(TensorFileError, match="20000.*download it again") as caught:
         open_tensors(written(tmp_path / "x.bin", data[:20_000]))

@@ -1,4 +1,4 @@
-"""Which file of a folder is opened, and sharded checkpoints, whole and incomplete."""
+"""Selection of the file in a folder, and complete and incomplete sharded checkpoints."""
 
 import json
 
@@ -10,7 +10,7 @@ import torch
 from support.tensor_file_samples import torch_bytes
 
 from jaxmodels.tensor_files import TensorFileError, open_folder
-from jaxmodels.tensor_files.folder import WEIGHT_FILES
+from jaxmodels.tensor_files.checkpoint import WEIGHT_FILES
 
 ARRAYS = {"a": np.arange(4.0), "b.kernel": np.arange(6.0).reshape(2, 3), "c": np.ones(2)}
 PLACES = {"a": 1, "b.kernel": 2, "c": 1}
@@ -31,7 +31,7 @@ def split(arrays):
 
 
 def write_sharded(folder, stem: str, suffix: str):
-    """The index and two shards, as save_pretrained names them; returns the index's path."""
+    """Writes an index and two shards, as save_pretrained names them; returns the path of the index."""
     weight_map = {}
     for number in (1, 2):
         shard = f"{stem}-{number:05d}-of-00002{suffix}"
@@ -60,8 +60,8 @@ def test_shards_are_merged(tmp_path, stem, suffix):
         np.testing.assert_array_equal(entries[name].read(), values)
 
 
-def test_files_are_picked_in_order(tmp_path):
-    """From the least wanted up: each file hides those written before it."""
+def test_file_formats_in_order_of_preference(tmp_path):
+    """In increasing preference: each file takes precedence over those written before it."""
     for number, name in enumerate(reversed(WEIGHT_FILES)):
         values = {"x": np.full(1, float(number))}
         if name.endswith(".index.json"):
@@ -73,7 +73,7 @@ def test_files_are_picked_in_order(tmp_path):
         assert open_folder(tmp_path)["x"].read() == [number]
 
 
-def test_a_folder_without_weights_is_described(tmp_path):
+def test_folder_without_weights_is_reported(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "tf_model.h5").write_bytes(b"")
     with pytest.raises(FileNotFoundError) as caught:
@@ -81,16 +81,16 @@ def test_a_folder_without_weights_is_described(tmp_path):
     message = str(caught.value)
     assert str(tmp_path) in message
     assert all(name in message for name in WEIGHT_FILES)
-    assert "it holds config.json, tf_model.h5" in message
+    assert "it contains config.json, tf_model.h5" in message
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: looked for .*there is no such folder"):
+def test_missing_folder_is_reported(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: expected one of .*the folder does not exist"):
         open_folder(tmp_path / "nowhere")
 
 
 @SHARDED
-def test_a_missing_shard_is_named(tmp_path, stem, suffix):
+def test_missing_shard_is_reported(tmp_path, stem, suffix):
     write_sharded(tmp_path, stem, suffix)
     shard = tmp_path / f"{stem}-00002-of-00002{suffix}"
     shard.unlink()
@@ -99,7 +99,7 @@ def test_a_missing_shard_is_named(tmp_path, stem, suffix):
 
 
 @SHARDED
-def test_a_half_downloaded_shard_gives_its_sizes(tmp_path, stem, suffix):
+def test_truncated_shard_error_states_both_sizes(tmp_path, stem, suffix):
     write_sharded(tmp_path, stem, suffix)
     shard = tmp_path / f"{stem}-00002-of-00002{suffix}"
     size = shard.stat().st_size
@@ -107,19 +107,17 @@ def test_a_half_downloaded_shard_gives_its_sizes(tmp_path, stem, suffix):
     with pytest.raises(TensorFileError, match=f"{size - 20}.*download it again") as caught:
         open_folder(tmp_path)
     assert caught.value.path == shard
-    assert suffix == ".bin" or str(size) in str(caught.value)  # a zip does not begin with its size
+    assert suffix == ".bin" or str(size) in str(caught.value)  # a zip file does not start with its size
 
 
 @SHARDED
-def test_a_tensor_that_is_not_in_its_shard_is_named(tmp_path, stem, suffix):
+def test_tensor_missing_from_its_shard_is_reported(tmp_path, stem, suffix):
     index = write_sharded(tmp_path, stem, suffix)
     content = json.loads(index.read_text())
     content["weight_map"]["d/x"] = f"{stem}-00001-of-00002{suffix}"
     index.write_text(json.dumps(content))
     name = "d.x" if suffix == ".msgpack" else "d/x"
-    with pytest.raises(
-        TensorFileError, match=rf"3 tensors that {index.name} places here, found \d+ bytes without '{name}'"
-    ):
+    with pytest.raises(TensorFileError, match=rf"3 tensors, as {index.name} says, found \d+ bytes without '{name}'"):
         open_folder(tmp_path)
 
 
@@ -128,17 +126,17 @@ BAD_INDEXES = {
     "no map": (b"{}", "weight_map"),
     "empty map": (b'{"weight_map": {}}', "weight_map"),
     "a list": (b"[]", "JSON object"),
-    "shard that is a number": (b'{"weight_map": {"x": 1}}', "files beside the index as shards, found 1"),
+    "shard that is a number": (b'{"weight_map": {"x": 1}}', "file names in the same folder as shards, found 1"),
     "shard elsewhere": (b'{"weight_map": {"x": "../model.safetensors"}}', "found '../model.safetensors'"),
     "absolute shard": (b'{"weight_map": {"x": "/etc/passwd"}}', "found '/etc/passwd'"),
-    "the folder itself": (b'{"weight_map": {"x": ".."}}', "beside the index"),
-    "zero byte": (b'{"weight_map": {"x": "a\\u0000b"}}', "beside the index"),
+    "the folder itself": (b'{"weight_map": {"x": ".."}}', "in the same folder"),
+    "zero byte": (b'{"weight_map": {"x": "a\\u0000b"}}', "in the same folder"),
     "surrogate": (b'{"weight_map": {"x": "\\ud800"}}', "found no .*1 missing"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_INDEXES)
-def test_bad_indexes_are_refused(tmp_path, name):
+def test_invalid_indexes_are_rejected(tmp_path, name):
     data, message = BAD_INDEXES[name]
     folder = tmp_path / "model"
     folder.mkdir()

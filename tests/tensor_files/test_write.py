@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxmodels as jm
-from jaxmodels.tensor_files.write import write_tensors
+from jaxmodels.tensor_files.safetensors_file import write_tensors
 
 
 @pytest.fixture(params=(0o022, 0o027, 0o077), ids=oct)
@@ -17,7 +17,7 @@ def umask(request):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a file's mode is Unix's")
-def test_whoever_may_read_other_new_files_may_read_the_weights(umask, tmp_path):
+def test_weights_have_the_default_file_permissions(umask, tmp_path):
     model = jm.GPT2LMHeadModel(jm.GPT2Config(n_embd=4, n_layer=1, n_head=1, n_positions=8, vocab_size=16))
     jm.save(tmp_path / "model", model, jm.init(model, jax.random.key(0)))
     jm.DenseIndex(np.eye(4, dtype=np.float32)).save(tmp_path / "index")
@@ -26,7 +26,7 @@ def test_whoever_may_read_other_new_files_may_read_the_weights(umask, tmp_path):
     assert set(modes.values()) == {0o666 & ~umask}, modes
 
 
-def test_tensors_and_metadata_are_what_was_given(tmp_path):
+def test_tensors_and_metadata_round_trip(tmp_path):
     from safetensors import safe_open
 
     write_tensors(tmp_path / "a", {"w": np.arange(6, dtype=np.int8).reshape(2, 3)}, {"format": "pt"})

@@ -1,4 +1,4 @@
-"""Real vocabularies, cut down and whole, in this library and in the reference's two implementations."""
+"""Real vocabularies, reduced and complete, in jaxmodels and in transformers' two implementations."""
 
 import pytest
 import transformers
@@ -8,7 +8,7 @@ import jaxmodels.tokenization as jt
 
 @pytest.fixture(scope="session", params=["cut", pytest.param("whole", marks=[pytest.mark.full_data, pytest.mark.slow])])
 def data_dir(request, data_dir):
-    """Every test of real vocabularies or texts runs on both, where the whole ones are."""
+    """Tests of real vocabularies or texts run on the reduced ones and, if available, the complete ones."""
     return data_dir if request.param == "cut" else request.getfixturevalue("full_data_dir")
 
 
@@ -33,7 +33,7 @@ def slow(gpt2_files):
 
 @pytest.fixture(scope="session")
 def shared_tokenizer(data_dir):
-    """This library's, with a pad token; for tests that change nothing on it."""
+    """The tokenizer of jaxmodels, with a pad token; tests must not modify it."""
     return jt.load_tokenizer(data_dir / "tokenizers" / "gpt2", pad_token="<|endoftext|>")
 
 
@@ -51,7 +51,7 @@ def small_folder(cases_dir):
 
 @pytest.fixture
 def small(small_folder):
-    """Its tokenizer, without a pad token, for tests that change it."""
+    """The tokenizer of `small_folder`, without a pad token; tests may modify it."""
     return jt.load_tokenizer(small_folder)
 
 

@@ -1,4 +1,4 @@
-"""Chat templates come with files of strangers: what they may do is bounded; ordinary ones do what they do in Jinja."""
+"""Limits of chat templates, which are untrusted; ordinary templates render as in plain Jinja (docs/parity.md, T7)."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ import jinja2
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from jaxmodels.tokenization import chat, metering
+from jaxmodels.tokenization import chat, chat_limits
 
 CHAT = [
     {"role": "system", "content": "  be kind\nand short "},
@@ -102,26 +102,26 @@ WRONG = {
 
 @pytest.fixture
 def short(monkeypatch):
-    """What takes a second takes a fifth of it."""
-    monkeypatch.setattr(metering, "STEPS", metering.STEPS // 5)
+    """Reduce the limit of steps to a fifth, for faster tests."""
+    monkeypatch.setattr(chat_limits, "STEPS", chat_limits.STEPS // 5)
 
 
 def refused(template: str, part: str) -> None:
     with pytest.raises(ValueError, match=part) as caught:
-        chat.render(template, CHAT, True, {"eos_token": "</s>"})
+        chat.render(template, CHAT, {"eos_token": "</s>"})
     assert isinstance(caught.value, jinja2.TemplateError)
     assert len(str(caught.value)) <= 500
 
 
 @pytest.mark.parametrize("name", ENDLESS)
 @pytest.mark.parity("T7")
-def test_a_chat_template_without_end_is_stopped(name, short):
+def test_endless_chat_templates_are_stopped(name, short):
     refused(ENDLESS[name], "is stopped|Range too big")
 
 
 @pytest.mark.parametrize("name", HUGE)
 @pytest.mark.parity("T7")
-def test_a_chat_template_makes_nothing_huge(name, short):
+def test_chat_templates_cannot_create_huge_values(name, short):
     tracemalloc.start()
     try:
         refused(HUGE[name], "is stopped|'lipsum' is undefined")
@@ -132,16 +132,16 @@ def test_a_chat_template_makes_nothing_huge(name, short):
 
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parity("T7")
-def test_a_chat_template_that_fails_says_so_in_few_words(name):
+def test_failing_chat_templates_raise_short_errors(name):
     refused(*WRONG[name])
 
 
-def test_a_chat_template_is_stopped_in_any_thread_and_leaves_others_alone():
+def test_limits_hold_in_threads_independently():
     found = []
 
     def both():
         refused(ENDLESS["nested ranges"], "steps")
-        found.append(chat.render("{{ messages|length }}", CHAT, True, {}))
+        found.append(chat.render("{{ messages|length }}", CHAT, {}))
 
     threads = [threading.Thread(target=both) for _ in range(4)]
     for thread in threads:
@@ -151,37 +151,35 @@ def test_a_chat_template_is_stopped_in_any_thread_and_leaves_others_alone():
     assert found == ["3"] * 4
 
 
-def test_the_last_step_is_the_last():
-    meter = metering.Meter(CHAT)
+def test_last_step_exhausts_the_budget():
+    meter = chat_limits.Meter(CHAT)
     meter.spend(meter.left)
-    with pytest.raises(metering.LimitError, match="too many steps"):
+    with pytest.raises(chat_limits.LimitError, match="too many steps"):
         meter.spend(1)
 
 
-def test_what_is_refused_does_not_depend_on_time():
+def test_limits_are_deterministic():
     left = []
     for _ in range(2):
-        meter = metering.Meter(CHAT)
+        meter = chat_limits.Meter(CHAT)
         before = meter.left
-        meter.measure(CHAT, text=True)
+        meter.charge_nested(CHAT, read=True)
         left.append(before - meter.left)
     assert left[0] == left[1] > len(CHAT)
 
 
-def test_a_long_conversation_may_take_more_steps_than_a_short_one():
+def test_limits_grow_with_the_conversation():
     many = [{"role": "user", "content": "word " * 200}] * 2000
     quadratic = "{% for m in messages %}{{ (messages|selectattr('role', 'equalto', 'user')|list)|length }}{% endfor %}"
-    assert chat.render(
-        "{% for m in messages %}{{ m.content|trim ~ eos_token }}{% endfor %}", many, True, {"eos_token": "E"}
-    )
-    assert chat.render(quadratic, many[:150], True, {}) == "150" * 150
+    assert chat.render("{% for m in messages %}{{ m.content|trim ~ eos_token }}{% endfor %}", many, {"eos_token": "E"})
+    assert chat.render(quadratic, many[:150], {}) == "150" * 150
 
 
-def test_a_template_is_a_text():
-    with pytest.raises(ValueError, match="Jinja text"):
-        chat.render(5, CHAT, True, {})
+def test_templates_must_be_str():
+    with pytest.raises(ValueError, match="Jinja template"):
+        chat.render(5, CHAT, {})
     with pytest.raises(ValueError, match="templates") as caught:
-        chat.choose({"x" * 1000: "a", **{str(i): "b" for i in range(1000)}}, None)
+        chat.select_template({"x" * 1000: "a", **{str(i): "b" for i in range(1000)}}, None)
     assert len(str(caught.value)) <= 500
 
 
@@ -242,16 +240,16 @@ ORDINARY = [
 
 @pytest.mark.parametrize("template", ORDINARY)
 @pytest.mark.parity("T7")
-def test_ordinary_templates_say_what_they_say_in_plain_jinja(template):
+def test_ordinary_templates_equal_plain_jinja(template):
     plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     plain.globals["raise_exception"] = None
-    given = {"messages": CHAT, "add_generation_prompt": True, "eos_token": "</s>"}
-    expected = plain.from_string(template).render(**given)
-    assert expected and chat.render(template, CHAT, True, {"eos_token": "</s>"}) == expected
+    variables = {"add_generation_prompt": True, "eos_token": "</s>"}
+    expected = plain.from_string(template).render(messages=CHAT, **variables)
+    assert expected and chat.render(template, CHAT, variables) == expected
 
 
 @pytest.mark.parametrize("indent", [None, 0, 2, "--"])
-def test_json_in_a_template_is_that_of_python(indent):
+def test_tojson_equals_json_dumps(indent):
     value = {"b": ["né", 'say "no"', 1.5, None], "a": {"": [], "c": {}}}
-    text = chat.render("{{ messages|tojson(" + json.dumps(indent).replace("null", "none") + ") }}", value, True, {})
+    text = chat.render("{{ messages|tojson(" + json.dumps(indent).replace("null", "none") + ") }}", value, {})
     assert text == json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,4 +1,4 @@
-"""decode_best_spans equals the reference's, equal scores and quirks included (docs/parity.md, D8, D9)."""
+"""decode_best_spans equals transformers', including ties and peculiarities (docs/parity.md, D8, D9)."""
 
 import functools
 import time
@@ -11,7 +11,7 @@ import transformers
 
 import jaxmodels.tokenization as jt
 from jaxmodels.architectures.dpr import DPRReaderOutput
-from jaxmodels.tokenization.spans import best_spans
+from jaxmodels.tokenization.dpr import best_spans
 
 TITLES = ["Paris", "Rome", "Seine", "France"]
 TEXTS = ["the city on the river", "Rome was not built in a day and the day is", "river " * 30, "Italy"]
@@ -33,7 +33,7 @@ def reference(folder):
 
 
 def logits(shape, seed, levels):
-    """Random logits of few values, so that many scores are equal; levels 0 for values that all differ."""
+    """Random logits with `levels` different values, so that many scores are equal; 0 for all different."""
     rng = np.random.default_rng(seed)
     draw = functools.partial(rng.integers, levels) if levels else rng.standard_normal
     return [draw(size=size).astype(np.float32) for size in (shape, shape, shape[0])]
@@ -44,11 +44,11 @@ def expected_answers(reference, ids, scores, **options):
     return reference.decode_best_spans({"input_ids": ids.tolist()}, scores, **options)
 
 
-def assert_equal_answers(got, expected):
-    assert len(got) == len(expected) > 0
-    for ours, theirs in zip(got, expected, strict=True):
-        assert isinstance(ours, jt.DPRSpanPrediction)
-        assert ours == tuple(value.item() if isinstance(value, torch.Tensor) else value for value in theirs)
+def assert_equal_answers(actual, expected):
+    assert len(actual) == len(expected) > 0
+    for span, expected_span in zip(actual, expected, strict=True):
+        assert isinstance(span, jt.DPRSpanPrediction)
+        assert span == tuple(value.item() if isinstance(value, torch.Tensor) else value for value in expected_span)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 5])
@@ -69,30 +69,30 @@ def test_answers_equal_the_reference(reader, reference, options, levels):
     ids = reader("Who is it?", TITLES, TEXTS, padding=True)["input_ids"]
     for seed in range(3):
         scores = logits(ids.shape, seed, levels)
-        got = reader.decode_best_spans({"input_ids": ids}, scores, **options)
-        assert_equal_answers(got, expected_answers(reference, ids, scores, **options))
+        actual = reader.decode_best_spans({"input_ids": ids}, scores, **options)
+        assert_equal_answers(actual, expected_answers(reference, ids, scores, **options))
 
 
 @pytest.mark.parity("D8")
-def test_takes_a_models_output_and_a_call(reader, reference):
+def test_accepts_model_output_and_tokenizer_output(reader, reference):
     encoded = reader("Who is it?", TITLES, TEXTS, padding=True, return_tensors="jax")
     scores = logits(encoded["input_ids"].shape, 0, 0)
     start, end, relevance = map(jnp.asarray, scores)
     output = DPRReaderOutput(start_logits=start, end_logits=end, relevance_logits=relevance, hidden_states=start)
-    got = reader.decode_best_spans(encoded, output)
-    assert_equal_answers(got, expected_answers(reference, np.asarray(encoded["input_ids"]), scores))
-    assert [type(value) for value in got[0]] == [float, float, int, int, int, str]
+    actual = reader.decode_best_spans(encoded, output)
+    assert_equal_answers(actual, expected_answers(reference, np.asarray(encoded["input_ids"]), scores))
+    assert [type(value) for value in actual[0]] == [float, float, int, int, int, str]
 
 
 @pytest.mark.parity("D8")
-def test_passages_after_enough_answers_are_not_searched(reader):
-    """The best span of all may lie in a passage of low relevance; it is not found."""
+def test_search_stops_after_enough_answers(reader):
+    """The best span may be in a passage of low relevance, where it is not found."""
     ids = reader("Who is it?", TITLES[:2], TEXTS[:2], padding=True)["input_ids"].copy()
     start, end, relevance = (np.zeros(shape, np.float32) for shape in (ids.shape, ids.shape, 2))
     relevance[0], start[1] = 1, 100
     assert {answer.doc_id for answer in reader.decode_best_spans({"input_ids": ids}, (start, end, relevance), 4)} == {0}
     assert {a.doc_id for a in reader.decode_best_spans({"input_ids": ids}, (start, end, relevance), 5)} == {0, 1}
-    ids[1] = reader.cls_token_id  # nothing that could be searched
+    ids[1] = reader.cls_token_id  # an error if it were searched
     assert len(reader.decode_best_spans({"input_ids": ids}, (start, end, relevance), 4)) == 4
 
 
@@ -107,7 +107,7 @@ def test_titles_can_be_answers(reader):
 
 
 @pytest.mark.parity("D8")
-def test_a_row_ends_before_its_first_pad_token_if_it_ends_in_one(reader, reference):
+def test_padded_sequences_end_before_their_first_pad_token(reader, reference):
     pad = reader.pad_token_id
     for text in ("the [PAD] river", "the [PAD] river [PAD]"):
         ids = reader("Who?", "Rome", text)["input_ids"]
@@ -119,7 +119,7 @@ def test_a_row_ends_before_its_first_pad_token_if_it_ends_in_one(reader, referen
 
 
 @pytest.mark.parity("D8")
-def test_a_passage_that_was_cut_off_has_no_answers(reader, reference):
+def test_truncated_passages_have_no_answers(reader, reference):
     ids = reader("Who?", ["Rome"] * 2, ["x", "y"])["input_ids"]
     ids = ids[:, : ids[0].tolist().index(reader.sep_token_id) + 1]
     assert reader.decode_best_spans({"input_ids": ids}, logits(ids.shape, 0, 0)) == []
@@ -127,7 +127,7 @@ def test_a_passage_that_was_cut_off_has_no_answers(reader, reference):
 
 
 @pytest.mark.parity("D9")
-def test_nested_spans_are_left_out_and_partial_overlaps_are_not():
+def test_nested_spans_are_removed_but_partial_overlaps_are_not():
     start = np.array([5, 4, 0, 0], np.float32)
     end = np.array([0, 0, 5, 4], np.float32)
     assert best_spans(start, end, 4, 10) == [(0, 2), (1, 3)]
@@ -137,30 +137,30 @@ def test_nested_spans_are_left_out_and_partial_overlaps_are_not():
 
 
 @pytest.mark.parity("D9")
-def test_of_equal_scores_the_earlier_start_and_the_shorter_span_come_first():
+def test_ties_prefer_earlier_starts_and_shorter_spans():
     zeros = np.zeros(4, np.float32)
     assert best_spans(zeros, zeros, 3, 10) == [(0, 0), (1, 1), (2, 2), (3, 3)]
 
 
 @pytest.mark.parity("D8")
-def test_long_passages_are_quick(reader):
+def test_long_passages_are_fast(reader):
     ids = reader("Who?", ["Rome"] * 16, ["river " * 500] * 16, padding="max_length", truncation=True, max_length=512)
     scores = logits((16, 512), 0, 0)
-    scores[0][:, 20] = scores[1][:, 60] = 99  # whatever lies in the best span is nested
+    scores[0][:, 20] = scores[1][:, 60] = 99  # all spans inside the best span are nested
     start = time.perf_counter()
     assert len(reader.decode_best_spans(ids, scores, num_spans=64)) == 64
     assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parity("D8")
-def test_bad_input_is_named(reader):
+def test_invalid_input_is_refused(reader):
     ids = reader("Who?", "Rome", "the river")["input_ids"]
     start, end, relevance = logits(ids.shape, 0, 0)
-    with pytest.raises(ValueError, match=r"row 0 of 1 has 8 ids.*shapes \(1, 7\) and \(1, 8\)"):
+    with pytest.raises(ValueError, match=r"sequence 0 of 1 has 8 ids.*shapes \(1, 7\) and \(1, 8\)"):
         reader.decode_best_spans({"input_ids": ids}, (start[:, 1:], end, relevance))
-    with pytest.raises(ValueError, match="as many relevance_logits"):
+    with pytest.raises(ValueError, match="relevance_logits must have the shape"):
         reader.decode_best_spans({"input_ids": ids}, (start, end, np.zeros(2)))
-    with pytest.raises(ValueError, match=r"row 0 of input_ids has no \[SEP\] behind its question"):
+    with pytest.raises(ValueError, match=r"sequence 0 of input_ids has no \[SEP\] after its question"):
         reader.decode_best_spans({"input_ids": ids[:, :3]}, (start[:, :3], end[:, :3], relevance))
     for name in ("num_spans", "max_answer_length", "num_spans_per_passage"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):

@@ -1,4 +1,4 @@
-"""A reader's call: layout, broadcasting, truncation, masks, and what it refuses (docs/parity.md, D7)."""
+"""Calls of the reader's tokenizer: layout, broadcasting, truncation, masks and errors (docs/parity.md, D7)."""
 
 import itertools
 import json
@@ -30,25 +30,25 @@ def reference(folder):
     return transformers.DPRReaderTokenizer.from_pretrained(folder)
 
 
-def assert_equal_rows(got, expected):
-    assert set(got) == set(expected)
-    for name, rows in expected.items():
-        assert [np.asarray(row).tolist() for row in got[name]] == [list(row) for row in rows], name
+def assert_equal_sequences(actual, expected):
+    assert set(actual) == set(expected)
+    for name, sequences in expected.items():
+        assert [np.asarray(ids).tolist() for ids in actual[name]] == [list(ids) for ids in sequences], name
 
 
 @pytest.mark.parametrize("padding", [False, True, "max_length"])
 @pytest.mark.parametrize("truncation", [False, True, "only_second"])
 @pytest.mark.parametrize("max_length", [14, 30])
 @pytest.mark.parity("D7")
-def test_rows_equal_the_reference(reader, reference, padding, truncation, max_length):
+def test_sequences_equal_the_reference(reader, reference, padding, truncation, max_length):
     options = {"padding": padding, "truncation": truncation, "max_length": max_length}
     for mask, questions in itertools.product((None, True, False), (QUESTION, [QUESTION, "Who?", "the river"])):
         arguments = {"questions": questions, "titles": TITLES, "texts": TEXTS, "return_attention_mask": mask}
-        assert_equal_rows(reader(**arguments, **options), reference(**arguments, **options))
+        assert_equal_sequences(reader(**arguments, **options), reference(**arguments, **options))
 
 
 @pytest.mark.parity("D7")
-def test_layout_of_a_row(reader):
+def test_layout_of_a_sequence(reader):
     encoded = reader(QUESTION, "Rome", "the river")
     assert encoded["input_ids"].shape == (1, 13)
     tokens = reader.convert_ids_to_tokens(encoded["input_ids"][0])
@@ -64,17 +64,19 @@ def test_pairs_and_single_texts(reader, reference):
         {"questions": [QUESTION, "Who?"], "texts": TEXTS[:2], "truncation": "only_second", "max_length": 13},
         {"questions": QUESTION, "max_length": 5},
     ):
-        got, expected = reader(**arguments), reference(**arguments)
-        assert set(got) == set(expected)
+        actual, expected = reader(**arguments), reference(**arguments)
+        assert set(actual) == set(expected)
         for name, value in expected.items():
-            rows = got[name]
-            assert (rows.tolist() if isinstance(rows, np.ndarray) else [row.tolist() for row in rows]) == value
+            sequences = actual[name]
+            assert (
+                sequences.tolist() if isinstance(sequences, np.ndarray) else [ids.tolist() for ids in sequences]
+            ) == value
     one_for_all = reader(QUESTION, texts=TEXTS)
-    assert_equal_rows(one_for_all, reference([QUESTION] * 3, texts=TEXTS))
+    assert_equal_sequences(one_for_all, reference([QUESTION] * 3, texts=TEXTS))
 
 
 @pytest.mark.parity("D7")
-def test_rows_are_arrays(reader):
+def test_outputs_are_arrays(reader):
     encoded = reader(QUESTION, np.array(TITLES), tuple(TEXTS), padding=True, return_tensors="jax")
     assert isinstance(encoded["input_ids"], jnp.ndarray) and encoded["input_ids"].dtype == jnp.int32
     assert encoded["input_ids"].shape == encoded["attention_mask"].shape
@@ -86,17 +88,18 @@ def test_rows_are_arrays(reader):
 def test_real_passages_equal_the_reference(bert_vocabulary, data_dir):
     tokenizer = jt.DPRReaderTokenizer(bert_vocabulary)
     reference = transformers.DPRReaderTokenizerFast(bert_vocabulary)
-    for row in json.loads((data_dir / "qa/dpr/sample.json").read_text()):
-        contexts = row["positive_ctxs"] + row["hard_negative_ctxs"]
+    for record in json.loads((data_dir / "qa/dpr/sample.json").read_text()):
+        contexts = record["positive_ctxs"] + record["hard_negative_ctxs"]
         passages = {"titles": [c["title"] for c in contexts], "texts": [c["text"] for c in contexts]}
         options = {"padding": True, "truncation": True, "max_length": 120}
-        assert_equal_rows(
-            tokenizer(row["question"], **passages, **options), reference(row["question"], **passages, **options)
+        assert_equal_sequences(
+            tokenizer(record["question"], **passages, **options),
+            reference(record["question"], **passages, **options),
         )
 
 
 @pytest.mark.parity("D7")
-def test_passages_must_be_there_and_match(reader):
+def test_passages_must_be_complete(reader):
     with pytest.raises(ValueError, match="got 3 titles and 2 texts"):
         reader(QUESTION, TITLES, TEXTS[:2])
     with pytest.raises(ValueError, match="got 1 titles and 3 texts"):
@@ -112,8 +115,8 @@ def test_passages_must_be_there_and_match(reader):
 
 
 @pytest.mark.parity("D7")
-def test_options_are_refused_by_name(reader):
-    with pytest.raises(TypeError, match=r"do not take the options \['stride'\]"):
+def test_unsupported_options_are_named(reader):
+    with pytest.raises(TypeError, match=r"does not support the options \['stride'\]"):
         reader(QUESTION, TITLES, TEXTS, stride=2)
     with pytest.raises(ValueError, match="truncation must be one of"):
         reader(QUESTION, TITLES, TEXTS, truncation="longest", max_length=9)
@@ -124,7 +127,7 @@ def test_options_are_refused_by_name(reader):
 
 
 @pytest.mark.parity("D7")
-def test_rows_that_the_model_cannot_take_bring_a_warning(folder):
+def test_warns_for_sequences_that_are_too_long(folder):
     reader = jt.load_tokenizer(folder, model_max_length=20)
     with pytest.warns(UserWarning, match=r"a text has 20\d tokens.*truncation=True, max_length=20,"):
         reader(QUESTION, "Rome", "river " * 190, truncation=True)

@@ -1,4 +1,4 @@
-"""Whatever is wrong in a tokenizer's file, it is refused by name, or loads and works (docs/parity.md, T8)."""
+"""Damaged tokenizer files are refused by name, or load and work (docs/parity.md, T8)."""
 
 import random
 import shutil
@@ -9,14 +9,14 @@ from support import hostile_tokenizers as hostile
 
 import jaxmodels.tokenization as jt
 
-# Parts of a tokenizer.json that the family sets itself, and flags that another file's entry rules over.
+# Parts of a tokenizer.json that the class replaces, and flags that another file overrides.
 SET_ANYWAY = ("post_processor", "normalizer", "pre_tokenizer", "decoder", "added_tokens")
 SET_ANYWAY += ("truncation", "padding", "version")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, data_dir, cases_dir):
-    """A folder of each kind of vocabulary, with every file and setting, with tokenizer.json and without."""
+    """A folder of each type of vocabulary, with every file and setting, with tokenizer.json and without."""
     base = tmp_path_factory.mktemp("families")
     small = cases_dir / "gpt2_tokenizer" / "tokenizer"
     named = {"extra_special_tokens": {"image_token": "<image>"}, "chat_template": "{{ messages }}"}
@@ -32,26 +32,26 @@ def folders(tmp_path_factory, data_dir, cases_dir):
         tokenizer.save_pretrained(base / name / "json")
         shutil.copytree(base / name / "json", base / name / "vocabulary")
         (base / name / "vocabulary" / "tokenizer.json").unlink()
-    return [folder for kind in sorted(base.iterdir()) for folder in sorted(kind.iterdir())]
+    return [folder for family in sorted(base.iterdir()) for folder in sorted(family.iterdir())]
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(1500, marks=[pytest.mark.slow, pytest.mark.long])])
 @pytest.mark.parity("T8")
-def test_a_wrong_file_is_refused_or_works(folders, tmp_path, count):
+def test_damaged_files_are_refused_or_work(folders, tmp_path, count):
     every = [(folder, *case) for folder in folders for case in hostile.cases(folder, seed=count)]
-    found, odd = Counter(), []
+    counts, unexpected = Counter(), []
     for folder, what, name, content in random.Random(count).sample(every, count):
         outcome = hostile.outcome(folder, name, content, tmp_path / "changed")
-        kind = outcome if outcome in ("refused", "works", "no effect") else "raw"
-        found[kind] += 1
-        if kind == "raw" or kind == "no effect" and not _means_nothing(what):
-            odd.append((folder.parent.name, folder.name, what, outcome))
-    assert odd == []
-    assert found["refused"] > count / 2, found
+        result = outcome if outcome in ("refused", "works", "no effect") else "raw"
+        counts[result] += 1
+        if result == "raw" or result == "no effect" and not _means_nothing(what):
+            unexpected.append((folder.parent.name, folder.name, what, outcome))
+    assert unexpected == []
+    assert counts["refused"] > count / 2, counts
 
 
 def _means_nothing(what: str) -> bool:
-    """null, for what nobody chose; and what another place in the folder says, too."""
+    """Whether a change has no effect by design: null means the default, and other files may override a value."""
     file, _, rest = what.partition(": ")
     flag = rest.endswith(" is True") and file == "special_tokens_map.json"
     absent = file == "tokenizer_config.json" and rest in (
@@ -66,7 +66,7 @@ def _means_nothing(what: str) -> bool:
     ("file", "content", "match"),
     [
         ("tokenizer_config.json", '{"padding_side": "up"}', r"tokenizer_config.json: padding_side must be one of"),
-        ("tokenizer_config.json", '{"model_max_length": "512"}', "model_max_length must be a whole number, got '512'"),
+        ("tokenizer_config.json", '{"model_max_length": "512"}', "model_max_length must be an integer, got '512'"),
         (
             "tokenizer_config.json",
             '{"add_prefix_space": "false"}',
@@ -87,10 +87,10 @@ def _means_nothing(what: str) -> bool:
             r"special_tokens_map.json: additional_special",
         ),
         ("added_tokens.json", '{"<a>": 330, "<b>": 330}', "added_tokens.json: '<a>' and '<b>' have the same id, 330"),
-        ("added_tokens.json", '{"<a>": "330"}', "added_tokens.json: <a> must be a whole number, got '330'"),
+        ("added_tokens.json", '{"<a>": "330"}', "added_tokens.json: <a> must be an integer, got '330'"),
         ("vocab.json", '{"a": 0, "b": 0}', "vocab.json: 'a' and 'b' have the same id, 0"),
         ("vocab.json", '{"a": 4294967301}', "vocab.json: the id of 'a' must be at most"),
-        ("vocab.json", '{"a": "0"}', "vocab.json: the id of 'a' must be a whole number"),
+        ("vocab.json", '{"a": "0"}', "vocab.json: the id of 'a' must be an integer"),
     ],
 )
 @pytest.mark.parity("T8")
@@ -105,7 +105,7 @@ def test_errors_name_the_file_and_the_key(small_folder, tmp_path, file, content,
 
 
 @pytest.mark.parity("T6", "T8")
-def test_a_vocabulary_with_gaps_loads_and_takes_no_tokens(tmp_path, small_folder):
+def test_vocabularies_with_gaps_load_but_accept_no_tokens(tmp_path, small_folder):
     shutil.copytree(small_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "vocab.json").write_text('{"<|endoftext|>": 0, "a": 1, "b": 3}')
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
@@ -118,7 +118,7 @@ def test_a_vocabulary_with_gaps_loads_and_takes_no_tokens(tmp_path, small_folder
 
 
 @pytest.mark.parity("T6", "T8")
-def test_ids_that_the_library_would_change_are_refused(tmp_path, folders):
+def test_ids_that_the_library_would_renumber_are_refused(tmp_path, folders):
     source = next(folder for folder in folders if folder.parts[-2:] == ("gpt2", "json"))
     text = (source / "tokenizer.json").read_text()
     tokenizer = jt.load_tokenizer(source)

@@ -1,4 +1,4 @@
-"""What the published vocabularies are known to give: numbers that were not made here."""
+"""Ids of the published vocabularies that are known from publications."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Each family's tokenizer against recorded ids of the reference, where transformers is not installed, too.
+"""Each family's tokenizer compared with recorded ids of transformers, which need not be installed.
 
 `tests/tools/record_ids.py` made the record of the cut-down vocabularies.
 """
@@ -35,7 +35,7 @@ def load():
 
 
 @families
-def test_ids_are_the_recorded_ones_before_and_after_saving(cls, load, tmp_path):
+def test_ids_equal_the_record_before_and_after_saving(cls, load, tmp_path):
     recorded, pair = RECORDED[FOLDERS[cls]]["texts"], RECORDED[FOLDERS[cls]]["pair"]
     assert [text for text, _ in recorded] == HARD_TEXTS, "run tests/tools/record_ids.py"
     load(cls).save_pretrained(tmp_path)
@@ -46,20 +46,20 @@ def test_ids_are_the_recorded_ones_before_and_after_saving(cls, load, tmp_path):
 
 
 @pytest.mark.parametrize("cls", [cls for cls in FOLDERS if cls is not jm.DPRReaderTokenizer], ids=lambda c: c.__name__)
-def test_windows_with_a_stride_hold_the_whole_text(cls, load):
-    """Releases of `tokenizers` that lose them are excluded."""
+def test_overflowing_windows_cover_the_text(cls, load):
+    """pyproject.toml excludes releases of `tokenizers` that lose overflowing windows."""
     tokenizer, text = load(cls), "one two three four five six seven"
     whole = tokenizer.encode(text, add_special_tokens=False)
     options = {"add_special_tokens": False, "truncation": True, "return_overflowing_tokens": True}
-    rows = [list(row) for row in tokenizer([text], max_length=4, stride=1, **options).input_ids]
-    assert len(rows) == -(-(len(whole) - 1) // 3) > 1
-    assert [*rows[0], *(i for row in rows[1:] for i in row[1:])] == whole
+    windows = [list(window) for window in tokenizer([text], max_length=4, stride=1, **options).input_ids]
+    assert len(windows) == -(-(len(whole) - 1) // 3) > 1
+    assert [*windows[0], *(i for window in windows[1:] for i in window[1:])] == whole
 
 
 @families
 @pytest.mark.parametrize("flags", [{}, {"normalized": False}, {"special": True}], ids=["plain", "raw", "special"])
-def test_an_added_token_decodes_as_it_was_given(cls, load, flags):
-    """Newer releases of `tokenizers` say it lower-cased, where the normalizer lower-cases texts."""
+def test_added_tokens_decode_unchanged(cls, load, flags):
+    """Newer releases of `tokenizers` return it in lower case if the normalizer converts texts to it."""
     tokenizer = load(cls)
     token = "New Wörd"
     assert tokenizer.add_tokens(AddedToken(token, **flags)) == 1
@@ -72,8 +72,8 @@ def test_an_added_token_decodes_as_it_was_given(cls, load, flags):
     assert tokenizer.pad_token == token
 
 
-def test_a_processor_takes_its_tokens_by_place():
-    """RobertaProcessing calls the second one `cls` before 0.23 of `tokenizers`, and `cls_token` from then on."""
+def test_post_processor_arguments_are_positional():
+    """RobertaProcessing's second argument is `cls` before 0.23 of `tokenizers`, and `cls_token` from then on."""
     calls = [
         node
         for path in sorted(Path(jt.__file__).parent.glob("*.py"))

@@ -1,4 +1,4 @@
-"""Every option and method of the reference's tokenizers works here or is refused with what to write (T1 to T9)."""
+"""Every option and method of transformers' tokenizers works or is refused with the replacement (T1 to T9)."""
 
 import inspect
 import traceback
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import jaxmodels.tokenization as jt
-from jaxmodels.tokenization import refusals
-from jaxmodels.tokenization.options import EncodeOptions
+from jaxmodels.tokenization import unsupported
+from jaxmodels.tokenization.arguments import EncodeOptions
 
 transformers = pytest.importorskip("transformers")
 
 CHAT = [{"role": "user", "content": "the river"}]
-# What older and newer releases take beside 4.57, which is installed, and what stands in its **kwargs.
+# Options of older and newer releases than the installed one, 4.57, and of its **kwargs.
 ALSO = {
     "__call__": ["pad_to_max_length", "truncation_strategy", "split_special_tokens", "add_prefix_space"],
     "from_pretrained": ["subfolder", "use_auth_token", "proxies", "resume_download", "mirror", "use_fast", "from_slow"]
@@ -41,7 +41,7 @@ ASKING = {
     "subfolder": ".", "filename_prefix": "x", "special_tokens": True, "replace_additional_special_tokens": False,
     "continue_final_message": False, "force_download": True, "local_files_only": True, "tokenize": False,
 }  # fmt: skip
-# Given by position here.
+# Positional in these tests.
 FIRST = {"self", "cls", "pretrained_model_name_or_path", "init_inputs", "kwargs", "text", "token_ids", "sequences"}
 FIRST |= {"encoded_inputs", "conversation", "new_tokens", "special_tokens_dict", "tokens", "ids", "token_ids_0"}
 FIRST |= {"batch_text_or_text_pairs", "save_directory", "out_string"}
@@ -54,7 +54,7 @@ def tokenizer(small_folder):
 
 @pytest.fixture
 def calls(tokenizer, small_folder, tmp_path):
-    """Method -> a call of it with options alone."""
+    """Method -> a function that calls it with options only."""
     encoded = tokenizer(["a", "the river"])
     return {
         "__call__": lambda **o: tokenizer("the river", **o),
@@ -88,13 +88,13 @@ def test_every_option_of_the_reference_works_or_is_refused(calls):
             try:
                 call(**{name: ASKING.get(name, True)})
             except (TypeError, ValueError) as error:
-                assert ours(error), (method, name, error)
+                assert raised_by_library(error), (method, name, error)
                 assert name in str(error) or "text_pair" in name, (method, name, error)
 
 
-def test_options_that_are_refused_say_what_to_write(calls):
-    tables = {"__call__": refusals.CALL, "decode": refusals.DECODE, "batch_decode": refusals.DECODE}
-    tables |= {"encode": refusals.CALL, "save_pretrained": refusals.SAVE, "from_pretrained": refusals.LOAD}
+def test_unsupported_options_name_the_replacement(calls):
+    tables = {"__call__": unsupported.CALL, "decode": unsupported.DECODE, "batch_decode": unsupported.DECODE}
+    tables |= {"encode": unsupported.CALL, "save_pretrained": unsupported.SAVE, "from_pretrained": unsupported.LOAD}
     for method, table in tables.items():
         for name, refusal in table.items():
             with pytest.raises(TypeError) as refused:
@@ -116,30 +116,30 @@ def test_options_that_are_refused_say_what_to_write(calls):
 
 
 @pytest.mark.parity("T1", "T3")
-def test_no_option_of_a_call_takes_a_value_of_another_kind(tokenizer):
+def test_option_values_of_wrong_types_are_refused(tokenizer):
     for name in inspect.signature(EncodeOptions).parameters:
         for value in ("yes", 1.5, [], {}, object(), -7, 2**70):
             if name == "max_length" and value == 2**70:
-                continue  # a tokenizer without a limit says that, too
+                continue  # valid: it means no limit
             with pytest.raises(ValueError, match=f"{name} must be|the stride") as refused:
                 tokenizer("the river", **{name: value})
-            assert ours(refused.value)
+            assert raised_by_library(refused.value)
 
 
 @pytest.mark.parity("T1", "T2", "T3")
-def test_enums_and_numpy_s_numbers_are_values(tokenizer):
+def test_enums_and_numpy_scalars_are_accepted(tokenizer):
     padding = transformers.utils.PaddingStrategy.MAX_LENGTH
     assert tokenizer("a", padding=padding, max_length=np.int64(5)).input_ids.shape == (5,)
     assert tokenizer("a", truncation=np.True_, max_length=int(1e30)).input_ids.shape == (1,)
     assert tokenizer("a", return_tensors=transformers.TensorType.NUMPY).input_ids.shape == (1, 1)
     with pytest.raises(ValueError, match="return_tensors must be one of None, 'np', 'jax', got 'pt'"):
         tokenizer("a", return_tensors=transformers.TensorType.PYTORCH)
-    with pytest.raises(ValueError, match="rows cannot be padded to 1000000000 tokens"):
+    with pytest.raises(ValueError, match="cannot pad sequences to 1000000000 tokens"):
         tokenizer("a", padding="max_length", max_length=10**9)
 
 
 @pytest.mark.parity("T6")
-def test_a_call_may_split_special_tokens_and_be_silent(tokenizer, recwarn):
+def test_split_special_tokens_and_verbose_of_a_call(tokenizer, recwarn):
     assert 0 not in tokenizer.encode("<|endoftext|>", split_special_tokens=True)
     assert tokenizer.encode("<|endoftext|>") == [0]
     tokenizer.model_max_length = 1
@@ -150,7 +150,7 @@ def test_a_call_may_split_special_tokens_and_be_silent(tokenizer, recwarn):
     assert recwarn
 
 
-def test_methods_that_are_not_here_say_what_to_use(tokenizer):
+def test_unsupported_methods_name_the_replacement(tokenizer):
     has = {name for name in dir(transformers.GPT2TokenizerFast) if not name.startswith("_")}
     here = {name for name in dir(tokenizer) if not name.startswith("_")}
     known = {name for name in has if name.endswith(("_token", "_token_id")) or name.isupper()}
@@ -160,40 +160,40 @@ def test_methods_that_are_not_here_say_what_to_use(tokenizer):
     for name in sorted(has - here - known):
         with pytest.raises(AttributeError) as refused:
             getattr(tokenizer, name)
-        assert refusals.METHODS[name] in str(refused.value), name
-    for name in refusals.METHODS:
+        assert unsupported.METHODS[name] in str(refused.value), name
+    for name in unsupported.METHODS:
         assert not hasattr(tokenizer, name)
 
 
 @pytest.mark.parity("T3", "T5")
-def test_ids_that_are_none_are_refused_in_words(tokenizer):
+def test_invalid_ids_are_refused(tokenizer):
     for wrong in ("3", ["3"], 1.5, [1.5], None, [None], [[1], [2, 3]], [2**70], 2**33, [-1], {"a": 1}, [True], b"a"):
         for call in (tokenizer.decode, tokenizer.convert_ids_to_tokens, tokenizer.get_special_tokens_mask):
             with pytest.raises((TypeError, ValueError)) as refused:
                 call(wrong)
-            assert ours(refused.value), wrong
+            assert raised_by_library(refused.value), wrong
     for wrong in ("3", 3, ["3"], [[1.5]], None, [[2**70]], {"a": 1}):
         with pytest.raises((TypeError, ValueError)) as refused:
             tokenizer.batch_decode(wrong)
-        assert ours(refused.value), wrong
+        assert raised_by_library(refused.value), wrong
     assert tokenizer.decode(np.int64(40)) == tokenizer.decode(40) == tokenizer.decode([np.int32(40)])
 
 
 @pytest.mark.parity("T3", "T6")
-def test_tokens_and_texts_that_are_none_are_refused_in_words(tokenizer):
+def test_invalid_tokens_and_texts_are_refused(tokenizer):
     calls = [tokenizer.convert_tokens_to_ids, tokenizer.convert_tokens_to_string, tokenizer.add_tokens]
     calls += [tokenizer.add_special_tokens, tokenizer.pad, tokenizer.apply_chat_template, tokenizer.encode]
     for call in calls:
         for wrong in (3, None, [3], [None], b"a", object(), ["\ud800"]):
             with pytest.raises((TypeError, ValueError)) as refused:
                 call(wrong)
-            assert ours(refused.value), (call, wrong)
-    with pytest.raises(ValueError, match="must have a text"):
+            assert raised_by_library(refused.value), (call, wrong)
+    with pytest.raises(ValueError, match="must not be empty"):
         tokenizer.add_tokens("")
 
 
 @pytest.mark.parity("T1")
-def test_pad_refuses_what_is_no_row_of_numbers(tokenizer):
+def test_pad_refuses_invalid_sequences(tokenizer):
     for wrong in ([1.9, 2.0], ["3"], [2**40], [[1, 2], 3], "ab", None, 3):
         with pytest.raises(ValueError, match="input_ids must"):
             tokenizer.pad({"input_ids": wrong})
@@ -201,22 +201,22 @@ def test_pad_refuses_what_is_no_row_of_numbers(tokenizer):
         tokenizer.pad([{"input_ids": [1]}, {"input_ids": [1], "labels": [2]}])
     with pytest.raises(ValueError, match="return_tensors must be one of"):
         tokenizer.pad({"input_ids": [1]}, return_tensors="pt")
-    rows = tokenizer.pad([{"input_ids": [1, 2], "labels": 0.5}, {"input_ids": [1], "labels": 1.5}])
-    assert rows["labels"].tolist() == [0.5, 1.5] and rows["input_ids"].tolist() == [[1, 2], [1, 0]]
+    padded = tokenizer.pad([{"input_ids": [1, 2], "labels": 0.5}, {"input_ids": [1], "labels": 1.5}])
+    assert padded["labels"].tolist() == [0.5, 1.5] and padded["input_ids"].tolist() == [[1, 2], [1, 0]]
 
 
 @pytest.mark.parity("T7")
-def test_what_a_chat_template_speaks_of_is_given_to_it(tokenizer):
+def test_template_variables_are_passed(tokenizer):
     template = "{% for m in messages %}[{{ m.content }}]{% endfor %}{{ tools }}{{ mood }}"
     options = {"chat_template": template, "tokenize": False}
     assert tokenizer.apply_chat_template(CHAT, tools=[1], mood="kind", **options) == "[the river][1]kind"
     final = tokenizer.apply_chat_template(CHAT, continue_final_message=True, tools=[1], **options)
     assert final == "[the river"
-    with pytest.raises(ValueError, match="takes no generation prompt"):
+    with pytest.raises(ValueError, match="mutually exclusive"):
         tokenizer.apply_chat_template(CHAT, continue_final_message=True, add_generation_prompt=True, **options)
     with pytest.raises(TypeError, match="has no option 'moood'"):
         tokenizer.apply_chat_template(CHAT, moood="kind", **options)
 
 
-def ours(error: BaseException) -> bool:
+def raised_by_library(error: BaseException) -> bool:
     return "jaxmodels/" in traceback.extract_tb(error.__traceback__)[-1].filename

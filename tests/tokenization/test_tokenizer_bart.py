@@ -1,4 +1,4 @@
-"""BART and LED: calls, ids, folders equal the reference's, slow and fast (docs/parity.md, A19, L16)."""
+"""BART and LED: calls, ids and folders equal transformers', slow and fast (docs/parity.md, A19, L16)."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ OPTIONS = {"clean_up_tokenization_spaces": True, "model_max_length": 1024}
 
 
 def real_texts(data_dir) -> list[str]:
-    """Encyclopedia, whole meetings, and poetry with its line ends."""
+    """Encyclopedia articles, meetings, and poetry with line breaks."""
     articles = json.loads((data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
     texts = [paragraph["context"] for article in articles[:12] for paragraph in article["paragraphs"]]
     texts += (data_dir / "text/wikitext-2/valid.txt").read_text().splitlines(keepends=True)[:800]
@@ -30,7 +30,7 @@ def real_texts(data_dir) -> list[str]:
 
 @pytest.fixture(scope="module", params=NAMES)
 def three(request, roberta_files):
-    """One class, here and in the reference's two implementations."""
+    """One class here and in transformers' two implementations."""
     references = [getattr(transformers, request.param + suffix)(**roberta_files, **OPTIONS) for suffix in ("Fast", "")]
     return getattr(jm, request.param)(**roberta_files, **OPTIONS), *references
 
@@ -51,7 +51,7 @@ def test_ids_equal_both_references(three):
 def test_real_texts_equal_both_references(three, data_dir):
     tokenizer, fast, slow = three
     texts = real_texts(data_dir)
-    ids = [row.tolist() for row in tokenizer(texts).input_ids]
+    ids = [sequence.tolist() for sequence in tokenizer(texts).input_ids]
     assert max(map(len, ids)) > 7_000
     assert ids == fast(texts).input_ids
     assert all(ids[i] == slow.encode(texts[i]) for i in range(0, len(texts), 20))
@@ -77,15 +77,15 @@ def test_real_texts_equal_both_references(three, data_dir):
 @pytest.mark.parity("L16", "T1", "T2", "T3")
 def test_calls_equal_the_fast_reference(three, options, second):
     tokenizer, fast, _ = three
-    got, expected = tokenizer(TEXTS, second, **options), fast(TEXTS, second, **options)
-    assert_equal_fields(got, expected)
-    rows = range(len(got["input_ids"]))
-    assert [got.word_ids(i) for i in rows] == [expected.word_ids(i) for i in rows]
-    assert [got.sequence_ids(i) for i in rows] == [expected.sequence_ids(i) for i in rows]
+    actual, expected = tokenizer(TEXTS, second, **options), fast(TEXTS, second, **options)
+    assert_equal_fields(actual, expected)
+    indices = range(len(actual["input_ids"]))
+    assert [actual.word_ids(i) for i in indices] == [expected.word_ids(i) for i in indices]
+    assert [actual.sequence_ids(i) for i in indices] == [expected.sequence_ids(i) for i in indices]
 
 
 @pytest.mark.parity("L16", "T3")
-def test_words_need_the_space_before_them(three, roberta_files):
+def test_pretokenized_input_needs_a_prefix_space(three, roberta_files):
     tokenizer, fast, _ = three
     words = [["Empire", "State"], ["don't", ""]]
     with pytest.raises(ValueError, match="add_prefix_space=True"):
@@ -95,7 +95,7 @@ def test_words_need_the_space_before_them(three, roberta_files):
 
 
 @pytest.mark.parity("L16", "T6")
-def test_special_tokens_are_named_in_errors(three, roberta_files):
+def test_errors_name_missing_special_tokens(three, roberta_files):
     cls = type(three[0])
     with pytest.raises(ValueError, match=f"a {cls.__name__} needs a cls_token and a sep_token"):
         cls(**roberta_files, sep_token=None)
@@ -116,7 +116,7 @@ def test_folders_that_the_reference_wrote(three, kind, tmp_path):
 
 
 @pytest.mark.parity("L16", "T9")
-def test_what_is_saved_loads_here_and_in_the_reference(three, tmp_path):
+def test_saved_folders_load_here_and_in_the_reference(three, tmp_path):
     name = type(three[0]).__name__
     three[0].save_pretrained(tmp_path)
     tokenizer = jm.load_tokenizer(tmp_path, trim_offsets=False, padding_side="left")

@@ -34,17 +34,17 @@ OPTIONS = list(itertools.product([True, False], [None, True, False], [True, Fals
 
 
 def corpus(data_dir, name: str) -> list[str]:
-    """Real text by short name."""
+    """Return real texts by the name of their corpus."""
     if name == "squad":
         articles = json.loads((data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
         return [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
     if name == "dpr":
         contexts = ("positive_ctxs", "negative_ctxs", "hard_negative_ctxs")
-        rows = json.loads((data_dir / "qa/dpr/sample.json").read_text())
-        return [f"{c['title']} | {c['text']}" for row in rows for key in contexts for c in row[key]]
+        records = json.loads((data_dir / "qa/dpr/sample.json").read_text())
+        return [f"{c['title']} | {c['text']}" for record in records for key in contexts for c in record[key]]
     if name == "nq_gold":
         lines = (data_dir / "qa/nq_gold/dev.jsonl").read_text().splitlines()
-        return [f"{row['question']} {row['title']} {row['passage']}" for row in map(json.loads, lines)]
+        return [f"{record['question']} {record['title']} {record['passage']}" for record in map(json.loads, lines)]
     return (data_dir / "text/wikitext-2/test.txt").read_text(encoding="utf-8").splitlines()
 
 
@@ -61,7 +61,7 @@ def test_hard_texts_equal_the_slow_reference(bert_vocabulary, lower, accents, ch
 
 @pytest.mark.parity("D10")
 def test_random_unicode_equals_the_slow_reference(bert_vocabulary):
-    """Without characters that the library's Unicode tables know and Python's do not, or the other way round."""
+    """Excludes characters that only one of the Unicode tables of the library and of Python contains."""
     rng = random.Random(0)
     ranges = [(0, 0x80), (0x80, 0x370), (0x300, 0x370), (0x370, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
     ranges += [(0x20, 0x7F), (0x1F00, 0x2100), (0x2B700, 0x2BA00), (0xF900, 0xFB00), (0xAC00, 0xAD00)]
@@ -92,10 +92,10 @@ def test_real_text_equals_both_references(bert_vocabulary, data_dir, name, lower
     tokenizer = jt.BertTokenizer(bert_vocabulary, do_lower_case=lower)
     slow = transformers.BertTokenizer(bert_vocabulary, do_lower_case=lower)
     fast = transformers.BertTokenizerFast(bert_vocabulary, do_lower_case=lower)
-    ids = [row.tolist() for row in tokenizer(texts)["input_ids"]]
+    ids = [sequence.tolist() for sequence in tokenizer(texts)["input_ids"]]
     assert sum(map(len, ids)) > 7_000
     assert ids == fast(texts)["input_ids"]
-    assert all(row == slow.encode(text) for row, text in zip(ids, texts, strict=True))
+    assert all(sequence == slow.encode(text) for sequence, text in zip(ids, texts, strict=True))
 
 
 @pytest.mark.parity("D10")
@@ -110,13 +110,13 @@ def test_a_sample_of_every_corpus_equals_the_slow_reference(bert_vocabulary, dat
 def test_offsets_on_real_text_equal_the_fast_reference(bert_vocabulary, data_dir):
     texts = corpus(data_dir, "squad")[:300] + BERT_TEXTS[4:5]
     tokenizer, fast = jt.BertTokenizer(bert_vocabulary), transformers.BertTokenizerFast(bert_vocabulary)
-    got, expected = (tok(texts, return_offsets_mapping=True)["offset_mapping"] for tok in (tokenizer, fast))
-    for a, b in zip(got, expected, strict=True):
+    actual, expected = (tok(texts, return_offsets_mapping=True)["offset_mapping"] for tok in (tokenizer, fast))
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
-    ("text", "ours", "fast"),
+    ("text", "expected", "fast"),
     [
         ("a\U0002b900b", ["a", "[UNK]", "b"], ["[UNK]"]),  # Chinese; the fast range begins 256 characters later
         ("a\u0378t", ["at"], ["[UNK]"]),  # unassigned, so removed
@@ -124,9 +124,9 @@ def test_offsets_on_real_text_equal_the_fast_reference(bert_vocabulary, data_dir
     ],
 )
 @pytest.mark.parity("D10")
-def test_where_the_references_differ_the_slow_one_counts(bert_vocabulary, text, ours, fast):
-    assert jt.BertTokenizer(bert_vocabulary).tokenize(text) == ours
-    assert transformers.BertTokenizer(bert_vocabulary).tokenize(text) == ours
+def test_follows_the_slow_reference_where_they_differ(bert_vocabulary, text, expected, fast):
+    assert jt.BertTokenizer(bert_vocabulary).tokenize(text) == expected
+    assert transformers.BertTokenizer(bert_vocabulary).tokenize(text) == expected
     assert transformers.BertTokenizerFast(bert_vocabulary).tokenize(text) == fast
 
 
@@ -164,7 +164,7 @@ def test_never_split(bert_vocabulary):
 
 
 @pytest.mark.parity("D10")
-def test_vocabulary_lines_keep_their_white_space_and_numbers(tmp_path):
+def test_vocabulary_keeps_white_space_and_line_numbers(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n\u00a0\na\n\nb\n", encoding="utf-8")
     tokenizer, slow = jt.BertTokenizer(path), transformers.BertTokenizer(str(path))
@@ -173,7 +173,7 @@ def test_vocabulary_lines_keep_their_white_space_and_numbers(tmp_path):
     (written,) = tokenizer.save_vocabulary(tmp_path, "mine")
     assert written == str(tmp_path / "mine-vocab.txt")
     assert jt.BertTokenizer(written).encode("a b c") == [2, 7, 9, 1, 3]
-    with pytest.raises(NotADirectoryError, match="needs a folder"):
+    with pytest.raises(NotADirectoryError, match="needs an existing folder"):
         tokenizer.save_vocabulary(tmp_path / "absent")
 
 
@@ -198,7 +198,7 @@ def test_decode_equals_the_slow_reference(bert_vocabulary):
 
 
 @pytest.mark.parity("D10", "T8")
-def test_the_unknown_token_must_be_there(bert_vocabulary, small_bert_folder):
+def test_unknown_token_must_be_in_the_vocabulary(bert_vocabulary, small_bert_folder):
     with pytest.raises(ValueError, match="has no token '<unk>'"):
         jt.BertTokenizer(bert_vocabulary, unk_token="<unk>")
     with pytest.raises(ValueError, match="needs an unk_token"):
@@ -233,17 +233,17 @@ def test_constructor_needs_one_source(bert_vocabulary, data_dir, tmp_path):
 
 @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer"])
 @pytest.mark.parity("D10", "T8")
-def test_a_tokenizer_json_that_prepares_text_otherwise_is_refused(data_dir, tmp_path, part):
+def test_other_text_processing_is_refused(data_dir, tmp_path, part):
     state = json.loads((data_dir / "tokenizers" / "bert-base-uncased" / "tokenizer.json").read_text())
     state[part] = {"normalizer": {"type": "NFKC"}, "pre_tokenizer": {"type": "WhitespaceSplit"}}[part]
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(state))
-    with pytest.raises(ValueError, match="does not prepare a text as BERT does"):
+    with pytest.raises(ValueError, match="does not prepare texts as BERT does"):
         jt.BertTokenizer(tokenizer_file=path)
 
 
 @pytest.mark.parity("D10", "T8")
-def test_do_lower_case_rules_over_a_tokenizer_json_with_a_warning(data_dir, tmp_path):
+def test_do_lower_case_overrides_tokenizer_json_with_a_warning(data_dir, tmp_path):
     folder = data_dir / "tokenizers" / "bert-base-uncased"
     state = json.loads((folder / "tokenizer.json").read_text())
     state["normalizer"]["lowercase"] = False
@@ -270,7 +270,7 @@ def test_added_tokens_equal_the_fast_reference(bert_vocabulary):
         assert tokenizer.decode(ids) == fast.decode(ids)
 
 
-def test_pickles_and_copies(small_bert_folder):
+def test_pickle_and_copy(small_bert_folder):
     tokenizer = jt.load_tokenizer(small_bert_folder, strip_accents=False)
     for again in (pickle.loads(pickle.dumps(tokenizer)), copy.deepcopy(tokenizer)):
         assert again.encode("the river É") == tokenizer.encode("the river É")

@@ -38,7 +38,7 @@ def test_tokenizer_chat_template_equals_the_reference(small, small_folder, promp
 
 
 @pytest.mark.parity("T7")
-def test_tokenizer_chat_of_a_batch(small):
+def test_chat_batches(small):
     small.pad_token = small.eos_token
     batch = small.apply_chat_template([CHAT, CHAT[:1]], return_dict=True, padding=True)
     assert batch.input_ids.shape == batch.attention_mask.shape
@@ -74,7 +74,7 @@ def test_tokenizer_chat_templates_are_sandboxed_and_may_refuse(small):
         small.apply_chat_template(CHAT, chat_template="{{ messages.__class__.__mro__ }}")
     with pytest.raises(jinja2.exceptions.TemplateError, match="no system"):
         small.apply_chat_template(CHAT, chat_template="{{ raise_exception('no system') }}")
-    with pytest.raises(TypeError, match="tools.*for chat templates that read it"):
+    with pytest.raises(TypeError, match="tools.*only for chat templates that read it"):
         small.apply_chat_template(CHAT, tools=[])
 
 
@@ -83,7 +83,7 @@ def test_tokenizer_chat_without_jinja(small, monkeypatch):
     import jaxmodels.tokenization
 
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "jaxmodels.tokenization.sandbox", raising=False)
-    monkeypatch.delattr(jaxmodels.tokenization, "sandbox", raising=False)
+    monkeypatch.delitem(sys.modules, "jaxmodels.tokenization.chat", raising=False)
+    monkeypatch.delattr(jaxmodels.tokenization, "chat", raising=False)
     with pytest.raises(ImportError, match="pip install jinja2"):
         small.apply_chat_template(CHAT, chat_template="a template that nothing compiled before")

@@ -1,4 +1,4 @@
-"""From ids back to text (docs/parity.md, G17, T5)."""
+"""Decoding compared with the reference (docs/parity.md, G17, T5)."""
 
 import random
 
@@ -12,7 +12,7 @@ import jaxmodels.tokenization as jt
 
 
 def random_ids(vocabulary, count=200, seed=0):
-    """Rows of random ids: most are not valid UTF-8 somewhere."""
+    """Return sequences of random ids, most of which contain invalid UTF-8."""
     rng = random.Random(seed)
     # the ids below 256 are single bytes
     return [[rng.randrange(rng.choice((256, vocabulary))) for _ in range(rng.randrange(1, 25))] for _ in range(count)]
@@ -32,21 +32,21 @@ def test_tokenizer_byte_table_is_the_references():
 @pytest.mark.parity("G17", "T5")
 def test_tokenizer_decode_equals_both_references(shared_tokenizer, fast, slow, skip, clean_up):
     end = shared_tokenizer.eos_token_id
-    rows = [*random_ids(len(slow)), [end, 40, end], [end], [], [0, 220, 13, 220, 11, 705, 82, 299, 470]]
-    got = shared_tokenizer.batch_decode(rows, skip, clean_up)
-    assert got == fast.batch_decode(rows, skip, clean_up)
-    assert got == slow.batch_decode(rows, skip, clean_up)
+    sequences = [*random_ids(len(slow)), [end, 40, end], [end], [], [0, 220, 13, 220, 11, 705, 82, 299, 470]]
+    actual = shared_tokenizer.batch_decode(sequences, skip, clean_up)
+    assert actual == fast.batch_decode(sequences, skip, clean_up)
+    assert actual == slow.batch_decode(sequences, skip, clean_up)
 
 
 @pytest.mark.parametrize("errors", ["replace", "ignore", "backslashreplace"])
 @pytest.mark.parity("G17", "T5")
 def test_tokenizer_errors_equal_the_slow_reference(gpt2_files, errors):
-    tokenizer, slow = (kind(**gpt2_files, errors=errors) for kind in (jt.GPT2Tokenizer, transformers.GPT2Tokenizer))
-    rows = random_ids(len(slow), seed=1)
-    got = tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
-    assert got == slow.batch_decode(rows, clean_up_tokenization_spaces=False)
-    tokens = [tokenizer.convert_ids_to_tokens(row) for row in rows]
-    assert [tokenizer.convert_tokens_to_string(row) for row in tokens] == got
+    tokenizer, slow = (cls(**gpt2_files, errors=errors) for cls in (jt.GPT2Tokenizer, transformers.GPT2Tokenizer))
+    sequences = random_ids(len(slow), seed=1)
+    actual = tokenizer.batch_decode(sequences, clean_up_tokenization_spaces=False)
+    assert actual == slow.batch_decode(sequences, clean_up_tokenization_spaces=False)
+    tokens = [tokenizer.convert_ids_to_tokens(ids) for ids in sequences]
+    assert [tokenizer.convert_tokens_to_string(ids) for ids in tokens] == actual
 
 
 @pytest.mark.parity("G17", "T5")
@@ -67,13 +67,13 @@ def test_hard_texts_survive(shared_tokenizer):
 
 
 @pytest.mark.parametrize(
-    "row",
+    "ids",
     [40, np.int64(40), [40, 41], (40, 41), np.array([40, 41]), jnp.array([40, 41]), jnp.array(40), [np.int32(40)], []],
     ids=repr,
 )
 @pytest.mark.parity("T5")
-def test_decode_takes_ints_lists_and_arrays(shared_tokenizer, fast, row):
-    assert shared_tokenizer.decode(row) == fast.decode(np.asarray(row, int).reshape(-1).tolist())
+def test_decode_takes_ints_lists_and_arrays(shared_tokenizer, fast, ids):
+    assert shared_tokenizer.decode(ids) == fast.decode(np.asarray(ids, int).reshape(-1).tolist())
 
 
 @pytest.mark.parity("T5")
@@ -88,10 +88,10 @@ def test_batch_decode_takes_arrays(shared_tokenizer, fast):
 
 
 @pytest.mark.parity("T5")
-def test_decode_refuses_what_is_no_row_of_ids(shared_tokenizer):
+def test_decode_refuses_invalid_ids(shared_tokenizer):
     with pytest.raises(ValueError, match=r"shape \(1, 2\); batch_decode"):
         shared_tokenizer.decode(np.array([[1, 2]]))
-    with pytest.raises(ValueError, match="-100 is no token's id"):
+    with pytest.raises(ValueError, match="-100 is not a token id"):
         shared_tokenizer.decode([1, -100])
     with pytest.raises(TypeError, match="float"):
         shared_tokenizer.decode(np.array([1.0]))
@@ -100,7 +100,7 @@ def test_decode_refuses_what_is_no_row_of_ids(shared_tokenizer):
 
 
 @pytest.mark.parity("T5")
-def test_ids_beyond_the_vocabulary_add_nothing(shared_tokenizer, fast):
+def test_ids_outside_the_vocabulary_are_ignored(shared_tokenizer, fast):
     assert shared_tokenizer.decode([40, 50300, 41]) == fast.decode([40, 50300, 41])
     assert shared_tokenizer.convert_ids_to_tokens([40, 50300]) == fast.convert_ids_to_tokens([40, 50300])
 
@@ -119,8 +119,8 @@ def test_tokens_and_ids(shared_tokenizer, fast):
 
 
 @pytest.mark.parity("T5")
-def test_clean_up_is_the_tokenizers_setting_unless_asked(small_folder, data_dir):
-    """The case's file says false; without a word in the files it is true, as in transformers 4.37."""
+def test_clean_up_defaults_to_the_setting(small_folder, data_dir):
+    """It is false in the folder of the case and true by default, as in transformers 4.37."""
     text = "it 's a test , is n't it ? yes ."
     plain = jt.load_tokenizer(small_folder)
     assert plain.decode(plain.encode(text)) == text
@@ -131,7 +131,7 @@ def test_clean_up_is_the_tokenizers_setting_unless_asked(small_folder, data_dir)
 
 @pytest.mark.parity("T5", "T6")
 def test_added_tokens_decode_as_text(small):
-    """Their characters are text even where they look like the characters that stand for bytes."""
+    """Their characters are text, even those that represent bytes in other tokens."""
     small.add_tokens(["é", "Ġx", "my token"])
     ids = small.encode("aéb Ġx my token")
     assert small.decode(ids) == "aéb Ġx my token"

@@ -1,4 +1,4 @@
-"""What the base of tokenizers does for all families but GPT-2, which has its own files (docs/parity.md, T1 to T9)."""
+"""The base class in all families but GPT-2, which has separate tests (docs/parity.md, T1 to T9)."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ PAIRS = ["Paris is the capital of France, and Rome is not.", "", "runs through R
 
 @pytest.fixture(scope="module")
 def folders(small_bert_folder, roberta_files, tmp_path_factory):
-    """Class name -> a folder as transformers writes it: slow and fast."""
+    """Class name -> a folder written by transformers' slow or fast tokenizer."""
     root = tmp_path_factory.mktemp("tokenizers")
     folders = {}
     for name in CLASSES:
@@ -41,23 +41,23 @@ def folders(small_bert_folder, roberta_files, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=CLASSES)
 def pair(request, folders):
-    """One class, here and in the reference's fast implementation."""
+    """One class here and in transformers' fast implementation."""
     fast = getattr(transformers, f"{request.param}Fast").from_pretrained(folders[f"{request.param}Fast"])
     return jt.load_tokenizer(folders[request.param]), fast
 
 
 def call(tokenizer, texts, pairs=None, **options):
-    """A call by text and second text, which a reader takes as questions and titles."""
+    """Call with texts and second texts, which are questions and titles for a reader."""
     if "Reader" in type(tokenizer).__name__:
         return tokenizer(texts, titles=pairs, **options)
     return tokenizer(texts, pairs, **options)
 
 
-def assert_equal_fields(got, expected):
-    assert set(got) == set(expected)
-    for name, rows in expected.items():
-        rows = rows if isinstance(rows, list) else [rows]
-        for a, b in zip(got[name], rows, strict=True):
+def assert_equal_fields(actual, expected):
+    assert set(actual) == set(expected)
+    for name, sequences in expected.items():
+        sequences = sequences if isinstance(sequences, list) else [sequences]
+        for a, b in zip(actual[name], sequences, strict=True):
             np.testing.assert_array_equal(a, np.asarray(b).reshape(np.shape(a)), err_msg=name)
 
 
@@ -87,15 +87,15 @@ def test_calls_equal_the_fast_reference(pair, options, second):
 
 
 @pytest.mark.parity("T3")
-def test_the_way_back_equals_the_fast_reference(pair):
+def test_mapping_to_the_text_equals_the_fast_reference(pair):
     tokenizer, fast = pair
-    ours, reference = (call(tok, TEXTS, PAIRS) for tok in (tokenizer, fast))
-    for row in range(len(TEXTS)):
-        assert ours.tokens(row) == reference.tokens(row)
-        assert ours.word_ids(row) == reference.word_ids(row)
-        assert ours.sequence_ids(row) == reference.sequence_ids(row)
-        for char in range(len(TEXTS[row])):
-            assert ours.char_to_token(row, char) == reference.char_to_token(row, char)
+    actual, reference = (call(tok, TEXTS, PAIRS) for tok in (tokenizer, fast))
+    for batch_index in range(len(TEXTS)):
+        assert actual.tokens(batch_index) == reference.tokens(batch_index)
+        assert actual.word_ids(batch_index) == reference.word_ids(batch_index)
+        assert actual.sequence_ids(batch_index) == reference.sequence_ids(batch_index)
+        for char in range(len(TEXTS[batch_index])):
+            assert actual.char_to_token(batch_index, char) == reference.char_to_token(batch_index, char)
 
 
 @pytest.mark.parity("T3", "T4")
@@ -108,8 +108,8 @@ def test_words_targets_and_single_texts(pair, folders):
     words = [text.split() for text in TEXTS]
     options = {"is_split_into_words": True}
     assert_equal_fields(call(tokenizer, words, **options), call(fast, words, **options))
-    got = tokenizer("a", text_target="the river")
-    assert got["labels"].tolist() == fast("a", text_target="the river")["labels"]
+    actual = tokenizer("a", text_target="the river")
+    assert actual["labels"].tolist() == fast("a", text_target="the river")["labels"]
     assert tokenizer.encode(TEXTS[0], PAIRS[0]) == fast.encode(TEXTS[0], PAIRS[0])
     assert tokenizer.encode("the river Seine", max_length=4) == fast.encode("the river Seine", max_length=4)
     assert tokenizer.tokenize(TEXTS[0]) == fast.tokenize(TEXTS[0])
@@ -119,11 +119,13 @@ def test_words_targets_and_single_texts(pair, folders):
 @pytest.mark.parity("T1")
 def test_pad_equals_the_fast_reference(pair):
     tokenizer, fast = pair
-    rows = {"input_ids": [[5, 6, 7], [8]], "token_type_ids": [[0, 1, 1], [0]]}
+    sequences = {"input_ids": [[5, 6, 7], [8]], "token_type_ids": [[0, 1, 1], [0]]}
     options = {"padding": "max_length", "max_length": 5}
-    for got, expected in zip(tokenizer.pad(rows, **options).items(), fast.pad(rows, **options).items(), strict=True):
-        assert got[0] == expected[0]
-        np.testing.assert_array_equal(got[1], expected[1])
+    for actual, expected in zip(
+        tokenizer.pad(sequences, **options).items(), fast.pad(sequences, **options).items(), strict=True
+    ):
+        assert actual[0] == expected[0]
+        np.testing.assert_array_equal(actual[1], expected[1])
 
 
 @pytest.mark.parametrize("suffix", ["", "Fast"])
@@ -143,7 +145,7 @@ def test_folders_that_the_reference_wrote(folders, suffix):
 
 @pytest.fixture
 def changed(pair):
-    """A copy with everything set that a file can hold."""
+    """A function that loads a tokenizer and changes every setting that is saved."""
     name = type(pair[0]).__name__
     options = {"trim_offsets": False, "errors": "ignore"}
     if name != "RobertaTokenizer":

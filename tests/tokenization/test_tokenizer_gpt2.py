@@ -1,4 +1,4 @@
-"""GPT-2: ids equal the reference's, fast and slow, on hard texts, corpora and Unicode (docs/parity.md, G17, G18)."""
+"""GPT-2: ids equal transformers', fast and slow, on difficult texts, corpora and Unicode (docs/parity.md, G17, G18)."""
 
 import random
 import time
@@ -25,9 +25,9 @@ def test_tokenizer_ids_equal_both_references(shared_tokenizer, fast, slow, text)
 def test_tokenizer_from_vocabulary_equals_tokenizer_json(shared_tokenizer, gpt2_files):
     tokenizer = jt.GPT2Tokenizer(**gpt2_files)
     expected = shared_tokenizer(HARD_TEXTS, return_offsets_mapping=True)
-    got = tokenizer(HARD_TEXTS, return_offsets_mapping=True)
+    actual = tokenizer(HARD_TEXTS, return_offsets_mapping=True)
     for name in ("input_ids", "offset_mapping"):
-        for a, b in zip(got[name], expected[name], strict=True):
+        for a, b in zip(actual[name], expected[name], strict=True):
             np.testing.assert_array_equal(a, b)
     assert len(tokenizer) == tokenizer.vocab_size == len(shared_tokenizer)
     assert tokenizer.get_vocab() == shared_tokenizer.get_vocab()
@@ -53,7 +53,7 @@ def test_tokenizer_ids_of_random_unicode_equal_the_fast_reference(shared_tokeniz
     rng = random.Random(0)
     ranges = [(0, 0x80), (0x80, 0x300), (0x300, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000), (0x20, 0x7F)]
     texts = ["".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(60))) for _ in range(500)]
-    ids = [row.tolist() for row in shared_tokenizer(texts)["input_ids"]]
+    ids = [sequence.tolist() for sequence in shared_tokenizer(texts)["input_ids"]]
     assert ids == fast(texts)["input_ids"]
     assert shared_tokenizer.batch_decode(ids, clean_up_tokenization_spaces=False) == texts
 
@@ -73,10 +73,10 @@ def test_tokenizer_long_runs_take_linear_time(shared_tokenizer, unit):
 def test_tokenizer_add_prefix_space_follows_the_fast_reference(gpt2_files, text):
     reference = transformers.GPT2TokenizerFast(**gpt2_files, add_prefix_space=True)
     tokenizer = jt.GPT2Tokenizer(**gpt2_files, add_prefix_space=True)
-    got = tokenizer(text, return_offsets_mapping=True)
+    actual = tokenizer(text, return_offsets_mapping=True)
     expected = reference(text, return_offsets_mapping=True)
-    assert got["input_ids"].tolist() == expected["input_ids"]
-    assert got["offset_mapping"].tolist() == [list(span) for span in expected["offset_mapping"]]
+    assert actual["input_ids"].tolist() == expected["input_ids"]
+    assert actual["offset_mapping"].tolist() == [list(span) for span in expected["offset_mapping"]]
 
 
 @pytest.mark.parity("G17")
@@ -92,9 +92,9 @@ def test_tokenizer_add_bos_token_follows_the_slow_reference(gpt2_files, text, pa
     reference = transformers.GPT2Tokenizer(**gpt2_files, add_bos_token=True)
     tokenizer = jt.GPT2Tokenizer(**gpt2_files, add_bos_token=True)
     expected = reference(text, pair, return_special_tokens_mask=True)
-    got = tokenizer(text, pair, return_special_tokens_mask=True)
+    actual = tokenizer(text, pair, return_special_tokens_mask=True)
     for name in ("input_ids", "attention_mask", "special_tokens_mask"):
-        assert got[name].tolist() == expected[name], name
+        assert actual[name].tolist() == expected[name], name
     assert tokenizer.encode(text, add_special_tokens=False) == reference.encode(text, add_special_tokens=False)
     for is_pair in (False, True):
         assert tokenizer.num_special_tokens_to_add(is_pair) == reference.num_special_tokens_to_add(is_pair)
@@ -120,13 +120,15 @@ def test_tokenizer_is_split_into_words(gpt2_files, fast):
     words = [["Hello", "world", "don't"], ["naïve", "<|endoftext|>", ""], []]
     reference = transformers.GPT2TokenizerFast(**gpt2_files, add_prefix_space=True)
     tokenizer = jt.GPT2Tokenizer(**gpt2_files, add_prefix_space=True)
-    got, expected = tokenizer(words, is_split_into_words=True), reference(words, is_split_into_words=True)
-    assert [row.tolist() for row in got["input_ids"]] == expected["input_ids"]
-    assert [got.word_ids(i) for i in range(3)] == [expected.word_ids(i) for i in range(3)]
+    actual, expected = tokenizer(words, is_split_into_words=True), reference(words, is_split_into_words=True)
+    assert [sequence.tolist() for sequence in actual["input_ids"]] == expected["input_ids"]
+    assert [actual.word_ids(i) for i in range(3)] == [expected.word_ids(i) for i in range(3)]
     single = tokenizer(words[0], words[1], is_split_into_words=True)
     assert single["input_ids"].tolist() == reference(words[0], words[1], is_split_into_words=True)["input_ids"]
     pairs = tokenizer(words, words[::-1], is_split_into_words=True)["input_ids"]
-    assert [row.tolist() for row in pairs] == reference(words, words[::-1], is_split_into_words=True)["input_ids"]
+    assert [sequence.tolist() for sequence in pairs] == reference(words, words[::-1], is_split_into_words=True)[
+        "input_ids"
+    ]
 
 
 @pytest.mark.parity("G17")
@@ -145,14 +147,14 @@ def test_tokenizer_unknown_bytes_become_the_unknown_token(tiny_folder):
 
 @pytest.mark.parity("G18")
 def test_in_graph_tokenizer_gives_arrays_of_one_shape(shared_tokenizer, fast):
-    """The TF layer's `max_length` and `pad_token_id`: every call the same shape, so a compiled function sees one."""
+    """Equivalent of the TF layer's `max_length` and `pad_token_id`: all calls return the same shape."""
     texts = np.array(["short", "", "a rather longer text that has to be cut " * 3])
     encoded = shared_tokenizer(texts, padding="max_length", truncation=True, max_length=8)
     assert encoded.input_ids.shape == encoded.attention_mask.shape == (3, 8)
     assert encoded.input_ids.dtype == encoded.attention_mask.dtype == np.int32
-    for row, mask, text in zip(encoded.input_ids, encoded.attention_mask, texts, strict=True):
+    for sequence, mask, text in zip(encoded.input_ids, encoded.attention_mask, texts, strict=True):
         ids = fast.encode(str(text))[:8]
-        assert row.tolist() == ids + [shared_tokenizer.eos_token_id] * (8 - len(ids))
+        assert sequence.tolist() == ids + [shared_tokenizer.eos_token_id] * (8 - len(ids))
         assert mask.tolist() == [1] * len(ids) + [0] * (8 - len(ids))
     on_device = shared_tokenizer(texts, padding="max_length", truncation=True, max_length=8, return_tensors="jax")
     assert isinstance(on_device.input_ids, jnp.ndarray)
@@ -161,7 +163,7 @@ def test_in_graph_tokenizer_gives_arrays_of_one_shape(shared_tokenizer, fast):
 
 @pytest.mark.parity("G17")
 def test_tokenizer_refuses_lone_surrogates(small):
-    with pytest.raises(ValueError, match=r"text 1 holds the lone surrogate U\+D83D at character 2"):
+    with pytest.raises(ValueError, match=r"text 1 contains the lone surrogate U\+D83D at character 2"):
         small(["fine", "ab\ud83d"])
     with pytest.raises(ValueError, match="text 0"):
         small("a", "\udc00")

@@ -1,4 +1,4 @@
-"""Every combination of a call's options gives what the reference's fast tokenizer gives (docs/parity.md, T1 to T3)."""
+"""Combinations of a call's options equal transformers' fast tokenizer (docs/parity.md, T1 to T3)."""
 
 import itertools
 import warnings
@@ -52,33 +52,34 @@ OVERFLOW = {"truncation": True, "return_overflowing_tokens": True}
 
 @pytest.fixture
 def both(small_folder, request):
-    """This library's tokenizer and the reference's, set to the same sides."""
-    ours = jt.load_tokenizer(small_folder, pad_token="<|endoftext|>")
+    """The tokenizers of jaxmodels and transformers."""
+    tokenizer = jt.load_tokenizer(small_folder, pad_token="<|endoftext|>")
     reference = transformers.GPT2TokenizerFast.from_pretrained(small_folder, pad_token="<|endoftext|>")
-    return ours, reference
+    return tokenizer, reference
 
 
-def assert_same_fields(got, expected, where):
-    assert set(got) == set(expected), where
+def assert_same_fields(actual, expected, where):
+    assert set(actual) == set(expected), where
     for name, value in expected.items():
-        ours = got[name]
-        rows = value if np.ndim(value[:1]) > 1 or isinstance(ours, list) else [value]
-        ours = ours if rows is value else [ours]
-        assert len(rows) == len(ours), (where, name)
-        for row, mine in zip(rows, ours, strict=True):
-            assert mine.dtype == np.int32
-            assert mine.tolist() == [list(span) if isinstance(span, tuple) else span for span in row], (where, name)
+        field = actual[name]
+        sequences = value if np.ndim(value[:1]) > 1 or isinstance(field, list) else [value]
+        field = field if sequences is value else [field]
+        assert len(sequences) == len(field), (where, name)
+        for sequence, array in zip(sequences, field, strict=True):
+            assert array.dtype == np.int32
+            expected_list = [list(span) if isinstance(span, tuple) else span for span in sequence]
+            assert array.tolist() == expected_list, (where, name)
 
 
 def compare(both, sides, options, *texts):
     for tokenizer in both:
         tokenizer.padding_side, tokenizer.truncation_side = sides
-    ours, reference = both
+    tokenizer, reference = both
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        got, expected = ours(*texts, **RETURNS | options), reference(*texts, **RETURNS | options)
-    assert_same_fields(got, expected, (sides, options, texts))
-    assert [got.tokens(i) for i in range(len(got.encodings))] == [
+        actual, expected = tokenizer(*texts, **RETURNS | options), reference(*texts, **RETURNS | options)
+    assert_same_fields(actual, expected, (sides, options, texts))
+    assert [actual.tokens(i) for i in range(len(actual.encodings))] == [
         expected.tokens(i) for i in range(len(expected.encodings))
     ]
 
@@ -118,19 +119,19 @@ def test_padding_side_of_a_call(both):
 
 @pytest.mark.parity("T3")
 def test_text_target_gives_labels(both):
-    ours, reference = both
+    tokenizer, reference = both
     options = {"padding": "max_length", "max_length": 20}
-    got = ours(TEXTS, text_target=PAIRS, **options)
+    actual = tokenizer(TEXTS, text_target=PAIRS, **options)
     expected = reference(TEXTS, text_target=PAIRS, **options)
-    assert_same_fields(got, expected, "text_target")
-    assert "labels" in got
-    assert_same_fields(ours(text_target=PAIRS), reference(text_target=PAIRS), "text_target alone")
-    got = ours(text_target=PAIRS, text_pair_target=TEXTS)
-    assert_same_fields(got, reference(text_target=PAIRS, text_pair_target=TEXTS), "pairs of targets")
+    assert_same_fields(actual, expected, "text_target")
+    assert "labels" in actual
+    assert_same_fields(tokenizer(text_target=PAIRS), reference(text_target=PAIRS), "text_target alone")
+    actual = tokenizer(text_target=PAIRS, text_pair_target=TEXTS)
+    assert_same_fields(actual, reference(text_target=PAIRS, text_pair_target=TEXTS), "pairs of targets")
 
 
 @pytest.mark.parity("T2")
-def test_model_max_length_bounds_what_max_length_does_not(both):
+def test_model_max_length_is_the_default_max_length(both):
     for tokenizer in both:
         tokenizer.model_max_length = 6
     for options in ({"truncation": True}, {"padding": "max_length"}, {"padding": "max_length", "truncation": True}):
@@ -153,7 +154,7 @@ def test_warns_without_any_maximum(small):
     small.pad_token = small.eos_token
     with pytest.warns(UserWarning, match="no model_max_length"):
         encoded = small(["a", "b c"], padding="max_length", truncation=True)
-    assert [len(row) for row in encoded.input_ids] == [1, 2]
+    assert [len(ids) for ids in encoded.input_ids] == [1, 2]
     with pytest.warns(UserWarning, match="max_length has no effect"):
         small(["a", "b c"], padding=True, max_length=1)
 
@@ -166,7 +167,7 @@ def test_returned_shapes_and_types(small):
     assert small("a b", return_tensors="np").input_ids.shape == (1, 3)
     assert small([]).input_ids.shape == (0, 0)
     ragged = small(["a", "b c"]).input_ids
-    assert isinstance(ragged, list) and [row.shape for row in ragged] == [(1,), (2,)]
+    assert isinstance(ragged, list) and [ids.shape for ids in ragged] == [(1,), (2,)]
     on_device = small(["a", "b c"], padding=True, return_tensors="jax", return_length=True)
     assert all(isinstance(value, jax.Array) and value.dtype == np.int32 for value in on_device.values())
     assert small(("a", "b")).input_ids.shape == small(np.array(["a", "b"])).input_ids.shape == (2, 1)
@@ -209,21 +210,21 @@ def test_returned_shapes_and_types(small):
     ],
 )
 @pytest.mark.parity("T1", "T2", "T3")
-def test_bad_calls_are_refused_in_words(small, error, match, arguments, options):
+def test_invalid_calls_are_refused(small, error, match, arguments, options):
     with pytest.raises(error, match=match):
         small(*arguments, **options)
-    assert small("Hello").input_ids.size  # nothing of the failed call is left
+    assert small("Hello").input_ids.size  # the failed call leaves no state
 
 
 @pytest.mark.parity("T2")
 def test_truncation_to_a_length_that_the_multiple_does_not_divide(small):
     small.pad_token = small.eos_token
-    with pytest.raises(ValueError, match="truncation to 6 tokens and padding to a multiple of 4"):
+    with pytest.raises(ValueError, match="truncation to 6 tokens contradicts padding to a multiple of 4"):
         small("a", padding=True, truncation=True, max_length=6, pad_to_multiple_of=4)
 
 
 @pytest.mark.parity("T2")
-def test_bos_leaves_room_for_text(small_folder):
+def test_max_length_must_leave_tokens_for_the_text(small_folder):
     tokenizer = jt.load_tokenizer(small_folder, add_bos_token=True)
     with pytest.raises(ValueError, match="max_length=1 leaves 0 tokens"):
         tokenizer("a b", truncation=True, max_length=1)

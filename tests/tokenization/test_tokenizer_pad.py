@@ -45,16 +45,16 @@ def test_pad_equals_the_reference(both, encoded):
     for side, options in itertools.product(("left", "right"), OPTIONS):
         for tokenizer in both:
             tokenizer.padding_side = side
-        # the reference changes what it is given
+        # the reference modifies its input
         copy = [dict(example) for example in encoded] if isinstance(encoded, list) else dict(encoded)
-        got, expected = both[0].pad(encoded, **options), both[1].pad(copy, **options)
-        assert set(got) == set(expected)
+        actual, expected = both[0].pad(encoded, **options), both[1].pad(copy, **options)
+        assert set(actual) == set(expected)
         for name in expected:
-            assert as_lists(got[name]) == expected[name], (side, options, name)
+            assert as_lists(actual[name]) == expected[name], (side, options, name)
 
 
 @pytest.mark.parity("T1")
-def test_pad_takes_what_a_call_returns(both):
+def test_pad_accepts_the_output_of_a_call(both):
     tokenizer, _ = both
     texts = ["Hello world", "low", "a b c"]
     expected = tokenizer(texts, padding=True)
@@ -69,7 +69,7 @@ def test_pad_takes_what_a_call_returns(both):
 
 
 @pytest.mark.parity("T1")
-def test_pad_leaves_other_fields_as_they_are(both):
+def test_pad_does_not_change_other_fields(both):
     tokenizer, _ = both
     padded = tokenizer.pad([{"input_ids": [1, 2], "labels": 0}, {"input_ids": [3], "labels": 1}])
     assert padded["labels"].tolist() == [0, 1]
@@ -85,11 +85,11 @@ def test_pad_without_a_mask(both):
 
 
 @pytest.mark.parity("T1")
-def test_pad_refuses_what_it_cannot_pad(both, small):
+def test_pad_refuses_invalid_input(both, small):
     tokenizer, _ = both
     with pytest.raises(ValueError, match=r"input_ids, got \['ids'\]"):
         tokenizer.pad({"ids": [1]})
-    with pytest.raises(ValueError, match="different numbers of rows"):
+    with pytest.raises(ValueError, match="different batch sizes"):
         tokenizer.pad({"input_ids": [[1], [2]], "attention_mask": [[1]]})
     with pytest.raises(ValueError, match="tok.pad_token = tok.eos_token"):
         small.pad(EXAMPLES)

@@ -1,4 +1,4 @@
-"""RoBERTa: ids, pairs and offsets equal the reference's, slow and fast (docs/parity.md, T4)."""
+"""RoBERTa: ids, pairs and offsets equal transformers', slow and fast (docs/parity.md, T4)."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_roberta_ids_equal_both_references(roberta, slow_roberta, fast_roberta):
 def test_roberta_real_text_equals_both_references(roberta, slow_roberta, fast_roberta, data_dir):
     articles = json.loads((data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
     texts = [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
-    ids = [row.tolist() for row in roberta(texts)["input_ids"]]
+    ids = [sequence.tolist() for sequence in roberta(texts)["input_ids"]]
     assert ids == fast_roberta(texts)["input_ids"]
     assert all(ids[i] == slow_roberta.encode(texts[i]) for i in range(0, len(texts), 20))
 
@@ -60,8 +60,8 @@ def test_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
     tokenizer = jt.RobertaTokenizer(**roberta_files)
     texts = [*HARD_TEXTS, *ROBERTA_TEXTS]
     for name in ("input_ids", "offset_mapping"):
-        got, expected = (tok(texts, return_offsets_mapping=True)[name] for tok in (tokenizer, roberta))
-        for a, b in zip(got, expected, strict=True):
+        actual, expected = (tok(texts, return_offsets_mapping=True)[name] for tok in (tokenizer, roberta))
+        for a, b in zip(actual, expected, strict=True):
             np.testing.assert_array_equal(a, b)
     assert tokenizer.special_tokens_map == roberta.special_tokens_map
     assert len(tokenizer) == len(roberta)
@@ -71,12 +71,12 @@ def test_roberta_from_vocabulary_equals_tokenizer_json(roberta, roberta_files):
 @pytest.mark.parity("T3", "T4")
 def test_roberta_pairs_equal_both_references(roberta, slow_roberta, fast_roberta, text, pair):
     options = {"return_special_tokens_mask": True, "return_token_type_ids": True}
-    got = roberta(text, pair, **options)
+    actual = roberta(text, pair, **options)
     for reference in (slow_roberta, fast_roberta):
-        # alone, an empty second text counts as none for the fast one; in a batch it does not
+        # the fast one ignores an empty second text, but not in a batch
         expected = reference([text], [pair], **options)
         for name in ("input_ids", "token_type_ids", "attention_mask", "special_tokens_mask"):
-            assert got[name].tolist() == expected[name][0], name
+            assert actual[name].tolist() == expected[name][0], name
     assert set(roberta(text, pair)) == {"input_ids", "attention_mask"}
     for is_pair in (False, True):
         assert roberta.num_special_tokens_to_add(is_pair) == slow_roberta.num_special_tokens_to_add(is_pair)
@@ -95,14 +95,14 @@ def test_roberta_offsets_and_prefix_space(data_dir, roberta_files, source, trim_
     reference = transformers.RobertaTokenizerFast(**arguments, **options)
     assert (tokenizer.trim_offsets, tokenizer.add_prefix_space) == (trim_offsets, add_prefix_space)
     for text in ("a b", " a  b\n c", "é 🙂 x", "a <mask> b", ""):
-        got = tokenizer(text, return_offsets_mapping=True)
+        actual = tokenizer(text, return_offsets_mapping=True)
         expected = reference(text, return_offsets_mapping=True)
-        assert got["input_ids"].tolist() == expected["input_ids"]
-        assert got["offset_mapping"].tolist() == [list(span) for span in expected["offset_mapping"]]
+        assert actual["input_ids"].tolist() == expected["input_ids"]
+        assert actual["offset_mapping"].tolist() == [list(span) for span in expected["offset_mapping"]]
 
 
 @pytest.mark.parity("T6")
-def test_roberta_mask_token_takes_the_space_before_it(roberta, roberta_files):
+def test_roberta_mask_token_absorbs_the_space_before_it(roberta, roberta_files):
     assert roberta.encode("a  <mask> b") == [0, *roberta.convert_tokens_to_ids(["a", "<mask>", "Ġb"]), 2]
     assert roberta.mask_token_id == len(roberta) - 1
     plain = tokenizers.AddedToken("<mask>", lstrip=False, special=True, normalized=False)
@@ -112,7 +112,7 @@ def test_roberta_mask_token_takes_the_space_before_it(roberta, roberta_files):
 
 
 @pytest.mark.parity("T6")
-def test_roberta_takes_other_special_tokens(roberta_files):
+def test_roberta_accepts_other_special_tokens(roberta_files):
     options = {"cls_token": "<cls>", "sep_token": "<sep>", "mask_token": "[mask]"}
     tokenizer = jt.RobertaTokenizer(**roberta_files, **options)
     reference = transformers.RobertaTokenizer(**roberta_files, **options)
@@ -125,12 +125,12 @@ def test_roberta_takes_other_special_tokens(roberta_files):
 
 
 @pytest.mark.parity("T3")
-def test_roberta_takes_words_with_a_space_before_them(roberta, roberta_files):
+def test_roberta_pretokenized_input_needs_a_prefix_space(roberta, roberta_files):
     with pytest.raises(ValueError, match="add_prefix_space=True"):
         roberta(["a", "b"], is_split_into_words=True)
     tokenizer = jt.RobertaTokenizer(**roberta_files, add_prefix_space=True)
     reference = transformers.RobertaTokenizerFast(**roberta_files, add_prefix_space=True)
     words = [["Empire", "State", "Building"], ["don't", "🙂", ""]]
-    got, expected = (tok(words, is_split_into_words=True) for tok in (tokenizer, reference))
-    assert [row.tolist() for row in got["input_ids"]] == expected["input_ids"]
-    assert [got.word_ids(i) for i in range(2)] == [expected.word_ids(i) for i in range(2)]
+    actual, expected = (tok(words, is_split_into_words=True) for tok in (tokenizer, reference))
+    assert [sequence.tolist() for sequence in actual["input_ids"]] == expected["input_ids"]
+    assert [actual.word_ids(i) for i in range(2)] == [expected.word_ids(i) for i in range(2)]

@@ -1,4 +1,4 @@
-"""What is written loads here and in the reference, fast and slow (docs/parity.md, G17, T9)."""
+"""Saved folders load here and in the reference, fast and slow (docs/parity.md, G17, T9)."""
 
 import json
 
@@ -22,7 +22,7 @@ ATTRIBUTES = ("padding_side", "truncation_side", "model_max_length", "clean_up_t
 
 @pytest.fixture
 def changed(small_folder):
-    """A tokenizer with everything set that a file can hold."""
+    """A tokenizer with a changed value of every setting that is saved."""
     tokenizer = jt.load_tokenizer(
         small_folder,
         padding_side="left",
@@ -54,7 +54,7 @@ def test_tokenizer_saved_loads_in_the_reference(changed, tmp_path, cls):
     for text in (*HARD_TEXTS, "a [PAD]b  <a>c new wordd"):
         ids = changed.encode(text)
         assert reference.encode(text) == ids
-        if not reference.is_fast:  # the slow one spaces added tokens out unless told not to
+        if not reference.is_fast:  # the slow one inserts spaces around added tokens by default
             assert reference.decode(ids, True, spaces_between_special_tokens=False) == changed.decode(ids, True)
         else:
             assert reference.decode(ids, True) == changed.decode(ids, True)
@@ -80,7 +80,7 @@ def test_tokenizer_saved_loads_here(changed, tmp_path):
 
 
 @pytest.mark.parity("T9")
-def test_tokenizer_saving_is_free_of_earlier_calls(small, tmp_path):
+def test_saved_files_do_not_depend_on_earlier_calls(small, tmp_path):
     small.pad_token = small.eos_token
     small("a b c", padding="max_length", truncation=True, max_length=2)
     small.save_pretrained(tmp_path)
@@ -105,12 +105,12 @@ def test_tokenizer_save_vocabulary(small, tmp_path):
     assert (tmp_path / "mine-merges.txt").read_text() == (tmp_path / "merges.txt").read_text()
     reference = transformers.GPT2Tokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
     assert reference.encode("Hello newest worlds") == small.encode("Hello newest worlds")
-    with pytest.raises(NotADirectoryError, match="needs a folder"):
+    with pytest.raises(NotADirectoryError, match="needs an existing folder"):
         small.save_vocabulary(tmp_path / "absent")
 
 
 @pytest.mark.parity("T9")
-def test_a_failed_save_leaves_nothing(small, tmp_path):
+def test_failed_saves_change_nothing(small, tmp_path):
     small.save_pretrained(tmp_path)
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
     small.add_tokens("[PAD]")

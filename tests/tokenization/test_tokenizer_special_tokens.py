@@ -75,7 +75,7 @@ def test_add_tokens(small, reference):
 
 
 @pytest.mark.parity("T6")
-def test_add_tokens_that_are_special_without_a_name(small, reference):
+def test_add_special_tokens_without_a_name(small, reference):
     assert small.add_tokens(["[PAD]"], special_tokens=True) == 1
     reference.add_tokens(["[PAD]"], special_tokens=True)
     ids = small.encode(TEXT)
@@ -86,7 +86,7 @@ def test_add_tokens_that_are_special_without_a_name(small, reference):
 
 
 @pytest.mark.parity("T6")
-def test_a_constructors_special_tokens_go_to_the_end(gpt2_files):
+def test_special_tokens_of_the_constructor_are_appended(gpt2_files):
     options = {"pad_token": "[PAD]", "additional_special_tokens": ["<a>", "<b>"], "cls_token": "Hello"}
     assert_same_tokens(
         jt.GPT2Tokenizer(**gpt2_files, **options), transformers.GPT2TokenizerFast(**gpt2_files, **options)
@@ -95,7 +95,7 @@ def test_a_constructors_special_tokens_go_to_the_end(gpt2_files):
 
 @pytest.mark.parametrize("eos_token", ["<|endoftext|>", AddedToken("<|endoftext|>", lstrip=True, rstrip=True)])
 @pytest.mark.parity("T6", "T8")
-def test_flags_in_tokenizer_json_win_over_a_constructors(data_dir, eos_token):
+def test_flags_in_tokenizer_json_take_precedence(data_dir, eos_token):
     path = str(data_dir / "tokenizers" / "gpt2" / "tokenizer.json")
     tokenizer = jt.GPT2Tokenizer(tokenizer_file=path, eos_token=eos_token)
     reference = transformers.GPT2TokenizerFast(tokenizer_file=path, eos_token=eos_token)
@@ -122,7 +122,7 @@ def test_setting_a_special_token(small):
 
 @pytest.mark.parity("T6")
 def test_unknown_names_are_refused(small, gpt2_files):
-    with pytest.raises(ValueError, match="no special tokens are called \\['padding_token'\\]"):
+    with pytest.raises(ValueError, match="unknown names of special tokens: \\['padding_token'\\]"):
         small.add_special_tokens({"padding_token": "[PAD]"})
     with pytest.raises(TypeError, match=r"GPT2Tokenizer has no option 'colour'"):
         jt.GPT2Tokenizer(**gpt2_files, colour="red")
@@ -141,6 +141,6 @@ def test_constructor_needs_one_source(gpt2_files, tmp_path):
 
 
 @pytest.mark.parity("G17")
-def test_tokenizer_bos_must_be_there_to_be_added(small_folder):
+def test_add_bos_token_needs_a_bos_token(small_folder):
     with pytest.raises(ValueError, match="needs a bos_token"):
         jt.load_tokenizer(small_folder, add_bos_token=True, bos_token=None)

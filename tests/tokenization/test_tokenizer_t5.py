@@ -1,4 +1,4 @@
-"""T5: from tokenizer.json and from spiece.model as the reference's tokenizers (docs/parity.md, T10)."""
+"""T5: tokenizer.json and spiece.model compared with transformers (docs/parity.md, T10)."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from tokenizers import AddedToken
 
 import jaxmodels as jm
 
-# special tokens without spaces behind them, and with spaces, which the slow tokenizer treats in its own way
+# special tokens without spaces after them, and with spaces, which the slow tokenizer treats differently
 SENTINEL_TEXTS = [
     "Hello <extra_id_0>.",
     "a<extra_id_0>b<extra_id_1>",
@@ -37,7 +37,7 @@ def t5_files(data_dir):
 
 @pytest.fixture(scope="module")
 def spiece_folder(t5_files, tmp_path_factory):
-    """A folder with nothing but spiece.model and a config."""
+    """A folder with only spiece.model and a config."""
     folder = tmp_path_factory.mktemp("spiece")
     shutil.copyfile(t5_files["vocab_file"], folder / "spiece.model")
     config = {"tokenizer_class": "T5Tokenizer", "clean_up_tokenization_spaces": True, "model_max_length": 512}
@@ -47,13 +47,13 @@ def spiece_folder(t5_files, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["tokenizer.json", "spiece.model", "spiece.model, legacy=False"])
 def both(request, t5_files, spiece_folder):
-    """From one of the files, here and in the reference's fast implementation."""
+    """A tokenizer of one of the files, here and in transformers' fast implementation."""
     options = {"clean_up_tokenization_spaces": True, "model_max_length": 512}
     if request.param == "tokenizer.json":
         path = {"tokenizer_file": t5_files["tokenizer_file"]}
         return jm.T5Tokenizer(**path, **options), transformers.T5TokenizerFast(**path, **options)
     options = {"legacy": not request.param.endswith("False")}
-    # the constructor of the installed version forgets the space before a text, from_pretrained does not
+    # the constructor of the installed version omits the space before a text, from_pretrained does not
     reference = transformers.T5TokenizerFast.from_pretrained(spiece_folder, **options)
     return jm.load_tokenizer(spiece_folder, **options), reference
 
@@ -96,7 +96,7 @@ def test_t5_ids_equal_the_fast_reference(both):
 def test_t5_real_texts_equal_the_fast_reference(both, data_dir):
     tokenizer, reference = both
     texts = real_texts(data_dir)
-    ids = [row.tolist() for row in tokenizer(texts).input_ids]
+    ids = [sequence.tolist() for sequence in tokenizer(texts).input_ids]
     assert ids == reference(texts).input_ids
     assert tokenizer.batch_decode(ids[::20], True) == reference.batch_decode(ids[::20], True)
 
@@ -125,11 +125,11 @@ def test_t5_calls_equal_the_fast_reference(both, options, second):
     second = second and [*second, "x"]
     if "text_target" in options:
         options = options | {"text_target": [*PAIRS, "x"]}
-    got, expected = tokenizer(texts, second, **options), reference(texts, second, **options)
-    assert_equal_fields(got, expected)
-    rows = range(len(got["input_ids"]))
-    assert [got.word_ids(i) for i in rows] == [expected.word_ids(i) for i in rows]
-    assert [got.sequence_ids(i) for i in rows] == [expected.sequence_ids(i) for i in rows]
+    actual, expected = tokenizer(texts, second, **options), reference(texts, second, **options)
+    assert_equal_fields(actual, expected)
+    indices = range(len(actual["input_ids"]))
+    assert [actual.word_ids(i) for i in indices] == [expected.word_ids(i) for i in indices]
+    assert [actual.sequence_ids(i) for i in indices] == [expected.sequence_ids(i) for i in indices]
 
 
 @pytest.mark.parity("T1", "T10")
@@ -137,13 +137,13 @@ def test_t5_words_and_pad(both):
     tokenizer, reference = both
     words = [["Empire", "State", "<extra_id_0>"], ["don't", "🙂", ""]]
     assert_equal_fields(*(each(words, is_split_into_words=True) for each in both))
-    rows = [{"input_ids": [5, 6, 1]}, {"input_ids": [7, 1]}]
+    examples = [{"input_ids": [5, 6, 1]}, {"input_ids": [7, 1]}]
     options = {"padding": "max_length", "max_length": 5}
-    assert_equal_fields(tokenizer.pad(rows, **options), reference.pad(rows, **options))
+    assert_equal_fields(tokenizer.pad(examples, **options), reference.pad(examples, **options))
 
 
 @pytest.mark.parity("T10")
-def test_t5_ids_of_its_own(t5):
+def test_t5_ids_of_special_texts(t5):
     assert type(t5) is jm.T5Tokenizer
     assert (t5.pad_token_id, t5.eos_token_id, t5.unk_token_id, t5.bos_token_id) == (0, 1, 2, None)
     assert t5("a", "b").input_ids.tolist() == [3, 9, 1, 3, t5.convert_tokens_to_ids("b"), 1]
@@ -157,18 +157,18 @@ def test_t5_ids_of_its_own(t5):
 
 @pytest.mark.parity("T10")
 def test_t5_spiece_equals_tokenizer_json(t5, spiece_folder, data_dir):
-    """But for U+0085, which the JSON of this folder, unlike spiece.model, takes for white space."""
+    """Except for U+0085, which is white space in this folder's JSON but not in spiece.model."""
     from_spiece = jm.load_tokenizer(spiece_folder)
     texts = [text for text in ALL_TEXTS if "\x85" not in text] + real_texts(data_dir)[:700]
-    for got, expected in zip(from_spiece(texts).input_ids, t5(texts).input_ids, strict=True):
-        assert got.tolist() == expected.tolist()
+    for actual, expected in zip(from_spiece(texts).input_ids, t5(texts).input_ids, strict=True):
+        assert actual.tolist() == expected.tolist()
     assert from_spiece.get_vocab() == t5.get_vocab()
 
 
 @pytest.mark.parametrize("legacy", [None, True, False])
 @pytest.mark.parity("T10")
 def test_t5_ids_equal_the_slow_reference(t5_files, legacy, data_dir):
-    """Where the docstring says that ids equal the slow tokenizer's, and where not."""
+    """The cases that the docstring lists, equal and different."""
     slow = transformers.T5Tokenizer(t5_files["vocab_file"], legacy=legacy)
     tokenizer = jm.T5Tokenizer(t5_files["vocab_file"], legacy=legacy)
     assert tokenizer.legacy is slow.legacy is (legacy is not False)
@@ -212,7 +212,7 @@ def test_t5_sentinels(t5, t5_files):
 def test_t5_special_tokens_equal_the_fast_reference(t5_files, source, options):
     path = {source: t5_files[source]}
     tokenizer = jm.T5Tokenizer(**path, **options)
-    # what the reference's constructor forgets where it reads spiece.model
+    # transformers' constructor omits this when reading spiece.model
     prefix = {"add_prefix_space": True} if source == "vocab_file" else {}
     reference = transformers.T5TokenizerFast(**path, **prefix, **copy.deepcopy(options))
     assert tokenizer.special_tokens_map == reference.special_tokens_map
@@ -224,7 +224,7 @@ def test_t5_special_tokens_equal_the_fast_reference(t5_files, source, options):
 
 
 @pytest.mark.parity("T10")
-def test_t5_another_eos_token_ends_texts(t5_files):
+def test_t5_other_eos_tokens(t5_files):
     """As in the slow reference; the fast one keeps the </s> of its tokenizer.json."""
     tokenizer = jm.T5Tokenizer(tokenizer_file=t5_files["tokenizer_file"], eos_token="<extra_id_5>")
     slow = transformers.T5Tokenizer(t5_files["vocab_file"], eos_token="<extra_id_5>", legacy=True)
@@ -249,8 +249,8 @@ def test_t5_another_eos_token_ends_texts(t5_files):
     ],
 )
 @pytest.mark.parity("T10")
-def test_t5_legacy_and_prefix_rule_over_tokenizer_json(t5_files, legacy, prefix, tmp_path):
-    """The reference converts spiece.model for these; here the JSON's own vocabulary and character table do."""
+def test_t5_legacy_and_prefix_override_tokenizer_json(t5_files, legacy, prefix, tmp_path):
+    """transformers converts spiece.model again for these options; here the JSON is changed."""
     options = {"legacy": legacy, "add_prefix_space": prefix}
     expected = transformers.T5TokenizerFast(
         t5_files["vocab_file"], **{**options, "add_prefix_space": prefix is not False}
@@ -293,7 +293,7 @@ def test_t5_folders_that_the_reference_wrote(spiece_folder, name, legacy, tmp_pa
 
 @pytest.mark.parity("T10")
 def test_t5_sentinels_that_the_slow_reference_misplaces_are_refused(t5_files, tmp_path):
-    """Given other special tokens, it puts those first and counts the sentinels up, unlike every published T5."""
+    """With other special tokens it puts those first and numbers the sentinels upwards, unlike published T5 models."""
     slow = transformers.T5Tokenizer(t5_files["vocab_file"], additional_special_tokens=["<a>"], legacy=True)
     pieces = len(slow) - 101
     assert slow.convert_tokens_to_ids(["<a>", "<extra_id_0>"]) == [pieces, pieces + 1]
@@ -318,7 +318,7 @@ def test_t5_saved_folder_loads_here_and_in_the_reference(spiece_folder, legacy, 
         assert reference.get_added_vocab().items() >= tokenizer.get_added_vocab().items() - {("<unk>", 2)}
         if reference.is_fast:
             assert [reference.encode(text) for text in texts] == expected
-        else:  # it spaces added tokens its own way
+        else:  # it spaces added tokens differently
             assert [reference.encode(text) for text in TEXTS] == expected[1 : 1 + len(TEXTS)]
     from_json = jm.load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
@@ -346,7 +346,7 @@ def test_t5_save_vocabulary(t5, tmp_path):
     assert t5.save_vocabulary(tmp_path, "mine") == (str(tmp_path / "mine-spiece.model"),)
     assert t5.save_vocabulary(tmp_path) == (str(tmp_path / "spiece.model"),)
     assert transformers.T5Tokenizer(str(tmp_path / "spiece.model"), legacy=True).encode("river") == t5.encode("river")
-    with pytest.raises(NotADirectoryError, match="needs a folder"):
+    with pytest.raises(NotADirectoryError, match="needs an existing folder"):
         t5.save_vocabulary(tmp_path / "absent")
 
 
@@ -362,8 +362,8 @@ def test_t5_class_from_config_or_vocabulary(data_dir, tmp_path, config, file):
 
 
 @pytest.mark.parity("T10")
-def test_t5_reads_a_model_that_was_trained_here(tmp_path):
-    """Symbols that SentencePiece keeps whole, and a model that changes no character."""
+def test_t5_reads_a_newly_trained_model(tmp_path):
+    """User-defined symbols, and a model without normalization."""
     path = trained(tmp_path, user_defined_symbols=["<a>", "zq"], normalization_rule_name="identity")
     tokenizer = jm.T5Tokenizer(path, extra_ids=2)
     fast = transformers.T5TokenizerFast(path, extra_ids=2, add_prefix_space=True)
@@ -378,9 +378,9 @@ def test_t5_reads_a_model_that_was_trained_here(tmp_path):
 
 
 @pytest.mark.parity("T10")
-def test_t5_bytes_are_not_spelled(tmp_path):
+def test_t5_byte_fallback_is_not_used(tmp_path):
     path = trained(tmp_path, byte_fallback=True, vocab_size=300)
-    with pytest.warns(UserWarning, match="spells characters that it lacks by bytes"):
+    with pytest.warns(UserWarning, match="represents unknown characters by bytes"):
         tokenizer = jm.T5Tokenizer(path)
     with pytest.warns(UserWarning, match="byte fallback"):
         reference = transformers.T5TokenizerFast(path, add_prefix_space=True)
@@ -389,10 +389,10 @@ def test_t5_bytes_are_not_spelled(tmp_path):
 
 
 @pytest.mark.parity("T10")
-def test_t5_packages_that_are_missing(spiece_folder, t5, monkeypatch):
+def test_t5_missing_packages(spiece_folder, t5, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
-    with pytest.raises(ImportError, match=r"spiece.model takes sentencepiece and protobuf.*pip install sentencepiece"):
+    with pytest.raises(ImportError, match=r"spiece.model needs sentencepiece and protobuf.*pip install sentencepiece"):
         jm.load_tokenizer(spiece_folder)
     assert t5.encode("a") == [3, 9, 1]
 
@@ -414,7 +414,7 @@ def test_t5_damaged_spiece_is_refused(spiece_folder, tmp_path, damage):
 
 
 @pytest.mark.parity("T10")
-def test_t5_models_of_other_kinds_are_refused(data_dir, t5_files, tmp_path):
+def test_t5_other_model_types_are_refused(data_dir, t5_files, tmp_path):
     with pytest.raises(ValueError, match="not a SentencePiece unigram model"):
         jm.T5Tokenizer(trained(tmp_path, model_type="bpe"))
     with pytest.raises(ValueError, match="not T5's unigram model: its model is BPE, its decoder is ByteLevel"):
@@ -425,7 +425,7 @@ def test_t5_models_of_other_kinds_are_refused(data_dir, t5_files, tmp_path):
     with open(t5_files["tokenizer_file"]) as file:
         state = json.load(file) | {"pre_tokenizer": {"type": "WhitespaceSplit"}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    with pytest.raises(ValueError, match="does not split a text as T5 does: its pre-tokenizer is WhitespaceSplit"):
+    with pytest.raises(ValueError, match="does not split texts as T5 does: its pre-tokenizer is WhitespaceSplit"):
         jm.T5Tokenizer(tokenizer_file=tmp_path / "tokenizer.json")
 
 
@@ -435,7 +435,7 @@ def test_t5_models_of_other_kinds_are_refused(data_dir, t5_files, tmp_path):
         ({"sp_model_kwargs": {"enable_sampling": True}}, "sp_model_kwargs is not supported.*enable_sampling"),
         ({"extra_ids": -1}, "extra_ids must be at least 0, got -1"),
         ({"additional_special_tokens": ["<extra_id_0>"]}, "1 tokens <extra_id_...> and extra_ids is 100"),
-        ({"vocab_file": None}, "give tokenizer_file, or vocab_file, or both"),
+        ({"vocab_file": None}, "pass tokenizer_file, or vocab_file, or both"),
     ],
 )
 @pytest.mark.parity("T10")
@@ -445,7 +445,7 @@ def test_t5_bad_arguments_are_refused(t5_files, options, match):
 
 
 @pytest.mark.parity("T8", "T10")
-def test_t5_files_that_are_missing(tmp_path):
+def test_t5_missing_files(tmp_path):
     for name in ("vocab_file", "tokenizer_file"):
         with pytest.raises(FileNotFoundError, match="there is no file"):
             jm.T5Tokenizer(**{name: tmp_path / "absent"})

@@ -1,9 +1,9 @@
-"""One tokenizer, several threads: a call's truncation and padding are its own."""
+"""A tokenizer used by several threads: truncation and padding of calls are independent."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 
-def test_calls_from_threads_do_not_disturb_each_other(small):
+def test_concurrent_calls_are_independent(small):
     small.pad_token = small.eos_token
     text = "a b c d e f g h i j k l m n o p"
     lengths = [2, 5, 9, 17] * 50

@@ -1,4 +1,4 @@
-"""BART's and LED's files and configs, both ways (docs/parity.md, A19, C1, C8, C9, C16, C17, L17)."""
+"""Loading and saving of BART and LED checkpoints and configs (docs/parity.md, A19, C1, C8, C9, C16, C17, L17)."""
 
 import json
 import warnings
@@ -41,7 +41,7 @@ def warned(folder, **options):
     ],
 )
 @pytest.mark.parity("C16")
-def test_every_class_returns_in_every_type(name, dtype, tied, tmp_path):
+def test_every_class_round_trips_in_every_dtype(name, dtype, tied, tmp_path):
     model, params = tiny(name, tie_word_embeddings=tied, decoder_layers=3)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -52,8 +52,8 @@ def test_every_class_returns_in_every_type(name, dtype, tied, tmp_path):
 
 
 @pytest.mark.parity("L8")
-def test_room_for_global_tokens_is_chosen_on_loading(tmp_path):
-    """It is a choice of the run, not a fact of the checkpoint."""
+def test_max_global_tokens_is_set_on_loading(tmp_path):
+    """It is a run option, not part of the checkpoint."""
     jm.save(tmp_path, *tiny("LEDForConditionalGeneration", choices={"max_global_tokens": 3}))
     assert jm.load(tmp_path)[0].max_global_tokens is None
     assert jm.load(tmp_path, max_global_tokens=5)[0].max_global_tokens == 5
@@ -61,7 +61,7 @@ def test_room_for_global_tokens_is_chosen_on_loading(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parity("C16")
-def test_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
+def test_half_precision_bits_are_preserved_in_torch(dtype, tmp_path):
     model, params = tiny("LEDForConditionalGeneration")
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -77,8 +77,8 @@ def test_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
     ("family", "kept"), [("Bart", "decoder"), ("LED", "encoder"), ("LED", "all"), ("Bart", "lm_head")]
 )
 @pytest.mark.parity("C16")
-def test_files_with_the_shared_table_under_other_names(family, kept, tmp_path):
-    """Newer files may name one copy only, or the tied head; `.bin` files have them all, and fairseq's buffers."""
+def test_shared_embeddings_under_other_names(family, kept, tmp_path):
+    """Newer files may have one copy only, or the tied head; `.bin` files have all, and buffers of fairseq."""
     both = pair(f"{family}ForConditionalGeneration", tmp_path / "new")
     tensors = dict(both.reference.state_dict())
     copies = [name for name in tensors if name.endswith(("shared.weight", "embed_tokens.weight"))]
@@ -96,7 +96,7 @@ def test_files_with_the_shared_table_under_other_names(family, kept, tmp_path):
 
 @pytest.mark.parametrize("family", ["Bart", "LED"])
 @pytest.mark.parity("C16")
-def test_base_files_fill_the_language_model_in_silence_and_its_bias_is_zero(family, tmp_path):
+def test_base_file_loads_into_the_language_model_without_warning(family, tmp_path):
     model, params = tiny(f"{family}Model")
     jm.save(tmp_path, model, params)
     head = quietly(tmp_path, cls=f"{family}ForConditionalGeneration")[1]
@@ -106,7 +106,7 @@ def test_base_files_fill_the_language_model_in_silence_and_its_bias_is_zero(fami
 
 
 @pytest.mark.parity("C9")
-def test_an_untied_head_that_a_base_file_lacks_is_named_without_the_bias(tmp_path):
+def test_missing_untied_head_is_reported_without_the_bias(tmp_path):
     jm.save(tmp_path, *tiny("BartModel"))
     name = "BartForConditionalGeneration"
     _, params, messages = warned(tmp_path, cls=name, tie_word_embeddings=False)
@@ -116,7 +116,7 @@ def test_an_untied_head_that_a_base_file_lacks_is_named_without_the_bias(tmp_pat
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parity("C16")
-def test_heads_on_a_base_file_are_initialised_and_named_in_one_warning(name, tmp_path):
+def test_missing_heads_are_initialised_with_one_warning(name, tmp_path):
     model, params = tiny("LEDModel")
     jm.save(tmp_path, model, params)
     _, taken, messages = warned(tmp_path, cls=name)
@@ -128,7 +128,7 @@ def test_heads_on_a_base_file_are_initialised_and_named_in_one_warning(name, tmp
 
 
 @pytest.mark.parity("C16")
-def test_a_head_s_file_fills_the_base_model_and_says_what_it_leaves(tmp_path):
+def test_head_file_loads_into_the_base_model_with_a_warning(tmp_path):
     model, params = tiny("LEDForConditionalGeneration")
     jm.save(tmp_path / "lm", model, params)
     _, taken, messages = warned(tmp_path / "lm", cls="LEDModel")
@@ -142,7 +142,7 @@ def test_a_head_s_file_fills_the_base_model_and_says_what_it_leaves(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_heads_of_bart_that_are_not_here_are_said_to_be_unused(tmp_path):
+def test_unsupported_bart_heads_are_reported_as_unused(tmp_path):
     jm.save(tmp_path, *tiny("BartModel"))
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["classification_head.dense.weight"] = torch.zeros(32, 32)
@@ -151,7 +151,7 @@ def test_heads_of_bart_that_are_not_here_are_said_to_be_unused(tmp_path):
 
 
 @pytest.mark.parity("L17")
-def test_the_file_has_the_reference_s_names(tmp_path):
+def test_saved_names_match_the_reference(tmp_path):
     reference = transformers.LEDForConditionalGeneration(pair("LEDModel", tmp_path / "r").reference.config)
     jm.save(tmp_path, *tiny("LEDForConditionalGeneration"))
     names = load_file(tmp_path / "model.safetensors").keys()
@@ -161,7 +161,7 @@ def test_the_file_has_the_reference_s_names(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_a_layer_beyond_the_config_and_one_that_is_missing_are_named(tmp_path):
+def test_extra_and_missing_layers_are_reported(tmp_path):
     jm.save(tmp_path, *tiny("LEDModel"))
     values = json.loads((tmp_path / "config.json").read_text())
     for layers, name in (
@@ -175,7 +175,7 @@ def test_a_layer_beyond_the_config_and_one_that_is_missing_are_named(tmp_path):
 
 @pytest.mark.parametrize(("family", "size"), [("Bart", 60), ("LED", 80)])
 @pytest.mark.parity("C8")
-def test_another_vocabulary_size_keeps_the_rows_and_pads_the_bias_with_zeros(family, size, tmp_path):
+def test_resized_vocabulary_keeps_embeddings_and_pads_the_bias_with_zeros(family, size, tmp_path):
     both = pair(f"{family}ForConditionalGeneration", tmp_path)
     model, params = jm.resize_token_embeddings(both.model, both.params, size, key=jax.random.key(0))
     bias = np.asarray(params["final_logits_bias"])
@@ -196,7 +196,7 @@ def pair_like(both, model, params):
 
 @pytest.mark.parity("C17")
 def test_auto_classes_of_bart(tmp_path):
-    """LED's are in test_class_choice.py. Of the reference's heads of BART only the language model is here."""
+    """LED's are in test_class_choice.py. Of BART's heads only the language model is implemented."""
     jm.save(tmp_path, *tiny("BartForConditionalGeneration"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -208,7 +208,7 @@ def test_auto_classes_of_bart(tmp_path):
             jm.load(tmp_path, cls=f"AutoModel{head}")
 
 
-# What the Hub's config.json files say.
+# Contents of config.json files on the Hub.
 LABELS = {"id2label": {str(i): f"LABEL_{i}" for i in range(3)}, "label2id": {f"LABEL_{i}": i for i in range(3)}}
 BART_BASE = {
     "_name_or_path": "bart-base",
@@ -300,7 +300,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parity("C1")
-def test_config_files_of_the_hub_are_read_and_written_again(name, tmp_path):
+def test_published_config_files_round_trip(name, tmp_path):
     cls, values = FILES[name]
     config = cls.from_dict(values)
     written = config.to_dict()
@@ -315,7 +315,7 @@ def test_config_files_of_the_hub_are_read_and_written_again(name, tmp_path):
 
 @pytest.mark.parametrize("given", [{}, {"forced_bos_token_id": 7}, {"bos_token_id": 5}], ids=str)
 @pytest.mark.parity("A19")
-def test_the_older_name_of_the_forced_first_token(given):
+def test_older_key_of_forced_bos_token_id(given):
     values = {"force_bos_token_to_be_generated": True, **given}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -326,7 +326,7 @@ def test_the_older_name_of_the_forced_first_token(given):
 
 @pytest.mark.parametrize("family", ["Bart", "LED"])
 @pytest.mark.parity("C1")
-def test_defaults_are_the_reference_s(family):
+def test_defaults_match_the_reference(family):
     mine, reference = getattr(jm, f"{family}Config")(), getattr(transformers, f"{family}Config")()
     for key, value in reference.to_dict().items():
         if hasattr(mine, key) and key not in ("id2label", "label2id", "pruned_heads"):
@@ -336,7 +336,7 @@ def test_defaults_are_the_reference_s(family):
 
 
 @pytest.mark.parity("C1")
-def test_aliases_are_read_and_accepted():
+def test_aliases_are_readable_and_accepted():
     config = jm.LEDConfig(
         hidden_size=32, num_attention_heads=2, attention_probs_dropout_prob=0.3, initializer_range=1.0
     )

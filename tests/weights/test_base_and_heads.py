@@ -1,4 +1,4 @@
-"""A base checkpoint into a class with a head, and back; what is missing is initialised (docs/parity.md, C16)."""
+"""Base checkpoints in classes with heads and vice versa; missing heads are initialised (docs/parity.md, C16)."""
 
 import warnings
 
@@ -34,7 +34,7 @@ def base(tmp_path_factory):
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parity("C16")
-def test_head_that_a_base_checkpoint_lacks_is_initialised_and_named_in_one_warning(name, base):
+def test_missing_head_is_initialised_with_one_warning(name, base):
     _, params, messages = loaded(base.folder, cls=name)
     assert len(messages) == 1 and "initialised" in messages[0] and name in messages[0]
     flat = flatten(params)
@@ -47,7 +47,7 @@ def test_head_that_a_base_checkpoint_lacks_is_initialised_and_named_in_one_warni
 
 
 @pytest.mark.parity("C16")
-def test_language_head_is_tied_so_a_base_checkpoint_lacks_nothing(base):
+def test_tied_head_needs_only_a_base_checkpoint(base):
     assert loaded(base.folder, cls="GPT2LMHeadModel")[2] == []
 
 
@@ -59,7 +59,7 @@ def test_untied_language_head_is_initialised(base):
 
 
 @pytest.mark.parity("C16")
-def test_key_decides_the_fresh_head(base):
+def test_initialised_head_depends_on_the_key(base):
     one, same, other = (
         loaded(base.folder, cls="GPT2ForSequenceClassification", key=jax.random.key(seed))[1]["score"]["kernel"]
         for seed in (1, 1, 2)
@@ -69,7 +69,7 @@ def test_key_decides_the_fresh_head(base):
 
 
 @pytest.mark.parity("C16")
-def test_base_from_a_language_model_is_whole_and_silent(tmp_path):
+def test_language_model_file_loads_into_the_base_model_without_warning(tmp_path):
     model, params = tiny("GPT2LMHeadModel")
     jm.save(tmp_path, model, params)
     base, taken, messages = loaded(tmp_path, cls="GPT2Model")
@@ -79,7 +79,7 @@ def test_base_from_a_language_model_is_whole_and_silent(tmp_path):
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parity("C16")
-def test_head_that_the_base_does_not_use_is_named_in_one_warning(name, tmp_path):
+def test_unused_head_is_reported_in_one_warning(name, tmp_path):
     model, params = tiny(name)
     jm.save(tmp_path, model, params)
     _, taken, messages = loaded(tmp_path, cls="GPT2Model")
@@ -89,7 +89,7 @@ def test_head_that_the_base_does_not_use_is_named_in_one_warning(name, tmp_path)
 
 
 @pytest.mark.parity("C16")
-def test_untied_language_head_is_not_dropped_in_silence(tmp_path):
+def test_unused_untied_head_is_reported(tmp_path):
     jm.save(tmp_path, *tiny("GPT2LMHeadModel", tie_word_embeddings=False))
     messages = loaded(tmp_path, cls="GPT2Model")[2]
     assert len(messages) == 1 and "lm_head.weight" in messages[0]
@@ -97,8 +97,8 @@ def test_untied_language_head_is_not_dropped_in_silence(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "transformer."])
 @pytest.mark.parity("C16")
-def test_names_with_and_without_the_prefix_and_causal_buffers(prefix, tmp_path):
-    """The Hub's gpt2 has bare names and the causal masks of old releases as buffers."""
+def test_names_with_and_without_prefix_and_with_causal_buffers(prefix, tmp_path):
+    """gpt2 on the Hub has names without prefix, and causal masks as buffers."""
     reference = torch_model("GPT2LMHeadModel")
     tensors = {prefix + name: tensor for name, tensor in reference.transformer.state_dict().items()}
     for layer in range(2):
@@ -127,7 +127,7 @@ def test_names_with_and_without_the_prefix_and_causal_buffers(prefix, tmp_path):
     ],
 )
 @pytest.mark.parity("C9")
-def test_what_is_tied_may_be_in_the_file_under_either_name(name, kept, left_out, tmp_path):
+def test_tied_tensors_are_read_under_either_name(name, kept, left_out, tmp_path):
     reference = torch_model(name)
     tensors = {key: tensor for key, tensor in reference.state_dict().items() if "embed_tokens" not in key}
     reference.config.save_pretrained(tmp_path)
@@ -167,7 +167,7 @@ def test_roberta_heads_on_a_base_checkpoint(head, tmp_path):
     fresh = {path for path in flatten(taken) if not path.startswith("roberta_prelayernorm/")}
     assert fresh == ROBERTA_HEADS[head]
     assert "initialised" in messages[0] and name in messages[0] and all(path in messages[0] for path in fresh)
-    # Multiple choice reads the pooled state; to the other heads the base model's pooler is of no use, and they say so.
+    # Multiple choice uses the pooler; the other heads warn that it is unused.
     assert [("pooler" in message and "unused" in message) for message in messages[1:]] == [True] * (
         head != "MultipleChoice"
     )
@@ -177,8 +177,8 @@ def test_roberta_heads_on_a_base_checkpoint(head, tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_cross_attention_added_to_an_encoder_is_initialised_and_named(tmp_path):
-    """How an encoder checkpoint becomes the decoder of a sequence-to-sequence model."""
+def test_added_cross_attention_is_initialised_with_a_warning(tmp_path):
+    """Loads an encoder checkpoint into the decoder of a sequence-to-sequence model."""
     jm.save(tmp_path, *tiny("RobertaPreLayerNormForMaskedLM"))
     options = {"is_decoder": True, "add_cross_attention": True}
     _, params, messages = loaded(tmp_path, cls="RobertaPreLayerNormForCausalLM", **options)

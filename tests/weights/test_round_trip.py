@@ -1,4 +1,4 @@
-"""What is saved comes back, bit for bit (docs/parity.md, C16)."""
+"""Saved models load again bit for bit (docs/parity.md, C16)."""
 
 import json
 
@@ -26,8 +26,8 @@ def same_bits(got: dict, expected: dict) -> None:
     assert got.keys() == expected.keys()
     for path, leaf in expected.items():
         assert got[path].dtype == leaf.dtype, path
-        words = f"uint{8 * leaf.dtype.itemsize}"
-        np.testing.assert_array_equal(np.asarray(got[path]).view(words), np.asarray(leaf).view(words), err_msg=path)
+        bits = f"uint{8 * leaf.dtype.itemsize}"
+        np.testing.assert_array_equal(np.asarray(got[path]).view(bits), np.asarray(leaf).view(bits), err_msg=path)
 
 
 def cast(params: dict, dtype) -> dict:
@@ -36,7 +36,7 @@ def cast(params: dict, dtype) -> dict:
 
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parity("C16")
-def test_every_class_returns_as_itself(name, tmp_path):
+def test_every_class_round_trips(name, tmp_path):
     model, params = tiny(name)
     jm.save(tmp_path, model, params)
     loaded, again = jm.load(tmp_path)
@@ -55,7 +55,7 @@ ROBERTA_VARIANTS = {
 
 @pytest.mark.parametrize("variant", ROBERTA_VARIANTS)
 @pytest.mark.parity("C16")
-def test_every_variant_of_roberta_returns(variant, tmp_path):
+def test_roberta_variants_round_trip(variant, tmp_path):
     model, params = tiny("RobertaPreLayerNormForMaskedLM", **ROBERTA_VARIANTS[variant])
     jm.save(tmp_path, model, params)
     same_bits(jm.load(tmp_path)[1], params)
@@ -63,7 +63,7 @@ def test_every_variant_of_roberta_returns(variant, tmp_path):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parity("C16")
-def test_every_variant_returns(variant, tmp_path):
+def test_variants_round_trip(variant, tmp_path):
     model, params = tiny("GPT2DoubleHeadsModel", **VARIANTS[variant])
     jm.save(tmp_path, model, params)
     same_bits(jm.load(tmp_path)[1], params)
@@ -71,7 +71,7 @@ def test_every_variant_returns(variant, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parity("C16")
-def test_bits_survive_with_every_special_value(dtype, tmp_path):
+def test_special_values_round_trip_bit_for_bit(dtype, tmp_path):
     model, params = tiny()
     params = cast(params, dtype)
     special = jnp.array([0.0, -0.0, jnp.inf, -jnp.inf, jnp.nan, jnp.finfo(dtype).tiny / 2, jnp.finfo(dtype).max], dtype)
@@ -84,10 +84,10 @@ def test_bits_survive_with_every_special_value(dtype, tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_types_of_computing_and_of_storage_are_chosen_when_loading(tmp_path):
+def test_dtype_and_param_dtype_of_load(tmp_path):
     model, params = tiny()
     jm.save(tmp_path, model, cast(params, "bfloat16"))
-    model, loaded = jm.load(tmp_path)  # float32 whatever the file holds
+    model, loaded = jm.load(tmp_path)  # float32 whatever the dtype of the file
     assert model.dtype == model.param_dtype == jnp.float32
     same_bits(loaded, cast(cast(params, "bfloat16"), "float32"))
     model, loaded = jm.load(tmp_path, dtype="bfloat16", param_dtype="float32")
@@ -98,7 +98,7 @@ def test_types_of_computing_and_of_storage_are_chosen_when_loading(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_mixed_types_in_one_tree_are_kept(tmp_path):
+def test_mixed_dtypes_are_preserved(tmp_path):
     model, params = tiny()
     params = cast(params, "bfloat16")
     params["transformer"]["ln_f"] = cast(params["transformer"]["ln_f"], "float32")
@@ -109,20 +109,20 @@ def test_mixed_types_in_one_tree_are_kept(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["int32", "bool"])
 @pytest.mark.parity("C16")
-def test_a_type_that_is_not_floating_is_refused(dtype, tmp_path):
+def test_non_floating_dtype_is_rejected(dtype, tmp_path):
     jm.save(tmp_path, *tiny())
     with pytest.raises(ValueError, match="floating type"):
         jm.load(tmp_path, dtype=dtype)
 
 
-def test_numpy_parameters_can_be_saved_too(tmp_path):
+def test_numpy_parameters_can_be_saved(tmp_path):
     model, params = tiny()
     jm.save(tmp_path, model, jax.tree.map(np.asarray, params))
     same_bits(jm.load(tmp_path)[1], params)
 
 
 @pytest.mark.parity("C16")
-def test_config_changes_apply_on_loading(tmp_path):
+def test_config_overrides_apply_on_loading(tmp_path):
     jm.save(tmp_path, *tiny())
     config = jm.load(tmp_path, output_attentions=True, resid_pdrop=0.3)[0].config
     assert config.output_attentions and config.resid_pdrop == 0.3
@@ -130,7 +130,7 @@ def test_config_changes_apply_on_loading(tmp_path):
         jm.load(tmp_path, resid_drop=0.3)
 
 
-def test_choices_of_the_run_are_passed_on(tmp_path):
+def test_run_options_are_passed_to_the_model(tmp_path):
     jm.save(tmp_path, *tiny())
     model, _ = jm.load(tmp_path, attention="xla", remat=True, unroll=True)
     assert (model.attention, model.remat, model.unroll) == ("xla", True, True)
@@ -140,7 +140,7 @@ def test_choices_of_the_run_are_passed_on(tmp_path):
     ("change", "message"), [("surplus", "nothing takes"), ("missing", "nothing fills"), ("shape", "shape")]
 )
 @pytest.mark.parity("C16")
-def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_written(change, message, tmp_path):
+def test_mismatched_parameters_are_not_saved(change, message, tmp_path):
     model, params = tiny()
     base = params["transformer"]
     if change == "surplus":
@@ -157,17 +157,17 @@ def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_written(change, mess
 
 @pytest.mark.parametrize("error", ["no folder", "no config", "no weights", "not json", "no model type"])
 @pytest.mark.parity("C16")
-def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
+def test_incomplete_folder_is_rejected(error, tmp_path):
     folder = tmp_path / "model"
     if error == "no folder":
-        with pytest.raises(FileNotFoundError, match="neither a folder here nor a Hub id"):
+        with pytest.raises(FileNotFoundError, match="neither a local folder nor a Hub id"):
             jm.load(folder)
         return
     jm.save(folder, *tiny())
     config = folder / "config.json"
     if error == "no config":
         config.unlink()
-        with pytest.raises(FileNotFoundError, match=r"no config.json; it holds: model.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"no config.json; it contains model.safetensors"):
             jm.load(folder)
     elif error == "no weights":
         (folder / "model.safetensors").unlink()
@@ -175,7 +175,7 @@ def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
             jm.load(folder)
     elif error == "not json":
         config.write_text(config.read_text()[:-20])
-        with pytest.raises(ValueError, match="is not JSON"):
+        with pytest.raises(ValueError, match="is not valid JSON"):
             jm.load(folder)
     else:
         config.write_text(json.dumps({"model_type": "bloom"}))
@@ -184,13 +184,13 @@ def test_a_folder_that_is_no_checkpoint_says_what_is_missing(error, tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_a_hub_id_that_cannot_be_reached_says_so():
-    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is not a folder here, and the Hub cannot be reached"):
+def test_unreachable_hub_is_reported():
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is not a local folder, and the Hub"):
         jm.load("nobody/nothing")
 
 
 @pytest.mark.parity("C16")
-def test_a_subfolder_can_be_loaded_and_a_revision_is_for_the_hub(tmp_path):
+def test_subfolder_and_revision(tmp_path):
     model, params = tiny()
     jm.save(tmp_path / "inner", model, params)
     same_bits(jm.load(tmp_path, subfolder="inner")[1], params)

@@ -1,4 +1,4 @@
-"""Processes that save together: none goes on before the files are there, and an error of the first is one of all."""
+"""Saving with several processes: all wait for the files, and all raise if the first one fails."""
 
 import json
 import os
@@ -16,7 +16,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 @pytest.mark.slow
 @pytest.mark.parity("C16")
-def test_each_process_finds_what_all_have_saved(tmp_path):
+def test_save_with_several_processes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -37,10 +37,10 @@ def test_each_process_finds_what_all_have_saved(tmp_path):
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in outputs)
     assert first["found"] == second["found"] == [1, 1, 2, 2, 3, 3, 4, 4]
     assert first["error"].startswith("FileExistsError")
-    assert second["error"].startswith("RuntimeError: the first process has failed to write: FileExistsError")
+    assert second["error"].startswith("RuntimeError: writing failed on the first process: FileExistsError")
 
 
-def test_one_process_alone_just_writes():
+def test_on_first_process_with_one_process():
     done = []
     on_first_process(lambda: done.append(1), iter([2]))
     assert done == [1]

@@ -1,4 +1,4 @@
-"""T5's files, both ways (docs/parity.md, A20, C9, C16, C17)."""
+"""Loading and saving of T5 checkpoints (docs/parity.md, A20, C9, C16, C17)."""
 
 import json
 
@@ -17,7 +17,7 @@ import jaxmodels as jm
 from jaxmodels.parameters import unflatten
 
 NAME = "T5ForConditionalGeneration"
-# The plain classes go with all others through test_round_trip.py and test_torch_reads_ours.py.
+# The default classes are also in test_round_trip.py and test_torch_reads_ours.py.
 VARIANTS = {
     "untied": {"tie_word_embeddings": False},
     "gated": {"feed_forward_proj": "gated-gelu"},
@@ -30,7 +30,7 @@ VARIANTS = {
     [*((variant, "float32") for variant in VARIANTS), ("gated", "bfloat16"), ("untied", "float16")],
 )
 @pytest.mark.parity("C16")
-def test_every_variant_returns_in_every_type(variant, dtype, tmp_path):
+def test_variants_round_trip_in_every_dtype(variant, dtype, tmp_path):
     model, params = tiny(NAME, **VARIANTS[variant])
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -41,7 +41,7 @@ def test_every_variant_returns_in_every_type(variant, dtype, tmp_path):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parity("C16")
-def test_torch_loads_what_we_save(variant, tmp_path):
+def test_saved_files_load_in_torch(variant, tmp_path):
     model, params = tiny(NAME, **VARIANTS[variant])
     jm.save(tmp_path, model, params)
     reference, report = transformers.T5ForConditionalGeneration.from_pretrained(
@@ -54,7 +54,7 @@ def test_torch_loads_what_we_save(variant, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parity("C16")
-def test_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
+def test_half_precision_bits_are_preserved_in_torch(dtype, tmp_path):
     model, params = tiny("T5Model")
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
@@ -65,7 +65,7 @@ def test_half_precision_arrives_in_torch_with_the_same_bits(dtype, tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_base_and_head_read_each_other_s_files_in_silence(tmp_path):
+def test_base_and_head_files_are_interchangeable_without_warning(tmp_path):
     model, params = tiny(NAME)
     jm.save(tmp_path / "head", model, params)
     same(quietly(tmp_path / "head", cls="T5Model")[1], params)
@@ -74,7 +74,7 @@ def test_base_and_head_read_each_other_s_files_in_silence(tmp_path):
 
 
 @pytest.mark.parity("C9")
-def test_an_untied_head_that_a_file_lacks_is_initialised_and_named(tmp_path):
+def test_missing_untied_head_is_initialised_with_a_warning(tmp_path):
     jm.save(tmp_path, *tiny("T5Model"))
     with pytest.warns(UserWarning, match="initialised.*lm_head/kernel"):
         _, params = jm.load(tmp_path, cls=NAME, tie_word_embeddings=False)
@@ -82,7 +82,7 @@ def test_an_untied_head_that_a_file_lacks_is_initialised_and_named(tmp_path):
 
 
 @pytest.mark.parity("C9")
-def test_an_untied_head_is_not_dropped_in_silence(tmp_path):
+def test_unused_untied_head_is_reported(tmp_path):
     jm.save(tmp_path, *tiny(NAME, tie_word_embeddings=False))
     with pytest.warns(UserWarning, match="unused.*lm_head.weight"):
         jm.load(tmp_path, cls="T5Model")
@@ -90,8 +90,8 @@ def test_an_untied_head_is_not_dropped_in_silence(tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parity("C16")
-def test_old_torch_files_with_every_copy_of_the_table(tied, tmp_path):
-    """`.bin` files of the first releases: the table under three or four names, and a bias that nobody reads."""
+def test_old_torch_files_with_every_copy_of_the_embeddings(tied, tmp_path):
+    """`.bin` files of the first releases: the embeddings under three or four names, and an unused bias."""
     both = t5_pair(NAME, tmp_path / "new", tie_word_embeddings=tied)
     tensors = dict(both.reference.state_dict())
     assert {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"} <= tensors.keys()
@@ -105,8 +105,8 @@ def test_old_torch_files_with_every_copy_of_the_table(tied, tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_former_flax_files_are_read(tmp_path):
-    """Names and layouts of the reference's former FlaxT5 (modeling_flax_t5.py)."""
+def test_older_flax_files_are_read(tmp_path):
+    """Names and layouts of the reference's FlaxT5 (modeling_flax_t5.py), which release 5 removed."""
     flax = pytest.importorskip("flax.serialization")
     both = t5_pair(NAME, tmp_path / "new", feed_forward_proj="gated-gelu")
     tree = {}
@@ -127,7 +127,7 @@ def test_former_flax_files_are_read(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_a_layer_beyond_the_config_and_a_gate_it_lacks_are_named(tmp_path):
+def test_extra_layer_and_missing_gate_are_reported(tmp_path):
     jm.save(tmp_path, *tiny("T5Model", feed_forward_proj="gated-gelu"))
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "feed_forward_proj": "relu"}))
@@ -139,7 +139,7 @@ def test_a_layer_beyond_the_config_and_a_gate_it_lacks_are_named(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_a_head_of_a_class_that_is_not_here_is_said_to_be_unused(tmp_path):
+def test_head_of_an_unsupported_class_is_reported_as_unused(tmp_path):
     jm.save(tmp_path, *tiny("T5Model"))
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["classification_head.dense.weight"] = np.zeros((32, 32), np.float32)

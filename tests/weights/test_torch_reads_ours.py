@@ -1,4 +1,4 @@
-"""A folder that we saved loads in PyTorch without a missing or unexpected name (docs/parity.md, C16)."""
+"""Saved folders load in PyTorch without missing or unexpected names (docs/parity.md, C16)."""
 
 import json
 
@@ -23,9 +23,9 @@ def in_torch(name, folder, **options):
 
 
 def agree(model, params, reference):
-    rows = ids((2, 3, 5) if "MultipleChoice" in type(model).__name__ else (2, 5), low=3)
-    rows[..., -1] = 2  # LED's classification reads the state at its one eos
-    inputs = {name: rows for name in model.dummy_inputs()}
+    input_ids = ids((2, 3, 5) if "MultipleChoice" in type(model).__name__ else (2, 5), low=3)
+    input_ids[..., -1] = 2  # LED's classification uses the hidden state at the only eos token
+    inputs = {name: input_ids for name in model.dummy_inputs()}
     first = jax.jit(lambda p: model.apply({"params": p}, **inputs)[0])(params)
     close(first, reference(**{name: torch.tensor(array) for name, array in inputs.items()})[0].detach())
 
@@ -71,18 +71,18 @@ def test_variants_of_roberta_load_in_torch(options, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parity("C16")
-def test_half_precision_arrives_with_the_same_bits(dtype, tmp_path):
+def test_half_precision_bits_are_preserved(dtype, tmp_path):
     model, params = tiny()
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     jm.save(tmp_path, model, params)
     table = in_torch("GPT2LMHeadModel", tmp_path, dtype="auto").transformer.wte.weight
     assert table.dtype == getattr(torch, dtype)
-    ours = np.asarray(params["transformer"]["wte"]["embedding"]).view("int16")
-    np.testing.assert_array_equal(table.detach().view(torch.int16).numpy(), ours)
+    saved = np.asarray(params["transformer"]["wte"]["embedding"]).view("int16")
+    np.testing.assert_array_equal(table.detach().view(torch.int16).numpy(), saved)
 
 
 @pytest.mark.parity("C16")
-def test_shards_keep_to_their_size_and_the_index_is_true(tmp_path):
+def test_shards_respect_max_shard_size_and_match_the_index(tmp_path):
     model, params = tiny()
     jm.save(tmp_path, model, params, max_shard_size="20KB")
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -102,7 +102,7 @@ def test_shards_keep_to_their_size_and_the_index_is_true(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_a_tensor_larger_than_a_shard_gets_a_file_of_its_own(tmp_path):
+def test_tensor_larger_than_a_shard_gets_a_separate_file(tmp_path):
     model, params = tiny()
     jm.save(tmp_path, model, params, max_shard_size=1)
     assert len(list(tmp_path.glob("*.safetensors"))) == len(in_torch("GPT2LMHeadModel", tmp_path).state_dict()) - 1
@@ -111,13 +111,13 @@ def test_a_tensor_larger_than_a_shard_gets_a_file_of_its_own(tmp_path):
 
 @pytest.mark.parametrize("size", ["5 bananas", "0", "-3MB", "", "MB"])
 @pytest.mark.parity("C16")
-def test_a_shard_size_that_is_none_is_refused(size, tmp_path):
+def test_invalid_shard_size_is_rejected(size, tmp_path):
     with pytest.raises(ValueError, match="max_shard_size"):
         jm.save(tmp_path, *tiny(), max_shard_size=size)
 
 
 @pytest.mark.parity("C16")
-def test_a_later_single_file_replaces_shards_and_the_other_way_round(tmp_path):
+def test_single_file_replaces_shards_and_vice_versa(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "model-notes.safetensors.txt").write_text("mine too")
     for seed, options in enumerate(

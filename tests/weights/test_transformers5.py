@@ -1,6 +1,6 @@
-"""Models of transformers 5: those that it writes give its outputs here, and ours give the same there (parity.md, C16).
+"""Checkpoints exchanged with transformers 5 give the same outputs in both (docs/parity.md, C16).
 
-The release itself is on none of the tests' paths: it runs in a process of its own (see tools/transformers5.py).
+That release is not importable by the tests; it runs in a separate process (see tools/transformers5.py).
 """
 
 import json
@@ -98,7 +98,7 @@ def agree(model, params, inputs: dict, path) -> None:
 @pytest.mark.slow
 @pytest.mark.parity("C1", "C16")
 @pytest.mark.parametrize("name", CASES)
-def test_what_it_writes_gives_its_outputs_here(name, written):
+def test_checkpoints_of_transformers_5_match_its_outputs(name, written):
     cls = "DPRQuestionEncoder" if name == "BertModel" else None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -116,7 +116,7 @@ def test_what_it_writes_gives_its_outputs_here(name, written):
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parity("C16")
-def test_what_we_write_gives_our_outputs_there(tmp_path):
+def test_saved_checkpoints_match_in_transformers_5(tmp_path):
     models, cases = {}, {name: case for name, case in CASES.items() if name != "BertModel"}
     for name, case in cases.items():
         cls = getattr(jm, case["class"])

@@ -1,4 +1,4 @@
-"""Tables of word vectors, one or several: none is loaded in place of another (docs/parity.md, A19, C9, C16)."""
+"""Tied and untied word embeddings: no table is loaded in place of another (docs/parity.md, A19, C9, C16)."""
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ EMBEDDINGS = [f"{part}.weight" for part in ("shared", "encoder.embed_tokens", "d
 PARTS = ("shared", "encoder", "decoder")
 
 
-def three_tables(folder, safe: bool, name: str = NAME) -> transformers.PreTrainedModel:
-    """A BART of the reference whose stacks and head have tables of their own, saved by itself."""
+def separate_embeddings(folder, safe: bool, name: str = NAME) -> transformers.PreTrainedModel:
+    """A BART of the reference with separate embeddings for encoder, decoder and head, saved by the reference."""
     model = torch_model(name, tie_word_embeddings=False)
     base = model.model if name == NAME else model
     for seed, stack in enumerate((base.encoder, base.decoder)):
@@ -37,15 +37,15 @@ def three_tables(folder, safe: bool, name: str = NAME) -> transformers.PreTraine
 @pytest.fixture(scope="module")
 def untied(tmp_path_factory) -> Pair:
     folder = tmp_path_factory.mktemp("untied")
-    reference = three_tables(folder, True)
+    reference = separate_embeddings(folder, True)
     return Pair(reference, *quietly(folder), folder)
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
 @pytest.mark.parametrize("name", [NAME, "BartModel"])
 @pytest.mark.parity("A19", "C16")
-def test_three_tables_are_kept_both_ways(name, safe, tmp_path):
-    reference = three_tables(tmp_path / "theirs", safe, name)
+def test_three_embedding_tables_round_trip(name, safe, tmp_path):
+    reference = separate_embeddings(tmp_path / "theirs", safe, name)
     model, params = quietly(tmp_path / "theirs")
     agree(Pair(reference, model, params, tmp_path), **INPUTS)
     jm.save(tmp_path / "ours", model, params)
@@ -61,13 +61,13 @@ def test_three_tables_are_kept_both_ways(name, safe, tmp_path):
 
 
 @pytest.mark.parity("A19")
-def test_each_stack_learns_its_own_table(untied):
+def test_each_stack_trains_its_own_embeddings(untied):
     labels = {"labels": INPUTS["decoder_input_ids"], "input_ids": INPUTS["input_ids"]}
     agree_in_training(untied, **labels)
 
 
 @pytest.mark.parity("A19")
-def test_generation_and_cache_read_the_decoder_s_table(untied):
+def test_generation_uses_the_decoder_embeddings(untied):
     settings = {"max_new_tokens": 6, "num_beams": 2, "do_sample": False, "forced_eos_token_id": None}
     expected = untied.reference.generate(torch.tensor(INPUTS["input_ids"]), **settings)
     got = jm.generate(untied.model, untied.params, INPUTS["input_ids"], **settings).sequences
@@ -75,7 +75,7 @@ def test_generation_and_cache_read_the_decoder_s_table(untied):
 
 
 @pytest.mark.parity("C8")
-def test_every_table_is_resized_and_sharded(untied):
+def test_every_embedding_table_is_resized_and_sharded(untied):
     model, params = jm.resize_token_embeddings(untied.model, untied.params, 72, key=jax.random.key(0))
     for part in PARTS:
         table = params["model"]["shared" if part == "shared" else part]
@@ -84,14 +84,14 @@ def test_every_table_is_resized_and_sharded(untied):
         np.testing.assert_array_equal(table["embedding"][:67], old["embedding"])
         assert table["embedding"].shape == (72, 32)
     whole = model.apply({"params": params}, **INPUTS).logits
-    places = sharding.shardings(model, sharding.make_mesh({"data": 2, "model": 4}), sharding.FSDP_TP)
-    spread = jax.device_put(params, places)
-    assert len(spread["model"]["decoder"]["embed_tokens"]["embedding"].sharding.device_set) == 8
-    close(jax.jit(lambda p: model.apply({"params": p}, **INPUTS).logits)(spread), whole)
+    shardings = sharding.shardings(model, sharding.make_mesh({"data": 2, "model": 4}), sharding.FSDP_TP)
+    placed = jax.device_put(params, shardings)
+    assert len(placed["model"]["decoder"]["embed_tokens"]["embedding"].sharding.device_set) == 8
+    close(jax.jit(lambda p: model.apply({"params": p}, **INPUTS).logits)(placed), whole)
 
 
 @pytest.mark.parity("A19")
-def test_fresh_parameters_have_every_table():
+def test_init_creates_every_embedding_table():
     model, params = tiny(NAME, tie_word_embeddings=False)
     assert {path for path in flatten(params) if "embed_tokens" in path or "shared" in path} == {
         "model/shared/embedding",
@@ -105,7 +105,7 @@ def test_fresh_parameters_have_every_table():
 
 
 @pytest.mark.parity("A1", "A19")
-def test_a_rag_of_an_untied_bart_keeps_them_too(tmp_path):
+def test_rag_with_an_untied_bart_keeps_its_tables(tmp_path):
     config = jm.RagConfig(
         question_encoder=jm.DPRConfig(**sizes("DPR")),
         generator=jm.BartConfig(**sizes("Bart"), tie_word_embeddings=False),
@@ -132,25 +132,25 @@ def test_a_rag_of_an_untied_bart_keeps_them_too(tmp_path):
         jm.load(tmp_path)
 
 
-def write(folder, tensors, kind="safetensors"):
-    """In place of the folder's weights."""
+def write(folder, tensors, file_format="safetensors"):
+    """Replaces the weights of the folder."""
     (folder / "model.safetensors").unlink(missing_ok=True)
-    if kind == "safetensors":
+    if file_format == "safetensors":
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    elif kind == "bin":
+    elif file_format == "bin":
         torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, folder / "pytorch_model.bin")
 
 
-@pytest.mark.parametrize("kept", EMBEDDINGS)
+@pytest.mark.parametrize("present_name", EMBEDDINGS)
 @pytest.mark.parity("C16")
-def test_one_table_in_an_untied_file_is_all_three(kept, tmp_path):
-    """So the reference writes an untied BART that it has not loaded from a file."""
+def test_single_table_fills_all_three(present_name, tmp_path):
+    """The reference writes an untied BART like this if it was not loaded from a file."""
     model, params = tiny(NAME, tie_word_embeddings=False)
     jm.save(tmp_path, model, params)
     tensors = load_file(tmp_path / "model.safetensors")
-    table = tensors[f"model.{kept}"]
+    table = tensors[f"model.{present_name}"]
     for name in EMBEDDINGS:
-        if name != kept:
+        if name != present_name:
             del tensors[f"model.{name}"]
     write(tmp_path, tensors)
     found = quietly(tmp_path)[1]["model"]
@@ -160,18 +160,20 @@ def test_one_table_in_an_untied_file_is_all_three(kept, tmp_path):
 
 @pytest.mark.parametrize("lacking", EMBEDDINGS)
 @pytest.mark.parity("C16")
-def test_a_table_that_may_repeat_either_of_two_is_asked_for(lacking, tmp_path):
+def test_ambiguous_missing_table_is_rejected(lacking, tmp_path):
     jm.save(tmp_path, *tiny(NAME, tie_word_embeddings=False))
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors[f"model.{lacking}"]
     write(tmp_path, tensors)
-    there = ", ".join(name for name in EMBEDDINGS if name != lacking)
-    with pytest.raises(jm.WeightsError, match=f"{there}: each has a parameter, but {lacking} may repeat either"):
+    present = ", ".join(name for name in EMBEDDINGS if name != lacking)
+    with pytest.raises(
+        jm.WeightsError, match=f"{present}: each has a parameter, but {lacking} could be a copy of either"
+    ):
         jm.load(tmp_path)
 
 
 WORDS = "roberta_prelayernorm.embeddings.word_embeddings.weight"
-APART = {
+CONFLICTS = {
     "gpt2": ("GPT2LMHeadModel", "transformer.wte.weight", "lm_head.weight", "tie_word_embeddings=False"),
     "roberta": ("RobertaPreLayerNormForMaskedLM", WORDS, "lm_head.decoder.weight", "tie_word_embeddings=False"),
     "roberta's bias": ("RobertaPreLayerNormForMaskedLM", "lm_head.bias", "lm_head.decoder.bias", "leave the right one"),
@@ -184,31 +186,31 @@ APART = {
 }
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "bin"])
-@pytest.mark.parametrize("case", APART)
+@pytest.mark.parametrize("file_format", ["safetensors", "bin"])
+@pytest.mark.parametrize("case", CONFLICTS)
 @pytest.mark.parity("C9", "C16")
-def test_different_tables_for_one_parameter_are_named(case, kind, tmp_path):
-    """4.57 takes the one that it happens to tie last, and says nothing."""
-    name, whose, copy, way = APART[case]
+def test_conflicting_tables_are_reported(case, file_format, tmp_path):
+    """transformers 4.57 silently takes the one that it ties last."""
+    name, original, copy, hint = CONFLICTS[case]
     model, params = tiny(name)
     jm.save(tmp_path, model, params)
     tensors = load_file(tmp_path / "model.safetensors")
-    write(tmp_path, {**tensors, copy: tensors[whose].copy()}, kind)
-    same(quietly(tmp_path)[1], params)  # a copy says nothing new
-    changed = tensors[whose].copy()
+    write(tmp_path, {**tensors, copy: tensors[original].copy()}, file_format)
+    same(quietly(tmp_path)[1], params)  # a copy adds nothing
+    changed = tensors[original].copy()
     changed.flat[-1] += 1
-    write(tmp_path, {**tensors, copy: changed}, kind)
+    write(tmp_path, {**tensors, copy: changed}, file_format)
     with pytest.raises(jm.WeightsError) as caught:
         jm.load(tmp_path)
     [line] = caught.value.apart
-    short = [each.removeprefix("transformer.").removeprefix("roberta_prelayernorm.") for each in (whose, copy)]
+    short = [each.removeprefix("transformer.").removeprefix("roberta_prelayernorm.") for each in (original, copy)]
     short = [each.removeprefix("model.").removeprefix("led.") for each in short]
-    assert line.startswith(f"{short[0]}, {short[1]}: {way}") and line in str(caught.value)
+    assert line.startswith(f"{short[0]}, {short[1]}: {hint}") and line in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parity("C9", "C16")
-def test_a_file_that_is_not_as_its_config_says_loads_untied(tmp_path):
+def test_tie_word_embeddings_false_loads_differing_tables(tmp_path):
     jm.save(tmp_path, *tiny(NAME, tie_word_embeddings=False))
     tensors = load_file(tmp_path / "model.safetensors")
     config = tmp_path / "config.json"
@@ -222,7 +224,7 @@ def test_a_file_that_is_not_as_its_config_says_loads_untied(tmp_path):
 
 
 @pytest.mark.parity("C16")
-def test_one_parameter_under_two_prefixes_is_one_value(tmp_path):
+def test_duplicate_names_must_have_equal_values(tmp_path):
     model, params = tiny("GPT2LMHeadModel")
     jm.save(tmp_path, model, params)
     tensors = load_file(tmp_path / "model.safetensors")
@@ -234,7 +236,7 @@ def test_one_parameter_under_two_prefixes_is_one_value(tmp_path):
 
 
 @pytest.mark.parity("L17")
-def test_an_led_of_an_untied_bart_has_one_table(tmp_path):
+def test_led_from_an_untied_bart_has_one_table(tmp_path):
     model, params = tiny("BartModel", tie_word_embeddings=False)
     with pytest.raises(ValueError, match="encoder/embed_tokens and decoder/embed_tokens"):
         jm.led_from_bart(model, params, attention_window=4, max_encoder_position_embeddings=32)

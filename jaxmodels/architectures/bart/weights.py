@@ -75,7 +75,7 @@ TABLE = Table(
     ),
     heads=HEAD_RULES,
     ignored=IGNORED,
-    foreign={r"classification_head\..*|qa_outputs\..*": "heads of BART's classes that are not here"},
+    unused={r"classification_head\..*|qa_outputs\..*": "heads of BART's classes that are not here"},
     tied=TIED,
     repeats=STACKS_READ,
     silent=SILENT,

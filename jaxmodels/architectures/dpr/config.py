@@ -1,33 +1,33 @@
-"""DPR's facts (reference: transformers/models/dpr/configuration_dpr.py)."""
+"""Configuration of DPR (reference: transformers/models/dpr/configuration_dpr.py)."""
 
 from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxmodels.architectures.bert_like import BertLikeConfig
-from jaxmodels.config.fields import TokenId, WidthOrZero
+from jaxmodels.config.fields import HiddenSizeOrZero, TokenId
 
 
 class DPRConfig(BertLikeConfig):
-    """Configuration of DPR's encoders and reader; names and defaults are Hugging Face's, the defaults are BERT-base's.
+    """Configuration of DPR's encoders and reader, with Hugging Face's names; the defaults are those of BERT-base.
 
-    A BERT checkpoint's config.json is read too: DPR training starts from one.
+    Also reads the config.json of a BERT checkpoint, because DPR is trained from BERT.
     """
 
     model_type: ClassVar[str] = "dpr"
-    relatives: ClassVar[tuple[str, ...]] = ("bert",)
+    compatible_model_types: ClassVar[tuple[str, ...]] = ("bert",)
     no_effect: ClassVar[Mapping[str, str]] = {
-        "classifier_dropout": "of BERT's classification heads, which DPR has not",
-        "directionality": "a note in the config of some BERT checkpoints",
+        "classifier_dropout": "of BERT's classification heads, which DPR does not have",
+        "directionality": "a remark in some BERT checkpoints",
         **{
-            f"pooler_{name}": "of BERT's pooler, which DPR has not"
+            f"pooler_{name}": "of BERT's pooler, which DPR does not have"
             for name in ("fc_size", "num_attention_heads", "num_fc_layers", "size_per_head", "type")
         },
     }
 
     pad_token_id: TokenId | None = 0
-    projection_dim: WidthOrZero = 0
+    projection_dim: HiddenSizeOrZero = 0
 
-    def validate(self):
+    def validate(self) -> None:
         super().validate()
         for name in ("is_decoder", "add_cross_attention"):
             if getattr(self, name):

@@ -26,7 +26,7 @@ def _table(encoder: str, *heads: Rule) -> Table:
         rules=_BERT,
         heads=(*dense_rules(f"{encoder}.encode_proj", f"{encoder.replace('.', '/')}/encode_proj"), *heads),
         ignored=BUFFERS,
-        foreign={
+        unused={
             r"pooler\..*": "BERT's pooler; older DPR files have one as well",
             r"cls\..*": "BERT's pretraining heads",
             r"classifier\..*|qa_outputs\..*": "heads of fine-tuned BERT models",

@@ -1,15 +1,24 @@
-"""GPT-2's facts (reference: transformers/models/gpt2/configuration_gpt2.py)."""
+"""Configuration of GPT-2 (reference: transformers/models/gpt2/configuration_gpt2.py)."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from jaxmodels.architectures.checks import check_activation, check_heads
 from jaxmodels.config import Config
-from jaxmodels.config.fields import Heads, Layers, Rate, Rows, Share, Spread, TokenId, Width
+from jaxmodels.config.fields import (
+    DropoutRate,
+    Epsilon,
+    HiddenSize,
+    InitializerScale,
+    NumEmbeddings,
+    NumHeads,
+    NumLayers,
+    TokenId,
+)
 
 
 class GPT2Config(Config):
-    """Configuration of GPT-2; names and defaults are Hugging Face's, the defaults are GPT-2 small's."""
+    """Configuration of GPT-2, with Hugging Face's names; the defaults are those of GPT-2 small."""
 
     model_type: ClassVar[str] = "gpt2"
     aliases: ClassVar[Mapping[str, str]] = {
@@ -20,33 +29,33 @@ class GPT2Config(Config):
     }
     no_effect: ClassVar[Mapping[str, str]] = {
         "n_ctx": "an older name of n_positions that the reference does not read either",
-        "n_special": "of the first GPT; the reference does not read it",
-        "predict_special_tokens": "of the first GPT; the reference does not read it",
+        "n_special": "a key of GPT-1; the reference does not read it",
+        "predict_special_tokens": "a key of GPT-1; the reference does not read it",
     }
 
-    vocab_size: Rows = 50257
-    n_positions: Rows = 1024
-    n_embd: Width = 768
-    n_layer: Layers = 12
-    n_head: Heads = 12
-    n_inner: Width | None = None
+    vocab_size: NumEmbeddings = 50257
+    n_positions: NumEmbeddings = 1024
+    n_embd: HiddenSize = 768
+    n_layer: NumLayers = 12
+    n_head: NumHeads = 12
+    n_inner: HiddenSize | None = None
     activation_function: str = "gelu_new"
-    resid_pdrop: Rate = 0.1
-    embd_pdrop: Rate = 0.1
-    attn_pdrop: Rate = 0.1
-    layer_norm_epsilon: Share = 1e-5
-    initializer_range: Spread = 0.02
+    resid_pdrop: DropoutRate = 0.1
+    embd_pdrop: DropoutRate = 0.1
+    attn_pdrop: DropoutRate = 0.1
+    layer_norm_epsilon: Epsilon = 1e-5
+    initializer_range: InitializerScale = 0.02
     summary_type: Literal["last", "first", "mean", "cls_index", "attn"] = "cls_index"
     summary_use_proj: bool = True
     summary_activation: str | None = None
     summary_proj_to_labels: bool = True
-    summary_first_dropout: Rate = 0.1
-    summary_last_dropout: Rate = 0.0
-    classifier_dropout: Rate | None = None
-    hidden_dropout: Rate | None = None
+    summary_first_dropout: DropoutRate = 0.1
+    summary_last_dropout: DropoutRate = 0.0
+    classifier_dropout: DropoutRate | None = None
+    hidden_dropout: DropoutRate | None = None
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
-    # Scores and softmax are float32 in every implementation here, so both values give the same numbers.
+    # Without effect: all attention implementations compute scores and softmax in float32.
     reorder_and_upcast_attn: bool = False
     bos_token_id: TokenId | None = 50256
     eos_token_id: TokenId | tuple[TokenId, ...] | None = 50256
@@ -63,7 +72,7 @@ class GPT2Config(Config):
     def mlp_dim(self) -> int:
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
-    def validate(self):
+    def validate(self) -> None:
         check_heads(self)
         check_activation(self, "activation_function", self.activation_function)
         if self.summary_activation:

@@ -1,25 +1,28 @@
-"""RoBERTa-PreLayerNorm's facts (reference: .../roberta_prelayernorm/configuration_roberta_prelayernorm.py)."""
+"""Configuration of RoBERTa-PreLayerNorm.
+
+Reference: transformers/models/roberta_prelayernorm/configuration_roberta_prelayernorm.py.
+"""
 
 from typing import ClassVar
 
 from jaxmodels.architectures.bert_like import BertLikeConfig
-from jaxmodels.config.fields import Rate, Rows, TokenId
+from jaxmodels.config.fields import DropoutRate, NumEmbeddings, TokenId
 
 
 class RobertaPreLayerNormConfig(BertLikeConfig):
-    """Configuration of RoBERTa-PreLayerNorm; names and defaults are Hugging Face's."""
+    """Configuration of RoBERTa-PreLayerNorm, with Hugging Face's names and defaults."""
 
     model_type: ClassVar[str] = "roberta-prelayernorm"
 
-    vocab_size: Rows = 50265
+    vocab_size: NumEmbeddings = 50265
     pad_token_id: TokenId | None = 1
     bos_token_id: TokenId | None = 0
     eos_token_id: TokenId | tuple[TokenId, ...] | None = 2
-    classifier_dropout: Rate | None = None
+    classifier_dropout: DropoutRate | None = None
 
     @property
     def head_dropout(self) -> float:
-        """Rate in front of the classifiers."""
+        """Dropout rate before the classifiers."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
     @property
@@ -38,14 +41,14 @@ class RobertaPreLayerNormConfig(BertLikeConfig):
             raise ValueError("this model has a cache as a decoder only: load it with is_decoder=True")
         return {"layers": self.num_hidden_layers, "heads": self.num_attention_heads, "head_dim": self.head_dim}
 
-    def validate(self):
+    def validate(self) -> None:
         super().validate()
         if self.pad_token_id is None:
-            raise ValueError("RobertaPreLayerNormConfig: pad_token_id is needed, positions are counted from it")
+            raise ValueError("RobertaPreLayerNormConfig: pad_token_id must be set, position ids start after it")
         if self.pad_token_id + 1 >= self.max_position_embeddings:
             raise ValueError(
-                f"RobertaPreLayerNormConfig: positions are counted from pad_token_id + 1 = {self.pad_token_id + 1}, "
-                f"which leaves none of max_position_embeddings={self.max_position_embeddings}"
+                f"RobertaPreLayerNormConfig: position ids start at pad_token_id + 1 = {self.pad_token_id + 1}, which "
+                f"must be less than max_position_embeddings={self.max_position_embeddings}"
             )
         if self.add_cross_attention and not self.is_decoder:
             raise ValueError("RobertaPreLayerNormConfig: add_cross_attention=True needs is_decoder=True")

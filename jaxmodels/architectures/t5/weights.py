@@ -58,7 +58,7 @@ TABLE = Table(
             "of the first releases; the cross attention has no relative positions"
         ),
     },
-    foreign={r"classification_head\..*|qa_outputs\..*|classifier\..*": "heads of T5's classes that are not here"},
+    unused={r"classification_head\..*|qa_outputs\..*|classifier\..*": "heads of T5's classes that are not here"},
     tied={"lm_head.weight": "shared.weight"},
     # Both stacks read the one table; files may hold it under any of the names.
     repeats={f"{stack}.embed_tokens.weight": "shared.weight" for stack in ("encoder", "decoder")},

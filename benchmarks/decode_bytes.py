@@ -29,7 +29,7 @@ from jaxmodels.generation.beams import BeamSearch
 from jaxmodels.generation.decoder_only import Continuation
 from jaxmodels.generation.search import Search, Terms
 from jaxmodels.generation.single import Single
-from jaxmodels.layers.stack import unstack_layers
+from jaxmodels.layers.unstack import unstack_layers
 from jaxmodels.parameters import abstract
 
 CHIPS = ("v5e:1x1", "v6e:1x1")

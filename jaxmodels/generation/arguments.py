@@ -14,7 +14,7 @@ from jaxmodels.generation.keys import as_keys
 from jaxmodels.generation.processors import Processor
 from jaxmodels.generation.search import Criterion
 from jaxmodels.generation.stopping import Decodes
-from jaxmodels.layers.cache import check_cache_dtype
+from jaxmodels.layers.keys_values import check_kept_dtype
 from jaxmodels.messages import brief
 
 
@@ -55,7 +55,7 @@ def _kept(dtype: Any) -> jnp.dtype:
         found = jnp.dtype(dtype)
     except TypeError:
         raise TypeError(f"cache_dtype is a type such as 'bfloat16' or 'int8', got {brief(dtype)}") from None
-    check_cache_dtype(found)
+    check_kept_dtype(found)
     return found
 
 

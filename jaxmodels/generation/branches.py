@@ -16,15 +16,15 @@ def per_row(captured: dict[str, jax.Array], cache: Cache, prompt: int) -> dict[s
     Returns:
       [L,N,1,D] and [L,N,H,1,S]; S counts the slots of a row alone: the prompt's, and one for each of its tokens.
     """
-    branches = cache.beams
+    branches = cache.branches
     if branches is None:
         return captured
-    B, K, S = branches.visible.shape
+    B, K, S = branches.seen.shape
     result = {}
     for name, array in captured.items():
         rows = array.swapaxes(2, 3) if array.ndim == 5 else array  # [L,B,K,...]
         if name in ("attentions", "decoder_attentions"):
-            rows = _own_slots(rows, branches.visible, prompt)
+            rows = _own_slots(rows, branches.seen, prompt)
         rows = rows.reshape(rows.shape[0], B * K, *rows.shape[3:])
         result[name] = rows[:, :, None] if rows.ndim == 3 else rows[:, :, :, None]
     return result

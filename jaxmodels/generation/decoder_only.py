@@ -78,13 +78,13 @@ class Continuation:
         length = ids.shape[1] + room * width
         cache = self.model.init_cache(ids.shape[0], length, dtype=self.cache_dtype)
         out = self._apply(layers, ids, counts, cache, asked, attention_mask=mask, logits_to_keep=1)
-        cache = out.cache if width == 1 else out.cache.expand(width)
+        cache = out.cache if width == 1 else out.cache.branch(width)
         return Step(out.logits, _State(cache, counts.max(axis=1)), _captured(out, asked))
 
     def _next(self, layers, tokens, state: _State, progress: Progress, asked) -> Step:
         cache, counts = state
         if progress.parents is not None:
-            cache = cache.reorder(progress.parents)
+            cache = cache.follow(progress.parents)
         places = jnp.broadcast_to(counts[:, None] + 1, tokens.shape)
         out = self._apply(layers, tokens, places, cache, asked, logits_to_keep=tokens.shape[1])
         captured = per_row(_captured(out, asked), out.cache, progress.text.prompt)

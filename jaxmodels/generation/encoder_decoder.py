@@ -58,11 +58,11 @@ class Reading:
         rows, columns = self.beginning.shape
         cache = self.model.init_cache(rows, columns + room * width, dtype=self.cache_dtype)
         out = self._decode(layers, self.beginning, cache, asked, encoder_hidden_states=states, logits_to_keep=1)
-        cache = out.cache if width == 1 else out.cache.expand(width)
+        cache = out.cache if width == 1 else out.cache.branch(width)
         return Step(out.logits, cache, {**captured, **_captured(out, asked)})
 
     def step(self, layers, tokens, state, progress: Progress, *, asked: Sequence[str]) -> Step:
-        cache = state if progress.parents is None else state.reorder(progress.parents)
+        cache = state if progress.parents is None else state.follow(progress.parents)
         out = self._decode(layers, tokens, cache, asked, logits_to_keep=tokens.shape[1])
         return Step(out.logits, out.cache, per_row(_captured(out, asked), out.cache, progress.text.prompt))
 

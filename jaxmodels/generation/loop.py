@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxmodels.generation import callbacks
 from jaxmodels.generation.search import Progress, Search
 from jaxmodels.generation.text import Text
-from jaxmodels.layers.platform import prepare_decode_params
-from jaxmodels.layers.stack import unstack_layers
+from jaxmodels.layers.products import for_steps
+from jaxmodels.layers.unstack import unstack_layers
 
 # What a step can hand out beside its logits, by option.
 CAPTURED = {"output_attentions": "attentions", "output_hidden_states": "hidden_states"}
@@ -104,7 +104,7 @@ def start(
         )
         record |= {name: jnp.zeros((room, *a.shape), a.dtype) for name, a in shapes.items()}
     carry = Carry(progress, read.state, read.captured, record)
-    layers = prepare_decode_params(layers, rows=progress.token.size, steps=room)
+    layers = for_steps(layers, rows=progress.token.size, steps=room)
     return _loop(layers, prompts, search, stream, carry, until, asked)
 
 

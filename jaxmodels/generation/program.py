@@ -15,7 +15,7 @@ from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.loop import Carry, Prompts, go_on, start
 from jaxmodels.generation.search import Search
 from jaxmodels.generation.stopping import STRETCH, Clock, StopStrings, in_stretches
-from jaxmodels.layers.stack import unstacked_views
+from jaxmodels.layers.unstack import views_of_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Program:
 
     @cached_property
     def _layers(self) -> dict | None:
-        return unstacked_views(self.prompts.of_decoder(self.params))
+        return views_of_layers(self.prompts.of_decoder(self.params))
 
     def of_start(self, until: int) -> tuple[tuple, dict]:
         """The arguments of `loop.start`: the traced ones, and the static ones by name."""

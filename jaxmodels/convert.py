@@ -192,10 +192,10 @@ class WeightsError(ValueError):
         self.unknown, self.missing, self.mismatched, self.apart = unknown, missing, mismatched, apart or []
         parts = [f"{where} does not match the model."]
         for title, names in (
-            ("in the file, but not in the model", unknown),
-            ("in the model, but not in the file", missing),
+            ("unexpected", unknown),
+            ("missing", missing),
             ("different shape", mismatched),
-            *([("one parameter of the model, but different values in the file", apart)] if apart else []),
+            *([("different values for one parameter", apart)] if apart else []),
         ):
             parts.append(f"  {title}: {len(names)}" + "".join(f"\n    {name}" for name in names))
         super().__init__("\n".join(parts) + (f"\n{hint}" if hint else ""))

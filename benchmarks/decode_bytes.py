@@ -26,10 +26,10 @@ from benchmarks.scales import BASE, TINY, Scale
 from jaxmodels.estimate import topology_mesh
 from jaxmodels.generation import loop
 from jaxmodels.generation.beams import BeamSearch
-from jaxmodels.generation.decoder_only import Continuation
-from jaxmodels.generation.search import Search, Terms
-from jaxmodels.generation.single import Single
-from jaxmodels.layers.unstack import unstack_layers
+from jaxmodels.generation.prompts import DecoderOnlyPrompts
+from jaxmodels.generation.sampling import GreedyOrSample
+from jaxmodels.generation.search import Search, SearchConfig
+from jaxmodels.layers.stack import unstack_layers
 from jaxmodels.parameters import abstract
 
 CHIPS = ("v5e:1x1", "v6e:1x1")
@@ -93,12 +93,14 @@ def measure(scale: Scale, chip: str, texts: int, beams: int, dtype: str, way: Wa
     params, rows = abstract(model), texts * (beams if way.copied else 1)
     ids = jnp.zeros((rows, scale.prompt), jnp.int32)
     real = jnp.int32(rows)
-    prompts = Continuation(ids, jnp.ones_like(ids), jnp.int32(scale.prompt), real, None, model, way.cache_dtype)
-    terms = Terms(jnp.zeros((0,), jnp.int32), jnp.int32(0), jnp.int32(scale.new))
-    search = Single(terms) if beams == 1 or way.copied else BeamSearch(terms, jnp.float32(1.0), width=beams)
+    prompts = DecoderOnlyPrompts(ids, jnp.ones_like(ids), jnp.int32(scale.prompt), real, None, model, way.cache_dtype)
+    search_config = SearchConfig(jnp.zeros((0,), jnp.int32), jnp.int32(0), jnp.int32(scale.new))
+    search: Search = GreedyOrSample(search_config)
+    if beams > 1 and not way.copied:
+        search = BeamSearch(search_config, jnp.float32(1.0), num_beams=beams)
 
     def begin(params):
-        return loop.start(params, None, prompts, search, None, jnp.int32(scale.new), room=scale.new, asked=())
+        return loop.start(params, None, prompts, search, None, jnp.int32(scale.new), capacity=scale.new, requested=())
 
     step = _moved(prompts, search) if way.copied else _step(prompts, search)
     mesh = topology_mesh(chip, {"chip": 1})
@@ -112,30 +114,30 @@ def measure(scale: Scale, chip: str, texts: int, beams: int, dtype: str, way: Wa
         lowered.compile(compiler_options=options).cost_analysis()["bytes accessed"] for options in (NO_COPIES, None)
     ]
     positions = _size(weights["transformer"]["wpe"])
-    return Bytes(_size(weights) - positions, _size(carry.state.cache.layers), *counts)
+    return Bytes(_size(weights) - positions, _size(carry.model.cache.layers), *counts)
 
 
-def _step(prompts: Continuation, search: Search) -> Callable:
+def _step(prompts: DecoderOnlyPrompts, search: Search) -> Callable:
     """The body of the decoding loop: (weights, carry) -> carry."""
 
     def step(weights, carry):
-        tokens = carry.progress.token.reshape(-1, search.width)
-        out = prompts.step(weights, tokens, carry.state, carry.progress, asked=())
-        progress, _ = search.advance(carry.progress, out.logits)
-        return loop.Carry(progress, out.state, carry.first, carry.record)
+        tokens = carry.search.tokens.reshape(-1, search.num_beams)
+        out = prompts.decode(weights, tokens, carry.model, carry.search, requested=())
+        state, _ = search.advance(carry.search, out.logits)
+        return loop.LoopState(state, out.state, carry.prefill, carry.records)
 
     return step
 
 
-def _moved(prompts: Continuation, search: Search) -> Callable:
+def _moved(prompts: DecoderOnlyPrompts, search: Search) -> Callable:
     """The same after the rows of the cache have followed some order of the beams."""
     step = _step(prompts, search)
 
     def moved(weights, carry):
-        order = carry.progress.token % carry.progress.token.shape[0]
-        layers = jax.tree.map(lambda a: jnp.take(a, order, axis=0), carry.state.cache.layers)
-        cache = dataclasses.replace(carry.state.cache, layers=layers)
-        return step(weights, dataclasses.replace(carry, state=carry.state._replace(cache=cache)))
+        order = carry.search.tokens % carry.search.tokens.shape[0]
+        layers = jax.tree.map(lambda a: jnp.take(a, order, axis=0), carry.model.cache.layers)
+        cache = dataclasses.replace(carry.model.cache, layers=layers)
+        return step(weights, dataclasses.replace(carry, model=carry.model._replace(cache=cache)))
 
     return moved
 

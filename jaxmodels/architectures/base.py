@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -89,11 +89,13 @@ class Model(nn.Module, Generic[OutputT]):
     Class attributes:
       config_class, table: the family's config and weight table; a head has those of its body.
       body: the class of the base model, None for a base model itself.
+      encoding_options: arguments that an encoder takes beyond those of every call.
     """
 
     config_class: ClassVar[type[Config]]
     table: ClassVar[Table]
     body: ClassVar[type["Model"] | None] = None
+    encoding_options: ClassVar[tuple[str, ...]] = ()
 
     config: Config
     dtype: Any = jnp.float32
@@ -105,6 +107,7 @@ class Model(nn.Module, Generic[OutputT]):
     def __init_subclass__(cls, **options):
         if (body := vars(cls).get("body")) is not None:
             cls.config_class, cls.table = body.config_class, body.table
+            cls.encoding_options = body.encoding_options
         super().__init_subclass__(**options)
 
     def __new__(cls, *args, **attributes):
@@ -238,6 +241,11 @@ class Model(nn.Module, Generic[OutputT]):
         (docs/parity.md, G9, R2)."""
         first, padding = self.config.position_range
         return jnp.where(count > 0, count - 1 + first, padding)
+
+    @property
+    def generation_mode(self) -> Literal["decoder_only", "encoder_decoder", "rag_token", "rag_sequence"]:
+        """How `generate` decodes with this model; see `generation.prompts.Generative`."""
+        return "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
 
     @property
     def cache_sizes(self) -> dict[str, int]:

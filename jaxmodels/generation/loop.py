@@ -1,149 +1,395 @@
-"""The decoding loop, over a step function: it knows neither the model nor how a token is chosen."""
+"""The decoding loop: a compiled loop over a model's decoding step and a search strategy, and the program that runs it.
 
+The loop depends on neither the model nor the search strategy: `Prompts` runs the model, `Search` selects the tokens.
+"""
+
+import collections
 import dataclasses
-from collections.abc import Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmodels.generation import callbacks
-from jaxmodels.generation.search import Progress, Search
-from jaxmodels.generation.text import Text
-from jaxmodels.layers.products import for_steps
-from jaxmodels.layers.unstack import unstack_layers
+from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.search import Search, SearchState, Text
+from jaxmodels.generation.stopping import CHUNK_SIZE, Decodes, StopStrings, TimeLimit
+from jaxmodels.layers.platform import prepare_decode_params
+from jaxmodels.layers.stack import unstack_layers, unstacked_views
 
-# What a step can hand out beside its logits, by option.
-CAPTURED = {"output_attentions": "attentions", "output_hidden_states": "hidden_states"}
+# Options of a call that request an output of every step.
+OUTPUT_OPTIONS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+# Those that a model captures beside its logits: option -> field of the model's output.
+CAPTURES = {"output_attentions": "attentions", "output_hidden_states": "hidden_states"}
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """What one step of a model gives.
+class StepOutput:
+    """Output of one step of a model.
 
     Attributes:
-      logits: float32 [B,K,V] after the newest token of each branch; [B,1,V] after a prompt.
-      state: what the next step needs.
-      captured: name -> array, what was asked for beside it.
+      logits: float32 [B,K,V] after the newest token of each beam; [B,1,V] after a prompt.
+      state: the model's state for the next step.
+      captures: name -> array, the requested outputs beside the logits.
     """
 
     logits: jax.Array
     state: Any
-    captured: dict[str, jax.Array]
+    captures: dict[str, jax.Array]
 
 
 class Prompts(Protocol):
-    """What is to be continued, and the model that does it; a pytree.
+    """The inputs of a call and the model that processes them; a pytree.
 
     Attributes:
-      beginning: int32 [B,P], what the texts begin with; its last `given` columns are the caller's.
-      real: int32 scalar, the rows that do not only fill a bucket.
+      prefix: int32 [B,P], the first tokens of the sequences, right-aligned.
+      prefix_length: int32 scalar, how many of these columns are the caller's.
+      num_real: int32 scalar, sequences that do not only pad the batch.
     """
 
-    beginning: jax.Array
-    given: jax.Array
-    real: jax.Array
+    @property
+    def prefix(self) -> jax.Array: ...
 
-    def of_decoder(self, params):
-        """Those of the model that the loop runs."""
+    @property
+    def prefix_length(self) -> jax.Array: ...
 
-    def begin(self, params, layers, *, room: int, width: int, asked: Sequence[str]) -> Step:
-        """Reads everything, and makes room for `room` more tokens in each of `width` branches.
+    @property
+    def num_real(self) -> jax.Array: ...
 
-        params: all. layers: `of_decoder`, in layers.
+    def decoder_params(self, params: dict) -> dict:
+        """The parameters of the model that runs in the loop, out of all parameters."""
+
+    def prefill(
+        self, params: dict, decoder_params: dict, *, capacity: int, num_beams: int, requested: Sequence[str]
+    ) -> StepOutput:
+        """Processes the inputs.
+
+        Args:
+          decoder_params: with the layers unstacked.
+          capacity: tokens to reserve cache slots for, in each of `num_beams` beams.
+          requested: the OUTPUT_OPTIONS that are on.
         """
 
-    def step(self, layers, tokens: jax.Array, state, progress: Progress, *, asked: Sequence[str]) -> Step:
-        """Reads tokens int32 [B,K]. layers: as for `begin`, perhaps with kernels turned."""
+    def decode(
+        self, decoder_params: dict, tokens: jax.Array, state: Any, search: SearchState, *, requested: Sequence[str]
+    ) -> StepOutput:
+        """Processes one token per beam, int32 [B,K]. The kernels of decoder_params may be transposed for this."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Carry:
-    """What the loop carries on, and `run` starts from again.
+class LoopState:
+    """State of the decoding loop, from which `resume` continues.
 
     Attributes:
-      progress: of the search. state: of the model.
-      first: what was captured while the prompt was read. record: name -> [room, ...], of every later step, and the
-        scores and logits of every token.
+      search: state of the search.
+      model: state of the model.
+      prefill: name -> array, what was captured while the prompt was processed.
+      records: name -> [capacity, ...], what was captured in each later step, and the scores and logits of every token.
     """
 
-    progress: Progress
-    state: Any
-    first: dict[str, jax.Array]
-    record: dict[str, jax.Array]
+    search: SearchState
+    model: Any
+    prefill: dict[str, jax.Array]
+    records: dict[str, jax.Array]
 
 
-@partial(jax.jit, static_argnames=("room", "asked"))
+@partial(jax.jit, static_argnames=("capacity", "requested"))
 def start(
-    params, layers, prompts: Prompts, search: Search, stream, until, *, room: int, asked: tuple[str, ...]
-) -> Carry:
-    """Reads the prompts and generates until every row has ended, or there are `until` tokens.
+    params: dict,
+    decoder_params: dict | None,
+    prompts: Prompts,
+    search: Search,
+    stream: jax.Array | None,
+    target: jax.Array,
+    *,
+    capacity: int,
+    requested: tuple[str, ...],
+) -> LoopState:
+    """Processes the prompts and generates until every sequence has ended or has `target` new tokens.
 
-    layers: the decoder's parameters in layers, where they can be had outside of a program for nothing; or None.
+    Args:
+      decoder_params: with the layers unstacked, where that costs no copy outside of a program; or None.
+      stream: number of the streamer's `HostCallback`, or None.
+      target: int32 scalar.
+      capacity: columns to reserve for generated tokens.
+      requested: the OUTPUT_OPTIONS that are on.
     """
-    layers = _in_layers(prompts, params, layers)
-    read = prompts.begin(params, layers, room=room, width=search.width, asked=asked)
+    unstacked = unstack_layers(prompts.decoder_params(params)) if decoder_params is None else decoder_params
+    num_beams = search.num_beams
+    read = prompts.prefill(params, unstacked, capacity=capacity, num_beams=num_beams, requested=requested)
     B, _, V = read.logits.shape
-    width = search.width
-    beginning = jnp.repeat(prompts.beginning, width, axis=0)
-    text = Text.begin(beginning, prompts.given, room, search.terms.pad)
-    logits = jnp.broadcast_to(read.logits, (B, width, V))
-    progress, choice = search.advance(search.begin(text, prompts.real), logits)
-    progress = _streamed(stream, progress)
-    record = {}
-    if "output_scores" in asked:
-        record["scores"] = _recorded(jnp.zeros((room, *choice.scores.shape)), 0, choice.scores)
-    if "output_logits" in asked:
-        record["logits"] = _recorded(jnp.zeros((room, *choice.logits.shape)), 0, choice.logits)
-    if any(name in asked for name in CAPTURED):
+    prefix = jnp.repeat(prompts.prefix, num_beams, axis=0)
+    text = Text.from_prefix(prefix, prompts.prefix_length, capacity, search.config.pad_id)
+    logits = jnp.broadcast_to(read.logits, (B, num_beams, V))
+    state, selection = search.advance(search.init(text, prompts.num_real), logits)
+    if stream is not None:
+        state = _emit(stream, state)
+    records = {}
+    for option, values in (("output_scores", selection.scores), ("output_logits", selection.logits)):
+        if option in requested:
+            name = option.removeprefix("output_")
+            records[name] = _record(jnp.zeros((capacity, *values.shape)), 0, values)
+    if any(name in requested for name in CAPTURES):
+        tokens = state.tokens.reshape(B, num_beams)
         shapes = jax.eval_shape(
-            lambda: prompts.step(layers, progress.token.reshape(B, width), read.state, progress, asked=asked).captured
+            lambda: prompts.decode(unstacked, tokens, read.state, state, requested=requested).captures
         )
-        record |= {name: jnp.zeros((room, *a.shape), a.dtype) for name, a in shapes.items()}
-    carry = Carry(progress, read.state, read.captured, record)
-    layers = for_steps(layers, rows=progress.token.size, steps=room)
-    return _loop(layers, prompts, search, stream, carry, until, asked)
+        records |= {name: jnp.zeros((capacity, *a.shape), a.dtype) for name, a in shapes.items()}
+    loop_state = LoopState(state, read.state, read.captures, records)
+    transposed = prepare_decode_params(unstacked, rows=state.tokens.size, steps=capacity)
+    return _loop(transposed, prompts, search, stream, loop_state, target, requested)
 
 
-@partial(jax.jit, static_argnames=("asked",), donate_argnames=("carry",))
-def go_on(
-    params, layers, prompts: Prompts, search: Search, stream, carry: Carry, until, *, asked: tuple[str, ...]
-) -> Carry:
-    """Goes on from where `start` or this left off, until there are `until` tokens; often for few steps."""
-    return _loop(_in_layers(prompts, params, layers), prompts, search, stream, carry, until, asked)
+@partial(jax.jit, static_argnames=("requested",), donate_argnames=("state",))
+def resume(
+    params: dict,
+    decoder_params: dict | None,
+    prompts: Prompts,
+    search: Search,
+    stream: jax.Array | None,
+    state: LoopState,
+    target: jax.Array,
+    *,
+    requested: tuple[str, ...],
+) -> LoopState:
+    """Continues from the state that `start` or this function returned; the arguments are those of `start`."""
+    if decoder_params is None:
+        decoder_params = unstack_layers(prompts.decoder_params(params))
+    # Often for a few steps only, so the kernels are not transposed.
+    return _loop(decoder_params, prompts, search, stream, state, target, requested)
 
 
-def _in_layers(prompts: Prompts, params, layers):
-    return unstack_layers(prompts.of_decoder(params)) if layers is None else layers
+def _loop(
+    decoder_params: dict,
+    prompts: Prompts,
+    search: Search,
+    stream: jax.Array | None,
+    state: LoopState,
+    target: jax.Array,
+    requested: tuple[str, ...],
+) -> LoopState:
+    target = jnp.minimum(target, search.config.max_new_tokens)
+
+    def unfinished(state: LoopState) -> jax.Array:
+        return (state.search.text.generated < target) & ~state.search.finished
+
+    def step(state: LoopState) -> LoopState:
+        tokens = state.search.tokens.reshape(-1, search.num_beams)
+        output = prompts.decode(decoder_params, tokens, state.model, state.search, requested=requested)
+        index = state.search.text.generated
+        new, selection = search.advance(state.search, output.logits)
+        values = {"scores": selection.scores, "logits": selection.logits, **output.captures}
+        records = {name: _record(array, index, values[name]) for name, array in state.records.items()}
+        if stream is not None:
+            new = _emit(stream, new)
+        return LoopState(new, output.state, state.prefill, records)
+
+    return jax.lax.while_loop(unfinished, step, state)
 
 
-def _loop(layers, prompts, search, stream, carry, until, asked) -> Carry:
-    until = jnp.minimum(until, search.terms.limit)
-
-    def more(carry):
-        return (carry.progress.text.generated < until) & ~carry.progress.over
-
-    def body(carry):
-        progress = carry.progress
-        tokens = progress.token.reshape(-1, search.width)
-        step = prompts.step(layers, tokens, carry.state, progress, asked=asked)
-        index = progress.text.generated
-        progress, choice = search.advance(progress, step.logits)
-        values = {"scores": choice.scores, "logits": choice.logits, **step.captured}
-        record = {name: _recorded(array, index, values[name]) for name, array in carry.record.items()}
-        return Carry(_streamed(stream, progress), step.state, carry.first, record)
-
-    return jax.lax.while_loop(more, body, carry)
-
-
-def _recorded(array, index, value):
+def _record(array: jax.Array, index: int | jax.Array, value: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_index_in_dim(array, value.astype(array.dtype), index, axis=0)
 
 
-def _streamed(stream, progress: Progress) -> Progress:
-    if stream is None:
-        return progress
-    return dataclasses.replace(progress, stop=progress.stop | ~callbacks.emit(stream, progress.token))
+def _emit(stream: jax.Array, state: SearchState) -> SearchState:
+    """Passes the newest tokens to the streamer, which may stop the search."""
+    return dataclasses.replace(state, stop=state.stop | ~callbacks.emit(stream, state.tokens))
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingProgram:
+    """The compiled loop of a call, with its arguments; see `start`."""
+
+    params: dict
+    prompts: Prompts
+    search: Search
+    stream: Any
+    capacity: int
+    requested: tuple[str, ...]
+
+    @cached_property
+    def _decoder_params(self) -> dict | None:
+        return unstacked_views(self.prompts.decoder_params(self.params))
+
+    def start_arguments(self, target: int) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of `start`: traced ones by position, static ones by name."""
+        traced = (self.params, self._decoder_params, self.prompts, self.search, self.stream, jnp.int32(target))
+        return traced, {"capacity": self.capacity, "requested": self.requested}
+
+    def resume_arguments(self, state: LoopState, target: int) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of `resume`: traced ones by position, static ones by name."""
+        arguments, static = self.start_arguments(target)
+        return (*arguments[:-1], state, arguments[-1]), {"requested": static["requested"]}
+
+    def trace(self, sharding: jax.sharding.Sharding) -> jax.stages.Traced:
+        """Traces `start` for devices that need not be present.
+
+        Args:
+          sharding: of everything but the parameters, which may be `jax.ShapeDtypeStruct`s with their own.
+        """
+        host = (self.prompts, self.search, self.stream, np.int32(0))
+        shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), host)
+        return start.trace(self.params, None, *shapes, capacity=self.capacity, requested=self.requested)
+
+    def run(
+        self,
+        config: GenerationConfig,
+        max_new_tokens: int,
+        tokenizer: Decodes | None,
+        *,
+        warmup: bool = False,
+        chunk_size: int = CHUNK_SIZE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> tuple[LoopState, int]:
+        """Runs the loop, in chunks if a stopping condition needs the host.
+
+        Args:
+          warmup: run only far enough that everything is compiled.
+          chunk_size: tokens between two checks for stop strings.
+          clock: of max_time; returns seconds.
+
+        Returns:
+          The final state, and the number of generated columns.
+        """
+        before = compile_counts()
+        in_chunks = config.max_time is not None or bool(config.stop_strings)
+        strings = None
+        if config.stop_strings:
+            assert tokenizer is not None
+            search = self.search.config
+            strings = StopStrings(config.stop_strings, tokenizer, int(search.pad_id), np.asarray(search.eos_ids))
+        if warmup or not in_chunks:
+            arguments, static = self.start_arguments(1 if warmup else max_new_tokens)
+            state = start(*arguments, **static)
+            if in_chunks:
+                arguments, static = self.resume_arguments(state, 2)
+                state = resume(*arguments, **static)
+        else:
+            limit = None if config.max_time is None else TimeLimit(config.max_time, clock)
+            # Streamed tokens cannot be withdrawn, so check for stop strings after each.
+            state = self._run_in_chunks(max_new_tokens, limit, strings, 1 if self.stream is not None else chunk_size)
+        record_compilations(before, {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        text = jax.block_until_ready(state).search.text
+        if strings is not None and not warmup:
+            return state, strings.num_columns(text, int(self.prompts.num_real))
+        return state, int(text.generated)
+
+    def _run_in_chunks(
+        self, max_new_tokens: int, limit: TimeLimit | None, strings: StopStrings | None, chunk_size: int
+    ) -> LoopState:
+        def next_target(generated: int) -> int:
+            in_chunk = generated + chunk_size if strings else max_new_tokens
+            return min(max_new_tokens, in_chunk, limit.next_target(generated) if limit else max_new_tokens)
+
+        arguments, static = self.start_arguments(max(1, next_target(0)))
+        state, generated = start(*arguments, **static), 0
+        while True:
+            if strings is not None:
+                state = dataclasses.replace(state, search=strings.apply(state.search, generated))
+            generated = int(state.search.text.generated)
+            if generated >= max_new_tokens or bool(state.search.finished):
+                return state
+            target = next_target(generated)
+            if target <= generated:
+                return state
+            arguments, static = self.resume_arguments(state, target)
+            state = resume(*arguments, **static)
+
+
+Signature = dict[str, str]
+
+MAX_RECORDS = 1000
+_FLAX_FIELDS = ("parent", "name")  # fields of every Flax module
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilation:
+    """Record of a compiled decoding loop.
+
+    Attributes:
+      signature: what it was compiled for: name -> shape and dtype of an array, or a static value.
+      changes: differences from the most similar earlier signature; empty for the first.
+    """
+
+    signature: Signature
+    changes: tuple[str, ...]
+
+
+_compilations: collections.deque[Compilation] = collections.deque(maxlen=MAX_RECORDS)
+
+
+def compile_counts() -> dict[str, int]:
+    """How often each function of the decoding loop has been compiled in this process."""
+    functions: dict[str, Any] = {"start": start, "resume": resume}
+    return {name: function._cache_size() for name, function in functions.items()}
+
+
+def num_compiled() -> int:
+    """How many decoding loops have been compiled in this process."""
+    return sum(compile_counts().values())
+
+
+def record_compilations(before: dict[str, int], arguments: dict[str, Any]) -> None:
+    """Records what these arguments compiled since `compile_counts` returned `before`."""
+    for function in (name for name, count in compile_counts().items() if count > before[name]):
+        signature = dict(_describe("function", function))
+        for argument, value in arguments.items():
+            signature |= _describe(argument, value)
+        _compilations.append(Compilation(signature, _smallest_changes(signature)))
+
+
+def explain_recompiles() -> str:
+    """For every decoding loop compiled in this process, the differences from the most similar earlier one.
+
+    Values that do not appear are traced: changing them does not recompile. The last thousand records are kept.
+    """
+    if not _compilations:
+        return "no decoding loop has been compiled yet"
+    lines = []
+    for number, compilation in enumerate(_compilations, 1):
+        lines.append(f"program {number}: " + ("; ".join(compilation.changes) or "the first"))
+    return "\n".join(lines)
+
+
+def _describe(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """What a program is compiled for: shape and dtype of arrays, other values by their repr."""
+    if dataclasses.is_dataclass(value):
+        yield name, type(value).__name__
+        for field in dataclasses.fields(value):
+            if field.name not in _FLAX_FIELDS:
+                yield from _describe(f"{name}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _describe(f"{name}[{key!r}]", part)
+    elif isinstance(value, tuple | list):
+        for number, part in enumerate(value):
+            yield from _describe(f"{name}[{number}]", part)
+    elif isinstance(value, jax.Array | np.ndarray | np.generic):
+        yield name, str(jax.typeof(value))
+    elif isinstance(value, jax.tree_util.Partial):
+        yield name, repr(value.func)
+    else:
+        yield name, repr(value)
+
+
+def _smallest_changes(signature: Signature) -> tuple[str, ...]:
+    """The differences from the recorded signature with the fewest."""
+    if not _compilations:
+        return ()
+
+    def changes(other: Signature) -> list[str]:
+        names = [*signature, *(name for name in other if name not in signature)]
+        return [
+            f"{name}: {other.get(name, 'absent')} -> {signature.get(name, 'absent')}"
+            for name in names
+            if other.get(name) != signature.get(name)
+        ]
+
+    found = min((changes(compilation.signature) for compilation in _compilations), key=len)
+    return tuple(found) or ("the same arguments: another device, mesh or JAX configuration",)

@@ -1,4 +1,4 @@
-"""What `generate` returns, and the scores of the tokens in it."""
+"""`GenerateOutput`: what `generate` returns, built on the host from the final state of the loop."""
 
 from typing import Any
 
@@ -6,27 +6,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.generation.beams import BeamSearch, Hypotheses
+from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.encoder_decoder import EncoderDecoderPrompts
+from jaxmodels.generation.loop import LoopState
+from jaxmodels.generation.prompts import PreparedPrompts
+from jaxmodels.generation.search import NO_TOKEN, Search, SearchState
 from jaxmodels.outputs import Output
 
 
 class GenerateOutput(Output):
-    """N rows: one for each prompt, or `num_return_sequences` in succession.
+    """N sequences: one for each prompt, or `num_return_sequences` adjacent ones.
+
+    With beams, the outputs of steps have an entry for each beam, [B * num_beams].
 
     Reference: transformers/generation/utils.py, `GenerateDecoderOnlyOutput`, `GenerateBeamEncoderDecoderOutput` and
-    the others. With beams, what belongs to a step has a row for each beam, [B * num_beams].
+    the others.
 
     Attributes:
-      sequences: int32 [N, prompt + generated], rows filled with the pad id after their end. The prompt is as given; of
-        an encoder-decoder it is what the decoder started with.
-      sequences_scores: float32 [N], of beams: the summed log-probability divided by length ** length_penalty.
-      scores: float32 [generated,N,V], what each token was chosen from, after all processors and warpers.
-      logits: float32 [generated,N,V], the model's own (with guidance: the guided).
-      beam_indices: int32 [N, prompt + generated], the row of `scores` that each token was picked from; -1 after the
-        end. It starts with the first generated token, as in the reference.
+      sequences: int32 [N, prompt + generated], padded with the pad id after their end. The prompt is the caller's; for
+        an encoder-decoder it is the prefix of the decoder.
+      sequences_scores: float32 [N], with beams: the summed log-probability divided by length ** length_penalty.
+      scores: float32 [generated,N,V], what each token was selected from, after all processors and warpers.
+      logits: float32 [generated,N,V], the output of the model (with guidance: the combined one).
+      beam_indices: int32 [N, prompt + generated], the index in the batch of `scores` that each token was selected from;
+        -1 after the end. It starts with the first generated token, as in the reference.
       attentions, hidden_states: of a decoder-only model, for every step [L,N,H,T,S] and [L+1,N,T,D]; the first step
-        reads the prompt, the others one token (T = 1).
+        processes the prompt, the others one token (T = 1).
       decoder_attentions, cross_attentions, decoder_hidden_states: the same of an encoder-decoder.
-      encoder_attentions [L,B,H,S,S] (LED: see its outputs), encoder_hidden_states [L+1,B,S,D].
+      encoder_attentions: [L,B,H,S,S] (LED: see its outputs).
+      encoder_hidden_states: [L+1,B,S,D].
     """
 
     sequences: jax.Array | None = None
@@ -49,31 +58,105 @@ def compute_transition_scores(
     beam_indices: jax.Array | None = None,
     normalize_logits: bool = False,
 ) -> jax.Array:
-    """The score of every generated token, float32 [N,generated]; 0 after the end of a beam.
-
-    Args:
-      sequences, scores, beam_indices: of a `GenerateOutput`; beam_indices only with beams.
-      normalize_logits: as log-probabilities.
+    """The score of every generated token.
 
     Reference: transformers/generation/utils.py, `compute_transition_scores`.
 
+    Args:
+      sequences, scores, beam_indices: fields of a `GenerateOutput`; beam_indices only with beams.
+      normalize_logits: apply a log-softmax to the scores.
+
+    Returns:
+      float32 [N,generated]; 0 after the end of a beam.
+
     Raises:
-      ValueError: scores of another number of rows, or fewer than there are tokens.
+      ValueError: the scores are of another batch size than the sequences.
     """
     sequences, scores = jnp.asarray(sequences), jnp.asarray(scores)
     if scores.ndim != 3 or (beam_indices is None and scores.shape[1] != sequences.shape[0]):
         raise ValueError(
-            f"scores is [generated,N,V] with a row for each of the {sequences.shape[0]} sequences (with beams pass "
-            f"beam_indices); got {scores.shape}"
+            f"scores must be [generated,N,V] with N = {sequences.shape[0]} sequences (with beams, pass beam_indices); "
+            f"got {scores.shape}"
         )
     if normalize_logits:
         scores = jax.nn.log_softmax(scores, axis=-1)
     if beam_indices is None:
-        rows = jnp.broadcast_to(jnp.arange(sequences.shape[0])[:, None], (sequences.shape[0], scores.shape[0]))
+        index = jnp.broadcast_to(jnp.arange(sequences.shape[0])[:, None], (sequences.shape[0], scores.shape[0]))
     else:
         longest = int((np.asarray(beam_indices) >= 0).sum(axis=-1).max(initial=0))
-        rows = jnp.asarray(beam_indices)[:, :longest]
-    steps = rows.shape[1]
+        index = jnp.asarray(beam_indices)[:, :longest]
+    steps = index.shape[1]
     tokens = sequences[:, sequences.shape[1] - steps :]
-    found = scores[jnp.arange(steps), jnp.maximum(rows, 0), tokens]
-    return jnp.where(rows >= 0, found, 0.0)
+    found = scores[jnp.arange(steps), jnp.maximum(index, 0), tokens]
+    return jnp.where(index >= 0, found, 0.0)
+
+
+def make_output(
+    state: LoopState, generated: int, prepared: PreparedPrompts, search: Search, config: GenerationConfig
+) -> GenerateOutput:
+    """Builds the output of a call, cut to the caller's batch and lengths. generated: number of generated columns."""
+    prefix, text = prepared.prefix, state.search.text
+    fields: dict[str, Any] = {}
+    if isinstance(search, BeamSearch):
+        hypotheses = jax.tree.map(np.asarray, _finalize(search, state.search))
+        fields = _beam_fields(hypotheses, prefix, config.num_return_sequences, int(search.config.pad_id))
+    else:
+        ids = np.asarray(text.ids)[: len(prefix), text.prompt : text.prompt + generated]
+        fields["sequences"] = jnp.asarray(np.concatenate([prefix, ids], axis=1))
+    if state.records:
+        fields |= _step_fields(state, prepared, search.num_beams, generated)
+    for name, array in state.prefill.items():
+        if name.startswith("encoder"):
+            batch, length = prepared.num_inputs, prepared.input_length
+            if name.endswith("hidden_states"):
+                fields[name] = array[:, :batch, :length]
+            else:
+                prompts = prepared.prompts
+                assert isinstance(prompts, EncoderDecoderPrompts)
+                fields[name] = prompts.model.encoder_attentions(array, prompts.inputs, batch, length)
+    return GenerateOutput(**fields)
+
+
+@jax.jit
+def _finalize(search: BeamSearch, state: SearchState) -> Hypotheses:
+    return search.finalize(state)
+
+
+def _beam_fields(hypotheses: Hypotheses, prefix: np.ndarray, num_return_sequences: int, pad_id: int) -> dict[str, Any]:
+    """The best hypotheses of each example as sequences, padded after their ends."""
+    best, prompt, batch = num_return_sequences, prefix.shape[1], len(prefix) * num_return_sequences
+    lengths = np.asarray(hypotheses.lengths)[: len(prefix), :best].reshape(batch)
+    longest = prompt + int(lengths.max())
+    sequences = np.full((batch, longest), pad_id, np.int32)
+    indices = np.full((batch, longest), NO_TOKEN, np.int32)
+    sequences[:, :prompt] = np.repeat(prefix, best, axis=0)
+    for index, length in enumerate(lengths):
+        example, rank = divmod(index, best)
+        sequences[index, prompt : prompt + length] = hypotheses.ids[example, rank, :length]
+        path = hypotheses.paths[example, rank]
+        path = path[path != NO_TOKEN][:longest]
+        indices[index, : len(path)] = path
+    return {
+        "sequences": jnp.asarray(sequences),
+        "sequences_scores": jnp.asarray(hypotheses.scores[: len(prefix), :best].reshape(batch)),
+        "beam_indices": jnp.asarray(indices),
+    }
+
+
+def _step_fields(state: LoopState, prepared: PreparedPrompts, num_beams: int, generated: int) -> dict[str, Any]:
+    """The outputs of every step."""
+    batch, end = prepared.prefix.shape[0] * num_beams, state.search.text.prompt
+    start, fields = end - prepared.prefix.shape[1], dict[str, Any]()
+
+    def cut(name: str, array: jax.Array, keys: int) -> jax.Array:
+        if name.startswith("cross"):
+            return array[:, :batch, ..., : prepared.input_length]
+        return array[:, :batch, ..., start:keys] if name.endswith("attentions") else array[:, :batch]
+
+    for name, array in state.records.items():
+        if name in ("scores", "logits"):
+            fields[name] = array[:generated, :batch]
+            continue
+        first = jnp.repeat(state.prefill[name], num_beams, axis=1)[..., start:, :]
+        fields[name] = (cut(name, first, end), *(cut(name, array[i], end + i) for i in range(1, generated)))
+    return fields

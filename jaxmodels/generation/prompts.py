@@ -1,96 +1,339 @@
-"""What a call of `generate` starts from, checked on the host."""
+"""Inputs of `generate`, checked and padded on the host, and the decoding steps of decoder-only models."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.architectures.inputs import as_array, check_mask
 from jaxmodels.config import Config
-from jaxmodels.generation.buckets import bucket
+from jaxmodels.generation.beams import split_beams
 from jaxmodels.generation.config import GenerationConfig
+from jaxmodels.generation.loop import CAPTURES, Prompts, StepOutput
+from jaxmodels.generation.search import NO_TOKEN, SearchState, bucket
+from jaxmodels.layers.cache import Cache
 
-NOTHING = -1  # no token, in a source
+GenerationMode = Literal["decoder_only", "encoder_decoder", "rag_token", "rag_sequence"]
 
 
-class Called(NamedTuple):
-    """What a call of `generate` was about, on the host.
+class Generative(Protocol):
+    """What `generate` needs of a model; `architectures.base.Model` declares it.
 
     Attributes:
-      prompts: for the loop. beginning: int32 [B,T], what the sequences start with, as the caller has it.
-      longest: real tokens in the longest row of it. source: int32 [B',S] for the processors.
-      inputs, read: rows and columns of what the caller gave an encoder to read.
+      generation_mode: which class of prompts processes the inputs (see `api.PROMPTS`).
+      encoding_options: further inputs of an encoder, accepted as keywords of `generate`.
+      max_tokens: the longest sequence that the model (its decoder) can process.
     """
 
-    prompts: Any
-    beginning: np.ndarray
-    longest: int
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def generation_mode(self) -> GenerationMode: ...
+
+    @property
+    def encoding_options(self) -> tuple[str, ...]: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    def init_cache(self, batch: int, length: int, dtype: Any = None) -> Cache: ...
+
+    def apply(self, variables: Mapping[str, Any], *args: Any, **inputs: Any) -> Any: ...
+
+
+class DecoderOnlyModel(Generative, Protocol):
+    """A decoder-only model with a language modelling head."""
+
+    def count_to_position(self, count: jax.Array) -> jax.Array:
+        """The position ids of tokens, from their number within the sequence (1 for the first; 0 for padding)."""
+
+
+class PreparedPrompts(NamedTuple):
+    """Host-side inputs of a `generate` call, checked and padded.
+
+    Attributes:
+      prompts: the inputs of the loop.
+      prefix: int32 [B,T], the first tokens of the sequences, without the padding of buckets.
+      max_prefix_tokens: real tokens in the longest prefix.
+      source: int32 [B',S], the padded input that processors compare with; NO_TOKEN at padding.
+      num_inputs, input_length: the shape of the caller's input, for cutting encoder outputs to it.
+    """
+
+    prompts: Prompts
+    prefix: np.ndarray
+    max_prefix_tokens: int
     source: np.ndarray
-    inputs: int
-    read: int
+    num_inputs: int
+    input_length: int
 
 
-def token_ids(name: str, ids, vocabulary: int) -> np.ndarray:
-    """int32 [B,T] with at least one token per row, all inside the vocabulary.
+def token_ids(name: str, ids: Any, vocab_size: int) -> np.ndarray:
+    """Converts token ids to int32 [B,T].
 
     Raises:
-      ValueError: another shape, type, or id. TypeError: no array, such as a tokenizer's whole batch.
+      ValueError: another rank or dtype, no token, or an id outside the vocabulary.
+      TypeError: not an array, such as the whole output of a tokenizer.
     """
     if isinstance(ids, Mapping):
-        raise TypeError(f"{name} is an array, got a {type(ids).__name__}; a batch goes in as generate(..., **batch)")
+        raise TypeError(f"{name} must be an array, got a {type(ids).__name__}; pass a batch as generate(..., **batch)")
     ids = np.asarray(as_array(name, ids))
     if ids.ndim != 2 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
-        hint = "; one text alone is [1,T]: ids[None]" if ids.ndim == 1 and ids.size else ""
-        raise ValueError(f"{name} is an int array [B,T] with at least one token, got {ids.dtype} {ids.shape}{hint}")
-    if ids.min() < 0 or ids.max() >= vocabulary:
-        raise ValueError(f"{name} holds ids from {ids.min()} to {ids.max()}; the vocabulary has {vocabulary}")
+        hint = "; add a batch axis to a single sequence: ids[None]" if ids.ndim == 1 and ids.size else ""
+        raise ValueError(
+            f"{name} must be an int array [B,T] with at least one token, got {ids.dtype} {ids.shape}{hint}"
+        )
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(f"{name} contains ids from {ids.min()} to {ids.max()}; the vocabulary has {vocab_size}")
     return ids.astype(np.int32)
 
 
 def ids_and_mask(
-    input_ids, attention_mask, settings: GenerationConfig, config: Config, name: str = "input_ids"
+    input_ids: Any, attention_mask: Any, settings: GenerationConfig, config: Config, name: str = "input_ids"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ids and mask, int32 [B,T] each. Without a mask the pad id marks padding, if it is no eos id."""
+    """Checks ids and mask of a call.
+
+    Args:
+      attention_mask: [B,T]. None: the pad id marks padding, unless it is an eos id.
+
+    Returns:
+      int32 [B,T] each.
+
+    Raises:
+      ValueError: a shape that does not match, a prompt without tokens; see also `token_ids`.
+    """
     ids = token_ids(name, input_ids, config.vocab_size)
     pad = settings.pad_token_id
-    marks_padding = pad is not None and pad not in settings.eos_token_id
     if attention_mask is None:
-        mask = (ids != pad) if marks_padding else np.ones_like(ids)
+        mask = (ids != pad) if pad is not None and pad not in settings.eos_token_id else np.ones_like(ids)
     else:
         check_mask("attention_mask", attention_mask)
         mask = np.asarray(attention_mask)
         if mask.shape != ids.shape:
-            raise ValueError(f"attention_mask has the shape of {name}, {ids.shape}; got {mask.shape}")
+            raise ValueError(f"attention_mask must have the shape of {name}, {ids.shape}; got {mask.shape}")
     mask = mask.astype(bool)
     if not mask.any(axis=1).all():
-        raise ValueError(f"row {int(np.argmin(mask.any(axis=1)))} of the prompts holds padding only; give it a token")
+        empty = int(np.argmin(mask.any(axis=1)))
+        raise ValueError(f"prompt {empty} contains only padding; every prompt needs at least one token")
     return ids, mask.astype(np.int32)
 
 
-def beginning_of_text(config: GenerationConfig, *others: Any) -> tuple[np.ndarray, np.ndarray]:
-    """ids and mask [B,1] of texts that begin with nothing but bos; others: arrays or None, of which one says B, else 1.
+def bos_prompt(config: GenerationConfig, *others: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask [B,1] of prompts that consist of the bos id.
 
     Reference: transformers/generation/utils.py, `_maybe_initialize_input_ids_for_generation`.
+
+    Args:
+      others: further inputs; the first that is an array determines the batch size, else it is 1.
 
     Raises:
       ValueError: there is no bos id.
     """
     if config.bos_token_id is None:
         raise ValueError(
-            "without input_ids a text starts from bos_token_id, and neither the checkpoint nor the call has one: pass "
-            "input_ids, or bos_token_id="
+            "without input_ids the prompt is bos_token_id, which neither the checkpoint nor the call has; pass "
+            "input_ids= or bos_token_id="
         )
-    rows = next((np.shape(array)[0] for array in others if np.ndim(array) > 0), 1)
-    ids = np.full((rows, 1), config.bos_token_id, np.int32)
+    batch = next((np.shape(array)[0] for array in others if np.ndim(array) > 0), 1)
+    ids = np.full((batch, 1), config.bos_token_id, np.int32)
     return ids, np.ones_like(ids)
 
 
-def fill_batch(array: np.ndarray) -> np.ndarray:
-    """Rows up to the next bucket, copies of the last one: they are computed and thrown away."""
-    rows = array.shape[0]
-    return np.concatenate([array, np.repeat(array[-1:], bucket(rows, smallest=1) - rows, axis=0)])
+def pad_batch(array: np.ndarray) -> np.ndarray:
+    """Pads the batch to the next bucket with copies of the last example, whose results are discarded."""
+    batch = array.shape[0]
+    return np.concatenate([array, np.repeat(array[-1:], bucket(batch, smallest=1) - batch, axis=0)])
 
 
-def pad_left(array: np.ndarray, width: int, fill: int = 0) -> np.ndarray:
+def pad_left(array: np.ndarray, width: int, value: int = 0) -> np.ndarray:
     """[B,T] -> [B,width]."""
-    return np.pad(array, ((0, 0), (width - array.shape[1], 0)), constant_values=fill)
+    return np.pad(array, ((0, 0), (width - array.shape[1], 0)), constant_values=value)
+
+
+class _DecoderState(NamedTuple):
+    """A cache, and the number of real tokens of each sequence, int32 [B]."""
+
+    cache: Cache
+    counts: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Unconditional:
+    """The unconditional prompt of classifier-free guidance (arXiv:2306.17806).
+
+    Attributes:
+      ids, mask: int32 [B,U].
+      scale: float32 scalar.
+    """
+
+    ids: jax.Array
+    mask: jax.Array
+    scale: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecoderOnlyPrompts:
+    """Prompts of a decoder-only model; see `loop.Prompts`.
+
+    Attributes:
+      mask: int32 [B,P].
+      guidance: None without guidance.
+    """
+
+    # Extra inputs accepted by `generate`.
+    INPUTS: ClassVar[tuple[str, ...]] = ("negative_prompt_ids", "negative_prompt_attention_mask")
+
+    prefix: jax.Array
+    mask: jax.Array
+    prefix_length: jax.Array
+    num_real: jax.Array
+    guidance: Unconditional | None
+    model: DecoderOnlyModel = dataclasses.field(metadata={"static": True})
+    cache_dtype: Any = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def prepare(
+        cls,
+        model: DecoderOnlyModel,
+        params: dict,
+        config: GenerationConfig,
+        input_ids: Any,
+        attention_mask: Any,
+        inputs: Mapping[str, Any],
+        cache_dtype: Any,
+    ) -> PreparedPrompts:
+        """Checks and pads the prompts of a call.
+
+        Raises:
+          ValueError, TypeError: see `ids_and_mask`; no prompt and no bos id; a negative prompt without guidance or with
+            another batch size.
+        """
+        if input_ids is None:
+            input_ids, ones = bos_prompt(config, attention_mask)
+            attention_mask = ones if attention_mask is None else attention_mask
+        ids, mask = ids_and_mask(input_ids, attention_mask, config, model.config)
+        if not mask[:, -1].all():
+            warnings.warn(
+                "prompts are padded on the right, so generation would continue after the padding; "
+                "pad on the left (padding_side='left')",
+                stacklevel=4,
+            )
+        copies = config.num_return_sequences if config.num_beams == 1 else 1
+        ids, mask = np.repeat(ids, copies, axis=0), np.repeat(mask, copies, axis=0)
+        width = bucket(ids.shape[1])
+        padded_ids, padded_mask = pad_batch(ids), pad_batch(mask)
+        guidance = _guidance(model, config, inputs, ids, copies)
+        prompts = cls(
+            prefix=jnp.asarray(pad_left(padded_ids, width)),
+            mask=jnp.asarray(pad_left(padded_mask, width)),
+            prefix_length=jnp.int32(ids.shape[1]),
+            num_real=jnp.int32(ids.shape[0]),
+            guidance=guidance,
+            model=model,
+            cache_dtype=cache_dtype,
+        )
+        masks = [mask] if guidance is None else [mask, np.asarray(guidance.mask)]
+        longest = max(int(each.sum(axis=1).max()) for each in masks)
+        return PreparedPrompts(prompts, ids, longest, pad_left(padded_ids, width, NO_TOKEN), *ids.shape)
+
+    def decoder_params(self, params: dict) -> dict:
+        return params
+
+    def prefill(
+        self, params: dict, decoder_params: dict, *, capacity: int, num_beams: int, requested: Sequence[str]
+    ) -> StepOutput:
+        slots = capacity * num_beams
+        output = self._prefill(decoder_params, self.prefix, self.mask, slots, num_beams, requested)
+        if self.guidance is None:
+            return output
+        other = self._prefill(decoder_params, self.guidance.ids, self.guidance.mask, slots, num_beams, ())
+        return _guided(output, other, self.guidance.scale)
+
+    def decode(
+        self, decoder_params: dict, tokens: jax.Array, state: Any, search: SearchState, *, requested: Sequence[str]
+    ) -> StepOutput:
+        if self.guidance is None:
+            return self._decode(decoder_params, tokens, state, search, requested)
+        conditional, unconditional = state
+        output = self._decode(decoder_params, tokens, conditional, search, requested)
+        other = self._decode(decoder_params, tokens, unconditional, search, ())
+        return _guided(output, other, self.guidance.scale)
+
+    def _prefill(
+        self,
+        params: dict,
+        ids: jax.Array,
+        mask: jax.Array,
+        slots: int,
+        num_beams: int,
+        requested: Sequence[str],
+    ) -> StepOutput:
+        counts = jnp.cumsum(mask, axis=1) * mask
+        cache = self.model.init_cache(ids.shape[0], ids.shape[1] + slots, dtype=self.cache_dtype)
+        captures, out = self._apply(params, ids, counts, cache, requested, attention_mask=mask, logits_to_keep=1)
+        cache = out.cache if num_beams == 1 else out.cache.expand(num_beams)
+        return StepOutput(out.logits, _DecoderState(cache, counts.max(axis=1)), captures)
+
+    def _decode(
+        self, params: dict, tokens: jax.Array, state: _DecoderState, search: SearchState, requested: Sequence[str]
+    ) -> StepOutput:
+        cache, counts = state
+        if search.parents is not None:
+            cache = cache.reorder(search.parents)
+        counts = counts + 1
+        per_token = jnp.broadcast_to(counts[:, None], tokens.shape)
+        captures, out = self._apply(params, tokens, per_token, cache, requested, logits_to_keep=tokens.shape[1])
+        if captures:
+            captures = split_beams(captures, out.cache, search.text.prompt)
+        return StepOutput(out.logits, _DecoderState(out.cache, counts), captures)
+
+    def _apply(
+        self, params: dict, ids: jax.Array, counts: jax.Array, cache: Cache, requested: Sequence[str], **inputs: Any
+    ) -> tuple[dict[str, jax.Array], Any]:
+        """The requested captures, and the whole output of the model."""
+        flags = {option: True for option in CAPTURES if option in requested}
+        positions = self.model.count_to_position(counts)
+        out = self.model.apply(
+            {"params": params}, ids, position_ids=positions, cache=cache, return_dict=True, **flags, **inputs
+        )
+        return {CAPTURES[option]: out[CAPTURES[option]] for option in flags}, out
+
+
+def _guided(conditional: StepOutput, unconditional: StepOutput, scale: jax.Array) -> StepOutput:
+    """Combines two steps by classifier-free guidance."""
+    with_prompt, without = (jax.nn.log_softmax(s.logits, axis=-1) for s in (conditional, unconditional))
+    logits = scale * (with_prompt - without) + without
+    return StepOutput(logits, (conditional.state, unconditional.state), conditional.captures)
+
+
+def _guidance(
+    model: DecoderOnlyModel, config: GenerationConfig, inputs: Mapping[str, Any], ids: np.ndarray, copies: int
+) -> Unconditional | None:
+    """Checks and pads the negative prompts; without any, they are the last token of each prompt."""
+    negative, mask = inputs.get("negative_prompt_ids"), inputs.get("negative_prompt_attention_mask")
+    scale = config.guidance_scale
+    if scale is None or scale == 1:
+        if negative is not None or mask is not None:
+            raise ValueError("negative_prompt_ids have no effect without guidance; pass guidance_scale above 1")
+        return None
+    if negative is None and mask is not None:
+        raise ValueError("negative_prompt_attention_mask needs negative_prompt_ids")
+    if negative is None:
+        other, mask = ids[:, -1:], np.ones_like(ids[:, -1:])
+    else:
+        other, mask = ids_and_mask(negative, mask, config, model.config, name="negative_prompt_ids")
+        if other.shape[0] * copies != ids.shape[0]:
+            raise ValueError(
+                f"negative_prompt_ids must have one sequence per prompt ({ids.shape[0] // copies}), got "
+                f"{other.shape[0]}"
+            )
+        other, mask = np.repeat(other, copies, axis=0), np.repeat(mask, copies, axis=0)
+    width = bucket(other.shape[1], smallest=1)
+    padded_ids, padded_mask = (jnp.asarray(pad_left(pad_batch(array), width)) for array in (other, mask))
+    return Unconditional(padded_ids, padded_mask, jnp.float32(scale))

@@ -1,48 +1,48 @@
-"""What `generate` is called with beside its options: beginnings, traced values, functions, models."""
+"""Arguments of `generate` beside its options: prompts, traced values, functions, models."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from support.lively import ours, texts, theirs
+from support.diverse_models import generate, random_ids, reference_generate
 from support.tiny import tiny
 
 import jaxmodels as jm
 
-IDS = texts(2, 5)
+IDS = random_ids(2, 5)
 
 
 @pytest.mark.parity("N1")
-def test_without_ids_a_text_starts_from_bos(gpt2, bart):
+def test_without_ids_the_prompt_is_bos(gpt2, bart):
     for pair in (gpt2, bart):
         bos = pair.model.config.bos_token_id
-        got = ours(pair, None, max_new_tokens=5)
-        np.testing.assert_array_equal(got.sequences, ours(pair, np.array([[bos]]), max_new_tokens=5).sequences)
+        got = generate(pair, None, max_new_tokens=5)
+        np.testing.assert_array_equal(got.sequences, generate(pair, np.array([[bos]]), max_new_tokens=5).sequences)
         expected = pair.reference.generate(max_new_tokens=5, do_sample=False, num_beams=1)
         np.testing.assert_array_equal(got.sequences, expected)
-    assert ours(gpt2, None, bos_token_id=9, max_new_tokens=2).sequences[0, 0] == 9
+    assert generate(gpt2, None, bos_token_id=9, max_new_tokens=2).sequences[0, 0] == 9
     ones = np.ones((3, 1), int)
-    assert ours(gpt2, None, attention_mask=ones, max_new_tokens=2).sequences.shape == (3, 3)
+    assert generate(gpt2, None, attention_mask=ones, max_new_tokens=2).sequences.shape == (3, 3)
 
 
 @pytest.mark.parity("N1")
 def test_encoder_outputs_need_no_ids(bart):
     encoded = bart.model.apply({"params": bart.params}, IDS, method="encode")
-    got = ours(bart, None, encoder_outputs=encoded, max_new_tokens=5)
-    np.testing.assert_array_equal(got.sequences, ours(bart, IDS, max_new_tokens=5).sequences)
+    got = generate(bart, None, encoder_outputs=encoded, max_new_tokens=5)
+    np.testing.assert_array_equal(got.sequences, generate(bart, IDS, max_new_tokens=5).sequences)
     for wrong in (5, (), {"a": 1}):
-        with pytest.raises(TypeError, match="encoder_outputs is what `encode` returned"):
-            ours(bart, None, encoder_outputs=wrong)
+        with pytest.raises(TypeError, match="encoder_outputs must be the output of `encode`"):
+            generate(bart, None, encoder_outputs=wrong)
 
 
-def test_without_ids_and_bos_there_is_nothing_to_start_from(t5):
-    with pytest.raises(ValueError, match="pass input_ids, or bos_token_id="):
-        ours(t5, None)
+def test_without_ids_and_bos_id_is_an_error(t5):
+    with pytest.raises(ValueError, match="pass input_ids= or bos_token_id="):
+        generate(t5, None)
 
 
 @pytest.mark.parametrize("name", ["params", "input_ids", "attention_mask", "key", "encoder_outputs", "temperature"])
-def test_what_is_traced_is_refused_by_name(name, bart):
+def test_traced_arguments_are_rejected_by_name(name, bart):
     mask = jnp.ones(IDS.shape, int)
     arguments = {"params": bart.params, "input_ids": IDS, "attention_mask": mask, "key": jax.random.key(0)}
     encoded = {"encoder_outputs": (jnp.zeros((*IDS.shape, 16)),)} if name == "encoder_outputs" else {}
@@ -52,7 +52,7 @@ def test_what_is_traced_is_refused_by_name(name, bart):
         jax.jit(lambda value: jm.generate(bart.model, **arguments, **{name: value}).sequences)(traced)
 
 
-def test_a_call_inside_jit_is_refused_though_its_arguments_are_not_traced(fresh_gpt2):
+def test_a_call_inside_jit_with_concrete_arguments_is_rejected(fresh_gpt2):
     with pytest.raises(TypeError, match="call it outside jit"):
         jax.jit(lambda x: x + jm.generate(*fresh_gpt2, IDS, pad_token_id=0).sequences)(1)
 
@@ -67,7 +67,11 @@ FUNCTIONS = {
     "another dtype": ("logits_processor", lambda text, scores: scores.astype(jnp.bfloat16), r"got bfloat16"),
     "integers": ("logits_processor", lambda text, scores: scores.astype(int), r"got int32"),
     "nothing": ("logits_processor", lambda text, scores: None, "got None"),
-    "numbers": ("stopping_criteria", lambda text, scores: jnp.zeros(2), r"returns bool \(2,\) or \(\).*got float32"),
+    "numbers": (
+        "stopping_criteria",
+        lambda text, scores: jnp.zeros(2),
+        r"must return bool \(2,\) or \(\).*got float32",
+    ),
     "columns": ("stopping_criteria", lambda text, scores: scores > 0, r"got bool \(2, 67\)"),
     "words": ("stopping_criteria", lambda text, scores: "no", "got 'no'"),
 }
@@ -75,65 +79,65 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("what", FUNCTIONS)
 @pytest.mark.parity("N4", "N2")
-def test_a_function_that_returns_something_else_is_refused_by_name(what, gpt2):
+def test_invalid_results_of_functions_are_rejected_by_name(what, gpt2):
     option, function, message = FUNCTIONS[what]
-    with pytest.raises(ValueError, match=f"{option} <lambda> returns .*{message.removeprefix('returns ')}"):
-        ours(gpt2, IDS, **{option: [function]}, pad_token_id=0)
+    with pytest.raises(ValueError, match=f"{option} <lambda> must return .*{message.removeprefix('must return ')}"):
+        generate(gpt2, IDS, **{option: [function]}, pad_token_id=0)
 
 
-def test_functions_that_are_none_are_refused(gpt2):
+def test_arguments_that_are_not_functions_are_rejected(gpt2):
     for option in ("logits_processor", "stopping_criteria"):
         for value in (print, [5], "a"):
-            with pytest.raises(TypeError, match=f"{option} is a list of functions"):
-                ours(gpt2, IDS, **{option: value})
-        assert ours(gpt2, IDS, **{option: None}, max_new_tokens=1).sequences.shape == (2, 6)
-    with pytest.raises(TypeError, match="MinLengthLogitsProcessor is PyTorch's"):
-        ours(gpt2, IDS, logits_processor=[transformers.MinLengthLogitsProcessor(3, 5)])
+            with pytest.raises(TypeError, match=f"{option} must (be a list of|contain) functions"):
+                generate(gpt2, IDS, **{option: value})
+        assert generate(gpt2, IDS, **{option: None}, max_new_tokens=1).sequences.shape == (2, 6)
+    with pytest.raises(TypeError, match="MinLengthLogitsProcessor is a PyTorch function"):
+        generate(gpt2, IDS, logits_processor=[transformers.MinLengthLogitsProcessor(3, 5)])
     with pytest.raises(TypeError, match=r"lambda ids: streamer.put\(ids\)"):
-        ours(gpt2, IDS, streamer=transformers.generation.streamers.BaseStreamer())
-    with pytest.raises(TypeError, match="prefix_allowed_tokens_fn is a function"):
-        ours(gpt2, IDS, prefix_allowed_tokens_fn=[1])
-    with pytest.raises(TypeError, match="tokenizer has a method `decode`"):
-        ours(gpt2, IDS, tokenizer="gpt2")
-    with pytest.raises(TypeError, match="cache_dtype is a type such as"):
-        ours(gpt2, IDS, cache_dtype="int7")
-    with pytest.raises(ValueError, match=r"at least one id of the 67 .* it gave \[1.9\]"):
-        ours(gpt2, IDS, prefix_allowed_tokens_fn=lambda row, ids: [1.9])
+        generate(gpt2, IDS, streamer=transformers.generation.streamers.BaseStreamer())
+    with pytest.raises(TypeError, match="prefix_allowed_tokens_fn must be a function"):
+        generate(gpt2, IDS, prefix_allowed_tokens_fn=[1])
+    with pytest.raises(TypeError, match="tokenizer must have a method `decode`"):
+        generate(gpt2, IDS, tokenizer="gpt2")
+    with pytest.raises(TypeError, match="cache_dtype must be a dtype such as"):
+        generate(gpt2, IDS, cache_dtype="int7")
+    with pytest.raises(ValueError, match=r"at least one id of the 67 .* got \[1.9\]"):
+        generate(gpt2, IDS, prefix_allowed_tokens_fn=lambda row, ids: [1.9])
 
 
-def test_inputs_that_are_no_ids_are_refused(gpt2):
+def test_inputs_that_are_not_ids_are_rejected(gpt2):
     for ids, message in (
-        ({"input_ids": IDS}, r"a batch goes in as generate\(..., \*\*batch\)"),
+        ({"input_ids": IDS}, r"pass a batch as generate\(..., \*\*batch\)"),
         ([[5, 6], [7]], "rows of one length"),
         ("text", "holds numbers"),
-        (IDS[0], r"one text alone is \[1,T\]: ids\[None\]"),
+        (IDS[0], r"add a batch axis to a single sequence: ids\[None\]"),
         (IDS + 0.5, "int array"),
         (IDS + 2**32, "the vocabulary has 67"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
-            ours(gpt2, ids)
+            generate(gpt2, ids)
     additive = np.where(np.ones_like(IDS), 0.0, -1e9)
     for mask in (additive, additive - 1e9, np.full_like(IDS, 2)):
         with pytest.raises(ValueError, match="attention_mask holds"):
-            ours(gpt2, IDS, attention_mask=mask)
-    with pytest.raises(ValueError, match="negative_prompt_attention_mask is of negative_prompt_ids"):
-        ours(gpt2, IDS, negative_prompt_attention_mask=np.ones_like(IDS), guidance_scale=2.0)
+            generate(gpt2, IDS, attention_mask=mask)
+    with pytest.raises(ValueError, match="negative_prompt_attention_mask needs negative_prompt_ids"):
+        generate(gpt2, IDS, negative_prompt_attention_mask=np.ones_like(IDS), guidance_scale=2.0)
 
 
-def test_what_is_no_model_or_no_parameters_is_refused(gpt2):
+def test_invalid_models_and_parameters_are_rejected(gpt2):
     with pytest.raises(TypeError, match="takes a model and its parameters"):
         jm.generate("gpt2", gpt2.params, IDS)
     for name in ("GPT2Model", "GPT2ForSequenceClassification", "BartModel", "DPRContextEncoder"):
-        with pytest.raises(TypeError, match=f"{name} has no head of a language model"):
+        with pytest.raises(TypeError, match=f"{name} has no language modelling head"):
             jm.generate(*tiny(name), IDS)
     with pytest.raises(TypeError, match=r"variables\['params'\]"):
         jm.generate(gpt2.model, {"params": gpt2.params}, IDS)
-    with pytest.raises(TypeError, match="params are those of the model"):
+    with pytest.raises(TypeError, match="params must be the parameters of the model"):
         jm.generate(gpt2.model, IDS)
 
 
-def test_a_long_n_gram_is_none(gpt2):
-    free = ours(gpt2, IDS, max_new_tokens=4)
-    got = ours(gpt2, IDS, max_new_tokens=4, no_repeat_ngram_size=2**30)
+def test_an_ngram_size_beyond_the_sequence_has_no_effect(gpt2):
+    free = generate(gpt2, IDS, max_new_tokens=4)
+    got = generate(gpt2, IDS, max_new_tokens=4, no_repeat_ngram_size=2**30)
     np.testing.assert_array_equal(got.sequences, free.sequences)
-    assert theirs(gpt2, IDS, max_new_tokens=4).sequences.tolist() == free.sequences.tolist()
+    assert reference_generate(gpt2, IDS, max_new_tokens=4).sequences.tolist() == free.sequences.tolist()

@@ -1,8 +1,8 @@
-"""Beam search of encoder-decoders gives the reference's ids and scores (docs/parity.md, N5, N10, A19, L14)."""
+"""Beam search of encoder-decoders matches the reference (docs/parity.md, N5, N10, A19, L14)."""
 
 import numpy as np
 import pytest
-from support.lively import equal_beams, often_said, ours, padded, texts, theirs
+from support.diverse_models import assert_equal_beams, frequent_ids, generate, padded, random_ids, reference_generate
 
 PAD, LENGTHS = 4, [9, 4, 7]
 
@@ -14,21 +14,21 @@ def pair(request):
 
 @pytest.fixture(scope="module")
 def batch():
-    ids, mask = padded(texts(3, 9, seed=2), LENGTHS, PAD, "right")
+    ids, mask = padded(random_ids(3, 9, seed=2), LENGTHS, PAD, "right")
     return {"ids": ids, "attention_mask": mask}
 
 
 def agree(pair, batch, **options):
     options = {"max_new_tokens": 16, "pad_token_id": PAD, "num_beams": 3, "early_stopping": True, **options}
-    got = ours(pair, **batch, **options)
-    equal_beams(got, theirs(pair, **batch, **options))
+    got = generate(pair, **batch, **options)
+    assert_equal_beams(got, reference_generate(pair, **batch, **options))
     return np.asarray(got.sequences)
 
 
 @pytest.mark.parity("A19", "L14", "N5")
 def test_ids_and_scores_of_padded_inputs(pair, batch):
     ended = set()
-    for eos in often_said(pair, **batch)[:3]:
+    for eos in frequent_ids(pair, **batch)[:3]:
         for penalty in (0.0, 1.0, 2.0):
             got = agree(pair, batch, eos_token_id=eos, length_penalty=penalty, num_return_sequences=3)
             ended.add(bool((got[:, -1] == PAD).any()))
@@ -37,16 +37,16 @@ def test_ids_and_scores_of_padded_inputs(pair, batch):
 
 @pytest.mark.slow
 @pytest.mark.parity("N5")
-def test_never_stopping_early_with_several_eos_ids(bart, batch):
+def test_early_stopping_never_with_several_eos_ids(bart, batch):
     for penalty in (0.0, 1.0):
-        eos = often_said(bart, **batch)[:2]
+        eos = frequent_ids(bart, **batch)[:2]
         agree(bart, batch, eos_token_id=eos, length_penalty=penalty, num_beams=4, early_stopping="never")
 
 
 @pytest.mark.parity("A19")
 def test_forced_first_and_last_ids(bart, batch):
-    """All but one beam begin at -1e9, and what is forced must not let them in."""
-    eos, first, last = (often_said(bart, **batch)[i] for i in (9, 5, 6))
+    """All beams but one start at -1e9, and forced tokens must not activate them."""
+    eos, first, last = (frequent_ids(bart, **batch)[i] for i in (9, 5, 6))
     forced = {"forced_bos_token_id": first, "forced_eos_token_id": last}
     got = agree(bart, batch, eos_token_id=eos, num_return_sequences=3, **forced)
     assert (got[:, 1] == first).all() and (got[:, 16] == last).any()
@@ -55,10 +55,10 @@ def test_forced_first_and_last_ids(bart, batch):
 @pytest.mark.slow
 @pytest.mark.parity("N5")
 def test_decoder_input_ids_of_several_tokens(bart, batch):
-    own = texts(3, 3, seed=1)
-    eos = often_said(bart, **batch)[1]
-    got = agree(bart, batch, decoder_input_ids=own, eos_token_id=eos, max_new_tokens=10)
-    np.testing.assert_array_equal(got[:, 1:4], own)
+    prefix = random_ids(3, 3, seed=1)
+    eos = frequent_ids(bart, **batch)[1]
+    got = agree(bart, batch, decoder_input_ids=prefix, eos_token_id=eos, max_new_tokens=10)
+    np.testing.assert_array_equal(got[:, 1:4], prefix)
 
 
 @pytest.mark.slow
@@ -66,19 +66,19 @@ def test_decoder_input_ids_of_several_tokens(bart, batch):
 def test_global_tokens_reach_every_beam(led, batch):
     flags = np.zeros_like(batch["ids"])
     flags[:, 0] = flags[0, 5] = 1
-    eos = often_said(led, **batch)[0]
+    eos = frequent_ids(led, **batch)[0]
     got = agree(led, {**batch, "global_attention_mask": flags}, eos_token_id=eos)
     assert not np.array_equal(got, agree(led, batch, eos_token_id=eos))
 
 
 @pytest.mark.slow
-def test_encoder_outputs_in_place_of_a_second_pass_of_the_encoder(bart, batch):
-    eos = often_said(bart, **batch)[0]
+def test_encoder_outputs_replace_the_encoder(bart, batch):
+    eos = frequent_ids(bart, **batch)[0]
     options = {"num_beams": 3, "early_stopping": True, "eos_token_id": eos, "max_new_tokens": 16}
     states = bart.model.apply(
         {"params": bart.params}, batch["ids"], attention_mask=batch["attention_mask"], method="encode"
     )
-    got = ours(bart, **batch, encoder_outputs=states, **options)
-    expected = ours(bart, **batch, **options)
+    got = generate(bart, **batch, encoder_outputs=states, **options)
+    expected = generate(bart, **batch, **options)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     np.testing.assert_allclose(got.sequences_scores, expected.sequences_scores, rtol=1e-5)

@@ -1,30 +1,30 @@
-"""Generating with caches of fewer bits: mostly the same ids (`properties/test_cache_types.py` measures the logits)."""
+"""Generation with caches of fewer bits gives mostly the same ids; see also `properties/test_cache_types.py`."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.lively import UNHEARD, ours, padded, texts
+from support.diverse_models import NEVER_GENERATED, generate, padded, random_ids
 
-from jaxmodels.generation import recompiles
+from jaxmodels.generation.loop import num_compiled
 
 PAD, PROMPT, NEW = 4, 9, 24
-OPTIONS = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": UNHEARD}
+OPTIONS = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": NEVER_GENERATED}
 BEAMS = {"num_beams": 3, "num_return_sequences": 3}
 
 
 @pytest.fixture(scope="module")
 def batch():
-    ids, mask = padded(texts(8, PROMPT, seed=2), [9, 4, 7, 9, 2, 5, 6, 3], PAD, "left")
+    ids, mask = padded(random_ids(8, PROMPT, seed=2), [9, 4, 7, 9, 2, 5, 6, 3], PAD, "left")
     return {"ids": ids, "attention_mask": mask}
 
 
 def generated(gpt2, batch, **options):
-    return np.asarray(ours(gpt2, **batch, **OPTIONS, **options).sequences)[:, PROMPT:]
+    return np.asarray(generate(gpt2, **batch, **OPTIONS, **options).sequences)[:, PROMPT:]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_greedy_ids_are_mostly_those_of_float32(dtype, gpt2, batch):
-    """What a row says after its first other token is another text: up to there it counts."""
+def test_greedy_ids_mostly_match_float32(dtype, gpt2, batch):
+    """Compared up to the first difference, after which the sequences diverge."""
     expected, got = generated(gpt2, batch), generated(gpt2, batch, cache_dtype=dtype)
     same = np.cumprod(expected == got, axis=1).sum(axis=1)
     assert same.mean() > 0.9 * NEW, same
@@ -32,9 +32,9 @@ def test_greedy_ids_are_mostly_those_of_float32(dtype, gpt2, batch):
 
 
 @pytest.mark.slow
-def test_beams_share_an_int8_cache_and_find_mostly_the_same(gpt2, batch):
-    expected = ours(gpt2, **batch, **OPTIONS, **BEAMS)
-    got = ours(gpt2, **batch, **OPTIONS, **BEAMS, cache_dtype="int8")
+def test_beams_over_an_int8_cache_mostly_match_float32(gpt2, batch):
+    expected = generate(gpt2, **batch, **OPTIONS, **BEAMS)
+    got = generate(gpt2, **batch, **OPTIONS, **BEAMS, cache_dtype="int8")
     np.testing.assert_allclose(got.sequences_scores, expected.sequences_scores, rtol=0.03)
     same = [
         len({tuple(row) for row in mine} & {tuple(row) for row in other})
@@ -47,15 +47,15 @@ def test_beams_share_an_int8_cache_and_find_mostly_the_same(gpt2, batch):
     assert np.mean(same) > 0.6 * 3, same
 
 
-def test_a_row_is_the_same_alone_with_an_int8_cache(gpt2, batch):
+def test_an_int8_cache_does_not_depend_on_the_batch(gpt2, batch):
     whole = generated(gpt2, batch, cache_dtype="int8")
     alone = generated(gpt2, {name: array[1:2] for name, array in batch.items()}, cache_dtype="int8")
     np.testing.assert_array_equal(alone[0], whole[1])
 
 
-def test_the_type_of_a_cache_compiles_once_however_it_is_written(gpt2, batch):
+def test_equal_cache_dtypes_compile_once(gpt2, batch):
     generated(gpt2, batch, cache_dtype="bfloat16")
-    before = recompiles.compiled()
+    before = num_compiled()
     for same in (jnp.bfloat16, jnp.dtype("bfloat16")):
         generated(gpt2, batch, cache_dtype=same)
-    assert recompiles.compiled() == before
+    assert num_compiled() == before

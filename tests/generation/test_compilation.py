@@ -1,4 +1,4 @@
-"""What is traced does not compile again, and what did compile is explained."""
+"""Traced values do not recompile, and compilations are explained."""
 
 import contextlib
 
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 import jaxmodels as jm
-from jaxmodels.generation import recompiles
-from jaxmodels.generation.buckets import bucket
+from jaxmodels.generation.loop import num_compiled
+from jaxmodels.generation.search import bucket
 
 V = 61
 
 
 @contextlib.contextmanager
 def counted():
-    """Counts the programs that JAX compiles inside; small ones of eager operations are not decoding loops."""
+    """Records the names of the programs that JAX compiles inside, those of eager operations included."""
     seen = []
 
     def listen(event, duration, **details):
@@ -40,7 +40,7 @@ def gpt2():
 
 @pytest.fixture(scope="module")
 def another():
-    """Of which no other test has compiled anything: the nearest program before is its own."""
+    """A model for which no other test has compiled anything, so that the most similar program is its own."""
     config = jm.GPT2Config(
         vocab_size=V + 1, n_positions=96, n_embd=8, n_layer=1, n_head=2, eos_token_id=3, pad_token_id=0
     )
@@ -49,16 +49,16 @@ def another():
 
 
 def programs(model, params, calls, rows=2):
-    """How many decoding loops were compiled during the calls."""
-    before = recompiles.compiled()
+    """How many decoding loops are compiled by the calls."""
+    before = num_compiled()
     for length, options in calls:
         ids = np.random.default_rng(length).integers(4, V, (rows, length))
         jm.generate(model, params, ids, **options)
-    return recompiles.compiled() - before
+    return num_compiled() - before
 
 
 def explained(model, params, calls, **more) -> str:
-    """What the explanation says of the last program, which these calls compiled."""
+    """The explanation of the last program, which these calls compiled."""
     assert programs(model, params, calls, **more) == 1
     return jm.explain_recompiles().splitlines()[-1].split(": ", 1)[1]
 
@@ -67,8 +67,8 @@ def sampled(seed=1, **options):
     return {"do_sample": True, "key": jax.random.key(seed), **options}
 
 
-# A temperature or penalty of exactly 1 is off, and that is another program.
-def test_lengths_limits_and_numbers_in_a_bucket_share_one_program(gpt2):
+# A temperature or penalty of exactly 1 is disabled, which is another program.
+def test_lengths_and_values_in_a_bucket_share_one_program(gpt2):
     warm = [(20, sampled(max_new_tokens=20, temperature=0.5, top_k=7, top_p=0.5))]
     assert programs(*gpt2, warm) == 1
     others = [
@@ -77,7 +77,7 @@ def test_lengths_limits_and_numbers_in_a_bucket_share_one_program(gpt2):
     ]
     with counted() as seen:
         assert programs(*gpt2, others) == 0
-    assert not [name for name in seen if str(name) in ("start", "go_on")]
+    assert not [name for name in seen if str(name) in ("start", "resume")]
 
 
 EVERY = {"repetition_penalty": 1.1, "no_repeat_ngram_size": 2, "encoder_no_repeat_ngram_size": 9, "min_length": 3}
@@ -88,7 +88,7 @@ EVERY |= {"exponential_decay_length_penalty": (5, 1.1)}
 
 
 def others(n: int) -> dict:
-    """The options of EVERY with other values."""
+    """The options of EVERY with different values."""
     return {
         "repetition_penalty": 1.0 + n / 9,
         "no_repeat_ngram_size": n,
@@ -110,7 +110,7 @@ def others(n: int) -> dict:
 
 
 @pytest.mark.parametrize("beams", [{}, {"num_beams": 2, "length_penalty": 0.5}], ids=["greedy", "beams"])
-def test_20_lengths_penalties_and_ids_of_every_processor_share_one_program(gpt2, beams):
+def test_values_of_every_processor_share_one_program(gpt2, beams):
     assert programs(*gpt2, [(20, {**EVERY, **beams})]) == 1
     calls = [(n, {**others(n), **({"num_beams": 2, "length_penalty": n / 3} if beams else {})}) for n in range(1, 21)]
     assert programs(*gpt2, calls) == 0
@@ -122,10 +122,10 @@ def test_another_bucket_compiles_once(gpt2):
     assert programs(*gpt2, [(12, greedy), (30, greedy), (1, greedy)]) == 0
     assert programs(*gpt2, [(33, greedy), (48, greedy), (40, greedy)]) == 1
     assert programs(*gpt2, [(10, greedy)], rows=5) == 1
-    assert programs(*gpt2, [(7, {"max_new_tokens": 31})], rows=6) == 0, "five rows fill up to six"
+    assert programs(*gpt2, [(7, {"max_new_tokens": 31})], rows=6) == 0, "a batch of five is padded to six"
 
 
-def test_another_callback_and_another_key_compile_nothing(gpt2):
+def test_another_callback_or_key_does_not_recompile(gpt2):
     def call(callback, seed, **more):
         return programs(*gpt2, [(9, sampled(seed, max_new_tokens=5, streamer=callback, **more))])
 
@@ -136,27 +136,27 @@ def test_another_callback_and_another_key_compile_nothing(gpt2):
 
 
 NEW = {
-    "prompts.beginning: int32[2,32] -> int32[2,48]; prompts.mask: int32[2,32] -> int32[2,48]": (40, {}),
-    "room: 32 -> 48": (10, {"max_new_tokens": 40}),
-    "asked[0]: absent -> 'output_scores'": (10, {"output_scores": True}),
-    "search.terms.eos: int32[1] -> int32[2]": (10, {"eos_token_id": [3, 4]}),
+    "prompts.prefix: int32[2,32] -> int32[2,48]; prompts.mask: int32[2,32] -> int32[2,48]": (40, {}),
+    "capacity: 32 -> 48": (10, {"max_new_tokens": 40}),
+    "requested[0]: absent -> 'output_scores'": (10, {"output_scores": True}),
+    "search.config.eos_ids: int32[1] -> int32[2]": (10, {"eos_token_id": [3, 4]}),
     "prompts.cache_dtype: None -> dtype('int8')": (10, {"cache_dtype": "int8"}),
-    "search.terms.processors[1]: absent -> NoRepeatedNgrams; search.terms.processors[1].size: absent -> int32[]": (
+    "search.config.processors[1]: absent -> NoRepeatNGram; search.config.processors[1].size: absent -> int32[]": (
         10,
         {"no_repeat_ngram_size": 3},
     ),
-    "part: 'start' -> 'go on'": (10, {"max_time": 1e6}),
+    "function: 'start' -> 'resume'": (10, {"max_time": 1e6}),
 }
 
 
-def test_the_explanation_names_what_was_new_and_nothing_else(another):
+def test_the_explanation_names_exactly_the_changes(another):
     base = {"max_new_tokens": 20, "repetition_penalty": 1.5}
     assert programs(*another, [(10, base)]) == 1
     for change, (length, options) in NEW.items():
         assert explained(*another, [(length, {**base, **options})]) == change
 
 
-def test_nothing_is_explained_that_did_not_compile(gpt2):
+def test_calls_without_compilation_are_not_explained(gpt2):
     before = jm.explain_recompiles()
     assert programs(*gpt2, [(10, {"max_new_tokens": 5}), (11, {"max_new_tokens": 6})]) == 0
     assert jm.explain_recompiles() == before
@@ -164,7 +164,7 @@ def test_nothing_is_explained_that_did_not_compile(gpt2):
 
 WARM = {
     "beams": ({"num_beams": 3, "repetition_penalty": 1.5}, 1),
-    "stretches": ({"max_time": 1e-9, "repetition_penalty": 1.5}, 2),  # a loop that begins and one that goes on
+    "chunks": ({"max_time": 1e-9, "repetition_penalty": 1.5}, 2),  # one program starts the loop, another one resumes it
     "all at once": (
         {
             "do_sample": True,
@@ -180,7 +180,7 @@ WARM = {
 
 
 @pytest.mark.parametrize("name", WARM)
-def test_warmup_compiles_what_is_then_used(name, gpt2):
+def test_warmup_compiles_what_later_calls_use(name, gpt2):
     options, parts = WARM[name]
     sizes = {"prompt_lengths": [20], "batch_sizes": [1], "max_new_tokens": 20}
     assert jm.warmup(*gpt2, **sizes, **options) == parts
@@ -194,13 +194,13 @@ def test_warmup_compiles_what_is_then_used(name, gpt2):
 def test_warmup_of_several_sizes_of_an_encoder_decoder(bart):
     sizes = {"prompt_lengths": [9, 30, 40], "batch_sizes": [1, 2], "max_new_tokens": 12}
     assert jm.warmup(bart.model, bart.params, **sizes, num_beams=2) == 4
-    before = recompiles.compiled()
+    before = num_compiled()
     for rows, length in ((1, 3), (2, 20), (1, 44), (2, 48)):
         jm.generate(bart.model, bart.params, np.full((rows, length), 7), max_new_tokens=10, num_beams=2)
-    assert recompiles.compiled() == before
+    assert num_compiled() == before
 
 
-def test_buckets_cover_and_waste_at_most_half():
+def test_buckets_cover_all_sizes_with_bounded_padding():
     sizes = sorted({bucket(n) for n in range(1, 1025)})
     assert sizes == [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
     assert all(n <= bucket(n) <= max(32, 1.5 * n) for n in range(1, 3000))

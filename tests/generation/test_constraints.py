@@ -1,23 +1,33 @@
-"""Processors that say what may, must or should come give the reference's scores (docs/parity.md, N4, N13)."""
+"""Processors that forbid, force or favour tokens match the reference (docs/parity.md, N4, N13)."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from support.presented import COLUMNS, N, V, compilations, ours, same, scores_of, theirs, written
+from support.processor_harness import (
+    COLUMNS,
+    N,
+    V,
+    apply,
+    apply_reference,
+    assert_matches_reference,
+    num_compiled,
+    random_ids,
+    random_scores,
+)
 from transformers.generation import logits_process as reference
 
-from jaxmodels.generation.callbacks import registered
-from jaxmodels.generation.constraints import (
-    ALWAYS,
-    Allowed,
-    ExponentialDecay,
-    Forced,
-    NoEarlyEnd,
-    RemoveInvalid,
-    Renormalise,
+from jaxmodels.generation.callbacks import HostCallback
+from jaxmodels.generation.processors import (
+    EVERY_LENGTH,
+    ExponentialDecayLengthPenalty,
+    ForcedTokens,
+    InfNanRemove,
+    LogitNormalization,
+    MinLength,
+    PrefixConstrained,
     SequenceBias,
-    Suppressed,
+    SuppressTokens,
 )
 
 EOS = (3, 11)
@@ -27,99 +37,108 @@ BIASES = {(4,): -2.0, (7,): 1.5, (1, 4): 3.0, (0, 4): -1.0, (2, 1, 3): -4.0, (2,
 
 @pytest.mark.parametrize("count", [1, 4, len(BIASES)])
 @pytest.mark.parity("N4")
-def test_sequence_bias_gives_the_reference_s_scores(count):
+def test_sequence_bias_matches_the_reference(count):
     biases = dict(list(BIASES.items())[:count])
-    assert same(SequenceBias.of(biases), reference.SequenceBiasLogitsProcessor(biases)) == {True}
+    assert assert_matches_reference(
+        SequenceBias.from_biases(biases), reference.SequenceBiasLogitsProcessor(biases)
+    ) == {True}
 
 
 @pytest.mark.parity("N4")
-def test_sequence_bias_reads_what_comes_before_and_adds_up():
+def test_sequence_biases_match_prefixes_and_add_up():
     ids = np.array([[4, 4, 4, 1, 1], [4, 4, 4, 2, 1], [4, 4, 4, 2, 0], [4, 4, 0, 2, 1]])
-    # The last of them is longer than the text and, as in the reference, says nothing.
+    # The last one is longer than the text and, as in the reference, has no effect.
     biases = {(1, 9): 1.0, (2, 1, 9): 10.0, (4, 4, 2, 1, 9): 100.0, (4, 4, 4, 2, 1, 9): 1000.0}
-    got = ours(SequenceBias.of(biases), ids, np.zeros((4, V), np.float32))
+    got = apply(SequenceBias.from_biases(biases), ids, np.zeros((4, V), np.float32))
     np.testing.assert_array_equal(got[:, 9], [1.0, 111.0, 0.0, 11.0])
     assert not np.delete(got, 9, axis=1).any()
 
 
 @pytest.mark.parity("N4")
-def test_bad_words_and_an_end_that_is_none():
+def test_bad_words_except_eos():
     words = [[4], [1, 2], [3], [0, 0, 1]]
-    ours_ = SequenceBias.of({tuple(word): -np.inf for word in words if word != [3]})
-    assert same(ours_, reference.NoBadWordsLogitsProcessor(words, eos_token_id=torch.tensor([3]))) == {True}
+    processor = SequenceBias.from_biases({tuple(word): -np.inf for word in words if word != [3]})
+    assert assert_matches_reference(
+        processor, reference.NoBadWordsLogitsProcessor(words, eos_token_id=torch.tensor([3]))
+    ) == {True}
 
 
 @pytest.mark.parity("N4")
 def test_min_length_and_min_new_tokens():
     eos = torch.tensor(EOS)
     expected = reference.MinLengthLogitsProcessor(7, eos)
-    assert same(NoEarlyEnd(jnp.int32(7), BOTH), expected) == {True, False}
+    assert assert_matches_reference(MinLength(jnp.int32(7), BOTH), expected) == {True, False}
     expected = reference.MinNewTokensLengthLogitsProcessor(4, 3, eos)
-    assert same(NoEarlyEnd(jnp.int32(4 + 3), BOTH), expected, lengths=range(4, 12)) == {True, False}
+    assert assert_matches_reference(MinLength(jnp.int32(4 + 3), BOTH), expected, lengths=range(4, 12)) == {True, False}
 
 
 @pytest.mark.parity("N4")
 def test_forced_first_and_last_ids():
-    assert same(Forced.of([1], [5]), reference.ForcedBOSTokenLogitsProcessor(5)) == {True, False}
+    assert assert_matches_reference(ForcedTokens.from_pairs([1], [5]), reference.ForcedBOSTokenLogitsProcessor(5)) == {
+        True,
+        False,
+    }
     for eos in ([3], [3, 11], [3, 11, 0]):
         expected = reference.ForcedEOSTokenLogitsProcessor(9, torch.tensor(eos))
-        assert same(Forced.of([8] * len(eos), eos), expected) == {True, False}
+        assert assert_matches_reference(ForcedTokens.from_pairs([8] * len(eos), eos), expected) == {True, False}
 
 
 @pytest.mark.parity("N4")
-def test_forced_decoder_ids_give_the_reference_s_scores():
-    """As `ForceTokensLogitsProcessor` of 4.37: all but one score are -inf, and that one is 0; 4.57 has none."""
-    processor = Forced.of([4, 6, 7], [9, 2, 9])
+def test_forced_decoder_ids_match_the_reference():
+    """As `ForceTokensLogitsProcessor` of 4.37, which 4.57 lacks: all scores but one are -inf, and that one is 0."""
+    processor = ForcedTokens.from_pairs([4, 6, 7], [9, 2, 9])
     for length in range(1, 10):
-        ids, scores = written(length), scores_of(length)
+        ids, scores = random_ids(length), random_scores(length)
         expected, token = scores.copy(), {4: 9, 6: 2, 7: 9}.get(length)
         if token is not None:
             expected[:], expected[:, token] = -np.inf, 0.0
-        np.testing.assert_array_equal(ours(processor, ids, scores), expected)
+        np.testing.assert_array_equal(apply(processor, ids, scores), expected)
 
 
 @pytest.mark.parity("N4")
-def test_suppressed_tokens_and_those_suppressed_at_the_beginning():
+def test_suppressed_tokens_and_begin_suppress_tokens():
     tokens = [0, 5, 22]
-    assert same(Suppressed.of(tokens, V), reference.SuppressTokensLogitsProcessor(tokens)) == {True}
+    assert assert_matches_reference(
+        SuppressTokens.from_tokens(tokens, V), reference.SuppressTokensLogitsProcessor(tokens)
+    ) == {True}
     expected = reference.SuppressTokensAtBeginLogitsProcessor(tokens, 5)
-    assert same(Suppressed.of(tokens, V, 5), expected) == {True, False}
-    assert int(Suppressed.of(tokens, V).count) == ALWAYS
+    assert assert_matches_reference(SuppressTokens.from_tokens(tokens, V, 5), expected) == {True, False}
+    assert int(SuppressTokens.from_tokens(tokens, V).length) == EVERY_LENGTH
 
 
 @pytest.mark.parametrize("factor", [1.3, 0.7])
 @pytest.mark.parity("N4")
-def test_exponential_decay_gives_the_reference_s_scores(factor):
-    processor = ExponentialDecay(jnp.int32(2 + 3), jnp.float32(factor), BOTH)
+def test_exponential_decay_matches_the_reference(factor):
+    processor = ExponentialDecayLengthPenalty(jnp.int32(2 + 3), jnp.float32(factor), BOTH)
     expected = reference.ExponentialDecayLengthPenalty((2, factor), torch.tensor(EOS), 3)
-    assert same(processor, expected) == {True, False}
+    assert assert_matches_reference(processor, expected) == {True, False}
 
 
 @pytest.mark.parity("N4")
-def test_exponential_decay_leaves_a_forbidden_end_forbidden():
-    """In the reference |-inf| makes NaN of it, and the end comes."""
-    scores = scores_of()
+def test_exponential_decay_keeps_forbidden_eos_ids_forbidden():
+    """In the reference |-inf| becomes NaN, and the sequence ends."""
+    scores = random_scores()
     scores[:, EOS[0]] = -np.inf
-    got = ours(ExponentialDecay(jnp.int32(2), jnp.float32(1.3), BOTH), written(6), scores)
+    got = apply(ExponentialDecayLengthPenalty(jnp.int32(2), jnp.float32(1.3), BOTH), random_ids(6), scores)
     assert np.isneginf(got[:, EOS[0]]).all() and (got[:, EOS[1]] > scores[:, EOS[1]]).all()
 
 
 @pytest.mark.parity("N4")
-def test_invalid_values_are_removed_and_scores_renormalised():
-    ids, scores = written(4), scores_of()
+def test_inf_nan_remove_and_logit_normalization():
+    ids, scores = random_ids(4), random_scores()
     scores[:, 0], scores[:, 1], scores[:, 2] = np.nan, np.inf, -np.inf
-    got = ours(RemoveInvalid(), ids, scores)
-    np.testing.assert_array_equal(got, theirs(reference.InfNanRemoveLogitsProcessor(), ids, scores))
+    got = apply(InfNanRemove(), ids, scores)
+    np.testing.assert_array_equal(got, apply_reference(reference.InfNanRemoveLogitsProcessor(), ids, scores))
     assert np.isfinite(got).all()
-    scores = scores_of()
+    scores = random_scores()
     scores[:, :9] = -np.inf
-    expected = theirs(reference.LogitNormalization(), ids, scores)
-    np.testing.assert_allclose(ours(Renormalise(), ids, scores), expected, rtol=1e-5)
+    expected = apply_reference(reference.LogitNormalization(), ids, scores)
+    np.testing.assert_allclose(apply(LogitNormalization(), ids, scores), expected, rtol=1e-5)
 
 
 @pytest.mark.parity("N4")
-def test_prefix_allowed_tokens_fn_sees_the_text_of_each_row():
-    """Rows of two examples with two beams; the last example only fills a bucket and is not asked."""
+def test_prefix_allowed_tokens_fn_gets_each_sequence():
+    """Two examples with two beams each; for an example that only pads the batch the function is not called."""
     seen = []
 
     def allowed(example, ids):
@@ -127,34 +146,39 @@ def test_prefix_allowed_tokens_fn_sees_the_text_of_each_row():
         return [example, int(ids[-1]) + 5, 20]
 
     expected = reference.PrefixConstrainedLogitsProcessor(allowed, num_beams=2)
-    with registered(allowed) as number:
-        processor = Allowed(number, jnp.int32(2), per_example=2)
+    with HostCallback(allowed) as callback:
+        processor = PrefixConstrained(callback.number, jnp.int32(2), beams=2)
         for length, start in ((1, 6), (5, 0), (5, 12)):
-            ids, scores = written(length, seed=length), scores_of(length)
+            ids, scores = random_ids(length, seed=length), random_scores(length)
             seen.clear()
-            got = ours(processor, ids, scores, start)
-            asked = list(seen)
-            np.testing.assert_array_equal(got, theirs(expected, ids, scores))
-            assert asked == [(row // 2, ids[row].tolist()) for row in range(N)]
-        processor = Allowed(number, jnp.int32(1), per_example=2)
-        np.testing.assert_array_equal(ours(processor, ids, scores)[2:], scores[2:])
+            got = apply(processor, ids, scores, start)
+            calls = list(seen)
+            np.testing.assert_array_equal(got, apply_reference(expected, ids, scores))
+            assert calls == [(row // 2, ids[row].tolist()) for row in range(N)]
+        processor = PrefixConstrained(callback.number, jnp.int32(1), beams=2)
+        np.testing.assert_array_equal(apply(processor, ids, scores)[2:], scores[2:])
 
 
-def test_numbers_ids_and_places_compile_nothing():
+def test_other_values_ids_and_positions_do_not_recompile():
     def calls(processors):
         for processor in processors:
             for length in (1, 4, 12):
-                ours(processor, written(length), scores_of(), start=COLUMNS - length)
+                apply(processor, random_ids(length), random_scores(), start=COLUMNS - length)
 
     kinds = (
-        [SequenceBias.of(dict(list(BIASES.items())[:n])) for n in (3, 4)] + [SequenceBias.of({(1, 2, 3): -np.inf})],
-        [NoEarlyEnd(jnp.int32(n), BOTH + n) for n in (1, 7)],
-        [Suppressed.of(tokens, V, count) for tokens, count in (([1], 2), ([1, 2, 3, 4], 7), ([5, 6], ALWAYS))],
-        [Forced.of(list(range(n)), list(range(n))) for n in (3, 3)] + [Forced.of([8, 9, 9], [1, 2, 3])],
-        [ExponentialDecay(jnp.int32(n), jnp.float32(1 + n / 9), BOTH) for n in (1, 3)],
+        [SequenceBias.from_biases(dict(list(BIASES.items())[:n])) for n in (3, 4)]
+        + [SequenceBias.from_biases({(1, 2, 3): -np.inf})],
+        [MinLength(jnp.int32(n), BOTH + n) for n in (1, 7)],
+        [
+            SuppressTokens.from_tokens(tokens, V, count)
+            for tokens, count in (([1], 2), ([1, 2, 3, 4], 7), ([5, 6], EVERY_LENGTH))
+        ],
+        [ForcedTokens.from_pairs(list(range(n)), list(range(n))) for n in (3, 3)]
+        + [ForcedTokens.from_pairs([8, 9, 9], [1, 2, 3])],
+        [ExponentialDecayLengthPenalty(jnp.int32(n), jnp.float32(1 + n / 9), BOTH) for n in (1, 3)],
     )
     for processors in kinds:
-        ours(processors[0], written(3), scores_of())
-        before = compilations()
+        apply(processors[0], random_ids(3), random_scores())
+        before = num_compiled()
         calls(processors)
-        assert compilations() == before, processors[0]
+        assert num_compiled() == before, processors[0]

@@ -1,4 +1,4 @@
-"""The caller's own processors run in the compiled loop, behind the built-in ones (docs/parity.md, N4)."""
+"""The caller's processors run in the compiled loop, after the built-in ones (docs/parity.md, N4)."""
 
 import dataclasses
 
@@ -7,25 +7,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from support.lively import UNHEARD, equal_beams, equal_scores, ours, padded, texts, theirs
+from support.diverse_models import (
+    NEVER_GENERATED,
+    assert_equal_beams,
+    assert_equal_scores,
+    generate,
+    padded,
+    random_ids,
+    reference_generate,
+)
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from jaxmodels.generation import recompiles
+from jaxmodels.generation.loop import num_compiled
 
 PAD, PROMPT = 4, 6
-OPTIONS = {"max_new_tokens": 12, "pad_token_id": PAD, "eos_token_id": UNHEARD}
+OPTIONS = {"max_new_tokens": 12, "pad_token_id": PAD, "eos_token_id": NEVER_GENERATED}
 
 
 @pytest.fixture(scope="module")
 def batch():
-    ids, mask = padded(texts(3, PROMPT, seed=2), [6, 3, 5], PAD, "left")
+    ids, mask = padded(random_ids(3, PROMPT, seed=2), [6, 3, 5], PAD, "left")
     return {"ids": ids, "attention_mask": mask}
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NotNear:
-    """Lowers what is within a distance of the last token, and what has the parity of the text's length."""
+    """Lowers tokens within a distance of the last one, and tokens with the parity of the length."""
 
     distance: jax.Array
     by: jax.Array
@@ -36,7 +44,7 @@ class NotNear:
         return scores - self.by * near - self.by * (ids % 2 == text.count % 2)
 
 
-class TheirNotNear(LogitsProcessor):
+class ReferenceNotNear(LogitsProcessor):
     def __init__(self, distance, by):
         self.distance, self.by = distance, by
 
@@ -55,25 +63,27 @@ BEAMS = {"num_beams": 3, "num_return_sequences": 2}
 
 @pytest.mark.parametrize("more", [{}, pytest.param(BEAMS, marks=pytest.mark.slow)], ids=["greedy", "beams"])
 @pytest.mark.parity("N4")
-def test_a_processor_of_the_callers_gives_what_one_of_the_reference_gives(more, gpt2, batch):
-    """Behind the penalty for repetition, and before the scores are normalised again."""
+def test_a_custom_processor_matches_one_of_the_reference(more, gpt2, batch):
+    """It is applied after the repetition penalty, and before the scores are renormalized."""
     options = {**OPTIONS, "repetition_penalty": 1.5, "renormalize_logits": True, **more}
     mine = NotNear(jnp.int32(9), jnp.float32(2.0))
-    got = ours(gpt2, **batch, logits_processor=[mine], output_scores=True, **options)
-    expected = theirs(gpt2, **batch, logits_processor=LogitsProcessorList([TheirNotNear(9, 2.0)]), **options)
+    got = generate(gpt2, **batch, logits_processor=[mine], output_scores=True, **options)
+    expected = reference_generate(
+        gpt2, **batch, logits_processor=LogitsProcessorList([ReferenceNotNear(9, 2.0)]), **options
+    )
     if more:
-        equal_beams(got, expected)
+        assert_equal_beams(got, expected)
     else:
         np.testing.assert_array_equal(got.sequences, expected.sequences)
-    equal_scores(got.scores, expected.scores)
-    assert not np.array_equal(got.sequences, ours(gpt2, **batch, **options).sequences)
+    assert_equal_scores(got.scores, expected.scores)
+    assert not np.array_equal(got.sequences, generate(gpt2, **batch, **options).sequences)
 
 
-def test_arrays_of_a_pytree_are_traced_and_a_plain_function_is_compiled_once(gpt2, batch):
+def test_pytrees_are_traced_and_plain_functions_compile_once(gpt2, batch):
     def call(*processors):
-        before = recompiles.compiled()
-        sequences = ours(gpt2, **batch, logits_processor=processors, **OPTIONS).sequences
-        return np.asarray(sequences), recompiles.compiled() - before
+        before = num_compiled()
+        sequences = generate(gpt2, **batch, logits_processor=processors, **OPTIONS).sequences
+        return np.asarray(sequences), num_compiled() - before
 
     expected, _ = call(NotNear(jnp.int32(9), jnp.float32(2.0)))
     assert call(NotNear(jnp.int32(3), jnp.float32(1.0)))[1] == 0
@@ -83,8 +93,8 @@ def test_arrays_of_a_pytree_are_traced_and_a_plain_function_is_compiled_once(gpt
     assert call(lambda text, scores: scores)[1] == 1
 
 
-def test_what_a_processor_knows_of_a_text(gpt2, batch):
-    """Seen from outside by callbacks: as in the reference the prompt counts, with the padding that the caller put."""
+def test_text_that_a_processor_gets(gpt2, batch):
+    """Observed by callbacks: as in the reference, the prompt is included, with the caller's padding."""
     seen = []
 
     def look(text, scores):
@@ -92,7 +102,7 @@ def test_what_a_processor_knows_of_a_text(gpt2, batch):
         jax.debug.callback(lambda *values: seen.append([np.asarray(value) for value in values]), *facts, ordered=True)
         return scores
 
-    got = np.asarray(ours(gpt2, **batch, logits_processor=[look], **OPTIONS).sequences)
+    got = np.asarray(generate(gpt2, **batch, logits_processor=[look], **OPTIONS).sequences)
     jax.effects_barrier()
     assert len(seen) == 12
     for step, (last, count, generated, written, first) in enumerate(seen):

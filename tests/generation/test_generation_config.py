@@ -1,6 +1,7 @@
 """`GenerationConfig`: files, priorities, warnings (docs/parity.md, N2, N14, note 7)."""
 
 import dataclasses
+import inspect
 import json
 import warnings
 
@@ -9,6 +10,9 @@ import transformers
 
 import jaxmodels as jm
 from jaxmodels import GenerationConfig
+from jaxmodels.architectures.led import LEDForConditionalGeneration
+from jaxmodels.generation.api import PROMPTS, CallArguments, WarmupOptions
+from jaxmodels.generation.options import GenerateOptions, GenerationOptions, ModelInputs
 
 # A value other than the default for every field.
 VALUES = {
@@ -55,8 +59,8 @@ VALUES = {
     "decoder_start_token_id": 2,
 }
 GROUPS = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}
-# Beams have no stop strings, and groups do not sample.
-FITTING = {name: value for name, value in VALUES.items() if name != "stop_strings"}
+# Beams cannot have stop strings, and groups cannot sample.
+COMPATIBLE = {name: value for name, value in VALUES.items() if name != "stop_strings"}
 
 
 @pytest.mark.parity("N14")
@@ -64,9 +68,25 @@ def test_every_field_has_a_value_here():
     assert {field.name for field in dataclasses.fields(GenerationConfig)} == VALUES.keys() | GROUPS.keys()
 
 
-@pytest.mark.parametrize("values", [FITTING, GROUPS, {"stop_strings": ["a", "bc"]}, {}], ids=len)
 @pytest.mark.parity("N14")
-def test_what_is_saved_is_loaded(values, tmp_path):
+def test_typed_keywords_are_exactly_the_options_and_inputs():
+    """Editors complete the keywords of `generate` from these types."""
+    options = {field.name for field in dataclasses.fields(GenerationConfig)}
+    inputs = {*LEDForConditionalGeneration.encoding_options, "do_deduplication"}
+    inputs |= {name for prompts in PROMPTS.values() for name in prompts.INPUTS}
+    arguments = {field.name for field in dataclasses.fields(CallArguments)}
+    assert GenerationOptions.__optional_keys__ == options
+    assert ModelInputs.__optional_keys__ == inputs
+    assert GenerateOptions.__optional_keys__ == options | inputs
+    assert WarmupOptions.__optional_keys__ == (options - {"max_new_tokens"}) | inputs | arguments
+    assert inspect.signature(jm.generate).parameters.keys() == arguments | {
+        *("model", "params", "input_ids", "attention_mask", "options")
+    }
+
+
+@pytest.mark.parametrize("values", [COMPATIBLE, GROUPS, {"stop_strings": ["a", "bc"]}, {}], ids=len)
+@pytest.mark.parity("N14")
+def test_saved_configurations_are_loaded(values, tmp_path):
     config = GenerationConfig(**values)
     config.save_pretrained(tmp_path)
     assert GenerationConfig.from_pretrained(tmp_path) == config
@@ -77,14 +97,14 @@ def test_what_is_saved_is_loaded(values, tmp_path):
 
 
 @pytest.mark.parity("N14")
-def test_a_file_of_the_reference_means_the_same_here(tmp_path):
+def test_files_of_the_reference_are_loaded(tmp_path):
     later = {
         "output_logits",
         "min_p",
         "forced_decoder_ids",
         "stop_strings",
-    }  # 4.57 writes them otherwise, or not at all
-    values = {name: value for name, value in FITTING.items() if name not in later}
+    }  # 4.57 stores them differently, or not at all
+    values = {name: value for name, value in COMPATIBLE.items() if name not in later}
     values["sequence_bias"] = [[[5], 1.5], [[6, 7], -2.0]]  # JSON has no tuples for keys
     transformers.GenerationConfig(**values, return_dict_in_generate=True).save_pretrained(tmp_path)
     with warnings.catch_warnings():
@@ -93,15 +113,15 @@ def test_a_file_of_the_reference_means_the_same_here(tmp_path):
 
 
 @pytest.mark.parity("N14")
-def test_the_reference_reads_what_is_saved_here(tmp_path):
-    GenerationConfig(**FITTING).save_pretrained(tmp_path)
-    theirs = transformers.GenerationConfig.from_pretrained(tmp_path)
+def test_the_reference_loads_saved_files(tmp_path):
+    GenerationConfig(**COMPATIBLE).save_pretrained(tmp_path)
+    reference = transformers.GenerationConfig.from_pretrained(tmp_path)
     for name in ("max_new_tokens", "top_p", "bad_words_ids", "eos_token_id", "early_stopping", "num_return_sequences"):
-        assert getattr(theirs, name) == VALUES[name], name
+        assert getattr(reference, name) == VALUES[name], name
 
 
 @pytest.mark.parity("N14")
-def test_unknown_settings_are_named_and_notes_are_not():
+def test_unknown_settings_are_warned_of_and_metadata_is_not():
     with pytest.warns(UserWarning, match="unknown generation settings are ignored: my_setting, watermarking_config"):
         GenerationConfig.from_dict({"watermarking_config": {}, "my_setting": 1, "top_k": 3})
     with warnings.catch_warnings():
@@ -111,13 +131,13 @@ def test_unknown_settings_are_named_and_notes_are_not():
 
 
 @pytest.mark.parity("N14")
-def test_none_is_the_default_and_of_top_k_off():
+def test_none_is_the_default_and_disables_top_k():
     values = {field.name: None for field in dataclasses.fields(GenerationConfig)}
     assert GenerationConfig(**values) == GenerationConfig(top_k=0)
 
 
 @pytest.mark.parity("N13", "N14")
-def test_ids_may_be_one_or_several_and_negative_ends_are_none():
+def test_single_ids_lists_and_negative_eos_ids():
     assert GenerationConfig(eos_token_id=3, forced_eos_token_id=4) == GenerationConfig(
         eos_token_id=[3], forced_eos_token_id=[4]
     )
@@ -136,7 +156,7 @@ def test_ids_may_be_one_or_several_and_negative_ends_are_none():
     ],
 )
 @pytest.mark.parity("N14")
-def test_a_damaged_file_is_refused_by_name(text, message, tmp_path):
+def test_invalid_files_are_rejected_by_name(text, message, tmp_path):
     (tmp_path / "generation_config.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         GenerationConfig.from_pretrained(tmp_path)
@@ -150,7 +170,7 @@ MODEL = jm.GPT2Config(eos_token_id=7, pad_token_id=0, bos_token_id=1).replace(
 
 
 @pytest.mark.parity("N14")
-def test_the_call_wins_over_the_checkpoint_s_settings_and_they_over_its_config():
+def test_call_overrides_checkpoint_settings_over_model_config():
     merged = GenerationConfig.merge(MODEL, None, {"top_k": 4})
     assert (merged.top_k, merged.max_new_tokens, merged.eos_token_id) == (4, 5, (8, 9))
     assert (merged.pad_token_id, merged.bos_token_id) == (0, 1)
@@ -159,7 +179,7 @@ def test_the_call_wins_over_the_checkpoint_s_settings_and_they_over_its_config()
 
 
 @pytest.mark.parity("N14")
-def test_a_given_configuration_replaces_the_checkpoint_s_but_for_ids_that_it_leaves_open():
+def test_generation_config_replaces_the_checkpoint_except_unset_ids():
     given = GenerationConfig(max_new_tokens=6, pad_token_id=2)
     merged = GenerationConfig.merge(MODEL, given, {"num_beams": 2})
     assert (merged.max_new_tokens, merged.num_beams, merged.top_k, merged.do_sample) == (6, 2, 50, False)
@@ -180,15 +200,14 @@ def merged(**call):
     ],
 )
 @pytest.mark.parity("N2")
-def test_a_checkpoints_minimum_beyond_the_maximum_is_warned_of(options, message):
-    """The reference generates up to the maximum; a checkpoint's min_length says nothing against a short answer. (One in
-    the call is refused: test_refused_options.)"""
+def test_a_minimum_of_the_checkpoint_above_the_maximum_warns(options, message):
+    """The reference generates up to the maximum. A minimum in the call is rejected, see `test_refused_options`."""
     with pytest.warns(UserWarning, match=message):
         assert GenerationConfig(**options).new_tokens(5) == {"max_length": 15}.get(list(options)[1], 6)
 
 
 @pytest.mark.parity("N2")
-def test_max_new_tokens_wins_with_a_warning():
+def test_max_new_tokens_overrides_max_length_with_a_warning():
     with pytest.warns(UserWarning, match="max_length has no effect because max_new_tokens is set"):
         assert merged(max_new_tokens=3, max_length=50).new_tokens(10) == 3
     assert merged(max_length=50).new_tokens(10) == 40
@@ -205,7 +224,7 @@ def test_max_new_tokens_wins_with_a_warning():
     ],
 )
 @pytest.mark.parity("N14")
-def test_options_without_effect_are_said(call, named):
+def test_options_without_effect_warn(call, named):
     with pytest.warns(UserWarning, match=f"^{named}: no effect"):
         merged(**call)
 
@@ -219,7 +238,7 @@ def test_options_without_effect_are_said(call, named):
     ],
 )
 @pytest.mark.parity("N14")
-def test_options_with_effect_or_at_their_defaults_are_not(call):
+def test_options_with_effect_or_default_values_do_not_warn(call):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         merged(**call)

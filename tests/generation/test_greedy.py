@@ -1,4 +1,4 @@
-"""Greedy decoding gives the reference's ids (docs/parity.md, N1, N2, N13, N14, N15, G9)."""
+"""Greedy decoding matches the reference (docs/parity.md, N1, N2, N13, N14, N15, G9)."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from support.reference import pair
 
 import jaxmodels as jm
 from jaxmodels import GenerationConfig
-from jaxmodels.generation import recompiles
+from jaxmodels.generation.loop import num_compiled
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def reference_ids(gpt2, ids, **options):
         return gpt2.reference.generate(**tensors, do_sample=False, **options).numpy()
 
 
-def prompts(rows, length, seed=0):
-    return np.random.default_rng(seed).integers(6, 67, (rows, length))
+def prompts(batch, length, seed=0):
+    return np.random.default_rng(seed).integers(6, 67, (batch, length))
 
 
 def left_padded(ids, lengths):
@@ -51,11 +51,11 @@ def test_left_padded_batch_counts_positions_from_the_mask(gpt2):
 
 def test_padding_is_inferred_from_the_pad_id_as_in_the_reference(gpt2):
     ids, mask = left_padded(prompts(3, 9), [9, 4, 2])
-    given = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=8).sequences
-    np.testing.assert_array_equal(jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=8).sequences, given)
+    expected = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=8).sequences
+    np.testing.assert_array_equal(jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=8).sequences, expected)
 
 
-def test_a_row_is_generated_the_same_alone_and_in_a_padded_batch(gpt2):
+def test_a_sequence_does_not_depend_on_the_batch(gpt2):
     ids, mask = left_padded(prompts(3, 10), [10, 6, 2])
     batch = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=16, eos_token_id=[])
     for row, length in enumerate([10, 6, 2]):
@@ -64,10 +64,10 @@ def test_a_row_is_generated_the_same_alone_and_in_a_padded_batch(gpt2):
 
 
 @pytest.mark.parity("N13")
-def test_several_eos_ids_end_rows_and_the_rest_is_pad(gpt2):
+def test_several_eos_ids_end_sequences_followed_by_padding(gpt2):
     ids = prompts(6, 5, seed=3)
     free = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=[]).sequences[:, 5:]
-    eos = sorted({int(free[0, 3]), int(free[1, 6])})  # ids that the model does produce
+    eos = sorted({int(free[0, 3]), int(free[1, 6])})  # ids that the model generates
     options = {"max_new_tokens": 16, "eos_token_id": eos, "pad_token_id": 0}
     result = np.asarray(jm.generate(gpt2.model, gpt2.params, ids, **options).sequences)
     np.testing.assert_array_equal(result, reference_ids(gpt2, ids, **options))
@@ -76,7 +76,7 @@ def test_several_eos_ids_end_rows_and_the_rest_is_pad(gpt2):
 
 
 @pytest.mark.parity("N13")
-def test_all_rows_ended_stops_early(gpt2):
+def test_generation_stops_when_all_sequences_have_ended(gpt2):
     ids = prompts(1, 5)
     free = np.asarray(jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=[]).sequences)[0, 5:]
     eos = int(free[4])
@@ -85,18 +85,18 @@ def test_all_rows_ended_stops_early(gpt2):
 
 
 @pytest.mark.parity("N13")
-def test_without_a_pad_id_the_eos_id_fills_with_a_warning(gpt2):
+def test_without_pad_id_the_eos_id_pads_with_a_warning(gpt2):
     model = gpt2.model.clone(config=gpt2.model.config.replace(pad_token_id=None, generation={}))
-    with pytest.warns(UserWarning, match="no pad_token_id"):
+    with pytest.warns(UserWarning, match="pad_token_id is not set"):
         jm.generate(model, gpt2.params, prompts(2, 4), max_new_tokens=4)
 
 
 @pytest.mark.parity("N2")
-def test_max_length_counts_the_prompt_and_max_new_tokens_wins(gpt2):
+def test_max_length_includes_the_prompt_and_max_new_tokens_overrides_it(gpt2):
     ids = prompts(1, 6)
     assert jm.generate(gpt2.model, gpt2.params, ids, max_length=13, eos_token_id=[]).sequences.shape == (1, 13)
     assert jm.generate(gpt2.model, gpt2.params, ids, eos_token_id=[]).sequences.shape == (1, 20)  # the default
-    with pytest.warns(UserWarning, match="max_new_tokens wins"):
+    with pytest.warns(UserWarning, match="max_length has no effect"):
         both = jm.generate(gpt2.model, gpt2.params, ids, max_length=13, max_new_tokens=3, eos_token_id=[])
     assert both.sequences.shape == (1, 9)
 
@@ -119,7 +119,7 @@ def test_generation_config_json_is_read(gpt2, tmp_path):
 
 
 @pytest.mark.parity("N15")
-def test_right_padding_is_warned_of(gpt2):
+def test_right_padding_warns(gpt2):
     ids = prompts(2, 6)
     mask = np.ones_like(ids)
     mask[1, 4:] = 0
@@ -130,7 +130,7 @@ def test_right_padding_is_warned_of(gpt2):
         jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask[:, ::-1], max_new_tokens=2)
 
 
-def test_up_to_the_last_position_and_not_beyond(gpt2):
+def test_generation_up_to_the_last_position(gpt2):
     ids = prompts(1, 80)
     result = jm.generate(gpt2.model, gpt2.params, ids, max_new_tokens=16, eos_token_id=[])
     expected = reference_ids(gpt2, ids, max_new_tokens=16, pad_token_id=0, eos_token_id=None)
@@ -147,11 +147,11 @@ def test_up_to_the_last_position_and_not_beyond(gpt2):
         ({"ids": np.zeros((1, 4))}, ValueError, "int array"),
         ({"ids": np.full((1, 4), 67)}, ValueError, "vocabulary has 67"),
         ({"ids": np.full((1, 4), -1)}, ValueError, "vocabulary has 67"),
-        ({"attention_mask": np.zeros((1, 4), int)}, ValueError, "row 0 of the prompts holds padding only"),
+        ({"attention_mask": np.zeros((1, 4), int)}, ValueError, "prompt 0 contains only padding"),
         ({"attention_mask": np.ones((1, 5), int)}, ValueError, "shape of input_ids"),
         ({"max_new_token": 5}, ValueError, "no option 'max_new_token'; did you mean 'max_new_tokens'"),
         ({"max_new_tokens": 0}, ValueError, "max_new_tokens"),
-        ({"max_length": 4}, ValueError, "nothing is left to generate"),
+        ({"max_length": 4}, ValueError, "leaves no token to generate"),
         ({"temperature": -1.0}, ValueError, "temperature"),
         ({"top_p": 1.5}, ValueError, "top_p"),
         ({"top_k": -2}, ValueError, "top_k"),
@@ -162,12 +162,12 @@ def test_up_to_the_last_position_and_not_beyond(gpt2):
         ({"prompt_lookup_num_tokens": 3}, NotImplementedError, "assisted generation"),
     ],
 )
-def test_bad_input_is_refused_by_name_before_anything_compiles(gpt2, arguments, error, message):
+def test_invalid_input_is_rejected_by_name_before_compilation(gpt2, arguments, error, message):
     arguments = {"ids": prompts(1, 4), **arguments}
-    before = recompiles.compiled()
+    before = num_compiled()
     with pytest.raises(error, match=message):
         jm.generate(gpt2.model, gpt2.params, arguments.pop("ids"), **arguments)
-    assert recompiles.compiled() == before
+    assert num_compiled() == before
 
 
 def test_neutral_values_are_accepted(gpt2):

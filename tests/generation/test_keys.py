@@ -1,46 +1,46 @@
-"""Keys of sampling: one for each prompt means what it promises, whatever the implementation (docs/parity.md, X1)."""
+"""One key per prompt makes draws independent of the batch, for all implementations (docs/parity.md, X1)."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.lively import UNHEARD, ours, texts
+from support.diverse_models import NEVER_GENERATED, generate, random_ids
 
-from jaxmodels.generation.keys import as_keys
+from jaxmodels.generation.sampling import as_keys
 
-IDS = texts(3, 5)
-OPTIONS = {"do_sample": True, "max_new_tokens": 6, "eos_token_id": UNHEARD, "pad_token_id": 4}
-KINDS = ["threefry2x32", "rbg", "unsafe_rbg"]
-
-
-def said(gpt2, ids, key, **more):
-    return np.asarray(ours(gpt2, ids, key=key, **OPTIONS, **more).sequences)
+IDS = random_ids(3, 5)
+OPTIONS = {"do_sample": True, "max_new_tokens": 6, "eos_token_id": NEVER_GENERATED, "pad_token_id": 4}
+IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def generated(gpt2, ids, key, **more):
+    return np.asarray(generate(gpt2, ids, key=key, **OPTIONS, **more).sequences)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parity("X1")
-def test_what_a_prompt_draws_does_not_depend_on_its_place(kind, gpt2):
-    keys = jax.random.split(jax.random.key(1, impl=kind), 3)
+def test_draws_of_a_prompt_do_not_depend_on_batch_order(implementation, gpt2):
+    keys = jax.random.split(jax.random.key(1, impl=implementation), 3)
     for more in ({}, {"num_beams": 2}):
-        together = said(gpt2, IDS, keys, **more)
-        np.testing.assert_array_equal(said(gpt2, IDS[::-1], keys[::-1], **more), together[::-1])
-    np.testing.assert_array_equal(said(gpt2, IDS[1:2], keys[1:2]), said(gpt2, IDS, keys)[1:2])
-    assert (said(gpt2, np.repeat(IDS[:1], 3, axis=0), keys)[1:] != said(gpt2, IDS[:1], keys[:1])).any()
+        together = generated(gpt2, IDS, keys, **more)
+        np.testing.assert_array_equal(generated(gpt2, IDS[::-1], keys[::-1], **more), together[::-1])
+    np.testing.assert_array_equal(generated(gpt2, IDS[1:2], keys[1:2]), generated(gpt2, IDS, keys)[1:2])
+    assert (generated(gpt2, np.repeat(IDS[:1], 3, axis=0), keys)[1:] != generated(gpt2, IDS[:1], keys[:1])).any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parity("X1")
-def test_what_a_row_draws_from_one_key_does_not_depend_on_the_rows_after_it(kind, gpt2):
-    key = jax.random.key(1, impl=kind)
-    np.testing.assert_array_equal(said(gpt2, IDS[:2], key), said(gpt2, IDS, key)[:2])
+def test_draws_from_one_key_do_not_depend_on_later_sequences(implementation, gpt2):
+    key = jax.random.key(1, impl=implementation)
+    np.testing.assert_array_equal(generated(gpt2, IDS[:2], key), generated(gpt2, IDS, key)[:2])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_raw_keys_are_those_of_their_words(kind):
-    one = jax.random.key(1, impl=kind)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_raw_keys_are_converted_by_their_number_of_words(implementation):
+    one = jax.random.key(1, impl=implementation)
     for key in (one, jax.random.split(one, 3)):
         raw = jax.random.key_data(key)
-        with jax.default_prng_impl(kind):
+        with jax.default_prng_impl(implementation):
             assert as_keys(raw).dtype == key.dtype
         assert jnp.array_equal(jax.random.key_data(as_keys(raw)), raw)
         assert as_keys(np.asarray(raw)).shape == key.shape
@@ -51,6 +51,6 @@ def test_raw_keys_are_those_of_their_words(kind):
 @pytest.mark.parametrize(
     "key", [0, "key", np.zeros(2, np.int32), np.zeros(3, np.uint32), np.zeros((1, 1, 2), np.uint32)]
 )
-def test_what_is_no_key_is_refused(key):
+def test_invalid_keys_are_rejected(key):
     with pytest.raises(TypeError, match=r"jax.random.key\(0\)"):
         as_keys(key)

@@ -1,11 +1,20 @@
-"""What `generate` returns of every step: scores, logits, attentions, hidden states (docs/parity.md, N11, X1)."""
+"""Outputs of every step: scores, logits, attentions, hidden states (docs/parity.md, N11, X1)."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from support.arrays import close
-from support.lively import UNHEARD, equal_scores, lively, often_said, ours, padded, texts, theirs
+from support.diverse_models import (
+    NEVER_GENERATED,
+    assert_equal_scores,
+    diverse_model,
+    frequent_ids,
+    generate,
+    padded,
+    random_ids,
+    reference_generate,
+)
 
 import jaxmodels as jm
 
@@ -16,32 +25,40 @@ BEAMS = {"num_beams": 3, "num_return_sequences": 2}
 
 @pytest.fixture(scope="module")
 def batches():
-    rows = texts(3, PROMPT, seed=2)
-    return {side: padded(rows, [PROMPT, 4, 5], PAD, side) for side in ("left", "right")}
+    ids = random_ids(3, PROMPT, seed=2)
+    return {side: padded(ids, [PROMPT, 4, 5], PAD, side) for side in ("left", "right")}
 
 
-def both_ways(pair, batch, **options):
+def both_outputs(pair, batch, **options):
     ids, mask = batch
-    options = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": UNHEARD, "attention_mask": mask, **options}
-    got = ours(pair, ids, **EVERYTHING, **options)
-    return got, theirs(pair, ids, **options, **{k: v for k, v in EVERYTHING.items() if k != "output_scores"})
+    options = {
+        "max_new_tokens": NEW,
+        "pad_token_id": PAD,
+        "eos_token_id": NEVER_GENERATED,
+        "attention_mask": mask,
+        **options,
+    }
+    got = generate(pair, ids, **EVERYTHING, **options)
+    return got, reference_generate(
+        pair, ids, **options, **{k: v for k, v in EVERYTHING.items() if k != "output_scores"}
+    )
 
 
 def steps_agree(got, expected, name, real=None):
-    """[L,N,...] for every step; of the first one only the real tokens, bool [N,T], mean something."""
+    """Compares [L,N,...] for every step; of the first one only the real tokens, bool [N,T]."""
     assert len(got[name]) == len(expected[name]) == NEW, name
     for step, (mine, layers) in enumerate(zip(got[name], expected[name], strict=True)):
         mine, layers = np.asarray(mine), np.stack([layer.numpy() for layer in layers])
         assert mine.shape == layers.shape, f"{name}, step {step}: {mine.shape}, expected {layers.shape}"
         if real is not None and step == 0:
-            queries = np.moveaxis(mine, -2, 2), np.moveaxis(layers, -2, 2)  # tokens after rows
+            queries = np.moveaxis(mine, -2, 2), np.moveaxis(layers, -2, 2)  # tokens after sequences
             mine, layers = (array[:, real] for array in queries)
         close(mine, layers, f"{name}, step {step}", tolerance=1e-4)
 
 
 def scores_agree(got, expected):
     for name in ("scores", "logits"):
-        equal_scores(got[name], expected[name], name)
+        assert_equal_scores(got[name], expected[name], name)
 
 
 def transitions_agree(pair, got, expected):
@@ -59,7 +76,7 @@ def transitions_agree(pair, got, expected):
 @pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
 @pytest.mark.parity("N11", "X1")
 def test_outputs_of_a_decoder_only_model(more, gpt2, batches):
-    got, expected = both_ways(gpt2, batches["left"], **more)
+    got, expected = both_outputs(gpt2, batches["left"], **more)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     real = np.repeat(batches["left"][1] == 1, more.get("num_beams", 1), axis=0)
     scores_agree(got, expected)
@@ -72,8 +89,8 @@ def test_outputs_of_a_decoder_only_model(more, gpt2, batches):
     }
 
 
-def of_an_encoder_decoder(pair, batch, more):
-    got, expected = both_ways(pair, batch, **more)
+def check_encoder_decoder(pair, batch, more):
+    got, expected = both_outputs(pair, batch, **more)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     scores_agree(got, expected)
     for name in ("decoder_attentions", "decoder_hidden_states", "cross_attentions"):
@@ -84,7 +101,7 @@ def of_an_encoder_decoder(pair, batch, more):
 @pytest.mark.parametrize("more", [pytest.param({}, marks=pytest.mark.slow), BEAMS], ids=["greedy", "beams"])
 @pytest.mark.parity("N11")
 def test_outputs_of_an_encoder_decoder(more, bart, batches):
-    got, expected = of_an_encoder_decoder(bart, batches["right"], more)
+    got, expected = check_encoder_decoder(bart, batches["right"], more)
     real = batches["right"][1] == 1
     for name in ("encoder_attentions", "encoder_hidden_states"):
         mine, layers = np.asarray(got[name]), np.stack([layer.numpy() for layer in expected[name]])
@@ -99,20 +116,20 @@ def test_outputs_of_an_encoder_decoder(more, bart, batches):
 @pytest.mark.parametrize("more", [{}, BEAMS], ids=["greedy", "beams"])
 @pytest.mark.parity("N11")
 def test_outputs_of_led_and_t5(more, name, batches, request):
-    of_an_encoder_decoder(request.getfixturevalue(name), batches["right"], more)
+    check_encoder_decoder(request.getfixturevalue(name), batches["right"], more)
 
 
 @pytest.mark.parametrize("windows", [(4, 4), (4, 6)], ids=str)
 @pytest.mark.parity("N11")
-def test_outputs_of_leds_encoder(windows, tmp_path):
-    """3 global tokens, for which there are 4 slots."""
-    led = lively("LEDForConditionalGeneration", tmp_path, encoder_layers=2, attention_window=list(windows))
-    ids, mask = padded(texts(2, 12, seed=3), [12, 9], PAD, "right")
+def test_outputs_of_the_led_encoder(windows, tmp_path):
+    """With 3 global tokens in 4 slots."""
+    led = diverse_model("LEDForConditionalGeneration", tmp_path, encoder_layers=2, attention_window=list(windows))
+    ids, mask = padded(random_ids(2, 12, seed=3), [12, 9], PAD, "right")
     flags = np.zeros_like(ids)
     flags[0, [0, 4, 7]] = flags[1, [2, 10]] = 1
     options = {"attention_mask": mask, "global_attention_mask": flags * mask, "max_new_tokens": 2, "pad_token_id": PAD}
-    got = ours(led, ids, **options, output_attentions=True)
-    expected = theirs(led, ids, **options, output_attentions=True)
+    got = generate(led, ids, **options, output_attentions=True)
+    expected = reference_generate(led, ids, **options, output_attentions=True)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     assert len(got.encoder_attentions) == 2
     for mine, layer in zip(got.encoder_attentions, expected.encoder_attentions, strict=True):
@@ -121,39 +138,41 @@ def test_outputs_of_leds_encoder(windows, tmp_path):
 
 @pytest.mark.parity("N11")
 def test_transition_scores_of_beams_sum_to_their_scores(gpt2, batches):
-    """Ends included: `scores` holds the step at which the eos id came."""
+    """The step that generated the eos id included."""
     ids, mask = batches["left"]
-    eos = often_said(gpt2, ids, attention_mask=mask)[0]
+    eos = frequent_ids(gpt2, ids, attention_mask=mask)[0]
     options = {"num_beams": 4, "num_return_sequences": 4, "early_stopping": True, "eos_token_id": eos}
     for penalty in (1.0, 0.5):
         options |= {"length_penalty": penalty, "max_new_tokens": 16, "pad_token_id": PAD, "attention_mask": mask}
-        got = ours(gpt2, ids, output_scores=True, **options)
+        got = generate(gpt2, ids, output_scores=True, **options)
         transitions = np.asarray(jm.compute_transition_scores(got.sequences, got.scores, got.beam_indices))
         lengths = (np.asarray(got.beam_indices) >= 0).sum(axis=1)
         assert len(set(lengths.tolist())) > 1, "all beams ended at once"
         close(transitions.sum(axis=1) / lengths**penalty, got.sequences_scores, tolerance=1e-5)
-        transitions_agree(gpt2, got, theirs(gpt2, ids, **options))
+        transitions_agree(gpt2, got, reference_generate(gpt2, ids, **options))
 
 
 @pytest.mark.parity("N11")
 def test_transition_scores_of_greedy_decoding_are_the_tokens_log_probabilities(gpt2, batches):
-    got, _ = both_ways(gpt2, batches["left"])
-    ids = torch.from_numpy(np.asarray(got.sequences, np.int64))[:1]  # the row without padding
+    got, _ = both_outputs(gpt2, batches["left"])
+    ids = torch.from_numpy(np.asarray(got.sequences, np.int64))[:1]  # the prompt without padding
     expected = gpt2.reference(ids).logits.log_softmax(-1)[:, PROMPT - 1 : -1].gather(2, ids[:, PROMPT:, None])[..., 0]
     mine = jm.compute_transition_scores(got.sequences, got.logits, normalize_logits=True)
     close(mine[:1], expected, tolerance=1e-4)
 
 
 @pytest.mark.parity("N11")
-def test_nothing_is_returned_that_was_not_asked_for(gpt2):
-    got = ours(gpt2, texts(3, 5), max_new_tokens=5, eos_token_id=UNHEARD)
+def test_only_requested_outputs_are_returned(gpt2):
+    got = generate(gpt2, random_ids(3, 5), max_new_tokens=5, eos_token_id=NEVER_GENERATED)
     assert list(got.keys()) == ["sequences"]
-    got = ours(gpt2, texts(3, 5), max_new_tokens=5, eos_token_id=UNHEARD, num_beams=3, early_stopping="never")
+    got = generate(
+        gpt2, random_ids(3, 5), max_new_tokens=5, eos_token_id=NEVER_GENERATED, num_beams=3, early_stopping="never"
+    )
     assert list(got.keys()) == ["sequences", "sequences_scores", "beam_indices"]
 
 
-def test_transition_scores_of_other_rows_are_refused():
-    with pytest.raises(ValueError, match=r"scores is \[generated,N,V\] with a row for each of the 2 sequences"):
+def test_transition_scores_of_another_batch_are_rejected():
+    with pytest.raises(ValueError, match=r"scores must be \[generated,N,V\] with N = 2 sequences"):
         jm.compute_transition_scores(jnp.zeros((2, 5), int), jnp.zeros((3, 6, 9)))
     with pytest.raises(ValueError, match="scores"):
         jm.compute_transition_scores(jnp.zeros((2, 5), int), jnp.zeros((6, 9)))

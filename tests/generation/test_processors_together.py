@@ -1,11 +1,21 @@
-"""Processors that are on together, in greedy decoding and in beam search, give the reference's ids and scores
-(docs/parity.md, N4): their order matters, and in beams they see log-probabilities.
+"""Several processors together, in greedy decoding and in beam search, match the reference (docs/parity.md, N4).
+
+Their order matters, and with beams they get log-probabilities.
 """
 
 import numpy as np
 import pytest
 from support.arrays import close
-from support.lively import UNHEARD, equal_beams, equal_scores, often_said, ours, padded, texts, theirs
+from support.diverse_models import (
+    NEVER_GENERATED,
+    assert_equal_beams,
+    assert_equal_scores,
+    frequent_ids,
+    generate,
+    padded,
+    random_ids,
+    reference_generate,
+)
 
 PAD, PROMPT, NEW = 4, 9, 14
 BEAMS = {"num_beams": 3, "early_stopping": True, "num_return_sequences": 2}
@@ -14,13 +24,13 @@ BEAMS = {"num_beams": 3, "early_stopping": True, "num_return_sequences": 2}
 @pytest.fixture(scope="module")
 def batches():
     """Prompts padded on the left, inputs on the right."""
-    rows = texts(3, PROMPT, seed=2)
-    return {side: padded(rows, [PROMPT, 4, 7], PAD, side) for side in ("left", "right")}
+    ids = random_ids(3, PROMPT, seed=2)
+    return {side: padded(ids, [PROMPT, 4, 7], PAD, side) for side in ("left", "right")}
 
 
 @pytest.fixture
 def case(request, batches):
-    """(pair, inputs, tokens that a text begins with)"""
+    """(pair, inputs, length of the prefix)"""
     pair = request.getfixturevalue(request.param)
     ids, mask = batches["left" if request.param == "gpt2" else "right"]
     return pair, {"ids": ids, "attention_mask": mask}, PROMPT if request.param == "gpt2" else 1
@@ -30,24 +40,27 @@ def some_slow(cases: list, slow: set[int]):
     return [pytest.param(*case, marks=pytest.mark.slow if i in slow else ()) for i, case in enumerate(cases)]
 
 
-def sets(said: list[int], beginning: int) -> dict[str, dict]:
-    """Options by name; eos and banned ids are such that the model does say."""
-    a, b, c, d, e, f = said[:6]
+def option_sets(frequent: list[int], prefix: int) -> dict[str, dict]:
+    """Options by name, with eos and banned ids that the model generates."""
+    a, b, c, d, e, f = frequent[:6]
     return {
-        "what came before": {
+        "repetition": {
             "repetition_penalty": 1.4,
             "no_repeat_ngram_size": 2,
             "encoder_no_repeat_ngram_size": 1,
             "eos_token_id": [e, f],
         },
-        "what may come": {
+        "constraints": {
             "sequence_bias": {(b,): -2.0, (c, d): -9.0, (7,): 2.0},
             "repetition_penalty": 0.8,
             "bad_words_ids": [[c], [a, d], [e]],
-            "min_length": beginning + 3,
+            "min_length": prefix + 3,
             "min_new_tokens": 4,
             "forced_eos_token_id": f,
-            "exponential_decay_length_penalty": (6, 1.15),  # once an end is allowed: 4.57 would make NaN of it
+            "exponential_decay_length_penalty": (
+                6,
+                1.15,
+            ),  # only once eos ids are allowed: in 4.57 they would become NaN
             "remove_invalid_values": True,
             "suppress_tokens": [11, 12],
             "begin_suppress_tokens": [d],
@@ -58,36 +71,36 @@ def sets(said: list[int], beginning: int) -> dict[str, dict]:
 
 
 CASES = [
-    ("gpt2", "what came before"),
-    ("gpt2", "what may come"),
-    ("bart", "what came before"),
-    ("bart", "what may come"),
+    ("gpt2", "repetition"),
+    ("gpt2", "constraints"),
+    ("bart", "repetition"),
+    ("bart", "constraints"),
 ]
 
 
-def both_ways(case, name, **more):
-    pair, inputs, beginning = case
-    options = sets(often_said(pair, **inputs), beginning)[name]
+def both_outputs(case, name, **more):
+    pair, inputs, prefix = case
+    options = option_sets(frequent_ids(pair, **inputs), prefix)[name]
     options |= {"max_new_tokens": NEW, "pad_token_id": PAD, **more}
-    got = ours(pair, **inputs, **options, output_scores=True)
-    return got, theirs(pair, **inputs, **options), options["eos_token_id"]
+    got = generate(pair, **inputs, **options, output_scores=True)
+    return got, reference_generate(pair, **inputs, **options), options["eos_token_id"]
 
 
 @pytest.mark.parametrize(("case", "name"), some_slow(CASES, {2, 3}), indirect=["case"])
 @pytest.mark.parity("N4")
 def test_greedy_decoding_with_several_processors(case, name):
-    got, expected, eos = both_ways(case, name)
+    got, expected, eos = both_outputs(case, name)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
-    equal_scores(got.scores, expected.scores)
+    assert_equal_scores(got.scores, expected.scores)
     pair, inputs, _ = case
-    free = ours(pair, **inputs, max_new_tokens=NEW, pad_token_id=PAD, eos_token_id=eos)
+    free = generate(pair, **inputs, max_new_tokens=NEW, pad_token_id=PAD, eos_token_id=eos)
     assert not np.array_equal(free.sequences, got.sequences), "the processors changed nothing"
 
 
 @pytest.mark.parametrize(("case", "name"), some_slow(CASES, {0, 1}), indirect=["case"])
 @pytest.mark.parity("N4")
 def test_beam_search_with_several_processors(case, name):
-    equal_beams(*both_ways(case, name, **BEAMS)[:2])
+    assert_equal_beams(*both_outputs(case, name, **BEAMS)[:2])
 
 
 @pytest.mark.parametrize(
@@ -97,35 +110,43 @@ def test_beam_search_with_several_processors(case, name):
 )
 @pytest.mark.parity("N4")
 def test_prefix_allowed_tokens_fn_with_other_processors(case, more):
-    """The function sees each example's texts, padding included, and never a row that fills a bucket."""
-    pair, inputs, beginning = case
+    """The function sees each example's random_ids, padding included, and never a row that fills a bucket."""
+    pair, inputs, _ = case
     seen = set()
 
     def allowed(example, ids):
         seen.add(int(example))
         return [int((int(ids[-1]) * 7 + int(example) * 3 + i * 5) % 60) + 6 for i in range(8)]
 
-    ids, mask = (np.concatenate([a, a[:2]]) for a in (inputs["ids"], inputs["attention_mask"]))  # 5 rows, a bucket of 6
-    options = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": UNHEARD, "attention_mask": mask, **more}
-    got = ours(pair, ids, prefix_allowed_tokens_fn=allowed, **options)
+    ids, mask = (
+        np.concatenate([a, a[:2]]) for a in (inputs["ids"], inputs["attention_mask"])
+    )  # a batch of 5, padded to 6
+    options = {
+        "max_new_tokens": NEW,
+        "pad_token_id": PAD,
+        "eos_token_id": NEVER_GENERATED,
+        "attention_mask": mask,
+        **more,
+    }
+    got = generate(pair, ids, prefix_allowed_tokens_fn=allowed, **options)
     assert seen == set(range(5))
-    expected = theirs(pair, ids, prefix_allowed_tokens_fn=allowed, **options)
+    expected = reference_generate(pair, ids, prefix_allowed_tokens_fn=allowed, **options)
     np.testing.assert_array_equal(got.sequences, expected.sequences)
     if more:
         close(got.sequences_scores, expected.sequences_scores, tolerance=1e-4)
 
 
 @pytest.mark.parity("N4")
-def test_what_the_prefix_function_raises_comes_out(gpt2):
+def test_exceptions_of_the_prefix_function_are_raised(gpt2):
     def allowed(example, ids):
         if len(ids) == PROMPT + 3:
             raise KeyError("no such prefix")
         return [7]
 
     with pytest.raises(KeyError, match="no such prefix"):
-        ours(gpt2, texts(1, PROMPT), prefix_allowed_tokens_fn=allowed, max_new_tokens=9)
+        generate(gpt2, random_ids(1, PROMPT), prefix_allowed_tokens_fn=allowed, max_new_tokens=9)
     for wrong in ([], [67], [-1]):
-        with pytest.raises(ValueError, match="prefix_allowed_tokens_fn gives at least one id of the 67"):
-            ours(gpt2, texts(1, PROMPT), prefix_allowed_tokens_fn=lambda e, i, w=wrong: w, max_new_tokens=9)
-    got = ours(gpt2, texts(1, PROMPT), prefix_allowed_tokens_fn=lambda example, ids: [7, 8], max_new_tokens=9)
+        with pytest.raises(ValueError, match="prefix_allowed_tokens_fn must return at least one id of the 67"):
+            generate(gpt2, random_ids(1, PROMPT), prefix_allowed_tokens_fn=lambda e, i, w=wrong: w, max_new_tokens=9)
+    got = generate(gpt2, random_ids(1, PROMPT), prefix_allowed_tokens_fn=lambda example, ids: [7, 8], max_new_tokens=9)
     assert set(np.asarray(got.sequences)[0, PROMPT:].tolist()) <= {7, 8}

@@ -1,14 +1,14 @@
-"""Sampling draws from the reference's distribution, and is reproducible from the key (docs/parity.md, N3)."""
+"""Sampling draws from the distribution of the reference and is reproducible from the key (docs/parity.md, N3)."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from test_warpers import theirs
+from test_warpers import reference_scores
 
 import jaxmodels as jm
-from jaxmodels.generation.warpers import Warpers, draw
+from jaxmodels.generation.sampling import Warpers, draw
 
 VOCABULARY, DRAWS = 40, 20000
 LOGITS = np.random.default_rng(0).normal(size=VOCABULARY).astype(np.float32) * 2
@@ -20,7 +20,7 @@ def _draw(warpers, key, scores, step):
 
 
 def drawn(options, scores, step=0):
-    warpers = Warpers.of(jm.GenerationConfig(do_sample=True, **{"top_k": 0, **options}), VOCABULARY)
+    warpers = Warpers.from_config(jm.GenerationConfig(do_sample=True, **{"top_k": 0, **options}), VOCABULARY)
     return np.asarray(_draw(warpers, jax.random.key(1), jnp.asarray(scores), jnp.int32(step)))
 
 
@@ -46,7 +46,7 @@ def drawn(options, scores, step=0):
 @pytest.mark.parity("N3")
 def test_draws_follow_the_reference_distribution(warpers):
     counts = np.bincount(drawn(warpers, np.broadcast_to(LOGITS, (DRAWS, VOCABULARY))), minlength=VOCABULARY)
-    expected = torch.softmax(torch.from_numpy(theirs(warpers, 1, LOGITS[None])), -1)[0].numpy() * DRAWS
+    expected = torch.softmax(torch.from_numpy(reference_scores(warpers, 1, LOGITS[None])), -1)[0].numpy() * DRAWS
     assert (counts[expected == 0] == 0).all(), "a token that the warpers remove was drawn"
     seen = expected > 5
     chi_square = ((counts[seen] - expected[seen]) ** 2 / expected[seen]).sum()
@@ -54,14 +54,14 @@ def test_draws_follow_the_reference_distribution(warpers):
     assert chi_square < degrees + 5 * np.sqrt(2 * degrees), f"chi-square {chi_square:.1f} for {degrees} degrees"
 
 
-def test_steps_and_rows_draw_independently():
+def test_steps_and_sequences_draw_independently():
     rows = np.zeros((2000, VOCABULARY), np.float32)
     first, second = drawn({}, rows), drawn({}, rows, step=1)
     assert abs(float((first == second).mean()) - 1 / VOCABULARY) < 0.02
     assert abs(float((first[1:] == first[:-1]).mean()) - 1 / VOCABULARY) < 0.02
 
 
-def test_a_row_draws_the_same_whatever_rows_are_beside_it():
+def test_draws_do_not_depend_on_the_batch():
     scores = np.random.default_rng(1).normal(size=(6, VOCABULARY)).astype(np.float32)
     np.testing.assert_array_equal(drawn({"top_k": 9}, scores)[:2], drawn({"top_k": 9}, scores[:2]))
 
@@ -74,7 +74,7 @@ def sampled(fresh_gpt2, ids=IDS, seed=0, **options):
     return np.asarray(jm.generate(*fresh_gpt2, ids, key=jax.random.key(seed), **SAMPLED, **options).sequences)
 
 
-def test_the_same_key_gives_the_same_text_whatever_the_padding(fresh_gpt2):
+def test_draws_do_not_depend_on_padding(fresh_gpt2):
     texts = [sampled(fresh_gpt2, seed=seed)[:, 7:] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(texts[0], texts[1])
     assert (texts[0] != texts[2]).any()
@@ -84,8 +84,8 @@ def test_the_same_key_gives_the_same_text_whatever_the_padding(fresh_gpt2):
 
 
 @pytest.mark.parity("N10")
-def test_returned_sequences_are_other_draws_of_the_same_prompt(fresh_gpt2):
-    """The batch is that of three rows, so the rows of a prompt draw what rows at their place draw."""
+def test_returned_sequences_are_different_draws_for_a_prompt(fresh_gpt2):
+    """They are the draws of sequences at the same index of a larger batch."""
     two = np.repeat(IDS, 2, axis=0)
     two[1] = 9
     got = sampled(fresh_gpt2, two, num_return_sequences=2)
@@ -95,8 +95,8 @@ def test_returned_sequences_are_other_draws_of_the_same_prompt(fresh_gpt2):
 
 
 @pytest.mark.parity("N11")
-def test_scores_of_sampling_are_the_warped_ones(fresh_gpt2):
-    """-inf for what could not have been drawn; the rest shares the softmax of the logits."""
+def test_scores_of_sampling_are_warped(fresh_gpt2):
+    """Tokens that could not be drawn have -inf, the others their scaled logits."""
     out = jm.generate(
         *fresh_gpt2,
         IDS,

@@ -9,7 +9,7 @@ IDS = np.random.default_rng(0).integers(4, 61, (3, 7))
 
 
 @pytest.mark.parity("N12")
-def test_the_callback_sees_every_column_in_order(fresh_gpt2):
+def test_the_streamer_gets_every_column_in_order(fresh_gpt2):
     columns = []
     result = jm.generate(*fresh_gpt2, IDS, max_new_tokens=12, streamer=columns.append)
     assert all(isinstance(column, np.ndarray) and column.shape == (3,) for column in columns)
@@ -18,8 +18,8 @@ def test_the_callback_sees_every_column_in_order(fresh_gpt2):
 
 
 @pytest.mark.parity("N12")
-def test_tokens_come_one_by_one_and_not_when_all_are_there(fresh_gpt2):
-    """What the callback raises at the first token keeps the second one from being made."""
+def test_tokens_are_streamed_one_by_one(fresh_gpt2):
+    """An exception of the callback ends the loop before the next token."""
     seen = []
 
     def callback(tokens):
@@ -30,7 +30,7 @@ def test_tokens_come_one_by_one_and_not_when_all_are_there(fresh_gpt2):
     with pytest.raises(KeyboardInterrupt, match="enough"):
         jm.generate(*fresh_gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=callback)
     assert len(seen) == 3
-    # Nothing is left over from the broken call.
+    # The failed call leaves nothing behind.
     columns = []
     jm.generate(*fresh_gpt2, IDS, max_new_tokens=30, eos_token_id=[], streamer=columns.append)
     assert len(columns) == 30

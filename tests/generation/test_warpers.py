@@ -1,4 +1,4 @@
-"""Each warper, and several in succession, keep and change the scores as the reference's do (docs/parity.md, N3, X1)."""
+"""Each warper, and several in succession, match the scores of the reference (docs/parity.md, N3, X1)."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import torch
 from transformers.generation import logits_process as reference
 
 import jaxmodels as jm
-from jaxmodels.generation.warpers import Warpers
+from jaxmodels.generation.sampling import Warpers
 
 V, N = 40, 6
 KEEPS = {1: {}, 2: {"num_beams": 2, "eos_token_id": [1]}, 4: {"num_beams": 3, "eos_token_id": [1, 2, 3]}}
@@ -20,7 +20,7 @@ def _apply(warpers, scores):
 
 
 def scores_of(kind: str) -> np.ndarray:
-    """float32 [N,V]: rows from flat to peaked."""
+    """float32 [N,V]: distributions from flat to peaked."""
     scores = np.random.default_rng(3).normal(size=(N, V)).astype(np.float32) * np.linspace(0.3, 6, N)[:, None]
     if kind == "banned":
         scores[:, ::3] = -np.inf
@@ -29,7 +29,7 @@ def scores_of(kind: str) -> np.ndarray:
     return scores.astype(np.float32)
 
 
-# In the reference's order; min_p, which 4.37 has not, stands where later versions put it.
+# In the order of the reference; min_p, which 4.37 lacks, where later versions apply it.
 CLASSES = {
     "temperature": lambda value, keep: reference.TemperatureLogitsWarper(value),
     "top_k": lambda value, keep: reference.TopKLogitsWarper(value, min_tokens_to_keep=keep),
@@ -42,12 +42,12 @@ CLASSES = {
 }
 
 
-def ours(options: dict, keep: int, scores: np.ndarray) -> np.ndarray:
+def warped_scores(options: dict, keep: int, scores: np.ndarray) -> np.ndarray:
     config = jm.GenerationConfig(do_sample=True, **{"top_k": 0, **options}, **KEEPS[keep])
-    return np.asarray(_apply(Warpers.of(config, V), jnp.asarray(scores)))
+    return np.asarray(_apply(Warpers.from_config(config, V), jnp.asarray(scores)))
 
 
-def theirs(options: dict, keep: int, scores: np.ndarray) -> np.ndarray:
+def reference_scores(options: dict, keep: int, scores: np.ndarray) -> np.ndarray:
     values = torch.from_numpy(scores.copy())
     for name, make in CLASSES.items():
         if name in options:
@@ -69,12 +69,12 @@ ALONE = [
 
 @pytest.mark.parametrize("keep", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parity("N3", "X1")
-def test_every_warper_alone_gives_the_reference_s_scores(keep):
+def test_every_warper_matches_the_reference(keep):
     for options in ALONE:
         for kind in ("all", "banned", "few"):
             scores = scores_of(kind)
-            expected = theirs(options, keep, scores)
-            got = ours(options, keep, scores)
+            expected = reference_scores(options, keep, scores)
+            got = warped_scores(options, keep, scores)
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
             assert (np.isfinite(got).sum(axis=1) >= min(keep, 5)).all()
 
@@ -88,48 +88,48 @@ CHAINS = [
 
 @pytest.mark.parametrize("keep", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parity("N3")
-def test_several_warpers_in_the_reference_s_order(keep):
+def test_several_warpers_match_the_order_of_the_reference(keep):
     for options in CHAINS:
         for kind in ("all", "banned"):
             scores = scores_of(kind)
-            got, expected = ours(options, keep, scores), theirs(options, keep, scores)
+            got, expected = warped_scores(options, keep, scores), reference_scores(options, keep, scores)
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
 
 
 @pytest.mark.parity("N3")
-def test_the_order_of_warpers_matters_here():
-    """Temperature first: what top_p leaves depends on it, so a wrong order would have been seen above."""
+def test_the_order_of_warpers_matters():
+    """Temperature is first: the result of top_p depends on it, so the test above detects a wrong order."""
     options, scores = CHAINS[0], scores_of("all")
-    hot = theirs({"temperature": 1.5}, 1, theirs({"top_k": 20, "top_p": 0.9}, 1, scores))
-    assert (np.isfinite(hot) != np.isfinite(theirs(options, 1, scores))).any()
+    hot = reference_scores({"temperature": 1.5}, 1, reference_scores({"top_k": 20, "top_p": 0.9}, 1, scores))
+    assert (np.isfinite(hot) != np.isfinite(reference_scores(options, 1, scores))).any()
 
 
 @pytest.mark.parity("N3")
-def test_ties_with_the_k_th_are_kept_as_far_as_they_are_looked_at():
-    """The reference keeps every tie; here those among the `looked_at` likeliest."""
+def test_ties_with_the_kth_token_are_kept_among_the_candidates():
+    """The reference keeps every tie; here those among the `num_candidates` most likely tokens."""
     scores = np.zeros((1, V), np.float32)
     scores[0, :3] = 1.0
-    assert np.isfinite(theirs({"top_k": 5}, 1, scores)).sum() == V
-    assert np.isfinite(ours({"top_k": 5}, 1, scores)).sum() == 32
+    assert np.isfinite(reference_scores({"top_k": 5}, 1, scores)).sum() == V
+    assert np.isfinite(warped_scores({"top_k": 5}, 1, scores)).sum() == 32
     scores[0, 20:] = -1.0
-    np.testing.assert_array_equal(ours({"top_k": 5}, 1, scores), theirs({"top_k": 5}, 1, scores))
+    np.testing.assert_array_equal(warped_scores({"top_k": 5}, 1, scores), reference_scores({"top_k": 5}, 1, scores))
 
 
 @pytest.mark.parity("N3")
-def test_what_is_off_is_off():
+def test_disabled_warpers_have_no_effect():
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
     neutral |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
-    warpers = Warpers.of(jm.GenerationConfig(do_sample=True, **neutral), V)
+    warpers = Warpers.from_config(jm.GenerationConfig(do_sample=True, **neutral), V)
     assert jax.tree.leaves(warpers) == []
     np.testing.assert_array_equal(_apply(warpers, scores_of("banned")), scores_of("banned"))
 
 
-def test_other_numbers_compile_nothing():
+def test_other_values_do_not_recompile():
     every = {"temperature": 0.9, "top_k": 9, "top_p": 0.9, "min_p": 0.1, "typical_p": 0.9, "epsilon_cutoff": 0.01}
-    ours(every, 1, scores_of("all"))
+    warped_scores(every, 1, scores_of("all"))
     before = _apply._cache_size()
     for i in range(1, 30):
-        ours(
+        warped_scores(
             {name: i if name == "top_k" else value * (1 - i / 99) for name, value in every.items()}, 1, scores_of("few")
         )
     assert _apply._cache_size() == before

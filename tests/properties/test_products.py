@@ -106,10 +106,10 @@ def test_a_whole_loop_carries_transposed_kernels_and_a_chunk_does_not():
     model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=61, n_positions=128, n_embd=24, n_layer=2, n_head=2))
     params = jm.init(model, jax.random.key(0))
     called = program_of(model, params, np.ones((3, 5), int), max_new_tokens=40, eos_token_id=None)
-    given, static = called.of_start(4)
+    given, static = called.start_arguments(4)
     begun = jax.eval_shape(partial(loop.start, **static), *given)
-    further, rest = called.of_go_on(begun, 40)
-    lowered = loop.start.lower(*given, **static), loop.go_on.lower(*further, **rest)
+    further, rest = called.resume_arguments(begun, 40)
+    lowered = loop.start.lower(*given, **static), loop.resume.lower(*further, **rest)
     whole, stretch = (state_of_loop(each.compile().as_text()) for each in lowered)
     transposed, plain = ["f32[12,2,3,24]", "f32[24,12,2]"], ["f32[24,3,2,12]", "f32[2,12,24]"]  # of qkv and of out
     assert [whole.count(shape) for shape in transposed + plain] == [2, 2, 0, 0]

@@ -64,7 +64,7 @@ def test_one_text_is_generated_without_copies_of_weights_or_cache(beams):
     model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=61, n_positions=256, n_embd=64, n_layer=2, n_head=2))
     params = jm.init(model, jax.random.key(0))
     called = program_of(model, params, np.ones((1, 9), int), max_new_tokens=40, num_beams=beams, eos_token_id=None)
-    arguments, static = called.of_start(40)
+    arguments, static = called.start_arguments(40)
     program = loop.start.lower(*arguments, **static).compile().as_text()
     slots = re.search(r"f32\[1,2,32,(\d+)\]", program).group(1)
     cache = [f"f32[1,2,32,{slots}]", f"f32[1,2,{slots},32]"]

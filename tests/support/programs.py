@@ -1,17 +1,16 @@
-"""Calls of `generate` whose program is looked at, or run with another stretch or clock."""
+"""Calls of `generate` whose program is inspected, or run with another chunk size or clock."""
 
-from functools import partial
-
-from jaxmodels.generation.call import Extras, Ready, call
+from jaxmodels.generation.api import CallArguments, prepare_call
+from jaxmodels.generation.loop import DecodingProgram
 from jaxmodels.generation.output import GenerateOutput
-from jaxmodels.generation.program import Program
 
 
-def program_of(model, params, ids, **options) -> Program:
-    """What `generate` would run."""
-    return call(model, params, ids, None, options, Extras(), lambda ready: ready.program)
+def program_of(model, params, ids, **options) -> DecodingProgram:
+    """The program that `generate` would run."""
+    return prepare_call(model, params, ids, None, options, CallArguments()).program
 
 
-def run_with(looks: dict, model, params, ids, attention_mask, tokenizer=None, **options) -> GenerateOutput:
-    """`generate`, with options of `Program.run`."""
-    return call(model, params, ids, attention_mask, options, Extras(tokenizer=tokenizer), partial(Ready.run, **looks))
+def run_with(timing: dict, model, params, ids, attention_mask, tokenizer=None, **options) -> GenerateOutput:
+    """`generate`, with further arguments of `DecodingProgram.run`."""
+    arguments = CallArguments(tokenizer=tokenizer)
+    return prepare_call(model, params, ids, attention_mask, options, arguments).run(**timing)

@@ -4,7 +4,7 @@ Reference: transformers/models/rag/modeling_rag.py. Parameters hold a question e
 as ids and scores, or from a `retriever` that is an argument of the call: an index is data, not a weight.
 """
 
-from typing import Any, ClassVar, NamedTuple, Protocol, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -271,8 +271,12 @@ class _RagForGeneration(RagPreTrainedModel[RetrievAugLMMarginOutput]):
 
     body = RagModel
 
-    # How the documents are summed over, for `generate`.
+    # How the documents are summed over.
     marginal: ClassVar[str]
+
+    @property
+    def generation_mode(self) -> Literal["rag_token", "rag_sequence"]:
+        return "rag_token" if self.marginal == "token" else "rag_sequence"
 
     def setup(self):
         self.rag = RagModel(self.config, context_encoder_training=self.context_encoder_training, **self.options.keywords)

@@ -1,4 +1,4 @@
-"""The call's settings are merged over a checkpoint's before anything is checked (docs/parity.md, N14)."""
+"""Options of a call override those of a checkpoint before anything is validated (docs/parity.md, N14)."""
 
 import json
 import warnings
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from support.lively import ours, texts
+from support.diverse_models import generate, random_ids
 
 import jaxmodels as jm
 from jaxmodels import GenerationConfig
@@ -16,11 +16,11 @@ from jaxmodels import GenerationConfig
 MODEL = jm.GPT2Config(vocab_size=100, eos_token_id=7, pad_token_id=0, bos_token_id=1)
 
 
-def merged(said, call=None, config=MODEL):
-    return GenerationConfig.merge(config.replace(generation=said), None, call or {})
+def merged(file, call=None, config=MODEL):
+    return GenerationConfig.merge(config.replace(generation=file), None, call or {})
 
 
-# What a file says, and what a call says: all of it generates.
+# Options of a file and of a call that together are valid.
 NEUTRAL = [
     ({"temperature": 0.0, "do_sample": False}, {}),
     ({"temperature": 0.0}, {"temperature": 1.0}),
@@ -56,16 +56,16 @@ NEUTRAL = [
 ]
 
 
-@pytest.mark.parametrize(("said", "call"), NEUTRAL, ids=repr)
+@pytest.mark.parametrize(("file", "call"), NEUTRAL, ids=repr)
 @pytest.mark.parity("N14")
-def test_what_is_off_after_merging_blocks_no_call(said, call):
-    got = merged(said, call)
+def test_settings_that_are_off_after_merging_are_not_validated(file, call):
+    got = merged(file, call)
     for name, value in call.items():
         if value is not None and name != "penalty_alpha":
             assert getattr(got, name) == value, name
 
 
-# What a file says, what a call says, the setting at fault.
+# Options of a file, options of a call, the invalid one.
 WRONG = [
     ({"temperature": 0.0, "do_sample": True}, {}, "temperature=0.0"),
     ({"temperature": 0.0}, {"do_sample": True}, "temperature=0.0"),
@@ -84,33 +84,33 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("said", "call", "fault"), WRONG, ids=repr)
+@pytest.mark.parametrize(("file", "call", "invalid"), WRONG, ids=repr)
 @pytest.mark.parity("N14")
-def test_a_message_says_that_the_file_is_wrong_and_what_to_pass(said, call, fault):
-    name = fault.partition("=")[0]
-    with pytest.raises(ValueError, match=rf"generation_config.json \(or config.json\) says {fault}.*pass {name}= "):
-        merged(said, call)
-    with pytest.raises(ValueError) as error:  # the same, given in the call
-        merged({}, {**said, **call})
-    assert "says" not in str(error.value) and name in str(error.value)
+def test_errors_name_the_file_and_how_to_override_it(file, call, invalid):
+    name = invalid.partition("=")[0]
+    with pytest.raises(ValueError, match=rf"generation_config.json \(or config.json\) has {invalid}.*pass {name}= "):
+        merged(file, call)
+    with pytest.raises(ValueError) as error:  # the same values in the call
+        merged({}, {**file, **call})
+    assert "(or config.json) has" not in str(error.value) and name in str(error.value)
 
 
 @pytest.mark.parity("N14", "N8")
-def test_a_method_that_a_file_asks_for_is_refused_with_the_way_on():
-    for said in ({"penalty_alpha": 0.6}, {"penalty_alpha": 0.6, "top_k": 4}):
+def test_unsupported_methods_in_a_file_are_rejected_with_a_remedy():
+    for file in ({"penalty_alpha": 0.6}, {"penalty_alpha": 0.6, "top_k": 4}):
         with pytest.raises(
-            NotImplementedError, match=r"says penalty_alpha=0.6: contrastive .*, or pass penalty_alpha=None"
+            NotImplementedError, match=r"has penalty_alpha=0.6: contrastive .*, or pass penalty_alpha=None"
         ):
-            merged(said)
+            merged(file)
     with pytest.raises(NotImplementedError, match="contrastive"):
         merged({}, {"penalty_alpha": 0.6, "do_sample": True})
 
 
 @pytest.mark.parity("N14")
-def test_a_wrong_file_is_named_and_settings_by_name_take_its_place(tmp_path):
+def test_invalid_files_are_named_and_options_override_them(tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({"num_beams": 0, "top_k": 3}))
     options = {"config_file_name": "mine.json"}
-    with pytest.raises(ValueError, match=r"mine.json says num_beams=0"):
+    with pytest.raises(ValueError, match=r"mine.json has num_beams=0"):
         GenerationConfig.from_pretrained(tmp_path, **options)
     assert GenerationConfig.from_pretrained(tmp_path, **options, num_beams=2) == GenerationConfig(num_beams=2, top_k=3)
     assert GenerationConfig.from_pretrained(tmp_path.parent, subfolder=tmp_path.name, **options, num_beams=1).top_k == 3
@@ -124,60 +124,60 @@ def test_a_wrong_file_is_named_and_settings_by_name_take_its_place(tmp_path):
 
 @pytest.fixture(scope="module")
 def small():
-    """The ids of its config are those of the family: 50256."""
+    """A model whose config has the default ids of GPT-2: 50256."""
     model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=32))
     return model, jm.init(model, jax.random.key(0))
 
 
 @pytest.mark.parity("N13", "N14")
-def test_default_ids_outside_a_small_vocabulary_count_as_none_with_one_warning(small):
+def test_default_ids_outside_the_vocabulary_are_ignored_with_one_warning(small):
     model, params = small
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         got = jm.generate(model, params, np.array([[5, 6, 7]]), max_new_tokens=3)
     assert got.sequences.shape == (1, 6)
-    words = "ids of the checkpoint outside its vocabulary of 60 count as none: bos_token_id 50256; eos_token_id 50256"
+    words = "ids of the checkpoint outside its vocabulary of 60 are ignored: bos_token_id 50256; eos_token_id 50256"
     assert [str(each.message) for each in caught] == [words]
     settings = {"eos_token_id": [3, 60], "suppress_tokens": [60], "forced_bos_token_id": 99, "pad_token_id": 60}
-    with pytest.warns(UserWarning, match="count as none"):
+    with pytest.warns(UserWarning, match="are ignored"):
         config = GenerationConfig.from_model_config(model.config.replace(generation=settings))
     assert (config.eos_token_id, config.suppress_tokens, config.forced_bos_token_id) == ((3,), (), None)
     assert (config.pad_token_id, config.bos_token_id) == (None, None)
 
 
 @pytest.mark.parity("N14")
-def test_an_id_outside_the_vocabulary_that_the_caller_gives_is_an_error(small):
+def test_ids_of_the_call_outside_the_vocabulary_are_rejected(small):
     model, params = small
     for given in ({"eos_token_id": 60}, {"generation_config": GenerationConfig(eos_token_id=60)}):
-        with pytest.raises(ValueError, match="eos_token_id holds 60, outside the vocabulary of 60"):
+        with pytest.raises(ValueError, match="eos_token_id contains 60, outside the vocabulary of 60"):
             jm.generate(model, params, np.array([[5]]), **given)
 
 
 @pytest.mark.parity("N14")
-def test_a_dict_and_a_foreign_object_are_read_by_their_fields(gpt2):
-    ids = texts(2, 5)
-    expected = ours(gpt2, ids, generation_config=GenerationConfig(num_beams=2, max_new_tokens=4))
+def test_dicts_and_objects_of_other_libraries_are_read_by_name(gpt2):
+    ids = random_ids(2, 5)
+    expected = generate(gpt2, ids, generation_config=GenerationConfig(num_beams=2, max_new_tokens=4))
     for given in (
         {"num_beams": 2, "max_new_tokens": 4, "use_cache": True},
         transformers.GenerationConfig(num_beams=2, max_new_tokens=4),
         transformers.GenerationConfig(num_beams=2, max_new_tokens=4).to_dict(),
     ):
-        got = ours(gpt2, ids, generation_config=given)
+        got = generate(gpt2, ids, generation_config=given)
         np.testing.assert_array_equal(got.sequences, expected.sequences)
-    assert ours(gpt2, ids, generation_config={"max_new_tokens": 4}, max_new_tokens=2).sequences.shape == (2, 7)
+    assert generate(gpt2, ids, generation_config={"max_new_tokens": 4}, max_new_tokens=2).sequences.shape == (2, 7)
     with pytest.raises(TypeError, match="generation_config= has no option 'num_beem'"):
-        ours(gpt2, ids, generation_config={"num_beem": 2})
+        generate(gpt2, ids, generation_config={"num_beem": 2})
     with pytest.raises(TypeError, match="generation_config= has no option 'use_cache'.*a cache is always used"):
-        ours(gpt2, ids, generation_config=transformers.GenerationConfig(use_cache=False))
-    with pytest.raises(ValueError, match=r"generation_config= says num_beams=0"):
-        ours(gpt2, ids, generation_config={"num_beams": 0})
+        generate(gpt2, ids, generation_config=transformers.GenerationConfig(use_cache=False))
+    with pytest.raises(ValueError, match=r"generation_config= has num_beams=0"):
+        generate(gpt2, ids, generation_config={"num_beams": 0})
     for given in ("folder", 5, GenerationConfig):
         with pytest.raises(TypeError, match="GenerationConfig.from_pretrained"):
-            ours(gpt2, ids, generation_config=given)
+            generate(gpt2, ids, generation_config=given)
 
 
 @pytest.mark.parity("N14")
-def test_numbers_of_numpy_and_jax_are_numbers():
+def test_numpy_and_jax_scalars_are_accepted():
     numbers = {"num_beams": np.int64(3), "top_k": jnp.int32(7), "temperature": np.float32(0.5), "do_sample": np.True_}
     numbers |= {"eos_token_id": np.array([3, 4]), "pad_token_id": jnp.int32(0), "bad_words_ids": jnp.array([[5, 6]])}
     numbers |= {"sequence_bias": {(np.int32(5),): jnp.float32(1.5)}, "forced_eos_token_id": np.int8(2)}

@@ -15,6 +15,8 @@ from jaxmodels.tokenization.arguments import Example, check_unicode
 from jaxmodels.tokenization.validation import token_id
 
 ADDED_TOKENS_KEY = '"added_tokens":'
+# Largest factor by which replacements in a tokenizer.json may lengthen a text. Published files stay below 100.
+MAX_GROWTH = 10_000
 
 
 class Truncation(TypedDict):
@@ -173,6 +175,8 @@ def read_tokenizer_json(path: str | os.PathLike, description: str, parts: Mappin
     if actual != parts:
         listed = ", ".join(f"its {name} is {kind}" for name, kind in actual.items())
         raise ValueError(f"{path} is not {description}: {listed}")
+    for name in ("normalizer", "decoder"):
+        _check_growth(f"{path}: {name}", getattr(backend, name))
     size = backend.get_vocab_size(with_added_tokens=False)
     # if each of the first `size` ids has a token, no two tokens share one, and the vocabulary need not be copied
     if any(backend.model.id_to_token(i) is None for i in range(size)):
@@ -194,6 +198,21 @@ def check_ids(path: str | os.PathLike, vocabulary: Mapping[str, Any]) -> None:
         i = token_id(f"{path}: the id of {token!r}", i)
         if tokens.setdefault(i, token) != token:
             raise ValueError(f"{path}: {tokens[i]!r} and {token!r} have the same id, {i}")
+
+
+def _check_growth(name: str, part: Any) -> None:
+    """Raise ValueError for a chain of replacements that would lengthen a text exponentially."""
+    growth, num_precompiled = 1.0, 0
+    pending = [] if part is None else [json.loads(part.__getstate__())]
+    while pending:
+        state = pending.pop()
+        pending += [*state.get("normalizers", ()), *state.get("decoders", ())]
+        num_precompiled += state["type"] == "Precompiled"
+        if state["type"] == "Replace":
+            length, pattern = len(state["content"].encode()), state["pattern"].get("String")
+            growth *= max(1.0, length / len(pattern.encode()) if pattern else length + 1)
+    if growth > MAX_GROWTH or num_precompiled > 1:
+        raise ValueError(f"{name} could lengthen a text by a factor of more than {MAX_GROWTH}")
 
 
 def _added_tokens(text: str) -> list[dict[str, Any]]:

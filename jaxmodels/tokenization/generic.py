@@ -7,7 +7,7 @@ from typing import ClassVar, Unpack
 
 from tokenizers import pre_tokenizers
 
-from jaxmodels.tokenization.arguments import AllCommonOptions
+from jaxmodels.tokenization.arguments import AllCommonOptions, EncodeOptions
 from jaxmodels.tokenization.backend import read_tokenizer_json
 from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.tokenization.validation import validate_setting
@@ -63,6 +63,10 @@ class GenericTokenizer(Tokenizer):
             options["pad_token"] = backend.padding["pad_token"]
         options.update(common)
         super().__init__(backend, **options)
+        try:
+            self._encode_batch(["", ("", "")], EncodeOptions())
+        except ValueError as error:
+            raise ValueError(f"{tokenizer_file}: the post-processor is invalid: {error}") from error
 
     @property
     def add_prefix_space(self) -> bool | None:

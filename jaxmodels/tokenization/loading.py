@@ -36,7 +36,7 @@ RAG_FOLDERS = ("question_encoder_tokenizer", "generator_tokenizer")
 class RagTokenizer:
     """RAG's two tokenizers: questions use the question encoder's; answers use the generator's.
 
-    From transformers 4.37.2, models/rag/tokenization_rag.py; docs/parity.md, A18.
+    From transformers 4.37.2, tokenization_rag.py; docs/parity.md, A18.
 
     Args:
       question_encoder: the tokenizer of questions.

@@ -69,7 +69,7 @@ def _of_json(state: dict, picks: random.Random) -> Iterator[tuple[str, bytes]]:
                 parent = parent[key]
             parent[path[-1]] = value
             yield f"{path} is {value!r}", json.dumps(changed).encode()
-    if all(isinstance(value, int) for value in state.values()):  # a vocabulary
+    if state and all(isinstance(value, int) for value in state.values()):  # a vocabulary
         first, second, *_ = [*state, "other"]
         for what, change in (("one id twice", {second: state[first]}), ("a gap", {first: 10**6})):
             yield what, json.dumps(state | change).encode()

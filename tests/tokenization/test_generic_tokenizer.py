@@ -93,7 +93,7 @@ def test_decoding_and_special_tokens_equal_transformers(pair):
 def test_save_and_load(pair, tmp_path):
     tokenizer, _ = pair
     tokenizer.add_tokens("new word")
-    tokenizer.padding_side, tokenizer.model_max_length = "left", 99
+    tokenizer.padding_side, tokenizer.model_max_length = "left", 9999
     tokenizer.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
     loaded, reference = jm.load_tokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
@@ -101,7 +101,7 @@ def test_save_and_load(pair, tmp_path):
     for other in (loaded, reference):
         assert other.special_tokens_map == tokenizer.special_tokens_map
         assert other.get_vocab() == tokenizer.get_vocab()
-        assert (other.padding_side, other.model_max_length) == ("left", 99)
+        assert (other.padding_side, other.model_max_length) == ("left", 9999)
         for text in (*HARD_TEXTS, "a new word"):
             assert other.encode(text) == tokenizer.encode(text)
             assert other.decode(tokenizer.encode(text), True) == tokenizer.decode(tokenizer.encode(text), True)
@@ -250,6 +250,44 @@ def test_a_damaged_tokenizer_json_is_refused(tmp_path, content, match):
     with pytest.raises(ValueError, match=match) as refused:
         jm.load_tokenizer(tmp_path)
     assert "tokenizer.json" in str(refused.value) and len(str(refused.value)) <= 500
+
+
+DOUBLE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+
+
+@pytest.mark.parametrize(
+    ("part", "state", "match"),
+    [
+        ("normalizer", {"type": "Sequence", "normalizers": [DOUBLE] * 40}, "normalizer could lengthen a text"),
+        ("decoder", {"type": "Sequence", "decoders": [DOUBLE] * 40}, "decoder could lengthen a text"),
+        (
+            "post_processor",
+            {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": []}
+            | {"special_tokens": {}},
+            "is not a tokenizer.json|post-processor is invalid",
+        ),
+        (
+            "padding",
+            {"strategy": {"Fixed": 10**12}, "direction": "Left", "pad_id": 0, "pad_type_id": 0},
+            "tokenizer.json",
+        ),
+    ],
+)
+@pytest.mark.parity("T8")
+def test_hostile_parts_are_refused(tmp_path, part, state, match):
+    unknown_vocabulary(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content | {part: state}))
+    with pytest.raises(ValueError, match=match):
+        jm.load_tokenizer(tmp_path)
+
+
+@pytest.mark.parity("T8")
+def test_stored_padding_takes_no_memory(tmp_path):
+    backend = unknown_vocabulary(tmp_path)
+    backend.enable_padding(pad_id=1, pad_token="<end>", length=10**12)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert jm.load_tokenizer(tmp_path).encode("the river") == [2, 3]
 
 
 @pytest.mark.parity("T8")

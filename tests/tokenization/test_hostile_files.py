@@ -27,11 +27,13 @@ def folders(tmp_path_factory, data_dir, cases_dir):
         "roberta": jt.RobertaTokenizer(small / "vocab.json", small / "merges.txt"),
         "dpr": jt.load_tokenizer(cases_dir / "dpr_question_tokenizer" / "tokenizer", never_split=["paris"]),
         "t5": jt.load_tokenizer(data_dir / "tokenizers" / "t5"),
+        "generic": jt.GenericTokenizer(data_dir / "tokenizers" / "gpt2" / "tokenizer.json", pad_token="[PAD]", **named),
     }
     for name, tokenizer in tokenizers.items():
         tokenizer.save_pretrained(base / name / "json")
-        shutil.copytree(base / name / "json", base / name / "vocabulary")
-        (base / name / "vocabulary" / "tokenizer.json").unlink()
+        if name != "generic":  # it has no vocabulary files
+            shutil.copytree(base / name / "json", base / name / "vocabulary")
+            (base / name / "vocabulary" / "tokenizer.json").unlink()
     return [folder for family in sorted(base.iterdir()) for folder in sorted(family.iterdir())]
 
 

@@ -108,7 +108,9 @@ def config_class(values: Mapping[str, Any], choice: type[Model] | str | None = N
         return CONFIGS[family]
     if chosen is not None and family in list(chosen.config_class.compatible_model_types):
         return chosen.config_class
-    readers = sorted(name for name, model in MODELS.items() if family in list(model.config_class.compatible_model_types))
+    readers = sorted(
+        name for name, model in MODELS.items() if family in list(model.config_class.compatible_model_types)
+    )
     hint = f"; its weights load into {', '.join(readers)}: pass cls=" if readers else ""
     raise ValueError(f"model_type {brief(family)} is none of the families here: {', '.join(sorted(CONFIGS))}{hint}")
 

@@ -54,7 +54,7 @@ def parameters(cls: type, method: str) -> dict[str, inspect.Parameter]:
             found |= {p.name: p for p in own if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in found}
             if all(p.kind is not p.VAR_KEYWORD for p in own):
                 return found
-    extra = getattr(cls if body is None else body, "encoding_options", ()) if method == "__call__" else ()
+    extra = cls.encoding_options if method == "__call__" else ()
     return found | {name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in extra}
 
 

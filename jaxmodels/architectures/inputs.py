@@ -133,7 +133,9 @@ def as_batch(name: str, ids: jax.Array, batch: int, length: int) -> jax.Array:
     """
     ids_2d = ids.reshape(-1, ids.shape[-1])
     if ids_2d.shape not in ((batch, length), (1, length)):
-        raise ValueError(f"{name} has shape {ids.shape}, expected {(batch, length)}, or {(1, length)} for the whole batch")
+        raise ValueError(
+            f"{name} has shape {ids.shape}, expected {(batch, length)}, or {(1, length)} for the whole batch"
+        )
     return ids_2d
 
 

@@ -116,11 +116,10 @@ class Seq2SeqModel(Model[OutputT]):
     """An encoder and a decoder without a head; a family overrides the methods below `__call__`.
 
     Class attributes:
-      output_class: of a call. encoding_options: arguments that the family's encoder takes beyond those of every call.
+      output_class: of a call.
     """
 
     output_class: ClassVar[type[Output]] = Seq2SeqModelOutput
-    encoding_options: ClassVar[tuple[str, ...]] = ()
 
     def __call__(
         self,
@@ -273,10 +272,6 @@ class Seq2SeqHead(Model[OutputT]):
     """A head over a `Seq2SeqModel`."""
 
     body: ClassVar[type[Seq2SeqModel]]
-
-    @property
-    def encoding_options(self) -> tuple[str, ...]:
-        return self.body.encoding_options
 
     def encode(self, input_ids: jax.Array | None = None, **inputs: Unpack[EncodeInputs]) -> BaseModelOutput:
         """The base model's `encode`."""

@@ -110,7 +110,10 @@ def test_aliases_are_read_and_the_decoder_has_its_own_depth():
 
 REFUSED = {
     "form of three": ({"feed_forward_proj": "gated-gelu-new"}, "feed_forward_proj must be an activation, or 'gated-'"),
-    "form without a gate": ({"feed_forward_proj": "double-relu"}, "feed_forward_proj must be an activation, or 'gated-'"),
+    "form without a gate": (
+        {"feed_forward_proj": "double-relu"},
+        "feed_forward_proj must be an activation, or 'gated-'",
+    ),
     "activation": ({"feed_forward_proj": "gated-relo"}, "no activation 'relo'"),
     "what follows": ({"dense_act_fn": "relu"}, "'dense_act_fn' has no effect here: derived from feed_forward_proj"),
     "pruned": ({"pruned_heads": {0: [1]}}, "pruned_heads"),

@@ -143,7 +143,11 @@ BAD = {
         r"decoder_inputs_embeds has shape .*expected \[B,T,32\]",
     ),
     "mask": ({**BATCH, "attention_mask": MASK[:, 1:]}, ValueError, r"attention_mask has shape \(2, 5\)"),
-    "head mask": ({**BATCH, "cross_attn_head_mask": DROPPED.T}, ValueError, r"cross_attn_head_mask .* expected .*= \(2, 4\)"),
+    "head mask": (
+        {**BATCH, "cross_attn_head_mask": DROPPED.T},
+        ValueError,
+        r"cross_attn_head_mask .* expected .*= \(2, 4\)",
+    ),
     "rows": (
         {"input_ids": PADDED, "decoder_input_ids": DECODED[:1]},
         ValueError,

@@ -21,8 +21,16 @@ BAD_CALLS = {
     "mask too long": ({"attention_mask": np.ones((2, 5), int)}, ValueError, r"attention_mask has shape \(2, 5\)"),
     "mask turned": ({"attention_mask": np.ones((4, 2), int)}, ValueError, r"attention_mask has shape \(4, 2\)"),
     "positions too large": ({"position_ids": GOOD * 0 + 24}, ValueError, "the position table has 24 entries"),
-    "positions of another length": ({"position_ids": np.arange(5)[None]}, ValueError, r"position_ids has shape \(1, 5\)"),
-    "positions of other rows": ({"position_ids": GOOD[[0, 1, 1]] * 0}, ValueError, r"has shape \(3, 4\), expected \(2, 4\)"),
+    "positions of another length": (
+        {"position_ids": np.arange(5)[None]},
+        ValueError,
+        r"position_ids has shape \(1, 5\)",
+    ),
+    "positions of other rows": (
+        {"position_ids": GOOD[[0, 1, 1]] * 0},
+        ValueError,
+        r"has shape \(3, 4\), expected \(2, 4\)",
+    ),
     "floats for positions": ({"position_ids": GOOD * 0.5}, TypeError, "position_ids holds integers"),
     "types of another length": ({"token_type_ids": GOOD[:, :2]}, ValueError, r"token_type_ids has shape \(2, 2\)"),
     "type outside the vocabulary": ({"token_type_ids": GOOD + 66}, ValueError, "token_type_ids holds ids"),

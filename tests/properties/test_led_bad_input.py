@@ -102,7 +102,9 @@ def classifier():
 @pytest.mark.parity("L13")
 def test_rows_with_different_numbers_of_eos_or_none_are_refused(classifier):
     model, params = classifier
-    with pytest.raises(ValueError, match=r"all sequences have the same number of eos \(2\), at least one; got \[1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"all sequences have the same number of eos \(2\), at least one; got \[1, 2\]"
+    ):
         model.apply({"params": params}, with_eos((3,), (0, 5)))
     with pytest.raises(ValueError, match=r"got \[0, 0\]"):
         model.apply({"params": params}, with_eos((), ()))

@@ -257,7 +257,9 @@ class LEDForSequenceClassification(
         if is_concrete(input_ids) and not self.is_initializing():
             counts = (np.asarray(input_ids) == eos).sum(axis=-1)
             if np.unique(counts).size > 1 or counts.min() == 0:
-                raise ValueError(f"all sequences have the same number of eos ({eos}), at least one; got {counts.tolist()}")
+                raise ValueError(
+                    f"all sequences have the same number of eos ({eos}), at least one; got {counts.tolist()}"
+                )
         return jnp.asarray(input_ids) == eos
 
 

@@ -279,7 +279,9 @@ class _RagForGeneration(RagPreTrainedModel[RetrievAugLMMarginOutput]):
         return "rag_token" if self.marginal == "token" else "rag_sequence"
 
     def setup(self):
-        self.rag = RagModel(self.config, context_encoder_training=self.context_encoder_training, **self.options.keywords)
+        self.rag = RagModel(
+            self.config, context_encoder_training=self.context_encoder_training, **self.options.keywords
+        )
 
     def retrieve(self, input_ids, **options):
         """See `RagModel.retrieve`."""

@@ -1,11 +1,11 @@
-"""Run as a program: reads damaged files, in processes that may die of them, and says what became of each.
+"""Program that reads damaged files in subprocesses, and reports the outcomes.
 
-Arguments: a folder, how many files of each kind, a seed, and perhaps the kinds. Prints one line of JSON: how often each
-outcome came of each kind, and examples of those that are not right.
+Arguments: a folder, the number of files of each type, a seed, and optionally the types. Prints one line of JSON: the
+number of each outcome for each type, and examples of bad outcomes.
 
-Outcomes: executed (a program was started, or a socket opened), escaped (something was written), crashed, hung, memory
-(more than 1 GB more), wrong (other values, though the format has digests), unclear (an error that no `raise` of ours
-raises, or one of more than 500 characters), clear, changed (other values, in a format without digests), unharmed.
+Outcomes: executed (a program was started, or a socket opened), escaped (a file was written), crashed, hung, memory
+(more than 1 GB), wrong (different values, although the format has digests), unclear (an error that is not raised by
+this library, or of more than 500 characters), clear, changed (different values, in a format without digests), unharmed.
 """
 
 import collections
@@ -30,7 +30,7 @@ from support.writers import write_both, write_model, write_tokenizer
 
 import jaxmodels
 import jaxmodels as jm
-from jaxmodels.retrieval.foreign_files import SavedDataset
+from jaxmodels.retrieval.importers import SavedDataset
 from jaxmodels.retrieval.index_files import IndexFiles
 from jaxmodels.tensor_files import open_folder, open_tensors
 
@@ -77,14 +77,14 @@ def read_settings(folder: Path) -> dict:
 
 
 def write_pending(folder: Path) -> None:
-    """A save whose files were not put in place yet."""
+    """Writes a committed save whose files were not moved into place yet."""
     write_model(folder, 1)
-    ready = folder / ".saved"
-    ready.mkdir()
+    staging = folder / ".saved"
+    staging.mkdir()
     names = ["config.json", "generation_config.json", "model.safetensors"]
     for name in names[:2]:
-        (folder / name).rename(ready / name)
-    (ready / "order.json").write_text(json.dumps({"sets": ["config", "weights"], "files": names}))
+        (folder / name).rename(staging / name)
+    (staging / "order.json").write_text(json.dumps({"sets": ["config", "weights"], "files": names}))
 
 
 def write_sample(name: str, folder: Path) -> None:
@@ -102,8 +102,8 @@ def write_dataset(folder: Path) -> None:
     (folder / "state.json").write_text(json.dumps(described))
 
 
-# kind -> what writes it, what reads it, and which of its files are damaged.
-KINDS: dict[str, tuple[Callable, Callable, tuple[str, ...]]] = {
+# Type -> function that writes it, function that reads it, and patterns of the files to damage.
+FILE_TYPES: dict[str, tuple[Callable, Callable, tuple[str, ...]]] = {
     "config": (lambda f: write_model(f, 1), read_model, ("config.json", "generation_config.json")),
     "settings": (lambda f: write_model(f, 1), read_settings, ("generation_config.json",)),
     "weights": (lambda f: write_model(f, 1), read_model, ("model.safetensors",)),
@@ -123,30 +123,30 @@ KINDS: dict[str, tuple[Callable, Callable, tuple[str, ...]]] = {
     "passages": (lambda f: write_both(f, 1), read_passages, ("passages.arrow",)),
     "dataset": (write_dataset, read_dataset, ("*.arrow", "state.json")),
 }
-# Where a digest says whether the values are those that were written.
+# Types with digests of the values.
 DIGESTS = {"index", "passages"}
 
 
 def outcome(read: Callable, folder: Path, expected: dict, digests: bool) -> tuple[str, str]:
-    """What became of a file, and in words."""
+    """Returns the outcome of reading a file, and a description."""
     try:
         found = read(folder)
     except MemoryError as error:
         return "memory", repr(error)[:300]
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        ours = frame.filename.startswith(LIBRARY) and (frame.line or "").strip().startswith("raise")
+        is_raised_here = frame.filename.startswith(LIBRARY) and (frame.line or "").strip().startswith("raise")
         text = f"{type(error).__name__}: {error}"
         if len(str(error)) > 500:
             return "unclear", f"{len(text)} characters: {text[:300]}"
-        return "clear" if ours else "unclear", f"{text[:300]} at {frame.filename}:{frame.lineno}"
+        return "clear" if is_raised_here else "unclear", f"{text[:300]} at {frame.filename}:{frame.lineno}"
     same = found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
     return "unharmed" if same else "wrong" if digests else "changed", ""
 
 
-def child(kind: str, folder: Path, cases: list[int], seed: int, report: int) -> None:
-    """Tries cases one by one and writes a line for each before and after it."""
-    write, read, patterns = KINDS[kind]
+def run_in_child(file_type: str, folder: Path, cases: list[int], seed: int, report: int) -> None:
+    """Runs some cases, and writes a line before and after each of them."""
+    write, read, patterns = FILE_TYPES[file_type]
     expected, broken = read(folder), []
 
     def hook(event, args):
@@ -161,42 +161,42 @@ def child(kind: str, folder: Path, cases: list[int], seed: int, report: int) -> 
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     for case in cases:
-        dice, broken[:] = random.Random(f"{seed} {kind} {case}"), []
+        rng, broken[:] = random.Random(f"{seed} {file_type} {case}"), []
         path = paths[case % len(paths)]
-        whole = path.read_bytes()
-        change = damaged_json if path.suffix == ".json" and dice.random() < 0.7 else damaged
+        original = path.read_bytes()
+        change = damaged_json if path.suffix == ".json" and rng.random() < 0.7 else damaged
         allowed = True
-        path.write_bytes(change(whole, dice))
+        path.write_bytes(change(original, rng))
         os.write(report, json.dumps([case, path.name, "begun", ""]).encode() + b"\n")
         signal.alarm(SECONDS)
         allowed = False
-        kinds = outcome(read, folder, expected, kind in DIGESTS)
+        result = outcome(read, folder, expected, file_type in DIGESTS)
         allowed = True
         signal.alarm(0)
-        os.write(report, json.dumps([case, path.name, *(broken[0] if broken else kinds)]).encode() + b"\n")
+        os.write(report, json.dumps([case, path.name, *(broken[0] if broken else result)]).encode() + b"\n")
         path.unlink()
-        path.write_bytes(whole)
+        path.write_bytes(original)
     os._exit(0)
 
 
-def tried(kind: str, folder: Path, count: int, seed: int) -> list[list]:
-    """[case, file, outcome, words] of each case."""
+def run_cases(file_type: str, folder: Path, count: int, seed: int) -> list[list]:
+    """Returns [case, file, outcome, description] of each case."""
     done: list[list] = []
-    KINDS[kind][0](folder / "whole")
+    FILE_TYPES[file_type][0](folder / "whole")
     while len(done) < count:
         shutil.rmtree(folder / "tried", ignore_errors=True)
         shutil.copytree(folder / "whole", folder / "tried")
-        told, tell = os.pipe()
+        reader, writer = os.pipe()
         cases = list(range(len(done), min(count, len(done) + BATCH)))
         process = os.fork()
         if process == 0:
             try:
-                child(kind, folder / "tried", cases, seed, tell)
+                run_in_child(file_type, folder / "tried", cases, seed, writer)
             finally:
                 traceback.print_exc()
                 os._exit(99)
-        os.close(tell)
-        with open(told) as lines:
+        os.close(writer)
+        with open(reader) as lines:
             last = None
             for line in map(json.loads, lines):
                 last = line
@@ -204,24 +204,24 @@ def tried(kind: str, folder: Path, count: int, seed: int) -> list[list]:
                     done.append(line)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         if status:
-            assert last is not None and last[2] == "begun", f"{kind}: status {status} before a case was tried"
+            assert last is not None and last[2] == "begun", f"{file_type}: status {status} before a case was tried"
             done.append([*last[:2], "hung" if status == -signal.SIGALRM else "crashed", f"status {status}"])
     return done
 
 
-def main(folder: Path, count: int, seed: int, kinds: list[str]) -> None:
+def main(folder: Path, count: int, seed: int, file_types: list[str]) -> None:
     warnings.simplefilter("ignore")
     result, examples = {}, []
-    for kind in kinds or KINDS:
-        found = tried(kind, folder / kind.replace(" ", "_"), count, seed)
-        result[kind] = collections.Counter(each[2] for each in found)
+    for file_type in file_types or FILE_TYPES:
+        found = run_cases(file_type, folder / file_type.replace(" ", "_"), count, seed)
+        result[file_type] = collections.Counter(each[2] for each in found)
         bad = [each for each in found if each[2] not in ("clear", "changed", "unharmed")]
-        examples += [[kind, *each] for each in bad[:8]]
+        examples += [[file_type, *each] for each in bad[:8]]
     print(json.dumps({"outcomes": result, "examples": examples}))
 
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    for name in sys.argv[4:] or KINDS:
+    for name in sys.argv[4:] or FILE_TYPES:
         (root / name.replace(" ", "_")).mkdir(parents=True)
     main(root, int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

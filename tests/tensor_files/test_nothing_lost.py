@@ -11,14 +11,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.mutated_files import KINDS
+from support.mutated_files import FILE_TYPES
 from support.racing_writers import READERS
 from support.writers import WRITERS
 
 TESTS = Path(__file__).resolve().parents[1]
 SEED = os.environ.get("JAXMODELS_SEED", "1")
-PER_KIND = 200
-DREADED = {"executed", "escaped", "crashed", "hung", "memory", "wrong"}
+FILES_PER_TYPE = 200
+BAD_OUTCOMES = {"executed", "escaped", "crashed", "hung", "memory", "wrong"}
 
 
 def run(program: str, *arguments) -> dict:
@@ -41,8 +41,8 @@ def test_a_killed_writer_leaves_the_old_or_the_new_files(name, tmp_path):
     report = run("killed_writers", tmp_path / "folder", name)
     found = report["found"]
     assert set(found) == {1, 2} and found == sorted(found), found
-    fewest = 5 if WRITERS[name].device else 12
-    assert len(found) > fewest, "too few operations were seen: does the audit hook still catch them?"
+    minimum = 5 if WRITERS[name].device else 12
+    assert len(found) > minimum, "too few operations: does the audit hook still see them?"
     assert report["moved"] == [] and report["left"] == []
 
 
@@ -62,10 +62,10 @@ def test_a_concurrent_reader_sees_one_version(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of processes")
 def test_damaged_files_are_harmless(tmp_path):
-    report = run("mutated_files", tmp_path / "files", PER_KIND, SEED)
-    assert report["outcomes"].keys() == KINDS.keys()
+    report = run("mutated_files", tmp_path / "files", FILES_PER_TYPE, SEED)
+    assert report["outcomes"].keys() == FILE_TYPES.keys()
     total = sum(map(Counter, report["outcomes"].values()), Counter())
-    assert total.total() == PER_KIND * len(KINDS) > 1000
-    assert not DREADED & total.keys(), report["examples"]
+    assert total.total() == FILES_PER_TYPE * len(FILE_TYPES) > 1000
+    assert not BAD_OUTCOMES & total.keys(), report["examples"]
     assert total["unclear"] <= total.total() // 200, report["examples"]
     assert total["clear"] > total.total() // 2

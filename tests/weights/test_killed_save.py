@@ -25,11 +25,11 @@ def killed_saves(folder, scenario, random_kills):
 
 
 def check(report):
-    moments = report["by_moment"]
-    assert len(moments) > 10, "too few operations were seen: does the audit hook still catch them?"
-    assert {*moments, *report["at_random"]} <= {"old", "new"}, report
+    versions = report["by_operation"]
+    assert len(versions) > 10, "too few operations: does the audit hook still see them?"
+    assert {*versions, *report["at_random"]} <= {"old", "new"}, report
     # Old up to some operation, new from it on.
-    assert moments == sorted(moments, reverse=True) and moments[0] == "old" and moments[-1] == "new"
+    assert versions == sorted(versions, reverse=True) and versions[0] == "old" and versions[-1] == "new"
     assert report["leftovers"] == []
 
 

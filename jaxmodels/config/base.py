@@ -12,7 +12,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, Union, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, Union
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from flax.core import FrozenDict
 
 from jaxmodels.config.fields import (
     JSON,
-    FieldTable,
+    ConfigFields,
     FloatDType,
     Index,
     InvalidValueError,
@@ -28,7 +28,6 @@ from jaxmodels.config.fields import (
     NumLabels,
     TokenId,
     Validator,
-    field_table,
     thaw,
 )
 from jaxmodels.config.files import (
@@ -49,23 +48,8 @@ ConfigValue: TypeAlias = Union[
     None, bool, int, float, str, np.generic, jax.Array, Sequence["ConfigValue"], Mapping[Any, "ConfigValue"], "Config"
 ]
 
-_as_dataclass = dataclasses.dataclass(init=False, eq=False, repr=False)
 
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-class _ConfigFields:
-    """Makes every subclass a dataclass, for type checkers too; these ignore fields of the decorated class itself."""
-
-    aliases: ClassVar[Mapping[str, str]] = {}
-    _field_table: ClassVar[FieldTable]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        _as_dataclass(cls)
-        cls._field_table = field_table(cls, {"dtype": "torch_dtype", **cls.aliases})
-
-
-class Config(_ConfigFields):
+class Config(ConfigFields):
     """Base of the model configurations: frozen, hashable, with Hugging Face's field names and defaults.
 
     Class attributes of a subclass:

@@ -15,7 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, dataclass_transform, get_args, get_origin
 
 import jax.numpy as jnp
 from flax.core import FrozenDict
@@ -222,6 +222,22 @@ def field_table(cls: type, aliases: Mapping[str, str]) -> FieldTable:
         of_type(HiddenSize),
         of_type(NumEmbeddings),
     )
+
+
+_as_dataclass = dataclasses.dataclass(init=False, eq=False, repr=False)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class ConfigFields:
+    """Makes every subclass a dataclass, for type checkers too; these ignore fields of the decorated class itself."""
+
+    aliases: ClassVar[Mapping[str, str]] = {}
+    _field_table: ClassVar[FieldTable]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _as_dataclass(cls)
+        cls._field_table = field_table(cls, {"dtype": "torch_dtype", **cls.aliases})
 
 
 def _validator(annotation: Any) -> Validator:

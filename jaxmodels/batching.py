@@ -1,4 +1,4 @@
-"""Batches for encoding many texts of different lengths: little padding, few shapes to compile."""
+"""Batches of sequences of similar length, with little padding and few shapes to compile."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,26 +7,33 @@ import numpy as np
 
 
 class LengthBatch(NamedTuple):
-    """places: int [n], which texts these are; width: tokens to pad them to."""
+    """A batch of sequences.
+
+    Attributes:
+      places: int [n], indices of the sequences.
+      width: length to pad them to.
+    """
 
     places: np.ndarray
     width: int
 
 
 def length_batches(lengths: Sequence[int] | np.ndarray, rows: int, *, multiple: int = 32) -> list[LengthBatch]:
-    """Texts in batches of `rows`, in the order of their lengths.
+    """Groups sequences into batches by length, in ascending order.
 
-    Each batch is padded to its longest text, rounded up to a multiple of `multiple`, so there are few widths. The last
-    batch may have fewer rows; `np.resize(places, rows)` fills it up where every shape is compiled.
+    Each batch is padded to its longest sequence, rounded up to a multiple of `multiple`, so that there are few widths.
+    The last batch may be smaller; if every shape is compiled, fill it with `np.resize(places, rows)`.
 
     Args:
-      lengths: tokens of each text, [N].
+      lengths: lengths of the sequences, [N].
+      rows: batch size.
+      multiple: widths are multiples of this.
 
     Raises:
-      ValueError: rows or multiple below 1.
+      ValueError: rows or multiple is below 1.
     """
     if rows < 1 or multiple < 1:
-        raise ValueError(f"rows and multiple are at least 1, got rows={rows}, multiple={multiple}")
+        raise ValueError(f"rows and multiple must be at least 1, got rows={rows}, multiple={multiple}")
     lengths = np.asarray(lengths)
     order = np.argsort(lengths, kind="stable")
     parts = [order[start : start + rows] for start in range(0, len(order), rows)]

@@ -1,13 +1,17 @@
-"""The kinds of TPU: what a device of each has, and how many devices a slice has."""
+"""Specifications of TPU types, and the number of devices of a slice."""
 
 import math
 from typing import NamedTuple
 
 
 class Device(NamedTuple):
-    """memory: GiB. flops: of bfloat16 products, per second. bandwidth: of the memory, bytes per second.
+    """Specification of a device as JAX sees it.
 
-    per_chip: as how many devices JAX shows a chip; they share what it has.
+    Attributes:
+      memory: HBM in GiB.
+      flops: peak bfloat16 FLOPs per second.
+      bandwidth: HBM bandwidth in bytes per second.
+      per_chip: devices per chip; they share its resources.
     """
 
     memory: int
@@ -16,7 +20,7 @@ class Device(NamedTuple):
     per_chip: int = 1
 
 
-# Source: the kinds' pages in Google Cloud's documentation, docs.cloud.google.com/tpu/docs/v4 and so on; of each chip.
+# Source: Google Cloud's documentation of each type, docs.cloud.google.com/tpu/docs/v4 and so on.
 KINDS = {
     "v4": Device(32, 275e12, 1200e9),
     "v5e": Device(16, 197e12, 819e9),
@@ -27,16 +31,19 @@ KINDS = {
 
 
 def slice_of(topology: str) -> tuple[Device, int]:
-    """What a device of a slice such as "v5e:16x16" or "tpu7x:2x2x1" has, and how many devices there are.
+    """Returns the specification of a device and the number of devices of a slice.
 
-    A topology counts chips. Whether there are slices of that form is not checked.
+    Args:
+      topology: type and shape in chips, such as "v5e:16x16" or "tpu7x:2x2x1". Whether a slice of this shape exists is
+        not checked.
 
     Raises:
-      ValueError: not of that form, or a kind that is not in the table.
+      ValueError: an invalid topology, or an unknown type.
     """
     kind, _, sizes = topology.partition(":")
     if kind not in KINDS or not all(size.isdigit() and int(size) for size in sizes.split("x")):
         raise ValueError(
-            f"a topology is KIND:AxB or KIND:AxBxC, a kind of {', '.join(KINDS)}, such as v5e:16x16; got {topology!r}"
+            f"topology must be KIND:AxB or KIND:AxBxC, with a kind of {', '.join(KINDS)}, such as v5e:16x16; got "
+            f"{topology!r}"
         )
     return KINDS[kind], math.prod(map(int, sizes.split("x"))) * KINDS[kind].per_chip

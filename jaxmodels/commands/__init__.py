@@ -1,7 +1,8 @@
-"""The command line's commands, a file each: `HELP`, `add_arguments(parser)` and `run(arguments)`.
+"""Commands of the command line, one module each: `HELP`, `add_arguments(parser)` and `run(arguments)`.
 
-`run` prints what was asked for. What the user can mend it says as ValueError, OSError, TypeError, ImportError or
-NotImplementedError, which `python -m jaxmodels` shows as one line.
+`run` prints the results. Errors that the user can fix are raised as ValueError, OSError, TypeError, ImportError or
+NotImplementedError, which `python -m jaxmodels` prints as one line. A module's docstring is the description in its
+`--help`.
 """
 
 from jaxmodels.commands import ask, convert, estimate, generate, verify

@@ -1,7 +1,7 @@
-"""`python -m jaxmodels generate MODEL "prompt"`: text in, text out.
+"""Generate text from a prompt with a pretrained model.
 
-A decoder-only model continues the prompt, an encoder-decoder answers it; what is new goes to standard output as it
-comes (of a beam search: at the end), how fast it came to standard error.
+A decoder-only model continues the prompt; an encoder-decoder takes it as its input. The new text is streamed to
+standard output (printed at the end with beam search), the throughput is printed to standard error.
 """
 
 import argparse
@@ -14,62 +14,72 @@ import numpy as np
 
 from jaxmodels.architectures import AUTO
 from jaxmodels.architectures.base import Model
-from jaxmodels.commands.reading import read
+from jaxmodels.commands.convert import load_checkpoint
 from jaxmodels.generation import GenerationConfig, generate
 from jaxmodels.tokenization import load_tokenizer
 from jaxmodels.tokenization.base import Tokenizer
 
-HELP = "continue a text, or answer it with an encoder-decoder"
+HELP = "generate text from a prompt"
 GENERATING = (*AUTO["AutoModelForCausalLM"].values(), *AUTO["AutoModelForSeq2SeqLM"].values())
-# Options of the library under the same names; those that were not given are left to the checkpoint.
-OPTIONS = {
-    "max_new_tokens": (int, "tokens of the text (default: 64)"),
-    "num_beams": (int, "of a beam search"),
-    "length_penalty": (float, "of a beam search: above 0 prefers longer texts"),
-    "no_repeat_ngram_size": (int, "so many tokens in a row come once only"),
-    "repetition_penalty": (float, "above 1 makes tokens less likely that were there"),
-    "temperature": (float, "samples: above 1 flattens the distribution, below 1 sharpens it"),
-    "top_k": (int, "samples: from so many likeliest tokens"),
-    "top_p": (float, "samples: from the likeliest tokens of so much probability"),
+# Options of `jaxmodels.generate`; those that are not passed keep the checkpoint's settings.
+OPTIONS: dict[str, tuple[type, str]] = {
+    "max_new_tokens": (int, "maximum number of tokens to generate (default: 64)"),
+    "num_beams": (int, "number of beams; above 1 uses beam search"),
+    "length_penalty": (float, "beam search: exponent of the length normalisation; above 0 favours longer sequences"),
+    "no_repeat_ngram_size": (int, "forbid repeating any n-gram of this size"),
+    "repetition_penalty": (float, "penalise tokens that already occurred; 1 is no penalty"),
+    "temperature": (float, "sampling temperature; above 1 flattens the distribution, below 1 sharpens it"),
+    "top_k": (int, "sample from the k most likely tokens"),
+    "top_p": (float, "nucleus sampling: sample from the most likely tokens with this total probability"),
 }
 SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="folder or Hub id, with its tokenizer")
-    parser.add_argument("prompt", help="the text, or - for standard input")
-    for name, (kind, text) in OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    parser.add_argument("--seed", type=int, help="samples: another one, another text (default: 0)")
+    """Adds the arguments of the command."""
+    parser.add_argument("model", help="folder or Hub id of a model with its tokenizer")
+    parser.add_argument("prompt", help="text prompt; - reads it from standard input")
+    for name, (option_type, text) in OPTIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=option_type, help=text)
+    parser.add_argument("--seed", type=int, help="random seed for sampling (default: 0)")
     parser.add_argument(
-        "--sample", action=argparse.BooleanOptionalAction, help="draw tokens; default: where one of the above says so"
+        "--sample",
+        action=argparse.BooleanOptionalAction,
+        help="sample instead of greedy decoding or beam search (implied by --temperature, --top-k, --top-p and --seed)",
     )
-    parser.add_argument("--class", dest="cls", metavar="CLASS", help="class or auto class; default: the config's own")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--class", dest="cls", metavar="CLASS", help="model class or auto class (default: from the config)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="dtype of computation and parameters (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the text, then on standard error the number of its tokens and their rate."""
-    options = options_of(arguments)
+    """Prints the text, and on standard error the number of tokens and the throughput."""
+    options = generation_options(arguments)
     text = sys.stdin.read().removesuffix("\n") if arguments.prompt == "-" else arguments.prompt
-    found = read(arguments.model, cls=arguments.cls, dtype=arguments.dtype)
+    found = load_checkpoint(arguments.model, cls=arguments.cls, dtype=arguments.dtype)
     model = found.model
     if not isinstance(model, GENERATING):
         names = ", ".join(cls.__name__ for cls in GENERATING)
         raise ValueError(
-            f"{arguments.model} is of class {type(model).__name__}, which does not generate; give --class, one of "
-            f"{names}; a RAG's command is ask"
+            f"{arguments.model} is of class {type(model).__name__}, which cannot generate; pass --class, one of "
+            f"{names}, or use the command `ask` for RAG models"
         )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
-    # No text is too long for the tokenizer: whether it is for the model is checked below.
+    # No limit here: `encode_prompt` checks the length against the model.
     tokenizer = load_tokenizer(arguments.model, model_max_length=None)
     settings = GenerationConfig.merge(model.config, None, options)
     if settings.num_beams == 1 and arguments.length_penalty is not None:
-        raise ValueError("--length-penalty is of a beam search: give --num-beams above 1 with it, or leave it out")
+        raise ValueError("--length-penalty is for beam search: pass --num-beams above 1, or leave it out")
     if settings.pad_token_id is None and settings.eos_token_id:
         options["pad_token_id"] = settings.eos_token_id[0]
-    inputs = encode(model, tokenizer, text)
+    inputs: dict[str, Any] = encode_prompt(model, tokenizer, text)
     key = jax.random.key(arguments.seed or 0) if settings.do_sample else None
     printer = Printer(tokenizer)
     streamer = None if settings.num_beams > 1 else printer
@@ -78,91 +88,93 @@ def run(arguments: argparse.Namespace) -> None:
         start = 1 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         ids = np.asarray(result.sequences)[0, start:]
         ends = np.isin(ids, settings.eos_token_id)
-        printer.finish(ids[: ends.argmax() + 1] if ends.any() else ids)
+        printer.set_tokens(ids[: ends.argmax() + 1] if ends.any() else ids)
     printer.close()
 
 
-def encode(model: Model, tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
-    """The model's inputs [1,T]. What goes on has what the tokenizer puts before a text, but not what it puts after.
+def encode_prompt(model: Model, tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
+    """Returns the model's inputs [1,T].
+
+    For a decoder-only model, special tokens that the tokenizer puts after a text are left out.
 
     Raises:
-      ValueError: a text without tokens, or of more than the model reads; a tokenizer of another model.
+      ValueError: a prompt that is empty or too long, or a tokenizer of another model.
     """
     if model.config.is_encoder_decoder:
-        ids, most = [*tokenizer(text)["input_ids"]], model.max_source_tokens
+        ids, max_length = [*tokenizer(text)["input_ids"]], model.max_source_tokens
     else:
-        before = tokenizer("")["input_ids"][:1]
-        ids, most = [*before, *tokenizer(text, add_special_tokens=False)["input_ids"]], model.max_tokens - 1
+        prefix = tokenizer("")["input_ids"][:1]
+        ids, max_length = [*prefix, *tokenizer(text, add_special_tokens=False)["input_ids"]], model.max_tokens - 1
     if not text or not ids:
         raise ValueError("the prompt is empty")
     if max(ids) >= model.config.vocab_size:
         raise ValueError(
             f"the tokenizer's id {max(ids)} is outside the model's vocabulary of {model.config.vocab_size}; "
-            f"is it another model's?"
+            "does the tokenizer belong to another model?"
         )
-    if len(ids) > most:
-        raise ValueError(f"the prompt has {len(ids):,} tokens, and this model reads {most:,}; cut it")
+    if len(ids) > max_length:
+        raise ValueError(f"the prompt has {len(ids):,} tokens, but this model accepts {max_length:,}; shorten it")
     inputs = {"input_ids": np.asarray([ids], np.int32)}
     inputs["attention_mask"] = np.ones_like(inputs["input_ids"])
     if "global_attention_mask" in getattr(model, "encoding_options", ()):
-        # As LED was trained for summaries: the first token sees all, and is seen by all.
+        # As in LED's training for summarisation, the first token has global attention.
         inputs["global_attention_mask"] = np.zeros_like(inputs["input_ids"])
         inputs["global_attention_mask"][:, 0] = 1
     return inputs
 
 
 class Printer:
-    """Writes a text to standard output as its tokens come."""
+    """Streams decoded tokens to standard output."""
 
     def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer, self._ids, self._shown = tokenizer, [], 0
-        self._began, self._first = time.perf_counter(), 0.0
+        self._tokenizer, self._ids, self._num_written = tokenizer, list[int](), 0
+        self._start, self._first = time.perf_counter(), 0.0
 
     def __call__(self, tokens: np.ndarray) -> None:
-        """Takes the next token of the one row."""
+        """Appends the next token of a single sequence, tokens [1]."""
         self._first = self._first or time.perf_counter()
         self._ids.append(int(tokens[0]))
         self._write(self._text().rstrip("\ufffd"))
 
-    def finish(self, ids: np.ndarray) -> None:
-        """Takes a whole text [T]."""
+    def set_tokens(self, ids: np.ndarray) -> None:
+        """Sets all tokens [T] at once."""
         self._ids = ids.tolist()
 
     def close(self) -> None:
-        """Writes what is left, and the rate."""
-        ended = time.perf_counter()
+        """Writes the remaining text, and the throughput to standard error."""
+        end = time.perf_counter()
         self._write(self._text())
         print(flush=True)
-        spent, count = ended - self._began, len(self._ids)
-        told = f"{count} tokens in {spent:.2f} s, with the time to compile"
+        count = len(self._ids)
+        summary = f"{count} tokens in {end - self._start:.2f} s, including compilation"
         if self._first and count > 1:
             # The first token waited for the compiler.
-            told += f"; after the first one {(count - 1) / (ended - self._first):,.1f} tokens/s"
-        print(told, file=sys.stderr)
+            summary += f"; after the first token {(count - 1) / (end - self._first):,.1f} tokens/s"
+        print(summary, file=sys.stderr)
 
     def _text(self) -> str:
-        # Spaces are left as they are: what was written cannot be cleaned up.
+        # No clean-up of spaces, since it could change text that is already written.
         return self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _write(self, text: str) -> None:
-        # A character of several bytes can come in several tokens; until then its last bytes decode to \ufffd.
-        sys.stdout.write(text[self._shown :])
+        # A character of several bytes may span several tokens; until it is complete it decodes to \ufffd.
+        sys.stdout.write(text[self._num_written :])
         sys.stdout.flush()
-        self._shown = max(self._shown, len(text))
+        self._num_written = max(self._num_written, len(text))
 
 
-def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Of the library's `generate`, those that were given.
+def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of `jaxmodels.generate` that were passed.
 
     Raises:
-      ValueError: options of sampling beside --no-sample.
+      ValueError: sampling options together with --no-sample.
     """
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
-    drawing = [name for name in SAMPLING if getattr(arguments, name) is not None]
-    if drawing and arguments.sample is False:
+    sampling = [name for name in SAMPLING if getattr(arguments, name) is not None]
+    if sampling and arguments.sample is False:
         raise ValueError(
-            f"--{drawing[0].replace('_', '-')} is of sampling, and --no-sample asks for none; leave one out"
+            f"--{sampling[0].replace('_', '-')} is for sampling, which --no-sample turns off; leave one of them out"
         )
-    if drawing or arguments.sample is not None:
+    if sampling or arguments.sample is not None:
         options["do_sample"] = arguments.sample is not False
     return {"max_new_tokens": 64, "num_return_sequences": 1, **options}

@@ -1,4 +1,4 @@
-"""The programs that are compiled for a slice: a training step, a forward pass, a call of `generate`."""
+"""Estimates of a training step, a forward pass and a call of `generate`, compiled for a TPU slice."""
 
 import math
 from collections.abc import Mapping
@@ -9,20 +9,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from jaxmodels import sharding
-from jaxmodels.estimate.collectives import collectives
+from jaxmodels.estimate.analysis import collectives, decoding_loop, product_flops
 from jaxmodels.estimate.result import Estimate, Generation
-from jaxmodels.estimate.slices import topology_mesh
-from jaxmodels.estimate.traced import decoding_loop, product_flops
-from jaxmodels.generation.call import Extras, Ready, call
+from jaxmodels.generation.api import CallArguments, check_model, prepare_call
 from jaxmodels.parameters import abstract
 from jaxmodels.sharding import Rules
 from jaxmodels.training import abstract_state, make_step
-from jaxmodels.training.batches import check_rows
+from jaxmodels.training.batches import check_batch_size
 
 Shapes = Mapping[str, tuple[int, ...] | jax.ShapeDtypeStruct]
+
+
+def topology_mesh(topology: str, axes: Mapping[str, int]) -> Mesh:
+    """Returns a mesh over the devices of a TPU slice for ahead-of-time compilation; no TPU is needed.
+
+    Args:
+      topology: type and shape of the slice, such as "v5e:16x16"; a single chip is "v5e:1x1".
+      axes: names and sizes of the mesh axes, such as {"data": 256}.
+
+    Raises:
+      ValueError: the sizes do not match the slice.
+    """
+    device_type, _, shape = topology.partition(":")
+    # A host of most types has several chips, and a slice consists of whole hosts unless they are declared smaller.
+    options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if set(shape.split("x")) == {"1"} else {}
+    if device_type == "v4":
+        # Both cores of a chip are one device, as on real machines; of a v5p they are by default.
+        options["chip_config_name"] = "megacore"
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+    sizes = tuple(axes.values())
+    if math.prod(sizes) != len(devices):
+        raise ValueError(f"{topology} has {len(devices)} devices, got a mesh of {math.prod(sizes)}: {dict(axes)}")
+    return Mesh(np.array(devices).reshape(sizes), tuple(axes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def train_step(
@@ -37,20 +59,26 @@ def train_step(
     further: Shapes | None = None,
     prng: str | None = None,
 ) -> Estimate:
-    """Compiles the training step of a language model for the slice.
+    """Compiles the training step of a language model for a TPU slice.
 
     Args:
-      batch, length: of the global batch, int32 [batch, length] for input_ids and labels.
-      further: shapes of other int32 inputs, or of labels that are not as long as input_ids.
-      prng: implementation of the dropout key, as in `jax.random.key(0, impl=prng)`; "rbg" is the TPU's own generator
-        and compiles several times faster than the default.
+      model: model with a language modelling loss.
+      optimizer: Optax optimizer.
+      topology: see `topology_mesh`.
+      axes: see `topology_mesh`.
+      rules: sharding rules.
+      batch: global batch size.
+      length: sequence length of input_ids and labels, int32 [batch, length].
+      further: shapes of other int32 inputs, or of labels with another length.
+      prng: implementation of the dropout key, as in `jax.random.key(0, impl=prng)`; "rbg" is the TPU's hardware
+        generator and compiles several times faster than the default.
     """
     mesh = topology_mesh(topology, axes)
     state = abstract_state(model, optimizer, mesh=mesh, rules=rules)
     inputs = _inputs({"input_ids": (batch, length), "labels": (batch, length), **(further or {})}, mesh, rules)
     key = jax.eval_shape(lambda: jax.random.key(0, impl=prng))
     traced = make_step(model, optimizer, mesh=mesh, rules=rules).trace(state, inputs, key)
-    return Estimate(topology=topology, **_found(traced, _compiled(traced, mesh, rules), mesh, rules))
+    return Estimate(topology=topology, **_attributes(traced, _compile(traced, mesh, rules), mesh, rules))
 
 
 def forward(
@@ -63,19 +91,24 @@ def forward(
     length: int,
     further: Shapes | None = None,
 ) -> Estimate:
-    """Compiles a call of a model, without dropout and without a cache, for the slice.
+    """Compiles a forward pass, without dropout and cache, for a TPU slice.
 
     Args:
-      batch, length: of the global batch, int32 [batch, length] for input_ids.
-      further: shapes of the model's other inputs, or of input_ids of another form; int32, unless a
-        `jax.ShapeDtypeStruct` says otherwise.
+      model: any model.
+      topology: see `topology_mesh`.
+      axes: see `topology_mesh`.
+      rules: sharding rules.
+      batch: global batch size.
+      length: sequence length of input_ids, int32 [batch, length].
+      further: shapes of other inputs, or of input_ids with another shape; int32 unless given as
+        `jax.ShapeDtypeStruct`.
     """
     mesh = topology_mesh(topology, axes)
     inputs = _inputs({"input_ids": (batch, length), **(further or {})}, mesh, rules)
     params = _parameters(model, mesh, rules)
     with sharding.use(mesh, rules):
         traced = jax.jit(lambda params, inputs: model.apply({"params": params}, **inputs)).trace(params, inputs)
-    return Estimate(topology=topology, **_found(traced, _compiled(traced, mesh, rules), mesh, rules))
+    return Estimate(topology=topology, **_attributes(traced, _compile(traced, mesh, rules), mesh, rules))
 
 
 def generate(
@@ -89,79 +122,84 @@ def generate(
     new_tokens: int,
     **options: Any,
 ) -> Generation:
-    """Compiles what a call of `jaxmodels.generate` runs, from reading to the last token, for the slice.
+    """Compiles the program of `jaxmodels.generate`, from prefill to the last token, for a TPU slice.
 
     Args:
-      batch, length: int32 [batch, length] prompts, or inputs of an encoder-decoder, all real. Like new_tokens they are
-        rounded up to buckets, as in the call.
-      new_tokens: of each text; none is taken to end before.
-      options: those of the call, `key` and `cache_dtype` among them. Of a RAG-token, context_input_ids,
-        context_attention_mask and doc_scores (zeros will do) say how many documents there are, and how long they are.
+      model: model with `generate`.
+      topology: see `topology_mesh`.
+      axes: see `topology_mesh`.
+      rules: sharding rules.
+      batch: number of prompts, or of inputs of an encoder-decoder.
+      length: their length, without padding. Like `batch` and `new_tokens` it is rounded up to a bucket, as in
+        `generate`.
+      new_tokens: tokens to generate; no sequence is assumed to end early.
+      **options: of `generate`, including `key` and `cache_dtype`. For RagTokenForGeneration, the shapes of
+        context_input_ids, context_attention_mask and doc_scores (zeros suffice) set the number and length of documents.
 
     Raises:
-      ValueError: a RAG-sequence, which runs several programs; rows that the devices do not divide; and what the call
-        raises.
+      ValueError: a RagSequenceForGeneration, which runs several programs; a batch that is not divisible among the
+        devices; and see `generate`.
     """
-    if getattr(model, "marginal", None) == "sequence":
-        raise ValueError(
-            f"{type(model).__name__} generates by several programs; estimate a RagTokenForGeneration, or its generator"
-        )
     mesh = topology_mesh(topology, axes)
     params = _parameters(model, mesh, rules)
-    extras = Extras(**{name: options.pop(name) for name in ("key", "cache_dtype") if name in options})
-    ids, asked = np.zeros((batch, length), np.int32), {"max_new_tokens": new_tokens, **options}
-
-    def trace(ready: Ready) -> tuple[Ready, jax.stages.Traced]:
-        with sharding.use(mesh, rules):
-            # Where `sharding.use` puts what comes from the host.
-            return ready, ready.program.trace(NamedSharding(mesh, PartitionSpec()))
-
-    ready, traced = call(model, params, ids, np.ones_like(ids), asked, extras, trace)
-    beginning = ready.program.prompts.beginning
-    check_rows({"beginning": beginning}, 1, mesh, rules)
-    compiled = _compiled(traced, mesh, rules)
+    generative = check_model(model, params)
+    if generative.generation_mode == "rag_sequence":
+        raise ValueError(
+            f"{type(model).__name__} runs several programs; estimate a RagTokenForGeneration, or its generator"
+        )
+    arguments = CallArguments(**{name: options.pop(name) for name in ("key", "cache_dtype") if name in options})
+    ids, options = np.zeros((batch, length), np.int32), {"max_new_tokens": new_tokens, **options}
+    prepared = prepare_call(generative, params, ids, np.ones_like(ids), options, arguments)
+    with sharding.use(mesh, rules):
+        # The placement that `sharding.use` gives to inputs from the host.
+        traced = prepared.program.trace(NamedSharding(mesh, PartitionSpec()))
+    prefix = prepared.program.prompts.prefix
+    check_batch_size({"prefix": prefix}, 1, mesh, rules)
+    compiled = _compile(traced, mesh, rules)
     body, read = decoding_loop(traced.jaxpr.jaxpr)
     leaves = jax.tree.leaves(params)
     sizes = [_shard_bytes(leaf, leaf.sharding) for leaf in leaves]
-    state = jax.tree.map(_shard_bytes, traced.out_info.state, compiled.output_shardings.state)
+    state = jax.tree.map(_shard_bytes, traced.out_info.model, compiled.output_shardings.model)
     return Generation(
         topology=topology,
-        **_found(traced, compiled, mesh, rules, turns=ready.new - 1),
-        rows=len(beginning),
-        new_tokens=ready.new,
+        **_attributes(traced, compiled, mesh, rules, turns=prepared.max_new_tokens - 1),
+        rows=len(prefix),
+        new_tokens=prepared.max_new_tokens,
         weights=sum(size for size, whole in zip(sizes, read[: len(sizes)], strict=True) if whole),
         cache=sum(jax.tree.leaves(state)),
-        token_flops=product_flops(body, whole=True) / _shares(mesh, rules),
+        token_flops=product_flops(body, whole=True) / _num_parts(mesh, rules),
     )
 
 
 def _inputs(shapes: Shapes, mesh: Mesh, rules: Rules) -> dict[str, jax.ShapeDtypeStruct]:
-    place = sharding.batch_sharding(mesh, rules)
+    batch_sharding = sharding.batch_sharding(mesh, rules)
 
-    def placed(shape):
-        dtype = jnp.int32 if isinstance(shape, tuple) else shape.dtype
-        return jax.ShapeDtypeStruct(getattr(shape, "shape", shape), dtype, sharding=place)
+    def abstract_input(shape: tuple[int, ...] | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sizes, dtype = (shape, jnp.int32) if isinstance(shape, tuple) else (shape.shape, shape.dtype)
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=batch_sharding)
 
-    return {name: placed(shape) for name, shape in shapes.items()}
-
-
-def _parameters(model: nn.Module, mesh: Mesh, rules: Rules) -> dict:
-    places = sharding.shardings(model, mesh, rules)
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract(model), places
-    )
+    return {name: abstract_input(shape) for name, shape in shapes.items()}
 
 
-def _compiled(traced: jax.stages.Traced, mesh: Mesh, rules: Rules) -> jax.stages.Compiled:
+def _parameters(model: nn.Module, mesh: Mesh, rules: Rules) -> dict[str, Any]:
+    def with_sharding(leaf: jax.ShapeDtypeStruct, leaf_sharding: Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf_sharding)
+
+    return jax.tree.map(with_sharding, abstract(model), sharding.shardings(model, mesh, rules))
+
+
+def _compile(traced: jax.stages.Traced, mesh: Mesh, rules: Rules) -> jax.stages.Compiled:
     with sharding.use(mesh, rules):
         return traced.lower().compile()
 
 
-def _found(
+def _attributes(
     traced: jax.stages.Traced, compiled: jax.stages.Compiled, mesh: Mesh, rules: Rules, turns: int = 1
 ) -> dict[str, Any]:
-    """The attributes of an `Estimate`; turns: of the decoding loop."""
-    memory, program = compiled.memory_analysis(), traced.jaxpr.jaxpr
+    """Returns the attributes of an `Estimate`; `turns` is the trip count of the decoding loop."""
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
+    program = traced.jaxpr.jaxpr
     counted = product_flops(program, whole=False)
     return {
         "devices": mesh.size,
@@ -169,17 +207,17 @@ def _found(
         "results": memory.output_size_in_bytes,
         "reused": memory.alias_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
-        "flops": float(compiled.cost_analysis()["flops"])
-        + (product_flops(program, whole=True, turns=turns) - counted) / _shares(mesh, rules),
-        "collectives": collectives(compiled.as_text(), turns),
+        "flops": float(cost["flops"])
+        + (product_flops(program, whole=True, turns=turns) - counted) / _num_parts(mesh, rules),
+        "collectives": collectives(compiled.as_text() or "", turns),
     }
 
 
-def _shares(mesh: Mesh, rules: Rules) -> int:
-    """Into how many the work on a layer is cut: devices that differ along axes of the mesh that the rules use."""
+def _num_parts(mesh: Mesh, rules: Rules) -> int:
+    """Returns the number of devices that share the work of a layer: the product of the mesh axes that the rules use."""
     used = {axis for axes in rules.values() for axis in ((axes,) if isinstance(axes, str) else axes or ())}
     return math.prod(mesh.shape[axis] for axis in used)
 
 
-def _shard_bytes(leaf: jax.ShapeDtypeStruct, place: Sharding) -> int:
-    return math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+def _shard_bytes(leaf: jax.ShapeDtypeStruct, leaf_sharding: Sharding) -> int:
+    return math.prod(leaf_sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

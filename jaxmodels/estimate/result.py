@@ -1,18 +1,18 @@
-"""What is found out about a program, per device, and the least time that this allows."""
+"""Results of an estimate, per device: memory, FLOPs, collectives, and lower bounds of the time."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from jaxmodels.chips import Device, slice_of
-from jaxmodels.estimate.collectives import Collective
+from jaxmodels.estimate.analysis import Collective
 
 
 class Floor(NamedTuple):
-    """The least seconds: of the products at a device's peak (bfloat16), and of the bytes that its memory has to move.
+    """Lower bounds of the time in seconds: FLOPs at a device's peak (bfloat16), and bytes at its memory bandwidth.
 
-    Collectives are not in it. Products of float32 run at that peak by default, in one pass of bfloat16; at the matmul
-    precision "high" they take three passes, at "highest" six, and so many times `compute`.
+    Collectives are not included. By default float32 products run at that peak, in one bfloat16 pass; at the matmul
+    precision "high" they take three passes, at "highest" six, and `compute` grows accordingly.
     """
 
     compute: float
@@ -20,25 +20,30 @@ class Floor(NamedTuple):
 
     @property
     def seconds(self) -> float:
+        """The larger bound."""
         return max(self)
 
     @property
     def limit(self) -> str:
-        """Which of both it is."""
+        """Name of the larger bound."""
         return "FLOPs at peak" if self.compute >= self.memory else "memory bandwidth"
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Of one compiled program, per device.
+    """Estimate of one compiled program, per device.
 
     Attributes:
-      arguments: bytes of what it is given and uses: state and batch, or parameters and inputs.
-      results: bytes of what it gives. reused: how many of them take the place of arguments (a donated state).
-      temporaries: bytes of everything else that lives while it runs, at the peak.
-      flops: floating-point operations, by the compiler's count; products in further turns of a loop, and those of
-        kernels, which it leaves out, are counted as they were traced, split over the axes that the rules use.
-      collectives: how often each kind runs, and the bytes of its results.
+      topology: TPU slice that the program was compiled for.
+      devices: number of devices.
+      arguments: bytes of the inputs in use: state and batch, or parameters and inputs.
+      results: bytes of the outputs.
+      reused: bytes of the outputs that alias inputs (a donated state).
+      temporaries: peak bytes of everything else.
+      flops: floating-point operations by the compiler's count, plus matrix products that it misses, in further
+        iterations of loops and in kernels; these are counted in the traced program and divided among the axes that the
+        rules use.
+      collectives: by type, number of runs and bytes of the results.
     """
 
     topology: str
@@ -52,33 +57,34 @@ class Estimate:
 
     @property
     def device(self) -> Device:
-        """What each has."""
+        """Specification of a device."""
         return slice_of(self.topology)[0]
 
     @property
     def memory(self) -> int:
-        """Bytes per device at the peak."""
+        """Peak bytes per device."""
         return self.arguments + self.results - self.reused + self.temporaries
 
     @property
     def moved(self) -> int:
-        """Bytes that a device's memory has to move at least: arguments read, results written, temporaries both.
+        """Lower bound of the bytes read and written: arguments read, results written, temporaries both.
 
-        (The compiler's own count is no such bound: it has the accesses to the chip's inner memory in it.)
+        (The compiler's own count is no such bound: it includes accesses to the chip's on-chip memory.)
         """
         return self.arguments + self.results + 2 * self.temporaries
 
     @property
     def floor(self) -> Floor:
+        """Lower bounds of the time."""
         return Floor(self.flops / self.device.flops, self.moved / self.device.bandwidth)
 
     @property
     def seconds(self) -> float:
-        """What it takes at least."""
+        """Lower bound of the time in seconds."""
         return self.floor.seconds
 
     def __str__(self) -> str:
-        sent = ", ".join(f"{each.count} {kind}" for kind, each in sorted(self.collectives.items())) or "none"
+        sent = ", ".join(f"{each.count} {name}" for name, each in sorted(self.collectives.items())) or "none"
         return (
             f"{self.topology}: {self.devices} devices, {self.memory / 2**30:.2f} GiB each "
             f"({self.arguments / 2**30:.2f} arguments, {(self.results - self.reused) / 2**30:.2f} results, "
@@ -89,13 +95,14 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Generation(Estimate):
-    """Of a call of `generate` in which no text ends early, per device.
+    """Estimate of a call of `generate` in which no sequence ends early, per device.
 
     Attributes:
-      rows: texts of the batch, filled up to a bucket. new_tokens: of each.
-      weights: bytes of the parameters that every token reads.
-      cache: bytes of all that decoding remembers: keys and values, and which of them are valid; part of `results`.
-      token_flops: of `flops`, what each token after the first takes.
+      rows: sequences of the batch, padded to a bucket.
+      new_tokens: generated tokens of each sequence, rounded up to a bucket.
+      weights: bytes of the parameters read by every token.
+      cache: bytes of the decoding state: keys and values, and which of them are valid; part of `results`.
+      token_flops: the part of `flops` for each token after the first.
     """
 
     rows: int
@@ -106,16 +113,16 @@ class Generation(Estimate):
 
     @property
     def first(self) -> Floor:
-        """Of the prompt (or of what an encoder reads) and the first token."""
+        """Bounds of the prefill (or the encoder) and the first token."""
         flops = self.flops - (self.new_tokens - 1) * self.token_flops
         return Floor(flops / self.device.flops, self.weights / self.device.bandwidth)
 
     @property
     def token(self) -> Floor:
-        """Of every further token of all texts together: the weights and the whole cache are read once."""
+        """Bounds of every further token of all sequences together: weights and cache are each read once."""
         return Floor(self.token_flops / self.device.flops, (self.weights + self.cache) / self.device.bandwidth)
 
     @property
     def seconds(self) -> float:
-        """What the whole call takes at least."""
+        """Lower bound of the time of the whole call in seconds."""
         return self.first.seconds + (self.new_tokens - 1) * self.token.seconds

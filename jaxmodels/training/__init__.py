@@ -1,6 +1,6 @@
-"""Training any model of this library: state, one compiled step, evaluation.
+"""Training of any model of this library: train state, compiled training step, evaluation.
 
-Checkpoints are in `jaxmodels.training.checkpoints`, which needs Orbax's imports and is therefore asked for by name.
+Checkpoints are in `jaxmodels.training.checkpoints`, which is not imported here because it imports Orbax.
 """
 
 from jaxmodels.training.batches import Weight, place

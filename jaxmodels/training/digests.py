@@ -1,6 +1,6 @@
-"""Check values of a folder's files, kept in a file beside them: damage is found before anything is read.
+"""Checksums of the files of a folder, stored in a file beside them, to detect damage before anything is restored.
 
-Orbax has none for what it compresses: a changed byte may restore other numbers and say nothing.
+Orbax has none for compressed data: a changed byte may silently restore other numbers.
 """
 
 import json
@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 NAME = "digests.json"
-# Orbax writes these once more when it gives a checkpoint its name.
-_LATER = {"_CHECKPOINT_METADATA", "commit_success.txt"}
-_BLOCK = 1 << 26  # bytes that get a CRC-32 of their own, for several threads to share a file
-_PIECE = 1 << 20
+# Orbax writes these again when it finalises a checkpoint.
+_UNCHECKED = {"_CHECKPOINT_METADATA", "commit_success.txt"}
+_BLOCK = 1 << 26  # bytes per CRC-32, so that several threads can share a file
+_READ_BYTES = 1 << 20
 
 
 def write(folder: Path) -> None:
-    """Writes the sizes and CRC-32s of all files in the folder to its `digests.json`."""
+    """Writes the sizes and CRC-32s of all files in the folder to `digests.json` in it."""
     sizes = {name: (folder / name).stat().st_size for name in sorted(_names(folder))}
     content: dict[str, dict] = {name: {"size": size, "crc32": []} for name, size in sizes.items()}
     for (name, _), value in _crcs(folder, [(name, at) for name, size in sizes.items() for at in _blocks(size)]):
@@ -27,17 +27,19 @@ def write(folder: Path) -> None:
 
 
 def damage(folder: Path, part: int = 0, parts: int = 1) -> str | None:
-    """What is wrong with the files of a folder that `write` has seen; None: they are what they were.
+    """Returns a description of the damage to a folder since `write`; None if its files are unchanged.
 
     Args:
-      part, parts: only this part of the bytes is read, for processes that share the work.
+      folder: folder to check.
+      part: index of the part of the blocks to check, if several processes share the work.
+      parts: number of parts.
 
     Raises:
-      FileNotFoundError: `write` has not seen this folder.
+      FileNotFoundError: the folder has no checksums.
     """
     text = (folder / NAME).read_bytes()
     try:
-        wanted = {
+        expected = {
             (name, at): int(value)
             for name, file in json.loads(text).items()
             for at, value in zip(_blocks(file["size"]), file["crc32"], strict=True)
@@ -50,10 +52,10 @@ def damage(folder: Path, part: int = 0, parts: int = 1) -> str | None:
         if not file.is_file():
             return f"{name} is missing"
         if (found := file.stat().st_size) != size:
-            return f"{name} has {found:,} bytes of {size:,}"
-    for (name, at), value in _crcs(folder, list(wanted)[part::parts]):
-        if value != wanted[name, at]:
-            return f"{name} holds other bytes than were written"
+            return f"{name} has {found:,} of {size:,} bytes"
+    for (name, at), value in _crcs(folder, list(expected)[part::parts]):
+        if value != expected[name, at]:
+            return f"{name} does not match its checksum"
     return None
 
 
@@ -61,7 +63,7 @@ def _names(folder: Path) -> Iterator[str]:
     for where, _, files in os.walk(folder):
         for file in files:
             name = (Path(where) / file).relative_to(folder).as_posix()
-            if name not in {NAME, *_LATER}:
+            if name not in {NAME, *_UNCHECKED}:
                 yield name
 
 
@@ -75,9 +77,9 @@ def _crcs(folder: Path, blocks: list[tuple[str, int]]) -> Iterator[tuple[tuple[s
 
 
 def _crc(file: Path, at: int) -> int:
-    value, left = 0, _BLOCK
+    value, remaining = 0, _BLOCK
     with open(file, "rb") as stream:
         stream.seek(at)
-        while left and (piece := stream.read(min(_PIECE, left))):
-            value, left = zlib.crc32(piece, value), left - len(piece)
+        while remaining and (data := stream.read(min(_READ_BYTES, remaining))):
+            value, remaining = zlib.crc32(data, value), remaining - len(data)
     return value

@@ -4,7 +4,7 @@ from support import command_samples
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
-    """checkpoints(family) -> a folder with model and tokenizer, written once, not to be changed."""
+    """checkpoints(family) -> a read-only folder with model and tokenizer, written once."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     def folder(family: str):

@@ -1,4 +1,4 @@
-"""`python -m jaxmodels generate`: the library's text on standard output, as it comes; the rate on standard error."""
+"""`python -m jaxmodels generate`: streams the library's text to standard output, throughput to standard error."""
 
 import argparse
 import io
@@ -22,7 +22,7 @@ NEW = 6
 
 
 def expected(folder, **options) -> str:
-    """What the library gives for the prompt, decoded as the model wrote it."""
+    """Returns the library's output for the prompt, decoded without clean-up."""
     model, params = jm.load(folder)
     tokenizer = jm.load_tokenizer(folder)
     batch = dict(tokenizer([PROMPT]))
@@ -37,50 +37,50 @@ def expected(folder, **options) -> str:
 
 
 @pytest.mark.parametrize("family", ["gpt2", "t5", "led", pytest.param("bart", marks=pytest.mark.slow)])
-def test_the_text_is_that_of_generate(checkpoints, capsys, family):
+def test_the_text_is_that_of_the_library(checkpoints, capsys, family):
     folder = checkpoints(family)
     status, printed, errors = run(capsys, "generate", folder, PROMPT, "--max-new-tokens", NEW)
     assert status == 0 and printed == expected(folder) + "\n" and len(printed) > 1
-    count = int(re.search(r"^(\d+) tokens in [\d.]+ s, with the time to compile", errors, re.MULTILINE)[1])
+    count = int(re.search(r"^(\d+) tokens in [\d.]+ s, including compilation", errors, re.MULTILINE)[1])
     assert 1 <= count <= NEW
-    assert count == 1 or re.search(r"after the first one [\d,.]+ tokens/s$", errors.strip())
+    assert count == 1 or re.search(r"after the first token [\d,.]+ tokens/s$", errors.strip())
 
 
-def test_the_seed_decides_what_is_drawn(checkpoints, capsys):
+def test_the_seed_determines_the_sample(checkpoints, capsys):
     folder = checkpoints("gpt2")
     options = ("--max-new-tokens", NEW, "--top-k", 40)
-    drawn = [run(capsys, "generate", folder, PROMPT, *options, "--seed", seed)[1] for seed in (1, 2)]
-    assert drawn[0] == expected(folder, do_sample=True, top_k=40, key=jax.random.key(1)) + "\n" != drawn[1]
+    sampled = [run(capsys, "generate", folder, PROMPT, *options, "--seed", seed)[1] for seed in (1, 2)]
+    assert sampled[0] == expected(folder, do_sample=True, top_k=40, key=jax.random.key(1)) + "\n" != sampled[1]
 
 
 @pytest.mark.parametrize(
-    ("given", "drawing"),
+    ("options", "do_sample"),
     [((), False), (("--seed", 3), True), (("--top-p", 0.9), True), (("--sample",), True), (("--no-sample",), False)],
 )
-def test_sampling_is_implied_by_its_options(given, drawing):
+def test_sampling_is_implied_by_its_options(options, do_sample):
     parser = argparse.ArgumentParser()
     generate.add_arguments(parser)
-    asked = generate.options_of(parser.parse_args(["a model", PROMPT, *map(str, given)]))
-    assert asked.get("do_sample", False) is drawing
-    assert asked["max_new_tokens"] == 64 and asked["num_return_sequences"] == 1
+    parsed = generate.generation_options(parser.parse_args(["a model", PROMPT, *map(str, options)]))
+    assert parsed.get("do_sample", False) is do_sample
+    assert parsed["max_new_tokens"] == 64 and parsed["num_return_sequences"] == 1
 
 
 def test_beams_are_printed_at_the_end(checkpoints, capsys):
-    """They do not stream, and so there is no rate after the first token."""
+    """Beam search does not stream, so there is no throughput after the first token."""
     options = ("--num-beams", 3, "--length-penalty", 2.0, "--no-repeat-ngram-size", 2, "--max-new-tokens", NEW)
     status, printed, errors = run(capsys, "generate", checkpoints("gpt2"), PROMPT, *options)
     assert status == 0 and "after the first" not in errors
     assert printed == expected(checkpoints("gpt2"), num_beams=3, length_penalty=2.0, no_repeat_ngram_size=2) + "\n"
 
 
-def test_the_prompt_may_come_from_standard_input(checkpoints, capsys, monkeypatch):
+def test_the_prompt_is_read_from_standard_input(checkpoints, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPT + "\n"))
     status, printed, _ = run(capsys, "generate", checkpoints("gpt2"), "-", "--max-new-tokens", NEW)
     assert status == 0 and printed == expected(checkpoints("gpt2")) + "\n"
 
 
-def test_text_is_written_as_it_comes_and_never_half_a_character(checkpoints, capsys):
-    """Token by token; the dash and the letter take several bytes, and with them several tokens."""
+def test_text_is_streamed_in_whole_characters(checkpoints, capsys):
+    """The dash and the accented letter take several bytes and therefore several tokens."""
     tokenizer = jm.load_tokenizer(checkpoints("gpt2"))
     text = "don 't — é ."
     printer, pieces = generate.Printer(tokenizer), []
@@ -92,47 +92,52 @@ def test_text_is_written_as_it_comes_and_never_half_a_character(checkpoints, cap
     assert sum(map(bool, pieces)) > 5 and "" in pieces and "\ufffd" not in "".join(pieces)
 
 
-def test_it_does_not_end_a_text_that_a_decoder_continues(checkpoints):
-    """RoBERTa's tokenizer puts <s> before and </s> after; GPT-2's puts nothing; an encoder reads both."""
+def test_a_prompt_to_continue_has_no_end_token(checkpoints):
+    """RoBERTa's tokenizer adds <s> before and </s> after; GPT-2's adds nothing; an encoder gets both."""
     model, _ = jm.load(checkpoints("gpt2"))
     roberta = jm.load_tokenizer(checkpoints("bart"))
-    ids = generate.encode(model, roberta, PROMPT)["input_ids"][0]
+    ids = generate.encode_prompt(model, roberta, PROMPT)["input_ids"][0]
     assert ids[0] == roberta.bos_token_id and ids[-1] != roberta.eos_token_id
-    read = generate.encode(jm.load(checkpoints("bart"))[0], roberta, PROMPT)["input_ids"][0]
-    assert read.tolist() == [*ids.tolist(), roberta.eos_token_id]
+    encoder_ids = generate.encode_prompt(jm.load(checkpoints("bart"))[0], roberta, PROMPT)["input_ids"][0]
+    assert encoder_ids.tolist() == [*ids.tolist(), roberta.eos_token_id]
 
 
-def test_an_leds_first_token_is_global(checkpoints):
-    inputs = generate.encode(jm.load(checkpoints("led"))[0], jm.load_tokenizer(checkpoints("led")), PROMPT)
+def test_the_first_token_of_an_led_is_global(checkpoints):
+    inputs = generate.encode_prompt(jm.load(checkpoints("led"))[0], jm.load_tokenizer(checkpoints("led")), PROMPT)
     assert inputs["global_attention_mask"].tolist() == [[1] + [0] * (inputs["input_ids"].shape[1] - 1)]
 
 
-WRONG = {
+INVALID = {
     "no prompt": ("gpt2", "", (), "the prompt is empty"),
-    "too long a prompt": ("gpt2", "word " * 80, (), "this model reads 63; cut it"),
+    "too long a prompt": ("gpt2", "word " * 80, (), "this model accepts 63; shorten it"),
     "too many tokens": ("gpt2", "a", ("--max-new-tokens", "90"), "are more than the 64 positions"),
-    "a document that is too long": ("led", "word " * 40, (), "this model reads 32; cut it"),
-    "no sampling, but its option": (
+    "a document that is too long": ("led", "word " * 40, (), "this model accepts 32; shorten it"),
+    "sampling option without sampling": (
         "gpt2",
         "a",
         ("--top-p", ".5", "--no-sample"),
-        "--top-p is of sampling, and --no-s",
+        "--top-p is for sampling, which --no-sample turns off",
     ),
-    "no beams, but their option": ("gpt2", "a", ("--length-penalty", "2"), "--length-penalty is of a beam search"),
-    "a temperature below 0": ("gpt2", "a", ("--temperature", "-1"), "temperature is above 0, got -1.0"),
-    "a class that does not": ("gpt2", "a", ("--class", "GPT2Model"), "is of class GPT2Model, which does not generate"),
-    "no beams at all": ("gpt2", "a", ("--num-beams", "0"), "num_beams is an int of at least 1, got 0"),
+    "beam search option without beams": ("gpt2", "a", ("--length-penalty", "2"), "--length-penalty is for beam search"),
+    "a temperature below 0": ("gpt2", "a", ("--temperature", "-1"), "temperature must be above 0, got -1.0"),
+    "a class that cannot generate": (
+        "gpt2",
+        "a",
+        ("--class", "GPT2Model"),
+        "is of class GPT2Model, which cannot generate",
+    ),
+    "no beams at all": ("gpt2", "a", ("--num-beams", "0"), "num_beams must be an int of at least 1, got 0"),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_one_line(checkpoints, capsys, case):
-    family, prompt, options, message = WRONG[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_errors_are_printed_in_one_line(checkpoints, capsys, case):
+    family, prompt, options, message = INVALID[case]
     status, printed, errors = run(capsys, "generate", checkpoints(family), prompt, *options)
     assert status == 2 and printed == "" and message in errors and len(errors.splitlines()) == 1, errors
 
 
-def test_a_model_without_a_tokenizer_or_with_anothers_is_refused(checkpoints, tmp_path, capsys):
+def test_a_missing_tokenizer_or_one_of_another_model_raises(checkpoints, tmp_path, capsys):
     model, params = jm.load(checkpoints("gpt2"))
     jm.save(tmp_path, model, params)
     assert "has neither tokenizer.json nor" in run(capsys, "generate", tmp_path, "a")[2]
@@ -143,7 +148,7 @@ def test_a_model_without_a_tokenizer_or_with_anothers_is_refused(checkpoints, tm
     assert "is outside the model's vocabulary of 200" in run(capsys, "generate", tmp_path, "é the")[2]
 
 
-def test_as_a_program_standard_output_is_the_text_alone(checkpoints):
+def test_the_program_prints_only_the_text_to_standard_output(checkpoints):
     command = [
         sys.executable,
         "-m",

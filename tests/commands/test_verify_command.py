@@ -1,4 +1,4 @@
-"""`python -m jaxmodels verify`: sound checkpoints pass, and each kind of damage is found and named."""
+"""`python -m jaxmodels verify`: intact checkpoints pass, and every type of damage is found and named."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from support.command_samples import rows, run
 from support.tiny import tiny
 
 import jaxmodels as jm
-from jaxmodels.commands import reading, verify
-from jaxmodels.commands.reading import read
+from jaxmodels.commands import verify
+from jaxmodels.commands.convert import load_checkpoint
 
 CASES = ("gpt2_file_bin", "gpt2_seqcls_single", "bart_generate_greedy", "led_seqcls_single", "rag_model_t5")
 
@@ -37,23 +37,23 @@ def copy(checkpoints, tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_checkpoints_of_torch_are_sound(cases_dir, capsys, case):
+def test_checkpoints_of_torch_are_intact(cases_dir, capsys, case):
     status, printed, errors = run(capsys, "verify", cases_dir / case / "checkpoint")
     assert status == 0 and errors == ""
     told = rows(printed)
-    assert told["coverage"].startswith("0 tensors that nothing takes, 0 parameters that nothing fills, 0 of another")
+    assert told["coverage"].startswith("0 unused tensors, 0 missing parameters, 0 shape mismatches")
     assert re.fullmatch(r"\d+ of float32: all finite", told["tensors"]) and told["forward"].endswith(": all finite")
-    assert told["round trip"] == "loaded and saved, bit for bit the same"
+    assert told["round trip"] == "bitwise equal after loading and saving"
 
 
 @pytest.mark.parametrize("name", ["DPRReader", "RobertaPreLayerNormForMultipleChoice", "LEDForQuestionAnswering"])
-def test_other_inputs_than_one_text_are_found(tmp_path, capsys, name):
+def test_models_with_other_inputs_pass(tmp_path, capsys, name):
     model, params = tiny(name)
     jm.save(tmp_path, model, params)
     assert run(capsys, "verify", tmp_path)[0] == 0
 
 
-def test_files_of_mixed_types_are_read_without_a_loss(copy, capsys):
+def test_files_of_mixed_dtypes_are_read_without_loss(copy, capsys):
     def halves(tensors):
         for name in list(tensors)[::2]:
             tensors[name] = tensors[name].astype(np.float16)
@@ -62,7 +62,7 @@ def test_files_of_mixed_types_are_read_without_a_loss(copy, capsys):
     assert status == 0 and rows(printed)["tensors"] == "28 of float16, float32: all finite"
 
 
-def test_equal_checkpoints_are_equal_and_others_differ_by_what_they_differ(checkpoints, copy, capsys):
+def test_equal_checkpoints_pass_and_others_differ_by_the_largest_difference(checkpoints, copy, capsys):
     source, step = checkpoints("gpt2"), np.float32(0.125)
     assert run(capsys, "verify", source, source)[0] == 0
 
@@ -73,22 +73,22 @@ def test_equal_checkpoints_are_equal_and_others_differ_by_what_they_differ(check
     status, printed, errors = run(capsys, "verify", source, other)
     told = rows(printed)
     assert status == 2 and re.search("differ by up to .* --tolerance is 0$", errors)
-    number, place = re.fullmatch(r"largest difference (\S+), in (\S+)", told["parameters"]).groups()
-    assert float(number) == pytest.approx(step, rel=1e-2) and place == "transformer/h/layers/feed_forward/up/kernel"
-    first, second = (verify._forward(reading.read(folder), 0)["logits"] for folder in (source, other))
-    worst = float(np.abs(first - second).max())
-    assert worst > 0 and f"{worst:.3g}" == re.search(r"difference (\S+), in logits", told["outputs"])[1]
+    number, where = re.fullmatch(r"largest difference (\S+), in (\S+)", told["parameters"]).groups()
+    assert float(number) == pytest.approx(step, rel=1e-2) and where == "transformer/h/layers/feed_forward/up/kernel"
+    first, second = (verify._forward(load_checkpoint(folder), 0)["logits"] for folder in (source, other))
+    largest = float(np.abs(first - second).max())
+    assert largest > 0 and f"{largest:.3g}" == re.search(r"difference (\S+), in logits", told["outputs"])[1]
     assert run(capsys, "verify", source, other, "--tolerance", "10")[0] == 0
     assert run(capsys, "verify", source, other, "--tolerance", "10", "--seed", "3")[1] != printed
 
 
-def test_a_conversion_to_bfloat16_differs_by_its_rounding(checkpoints, tmp_path, capsys):
+def test_a_conversion_to_bfloat16_differs_by_rounding(checkpoints, tmp_path, capsys):
     source = checkpoints("gpt2")
     run(capsys, "convert", source, tmp_path, "--dtype", "bfloat16")
     status, printed, _ = run(capsys, "verify", source, tmp_path, "--tolerance", "0.2")
     _, params = jm.load(source)
-    worst = max(float(np.abs(x - x.astype("bfloat16").astype("float32")).max()) for x in jax.tree.leaves(params))
-    assert status == 0 and f"largest difference {worst:.3g}, in" in rows(printed)["parameters"]
+    largest = max(float(np.abs(x - x.astype("bfloat16").astype("float32")).max()) for x in jax.tree.leaves(params))
+    assert status == 0 and f"largest difference {largest:.3g}, in" in rows(printed)["parameters"]
 
 
 def _nan(tensors):
@@ -110,57 +110,57 @@ def _tied(tensors):
 
 
 DAMAGE = {
-    "a NaN": (_nan, "tensors", "28 of float32: 1 with infinities or NaN", "not sound: ln_f.weight$"),
+    "a NaN": (_nan, "tensors", "28 of float32: 1 with infinities or NaN", "not intact: ln_f.weight$"),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_damage_is_found(copy, capsys, case):
+def test_damage_is_reported(copy, capsys, case):
     change, name, row, message = DAMAGE[case]
     status, printed, errors = run(capsys, "verify", copy(change))
     assert status == 2 and rows(printed)[name] == row and re.search(message, errors.strip()), errors
 
 
-def test_a_copy_of_a_tied_tensor_is_fine(copy, capsys):
+def test_a_copy_of_a_tied_tensor_passes(copy, capsys):
     status, printed, _ = run(capsys, "verify", copy(_tied))
     assert status == 0 and rows(printed)["copies"] == "1 of tied tensors: equal"
 
 
-def test_a_copy_of_a_tied_tensor_that_is_none_is_named(copy, capsys):
+def test_a_conflicting_copy_of_a_tied_tensor_is_named(copy, capsys):
     status, printed, errors = run(capsys, "verify", copy(_untied))
-    assert status == 2 and "do not fit the model" in errors
-    assert "1 of two values for one" in printed and "wte.weight, lm_head.weight" in printed
+    assert status == 2 and "do not match the model" in errors
+    assert "1 conflicting copies" in printed and "wte.weight, lm_head.weight" in printed
 
 
-def test_the_three_lists_are_printed_by_name(copy, capsys):
+def test_unused_missing_and_mismatched_names_are_printed(copy, capsys):
     status, printed, errors = run(capsys, "verify", copy(_left))
-    assert status == 2 and "do not fit the model" in errors
-    for line in ("1 tensors that nothing takes", "1 parameters that nothing fills", "1 of another shape"):
+    assert status == 2 and "do not match the model" in errors
+    for line in ("1 unused tensors", "1 missing parameters", "1 shape mismatches"):
         assert line in printed
     for name in ("strange.weight", "ln_f/bias", "h.0.attn.c_proj.weight"):
         assert name in printed
 
 
-def test_what_saving_changes_is_found(checkpoints, capsys, tmp_path):
-    """A save that rounds, as a wrong one might."""
-    found = read(checkpoints("gpt2"))
+def test_changes_by_saving_are_reported(checkpoints, capsys, tmp_path):
+    """A save that rounds."""
+    found = load_checkpoint(checkpoints("gpt2"))
     jm.save(tmp_path, found.model, jax.tree.map(lambda x: x.astype("bfloat16").astype("float32"), found.params))
-    with pytest.raises(ValueError, match=r"is not sound: (wte\.weight|h\.0\.attn)"):
+    with pytest.raises(ValueError, match=r"is not intact: (wte\.weight|h\.0\.attn)"):
         verify.check_tensors(found, tmp_path)
     assert rows(capsys.readouterr().out)["round trip"].endswith(" changed by loading and saving")
 
 
-WRONG = {
-    "another model": (("t5",), "a GPT2LMHeadModel and a T5ForConditionalGeneration of other parameters"),
+INVALID = {
+    "another model": (("t5",), "a GPT2LMHeadModel and a T5ForConditionalGeneration with different parameters"),
     "no other": (("/nothing/at/all",), "neither a local folder nor a Hub id"),
-    "a tolerance below 0": (("gpt2", "--tolerance", "-1"), "--tolerance is a number of at least 0, got -1"),
+    "a tolerance below 0": (("gpt2", "--tolerance", "-1"), "--tolerance must be at least 0, got -1"),
     "a class that is none": (("gpt2", "--class", "Nothing"), "there is no class 'Nothing'"),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_one_line(checkpoints, capsys, case):
-    (other, *options), message = WRONG[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_errors_are_printed_in_one_line(checkpoints, capsys, case):
+    (other, *options), message = INVALID[case]
     other = other if other.startswith("/") else checkpoints(other)
     status, _, errors = run(capsys, "verify", checkpoints("gpt2"), other, *options)
     assert status == 2 and len(errors.splitlines()) == 1 and message in errors

@@ -1,8 +1,8 @@
-"""What a program sends is read from its text: loops, pairs of start and done, tuples."""
+"""Collectives are counted in the text of a program: loops, start/done pairs, tuples."""
 
 import pytest
 
-from jaxmodels.estimate.collectives import collectives
+from jaxmodels.estimate.analysis import collectives
 
 COUNTED = "compare(%i, %n), direction=LT"
 PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
@@ -59,9 +59,9 @@ ENTRY %main.1 (a.1: f32[8], b.1: pred[8]) -> f32[8] {
 
 
 @pytest.mark.parametrize(("condition", "times"), [(COUNTED, 12), ("and(%less, %done)", 7)])
-def test_every_run_counts(condition, times):
-    """Pairs of start and done once, one chain in two fusions once, a loop's as often as it turns, those of its
-    condition too; and two of one channel twice, as where two layers are calls of one function."""
+def test_every_run_of_a_collective_counts(condition, times):
+    """A start/done pair counts once, and so does one chain in two fusions. In a loop's body and condition every
+    iteration counts. Two collectives on one channel count twice, as when two layers call one function."""
     found = collectives(PROGRAM.replace("CONDITION", condition), turns=7)
     assert found == {
         "all-gather": (2 + times, 64 + 128 * (1 + times)),
@@ -70,5 +70,5 @@ def test_every_run_counts(condition, times):
     }
 
 
-def test_a_program_without_any():
+def test_a_program_without_collectives():
     assert collectives("ENTRY %main (a: f32[8]) -> f32[8] {\n  ROOT %a = f32[8]{0} parameter(0)\n}\n") == {}

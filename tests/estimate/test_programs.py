@@ -1,4 +1,4 @@
-"""Estimates come from really compiling for a TPU slice; needs libtpu, no TPU."""
+"""Estimates compiled for TPU slices; requires libtpu but no TPU."""
 
 import importlib.util
 from functools import cache
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 SLICE = {"topology": "v5e:2x4", "axes": {"data": 4, "model": 2}}
 FOUR = {"topology": "v5e:2x2", "axes": {"data": 2, "model": 2}, "rules": jm.sharding.FSDP_TP}
 ONE = {"topology": "v5e:1x1", "axes": {"data": 1}, "rules": jm.sharding.DP}
-# One of each family, and each form of input; to compile all classes takes ten minutes.
+# One class of each family and each form of input; compiling all classes takes ten minutes.
 FORMS = [
     "GPT2DoubleHeadsModel",
     "DPRReader",
@@ -29,41 +29,41 @@ FORMS = [
 ]
 
 
-def gpt2(layers: int = 2, **choices) -> jm.GPT2LMHeadModel:
+def gpt2(layers: int = 2, **options) -> jm.GPT2LMHeadModel:
     config = jm.GPT2Config(
         vocab_size=512, n_positions=256, n_embd=256, n_layer=layers, n_head=4, eos_token_id=1, pad_token_id=0
     )
-    return jm.GPT2LMHeadModel(config, **{"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16, **choices})
+    return jm.GPT2LMHeadModel(config, **{"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16, **options})
 
 
-def trained(rules=jm.sharding.DP, layers: int = 4, batch: int = 8, where=SLICE, **choices) -> estimate.Estimate:
-    model = gpt2(layers, param_dtype=jnp.float32, **choices)
+def estimate_step(rules=jm.sharding.DP, layers: int = 4, batch: int = 8, where=SLICE, **options) -> estimate.Estimate:
+    model = gpt2(layers, param_dtype=jnp.float32, **options)
     return estimate.train_step(
         model, optax.adamw(1e-4), **{**where, "rules": rules}, batch=batch, length=128, prng="rbg"
     )
 
 
-def compiled(batch: int = 4, new_tokens: int = 32, length: int = 32, **options) -> estimate.Generation:
+def estimate_generate(batch: int = 4, new_tokens: int = 32, length: int = 32, **options) -> estimate.Generation:
     return estimate.generate(gpt2(), **FOUR, batch=batch, length=length, new_tokens=new_tokens, **options)
 
 
-generated = cache(compiled)
+cached_estimate = cache(estimate_generate)
 
 
 @pytest.fixture(scope="module")
 def steps():
-    return {name: trained(getattr(jm.sharding, name)) for name in ("DP", "FSDP", "FSDP_TP")}
+    return {name: estimate_step(getattr(jm.sharding, name)) for name in ("DP", "FSDP", "FSDP_TP")}
 
 
 @pytest.mark.slow
-def test_sharded_parameters_take_less_of_each_device(steps):
+def test_sharded_parameters_take_less_memory_per_device(steps):
     whole, split, both = (steps[name].arguments for name in ("DP", "FSDP", "FSDP_TP"))
     assert split < 0.35 * whole, "four devices along `data` share the state"
-    assert both < 0.75 * split, "two along `model` share heads and feed-forward besides"
+    assert both < 0.75 * split, "two along `model` also share heads and feed-forward"
 
 
 @pytest.mark.slow
-def test_the_collectives_are_those_of_the_rules(steps):
+def test_collectives_follow_the_rules(steps):
     assert set(steps["DP"].collectives) == {"all-reduce"}
     parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(jm.parameters.abstract(gpt2(4))))
     reduced = steps["DP"].collectives["all-reduce"]
@@ -76,36 +76,36 @@ def test_the_collectives_are_those_of_the_rules(steps):
 
 @pytest.mark.slow
 def test_remat_takes_less_temporary_memory():
-    kept = trained(layers=16, batch=64)
-    assert trained(layers=16, batch=64, remat=True).temporaries < 0.1 * kept.temporaries
+    stored = estimate_step(layers=16, batch=64)
+    assert estimate_step(layers=16, batch=64, remat=True).temporaries < 0.1 * stored.temporaries
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["xla", "auto"])
-def test_scanned_layers_count_as_unrolled_ones_do(attention):
-    """The compiler counts one turn of a scan; with the further turns it is what it counts of the unrolled program."""
+def test_scanned_layers_have_the_flops_of_unrolled_ones(attention):
+    """The compiler counts one iteration of a scan; adding the others gives its count of the unrolled program."""
     scanned, unrolled = (
-        trained(jm.sharding.FSDP_TP, layers=6, where=FOUR, unroll=unroll, attention=attention)
+        estimate_step(jm.sharding.FSDP_TP, layers=6, where=FOUR, unroll=unroll, attention=attention)
         for unroll in (False, True)
     )
     assert scanned.flops == pytest.approx(unrolled.flops, rel=0.05)
 
 
 @pytest.mark.slow
-def test_the_count_is_that_of_the_formula():
-    """6 operations for each weight of a matrix and token, and attention's, of one device that does it all."""
-    found = trained(layers=2, where=ONE)
+def test_flops_match_the_formula():
+    """On one device: 6 FLOPs per matrix weight and token, plus those of attention."""
+    found = estimate_step(layers=2, where=ONE)
     matrices, tokens = 2 * 12 * 256**2 + 512 * 256, 8 * 128
     assert found.flops == pytest.approx(6 * matrices * tokens + 2 * 3 * 2 * 2 * 128 * tokens * 256, rel=0.1)
 
 
-def test_a_mesh_that_does_not_fit_the_slice_is_refused():
-    with pytest.raises(ValueError, match="has 8 devices, the mesh .* asks for 6"):
+def test_a_mesh_of_another_size_than_the_slice_raises():
+    with pytest.raises(ValueError, match="has 8 devices, got a mesh of 6"):
         estimate.topology_mesh("v5e:2x4", {"data": 6})
 
 
-def test_a_forward_pass_splits_parameters_and_rows():
-    """Four devices instead of one: a quarter of what is split, and of the products."""
+def test_a_forward_pass_shards_parameters_and_batch():
+    """Four devices instead of one: a quarter of the sharded bytes and of the FLOPs."""
     one = estimate.forward(gpt2(), **ONE, batch=8, length=128)
     four = estimate.forward(gpt2(), **FOUR, batch=8, length=128)
     assert four.arguments < 0.4 * one.arguments and four.results < 0.6 * one.results
@@ -128,13 +128,13 @@ def test_every_family_has_an_estimate(name):
     assert found.arguments > 0 and found.results > 0 and found.flops > 0
 
 
-def test_the_cache_takes_its_size_and_no_more():
-    """GPT-2's keys and values in bfloat16: 2 layers, 4 texts, 4 heads of 64; split over data and model."""
+def test_the_cache_has_the_expected_size():
+    """GPT-2's keys and values in bfloat16: 2 layers, 4 sequences, 4 heads of 64; sharded over data and model."""
 
     def keys_and_values(slots: int) -> int:
         return 2 * 2 * 2 * 4 * slots * 256 // 4
 
-    few, many = generated(), generated(new_tokens=128)
+    few, many = cached_estimate(), cached_estimate(new_tokens=128)
     for found, slots in ((few, 64), (many, 160)):
         assert keys_and_values(slots) <= found.cache <= keys_and_values(slots) + 4 * slots + 1024
         assert found.cache <= found.results
@@ -143,21 +143,21 @@ def test_the_cache_takes_its_size_and_no_more():
     assert many.arguments == few.arguments and many.weights == few.weights
 
 
-def test_a_cache_of_8_bits_is_smaller():
-    assert generated(cache_dtype="int8").cache < 0.6 * generated().cache
+def test_an_int8_cache_is_smaller():
+    assert cached_estimate(cache_dtype="int8").cache < 0.6 * cached_estimate().cache
 
 
 def test_beams_share_the_prompt():
-    """Four beams: the prompt's keys and values once, and a slot for each beam's tokens."""
-    single, beams = generated(), generated(num_beams=4)
+    """Four beams: the keys and values of the prompt once, and a slot for each token of each beam."""
+    single, beams = cached_estimate(), cached_estimate(num_beams=4)
     slots = (32 + 4 * 32) / (32 + 32)
     assert beams.cache == pytest.approx(slots * single.cache, rel=0.05)
     assert beams.rows == single.rows and beams.weights == single.weights
     assert beams.token_flops > 3.5 * single.token_flops
 
 
-def test_a_token_reads_the_weights_of_its_device_once():
-    found = generated()
+def test_every_token_reads_the_weights_once():
+    found = cached_estimate()
     config = gpt2().config
     positions = config.n_positions * config.n_embd
     weights = sum(leaf.size for leaf in jax.tree.leaves(jm.parameters.abstract(gpt2()))) - positions
@@ -167,8 +167,8 @@ def test_a_token_reads_the_weights_of_its_device_once():
     assert found.flops > 31 * found.token_flops
 
 
-def test_every_layer_sends_in_every_token():
-    """The products after attention and in the feed-forward part are split, and their sums are sent."""
+def test_every_layer_communicates_for_every_token():
+    """The output products of attention and feed-forward are sharded, and their partial sums are reduced."""
     where = {"topology": "v5e:2x2", "axes": {"data": 1, "model": 4}, "rules": jm.sharding.FSDP_TP}
 
     def sums(layers: int) -> int:
@@ -178,8 +178,8 @@ def test_every_layer_sends_in_every_token():
     assert sums(3) - sums(2) == 2 * 16
 
 
-def test_more_tokens_take_more_operations():
-    few, many = generated(), generated(new_tokens=128)
+def test_more_tokens_take_more_flops():
+    few, many = cached_estimate(), cached_estimate(new_tokens=128)
     assert many.flops - few.flops == pytest.approx(127 * many.token_flops - 31 * few.token_flops, rel=0.1)
 
 
@@ -187,7 +187,7 @@ def test_more_tokens_take_more_operations():
 @pytest.mark.parametrize(
     "name", ["BartForConditionalGeneration", "LEDForConditionalGeneration", "T5ForConditionalGeneration"]
 )
-def test_an_encoder_is_not_read_by_every_token(name):
+def test_the_encoder_is_not_read_by_every_token(name):
     cls = getattr(jm, name)
     model = cls(cls.config_class(**{**sizes(name), "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}))
     found = estimate.generate(model, **ONE, batch=2, length=8, new_tokens=4)
@@ -195,12 +195,12 @@ def test_an_encoder_is_not_read_by_every_token(name):
 
 
 @pytest.mark.slow
-def test_what_is_estimated_is_what_generate_runs():
+def test_estimate_accepts_the_options_of_generate():
     """Sampling, processors and all: the same options, the same checks."""
-    found = compiled(do_sample=True, key=jax.random.key(0), top_k=5, no_repeat_ngram_size=2)
-    assert found.memory >= generated().memory
+    found = estimate_generate(do_sample=True, key=jax.random.key(0), top_k=5, no_repeat_ngram_size=2)
+    assert found.memory >= cached_estimate().memory
     with pytest.raises(ValueError, match="do_sample=True needs key"):
-        compiled(do_sample=True)
+        estimate_generate(do_sample=True)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,10 @@ def test_what_is_estimated_is_what_generate_runs():
     [
         ({"num_beam": 4}, "num_beam"),
         ({"new_tokens": 300}, "more than the 256 positions"),
-        ({"batch": 3}, "a batch of 3 rows does not divide"),
+        ({"batch": 3}, "a batch of 3 examples does not divide"),
         ({"cache_dtype": "int32"}, "the dtype of a cache is floating or int8"),
     ],
 )
-def test_what_the_call_refuses_is_refused(options, message):
+def test_estimate_rejects_what_generate_rejects(options, message):
     with pytest.raises(ValueError, match=message):
         estimate.generate(gpt2(), **FOUR, **{"batch": 4, "length": 32, "new_tokens": 8, **options})

@@ -1,4 +1,4 @@
-"""Floors by hand, from the table of devices."""
+"""Lower bounds of the time, computed by hand from the table of devices."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ STEP = Estimate(
 )  # fmt: skip
 
 
-def test_memory_counts_what_is_reused_once():
+def test_memory_counts_aliased_results_once():
     assert STEP.memory == pytest.approx(2.25 * PER_SECOND, abs=2)
 
 
-def test_the_floor_is_the_larger_of_products_and_memory():
-    """Arguments are read, results written, temporaries both: 1 + 0.5 + 2 seconds, and the products take 2."""
+def test_the_floor_is_the_larger_of_compute_and_memory():
+    """Arguments are read, results written, temporaries both: 1 + 0.5 + 2 seconds, and compute takes 2."""
     assert STEP.floor == pytest.approx((2.0, 3.5)) and STEP.floor.seconds == STEP.floor.memory
     assert STEP.floor.limit == "memory bandwidth"
     busy = dataclasses.replace(STEP, flops=8 * V5E.flops)
@@ -28,14 +28,14 @@ def test_the_floor_is_the_larger_of_products_and_memory():
     assert "v5e:2x2: 4 devices, " in str(busy) and "at least 8e+03 ms, collectives: 3 all-reduce" in str(busy)
 
 
-def test_half_a_chip_has_half_of_its_peak():
+def test_half_a_chip_has_half_its_peak():
     whole = KINDS["tpu7x"]
     half = dataclasses.replace(STEP, topology="tpu7x:2x2x1")
     assert half.floor.compute == STEP.flops / whole.flops and whole.per_chip == 2
 
 
-def test_the_floors_of_a_call_are_those_of_its_tokens():
-    """A prompt that is products for 3 s; 4 more tokens of a second of memory each, half of it weights."""
+def test_the_floor_of_generate_is_the_sum_over_its_tokens():
+    """A prefill with 3 s of compute; 4 more tokens with a second of memory each, half of it weights."""
     call = Generation(
         **vars(STEP) | {"flops": 3.4 * V5E.flops}, rows=8, new_tokens=5, weights=PER_SECOND // 2,
         cache=PER_SECOND // 2, token_flops=0.1 * V5E.flops,
@@ -45,6 +45,6 @@ def test_the_floors_of_a_call_are_those_of_its_tokens():
     assert call.seconds == pytest.approx(3.0 + 4 * 1.0) and STEP.seconds == STEP.floor.seconds
 
 
-def test_a_kind_without_figures_has_no_floor():
+def test_an_unknown_type_of_tpu_has_no_floor():
     with pytest.raises(ValueError, match="a kind of v4, v5e, v5p, v6e, tpu7x"):
         dataclasses.replace(STEP, topology="v3:2x2").floor  # noqa: B018

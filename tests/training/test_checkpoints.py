@@ -1,4 +1,4 @@
-"""Checkpoints: restored bit for bit, onto another mesh, and never half."""
+"""Checkpoints: bitwise equal after restoring, onto any mesh; atomic saves; damage is detected."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def save(folder, state, *steps, keep=2):
             checkpoints.save(step, state, note=ocp.args.JsonSave({"at": step}))
 
 
-def test_restored_bit_for_bit_onto_a_mesh(tmp_path, state):
+def test_a_state_is_restored_bitwise_onto_a_mesh(tmp_path, state):
     save(tmp_path, state, 5)
     mesh, rules = jm.sharding.make_mesh({"data": 8}), jm.sharding.FSDP
     like = abstract_state(tiny(), optax.adamw(1e-3), mesh=mesh, rules=rules)
@@ -45,23 +45,23 @@ def test_restored_bit_for_bit_onto_a_mesh(tmp_path, state):
     )
 
 
-def test_only_the_newest_are_kept(tmp_path, state):
+def test_only_the_newest_checkpoints_are_kept(tmp_path, state):
     save(tmp_path, state, 1, 2, 3)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == ["2", "3"]
 
 
 def test_an_interrupted_save_is_not_a_checkpoint(tmp_path, state):
-    """A killed process leaves a folder with Orbax's temporary name."""
+    """A killed process leaves a folder with a temporary name."""
     save(tmp_path, state, 5)
-    half = tmp_path / "6.orbax-checkpoint-tmp-0"
-    (half / "state").mkdir(parents=True)
+    partial = tmp_path / "6.orbax-checkpoint-tmp-0"
+    (partial / "state").mkdir(parents=True)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest == 5
         checkpoints.restore(abstract_state(tiny(), optax.adamw(1e-3)))
-    assert not half.exists()
+    assert not partial.exists()
 
 
-def test_nothing_to_restore(tmp_path):
+def test_restoring_without_a_checkpoint_raises(tmp_path):
     with Checkpoints(tmp_path / "none") as checkpoints, pytest.raises(FileNotFoundError, match="no checkpoint in"):
         checkpoints.restore(abstract_state(tiny(), optax.adamw(1e-3)))
 
@@ -69,25 +69,25 @@ def test_nothing_to_restore(tmp_path):
 @pytest.mark.parametrize(
     ("model", "optimizer"), [(tiny(width=64), optax.adamw(1e-3)), (tiny(), optax.sgd(1e-3, momentum=0.9))]
 )
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, state, model, optimizer):
+def test_a_checkpoint_of_another_model_or_optimizer_raises(tmp_path, state, model, optimizer):
     save(tmp_path, state, 5)
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="step 5 .* another model or optimizer"):
         checkpoints.restore(abstract_state(model, optimizer))
 
 
 @pytest.mark.parametrize("step", [5, 4, -1, True, 6.0, "6", None])
-def test_a_save_that_would_write_nothing_is_refused(tmp_path, state, step):
+def test_steps_that_do_not_increase_raise(tmp_path, state, step):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state)
-        with pytest.raises(ValueError, match="whole number|step . would not be written.*has one of step 5"):
+        with pytest.raises(ValueError, match="must be an integer|cannot save step .*has a checkpoint of step 5"):
             checkpoints.save(step, state)
         checkpoints.save(np.int64(6), state)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["5", "6"]
 
 
 @pytest.mark.parametrize("keep", [0, -1, None, 1.5, True])
-def test_keeping_none_is_refused(tmp_path, keep):
-    with pytest.raises(ValueError, match="keep is a whole number from 1 on"):
+def test_an_invalid_number_of_checkpoints_to_keep_raises(tmp_path, keep):
+    with pytest.raises(ValueError, match="keep must be an integer of at least 1"):
         Checkpoints(tmp_path, keep=keep)
 
 
@@ -95,21 +95,22 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, state):
     broken = state.replace(params=jax.tree.map(lambda leaf: leaf * jnp.inf, state.params))
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state)
-        with pytest.raises(FloatingPointError, match="state of step 6 is not saved: .*; the newest is of step 5"):
+        with pytest.raises(FloatingPointError, match="cannot save step 6: .*; the newest checkpoint is of step 5"):
             checkpoints.save(6, broken)
     assert [path.name for path in tmp_path.iterdir()] == ["5"]
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_a_write_that_fails_beside_the_training_is_one_error(tmp_path, state, monkeypatch, last):
-    """At the next save, or on leaving; nothing half written stays, and the one before it does."""
+def test_a_failed_background_write_raises_once(tmp_path, state, monkeypatch, last):
+    """At the next save or on exit; partial files are removed, the previous checkpoint stays."""
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(5, state)
 
     def full(folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(OSError, match="step 6 could not be written to .*No space left.*; the newest is of step 5"):  # noqa: SIM117
+    message = "cannot write the checkpoint of step 6 to .*No space left.*; the newest checkpoint is of step 5"
+    with pytest.raises(OSError, match=message):  # noqa: SIM117
         with Checkpoints(tmp_path, keep=1) as checkpoints:
             monkeypatch.setattr(digests, "write", full)
             checkpoints.save(6, state)
@@ -120,7 +121,7 @@ def test_a_write_that_fails_beside_the_training_is_one_error(tmp_path, state, mo
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, state):
-    """Steps 3 and 6, with other numbers."""
+    """Checkpoints of steps 3 and 6, which differ."""
     folder = tmp_path_factory.mktemp("two")
     with Checkpoints(folder) as checkpoints:
         for step in (3, 6):
@@ -129,21 +130,21 @@ def two(tmp_path_factory, state):
     return folder
 
 
-def harm(file, rng) -> None:
-    """Flips a bit, writes other bytes, cuts or deletes."""
-    content, kind = bytearray(file.read_bytes()), rng.randrange(4)
+def damage(file, rng) -> None:
+    """Flips a bit, overwrites bytes, truncates or deletes a file."""
+    content, action = bytearray(file.read_bytes()), rng.randrange(4)
     at = rng.randrange(len(content))
-    if kind == 0:
+    if action == 0:
         content[at] ^= 1 << rng.randrange(8)
-    elif kind == 1:
+    elif action == 1:
         content[at : at + 8] = rng.randbytes(len(content[at : at + 8]))
     else:
         del content[at:]
-    file.unlink() if kind == 3 else file.write_bytes(content)
+    file.unlink() if action == 3 else file.write_bytes(content)
 
 
 @pytest.mark.parametrize("attempts", [12, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.long])])
-def test_a_damaged_file_is_found_and_the_older_checkpoint_taken_when_asked(tmp_path, two, state, attempts):
+def test_a_damaged_file_is_detected_and_skip_damaged_restores_the_older_checkpoint(tmp_path, two, state, attempts):
     rng, like = random.Random(0), abstract_state(tiny(), optax.adamw(1e-3))
     files = sorted(path.relative_to(two) for path in (two / "6").rglob("*") if path.is_file())
     found = 0
@@ -151,13 +152,13 @@ def test_a_damaged_file_is_found_and_the_older_checkpoint_taken_when_asked(tmp_p
         shutil.rmtree(tmp_path)
         shutil.copytree(two, tmp_path)
         name = rng.choice(files)
-        harm(tmp_path / name, rng)
+        damage(tmp_path / name, rng)
         with Checkpoints(tmp_path) as checkpoints:
             try:
                 restored = checkpoints.restore(like, note=ocp.args.JsonRestore())
             except DamagedCheckpoint as error:
-                assert (error.step, error.sound) == (6, 3) and len(str(error)) < 500
-                assert str(tmp_path / "6") in str(error) and "step 3 is the newest sound one" in str(error)
+                assert (error.step, error.intact) == (6, 3) and len(str(error)) < 500
+                assert str(tmp_path / "6") in str(error) and "step 3 is the newest intact one" in str(error)
                 found += 1
             else:
                 jax.tree.map(np.testing.assert_array_equal, restored, state.replace(step=np.int32(6)))
@@ -170,8 +171,8 @@ def test_a_damaged_file_is_found_and_the_older_checkpoint_taken_when_asked(tmp_p
     assert found > attempts / 2
 
 
-def test_bytes_that_changed_or_traded_places_are_found(tmp_path):
-    """Also those that Orbax would restore as other numbers."""
+def test_changed_and_swapped_bytes_are_detected(tmp_path):
+    """Including those that Orbax would restore as other numbers."""
     whole = np.random.default_rng(0).bytes(3 << 20)
     (tmp_path / "data").write_bytes(whole)
     digests.write(tmp_path)
@@ -179,13 +180,13 @@ def test_bytes_that_changed_or_traded_places_are_found(tmp_path):
     changed = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (0, 2 << 20, len(whole) - 1)]
     for content in (*changed, whole[8:16] + whole[:8] + whole[16:]):
         (tmp_path / "data").write_bytes(content)
-        assert digests.damage(tmp_path) == "data holds other bytes than were written"
+        assert digests.damage(tmp_path) == "data does not match its checksum"
     (tmp_path / "data").write_bytes(whole)
     assert digests.damage(tmp_path) is None
 
 
-def test_a_checkpoint_without_check_values_that_cannot_be_read_is_damaged(tmp_path, two):
-    """As they were saved before there were any."""
+def test_an_unreadable_checkpoint_without_checksums_is_damaged(tmp_path, two):
+    """As saved by a version without checksums."""
     shutil.copytree(two, tmp_path, dirs_exist_ok=True)
     for step in (3, 6):
         (tmp_path / str(step) / digests.NAME).unlink()

@@ -1,4 +1,4 @@
-"""In-batch negatives and gradient caching: the plain gradients, in the memory of a part of the batch."""
+"""In-batch negatives and gradient caching: the gradients of the whole batch in the memory of a chunk."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def encoder(dropout: float = 0.0, **facts) -> jm.DPRContextEncoder:
 
 
 def encoders(model):
-    """(question, context) for parameters that both share."""
+    """Returns (question, context) encoders that share their parameters."""
 
     def vectors(params, ids, key):
         rngs = {"dropout": key} if model.config.hidden_dropout_prob else {}
@@ -57,8 +57,8 @@ def params():
     return jax.tree.map(np.asarray, jm.init(encoder(initializer_range=0.2), jax.random.key(0)))
 
 
-def textbook(model, params, data, chunks, key):
-    """Loss and gradients without caching: every part encoded with its key, everything kept, differentiated at once."""
+def reference(model, params, data, chunks, key):
+    """Loss and gradients without caching: every chunk is encoded with its key, and all are differentiated at once."""
     question, context = encoders(model)
 
     def loss(params):
@@ -77,19 +77,19 @@ def textbook(model, params, data, chunks, key):
 @pytest.mark.parametrize(
     ("chunks", "negatives", "dropout"), [pytest.param(4, 0, 0.0, marks=pytest.mark.slow), (4, 2, 0.3)]
 )
-def test_cached_gradients_are_the_plain_ones(params, chunks, negatives, dropout):
+def test_cached_gradients_match_plain_gradients(params, chunks, negatives, dropout):
     model, data = encoder(dropout), batch(16, negatives)
-    value, gradients = textbook(model, params, data, chunks, KEY)
+    value, gradients = reference(model, params, data, chunks, KEY)
     cached = jax.value_and_grad(contrastive_loss(*encoders(model), chunks), has_aux=True)
-    (loss, _), ours = jax.jit(cached)(params, data, KEY)
+    (loss, _), actual = jax.jit(cached)(params, data, KEY)
     assert float(loss) == pytest.approx(float(value), rel=1e-6)
     scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradients))
     assert scale > 1e-2
-    for path, leaf in flatten(ours).items():
+    for path, leaf in flatten(actual).items():
         np.testing.assert_allclose(leaf / scale, flatten(gradients)[path] / scale, atol=1e-5, rtol=0, err_msg=path)
 
 
-def test_chunks_draw_different_dropout_and_the_key_decides_it(params):
+def test_chunks_draw_different_dropout_determined_by_the_key(params):
     data, loss = batch(8), contrastive_loss(*encoders(encoder(0.5)), 2)
     loss = jax.jit(loss)
     first = float(loss(params, data, KEY)[0])
@@ -101,8 +101,8 @@ def test_chunks_draw_different_dropout_and_the_key_decides_it(params):
     assert not np.allclose(vectors[0], vectors[1])
 
 
-def test_loss_and_accuracy_by_hand():
-    """Two questions, each with a passage and a hard negative; scores chosen, softmax written out."""
+def test_loss_and_accuracy_match_a_calculation_by_hand():
+    """Two questions, each with a positive and a hard negative; the softmax is written out."""
     scores = np.array([[[3.0, 1.0], [0.0, 2.0]], [[1.0, 5.0], [2.0, -1.0]]])  # [question, row, context]
     contexts = np.eye(4).reshape(2, 2, 4)
     loss, metrics = in_batch_loss(scores.reshape(2, 4), contexts)
@@ -145,7 +145,7 @@ def two_steps(params, data, model, *, mesh=None, rules=None, microbatches=1):
     ],
 )
 def test_negatives_come_from_all_eight_devices(params, axes, table, microbatches):
-    """Eight devices take the steps of one, also with dropout; per device there would be two rows and another loss."""
+    """Eight devices take the same steps as one, also with dropout; negatives per device would give another loss."""
     model, data = encoder(0.1), batch(16)
     one, expected = two_steps(params, data, model, microbatches=microbatches)
     here = {"mesh": jm.sharding.make_mesh(axes), "rules": getattr(jm.sharding, table)}
@@ -175,12 +175,12 @@ def test_batch_512_in_chunks_of_16_needs_the_memory_of_batch_16(params):
     assert cached < small + scores_and_vectors
 
 
-def test_bad_chunks_are_refused_in_words(params):
+def test_invalid_chunks_raise(params):
     model = encoder()
-    with pytest.raises(ValueError, match="16 rows do not divide into 3 chunks"):
+    with pytest.raises(ValueError, match="16 examples do not divide into 3 chunks"):
         contrastive_loss(*encoders(model), 3)(params, batch(16), KEY)
-    with pytest.raises(ValueError, match="chunks is at least 1, got 0"):
+    with pytest.raises(ValueError, match="chunks must be at least 1, got 0"):
         make_contrastive_step(model, *encoders(model), OPTIMIZER, microbatches=0)
     step = make_contrastive_step(model, *encoders(model), OPTIMIZER, microbatches=3)
-    with pytest.raises(ValueError, match=r"16 rows does not divide into 3 microbatch\(es\)"):
+    with pytest.raises(ValueError, match=r"16 examples does not divide into 3 microbatch\(es\)"):
         step(init_state(OPTIMIZER, jax.device_put(params)), batch(16), KEY)

@@ -1,4 +1,4 @@
-"""Steps that must change nothing: a gradient or loss that is not finite, batches and microbatches without labels."""
+"""Skipped steps: a gradient or loss that is not finite, batches and microbatches without labels."""
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ class Output:
 
 
 class Roots(nn.Module):
-    """Mean of sqrt(w x): finite at w = 0, and its gradient there is not. The root of what is below is no number."""
+    """Mean of sqrt(w x): finite at w = 0, where its gradient is not; NaN for w < 0."""
 
     @nn.compact
     def __call__(self, x):
@@ -42,7 +42,7 @@ def same(a, b) -> bool:
 
 @pytest.mark.parametrize("microbatches", [1, 2])
 @pytest.mark.parametrize(("w", "x"), [(0.0, 1.0), (1.0, -1.0), (1.0, np.inf)])
-def test_what_is_not_finite_changes_nothing_and_is_counted(w, x, microbatches):
+def test_a_step_that_is_not_finite_is_skipped_and_counted(w, x, microbatches):
     optimizer = optax.adam(0.1)
     before = jax.tree.map(np.asarray, at(w, optimizer))
     step = make_step(Roots(), optimizer, microbatches=microbatches)
@@ -52,8 +52,8 @@ def test_what_is_not_finite_changes_nothing_and_is_counted(w, x, microbatches):
     assert float(metrics["skipped"]) == 1 and not np.isfinite(float(metrics["loss"]) * float(metrics["grad_norm"]))
     assert same((after.params, after.opt_state), (before.params, before.opt_state))
     assert int(after.step) == 1
-    sound, metrics = step(at(1.0, optimizer), ones(), KEY)
-    assert float(metrics["skipped"]) == 0 and not same(sound.params, before.params)
+    updated, metrics = step(at(1.0, optimizer), ones(), KEY)
+    assert float(metrics["skipped"]) == 0 and not same(updated.params, before.params)
 
 
 def tiny(**choices):
@@ -67,7 +67,7 @@ def label_count(batch):
 
 
 def labelled(*rows: int) -> dict[str, np.ndarray]:
-    """Four rows, of which these have labels."""
+    """Four examples, of which these have labels."""
     ids = np.random.default_rng(0).integers(0, 64, (4, 16), dtype=np.int32)
     labels = np.full_like(ids, -100)
     labels[list(rows)] = ids[list(rows)]
@@ -89,22 +89,22 @@ def stepped(params, batch, **choices):
 
 @pytest.mark.parametrize("microbatches", [1, 2])
 @pytest.mark.parametrize("weight", [None, label_count])
-def test_a_batch_without_labels_changes_nothing(params, microbatches, weight):
+def test_a_batch_without_labels_is_skipped(params, microbatches, weight):
     before, after, metrics = stepped(params, labelled(), microbatches=microbatches, weight=weight)
     assert metrics == {"loss": 0, "grad_norm": 0, "skipped": 1, "unlabelled": microbatches}
     assert same(before, (after.params, after.opt_state)), "also no weight decay"
 
 
 @pytest.mark.parametrize("weight", [None, label_count])
-def test_a_microbatch_without_labels_adds_nothing(params, weight):
-    """Rows are dealt out in turn: the second microbatch has none. The update is that of the first alone."""
+def test_a_microbatch_without_labels_contributes_nothing(params, weight):
+    """Microbatches are strided: the second one has no labels, so the update is that of the first one alone."""
     _, whole, expected = stepped(params, {n: a[::2] for n, a in labelled(0, 2).items()}, weight=weight)
     _, after, metrics = stepped(params, labelled(0, 2), microbatches=2, weight=weight)
     assert metrics == pytest.approx({**expected, "unlabelled": 1}, rel=1e-5) and metrics["skipped"] == 0
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), after.params, whole.params)
 
 
-def test_a_label_that_is_no_class_is_not_taken_for_none(params):
+def test_an_invalid_label_is_not_taken_for_a_missing_one(params):
     batch = labelled(0, 2)
     batch["labels"][0, 3] = 64
     for alone in (False, True):  # also where it is the only label
@@ -117,7 +117,7 @@ def test_a_label_that_is_no_class_is_not_taken_for_none(params):
 
 
 @pytest.mark.parametrize("weight", [None, label_count])
-def test_jax_debug_nans_finds_nothing_in_a_sound_step(params, weight):
+def test_jax_debug_nans_finds_nothing_in_a_valid_step(params, weight):
     ids = jnp.asarray(labelled()["input_ids"])
     with jax.debug_nans(True):
         jax.grad(lambda p: tiny().apply({"params": p}, ids, labels=ids).loss)(jax.device_put(params))
@@ -125,7 +125,7 @@ def test_jax_debug_nans_finds_nothing_in_a_sound_step(params, weight):
     assert metrics["skipped"] == 0
 
 
-def test_contrastive_steps_skip_too():
+def test_contrastive_steps_are_skipped_too():
     model, optimizer = Roots(), optax.adam(0.1)
 
     def encode(params, inputs, key):
@@ -152,8 +152,8 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_state_keeps_its_types_and_compiles_once(name):
-    """Parameters in bfloat16: moments that turned to float32 would not be what a checkpoint brings back."""
+def test_the_state_keeps_its_dtypes_and_compiles_once(name):
+    """Parameters in bfloat16: moments that became float32 would differ from those of a checkpoint."""
     optimizer, model = OPTIMIZERS[name], tiny(dtype="bfloat16", param_dtype="bfloat16")
     state = init_state(optimizer, jm.init(model, jax.random.key(0)))
     types = [(leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(state)]
@@ -165,8 +165,8 @@ def test_the_state_keeps_its_types_and_compiles_once(name):
     assert step._function._cache_size() == 1
 
 
-def test_skipping_needs_no_second_state():
-    """The choice between the old state and the new is made in the memory that the old one gives away."""
+def test_skipping_takes_no_memory_for_a_second_state():
+    """The result of selecting the old or the new state is written into the donated memory of the old one."""
     optimizer = optax.adam(1e-2)
     model = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=20_000, n_positions=16, n_embd=64, n_layer=1, n_head=4))
     state = init_state(optimizer, jm.init(model, jax.random.key(0)))

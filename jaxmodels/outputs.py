@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 import jax
 
@@ -17,12 +17,15 @@ class Output:
     one array [L+1,B,T,D] and `attentions` one array [L,B,H,T,S]; `hidden_states[i]` reads the same.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
+
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
 
     def keys(self) -> list[str]:
-        return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
+        names = type(self).__dataclass_fields__
+        return [name for name in names if getattr(self, name) is not None]
 
     def items(self) -> list[tuple[str, Any]]:
         return [(name, getattr(self, name)) for name in self.keys()]

@@ -212,7 +212,7 @@ class Model(nn.Module, Generic[OutputT]):
           fields: the other fields.
         """
         if captured is not None:
-            names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # made a dataclass
+            names = kind.__dataclass_fields__
             fields = {name: value for name, value in captured.items() if name in names} | fields
         out = kind(**fields)
         as_output = self.config.return_dict if return_dict is None else return_dict

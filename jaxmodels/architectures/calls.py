@@ -42,7 +42,7 @@ FOREIGN = {
 
 
 @functools.cache
-def parameters(cls: type, method: str) -> dict[str, inspect.Parameter]:
+def parameters(cls: Any, method: str) -> dict[str, inspect.Parameter]:
     """By name, what a method takes, with what it hands on: to the class above, or to that of its `body`."""
     found: dict[str, inspect.Parameter] = {}
     body = getattr(cls, "body", None)
@@ -58,7 +58,7 @@ def parameters(cls: type, method: str) -> dict[str, inspect.Parameter]:
     return found | {name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in extra}
 
 
-def check_call(cls: type, method: str, args: tuple, options: Mapping[str, Any]) -> None:
+def check_call(cls: Any, method: str, args: tuple, options: Mapping[str, Any]) -> None:
     """Raises TypeError or ValueError where a call of the method has an argument that it does not take, by name or kind.
 
     What depends on the config, such as the range of ids, is left to the method.
@@ -87,7 +87,7 @@ def check_call(cls: type, method: str, args: tuple, options: Mapping[str, Any]) 
             CHECKS[name](name, value)
 
 
-def _with(cls: type, method: str, name: str) -> dict[str, str]:
+def _with(cls: Any, method: str, name: str) -> dict[str, str]:
     """For an argument of other classes of the family, such as labels: which these are."""
     root = next(kind for kind in reversed(cls.__mro__) if "body" in vars(kind))
     family = [kind for kind in _below(root) if getattr(kind, "config_class", None) is cls.config_class]
@@ -97,6 +97,7 @@ def _with(cls: type, method: str, name: str) -> dict[str, str]:
 
 def _below(cls: type) -> dict[type, None]:
     found: dict[type, None] = {cls: None}
+    child: type
     for child in cls.__subclasses__():
         found |= _below(child)
     return found

@@ -1,7 +1,8 @@
 """Decoder-only language models: embeddings -> causal pre-norm layers -> final norm (-> a head).
 
-A family says what differs: a config, a weight table, a layer, a final norm. Parameter paths are GPT-2's: `wte/embedding`
-(tokens), `wpe/embedding` (learned positions), `h/layers/...` (the stack), `ln_f/...`, and what the heads add.
+A family says what differs: a config, a weight table, a layer, a final norm. Parameter paths are GPT-2's:
+`wte/embedding` (tokens), `wpe/embedding` (learned positions), `h/layers/...` (the stack), `ln_f/...`, and what the
+heads add.
 """
 
 import dataclasses
@@ -57,7 +58,10 @@ class DecoderInputs(TypedDict, total=False):
 
 
 class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
-    """The transformer without a head. A family overrides `layer` and `final_norm`, and what follows where it differs."""
+    """The transformer without a head.
+
+    A family overrides `layer` and `final_norm`, and of what follows what differs.
+    """
 
     learned_positions: ClassVar[bool] = True
 
@@ -164,7 +168,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
             return_dict,
             last_hidden_state=x.reshape(*lead, *x.shape[1:]),
             cache=out.cache,
-            # The reference puts the states after the final norm last, not those of the last layer (docs/parity.md, G11).
+            # The reference's last states are those after the final norm, not of the last layer (docs/parity.md, G11).
             hidden_states=jnp.concatenate([out.hidden_states, x[None]]) if hidden else None,
             attentions=remove_pruned_heads(c, out.attentions),
             cross_attentions=out.cross_attentions,

@@ -1,12 +1,12 @@
-"""BERT (Devlin et al., 2018, arXiv:1810.04805) and its relatives: embeddings -> layers (-> final norm) (-> pooler, head).
+"""BERT (Devlin et al., 2018, arXiv:1810.04805) and its relatives: embeddings -> layers (-> norm) (-> pooler, head).
 
-Reference: transformers/models/bert/modeling_bert.py, which the others were copied from. Parameter paths: `embeddings/...`,
-`encoder/layers/...` (the stack), `norm/...` (pre-norm families), `pooler/...`, and what the heads add.
+Reference: transformers/models/bert/modeling_bert.py, which the others were copied from. Parameter paths:
+`embeddings/...`, `encoder/layers/...` (the stack), `norm/...` (pre-norm families), `pooler/...`, and the heads' own.
 """
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict
 
 import flax.linen as nn
 import jax

@@ -22,7 +22,7 @@ def is_concrete(*arrays) -> bool:
 
 
 def as_array(name: str, value):
-    """Arrays unchanged; lists of numbers as a numpy array of the widest type, so that nothing is truncated before checks.
+    """Arrays unchanged; lists of numbers as a numpy array of the widest type, so that checks see their values.
 
     Raises:
       TypeError: several arrays, or values that are not numbers.

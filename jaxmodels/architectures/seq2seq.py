@@ -56,14 +56,13 @@ def source_inputs(x: jax.Array, states, mask, cache: Cache | None, base: Attenti
     return inputs
 
 
-def encoder_fields(encoded: Output | tuple | None) -> dict[str, object]:
-    """The fields of an encoder's output under their names in an encoder-decoder's output; tuples have the states first."""
+def encoder_fields(encoded: Output | tuple | None) -> dict[str, Any]:
+    """The fields of an encoder's output by their names in an encoder-decoder's output; tuples have the states first."""
     if encoded is None:
         return {}
-    if isinstance(encoded, tuple):
-        names = ("last_hidden_state", "hidden_states", "attentions", "global_attentions")
-        encoded = dict(zip(names, encoded, strict=False))
-    return {f"encoder_{name}": value for name, value in encoded.items()}
+    names = ("last_hidden_state", "hidden_states", "attentions", "global_attentions")
+    items = zip(names, encoded, strict=False) if isinstance(encoded, tuple) else encoded.items()
+    return {f"encoder_{name}": value for name, value in items}
 
 
 class Seq2SeqInputs(TypedDict, total=False):
@@ -185,8 +184,9 @@ class Seq2SeqModel(Model[OutputT]):
             return_dict=True,
             **flags,
         )
+        output: Any = self.output_class
         return self.make_output(
-            self.output_class,  # type: ignore[arg-type]  # the class that the subclass was made with
+            output,
             return_dict,
             last_hidden_state=out.last_hidden_state,
             cache=out.cache,

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.cache import KeyValue
-from jaxmodels.layers.inputs import AttentionInputs
+from jaxmodels.layers.inputs import AttentionInputs, PerLayer
 from jaxmodels.layers.linear import Initializer, Linear
-from jaxmodels.layers.platform import project_separately
+from jaxmodels.layers.platform import mesh_axes, project_separately
 from pallas_kernels import Dropout, RelativeKeyBias, Split, attention
 
 _QKV_AXES = ("embed", None, "heads", "head_dim")
@@ -20,7 +20,10 @@ _QKV_AXES = ("embed", None, "heads", "head_dim")
 def activation_partitioning() -> Split | None:
     """The mesh axes over which the logical rules in force split examples and heads; None where there are no rules."""
     rules = nn.get_logical_axis_rules()
-    return Split(*nn.logical_to_mesh_axes(("batch", "heads"), rules)) if rules else None
+    if not rules:
+        return None
+    batch, heads = mesh_axes("batch", "heads")
+    return Split(batch, heads)
 
 
 class Attention(nn.Module):
@@ -75,9 +78,11 @@ class Attention(nn.Module):
             result = cache.attend(query, **self._options(inputs))
             out, weights = result if inputs.return_weights else (result, None)
         else:
-            out, weights = self.attend(x, query, *key_value, inputs)
-        if inputs.head_mask is not None:
-            mask = inputs.head_mask
+            key, value = key_value
+            out, weights = self.attend(x, query, key, value, inputs)
+        mask = inputs.head_mask
+        assert not isinstance(mask, PerLayer)  # the stack hands each layer its slice
+        if mask is not None:
             out = out * mask[:, None].astype(out.dtype)
             weights = jax.tree.map(lambda w: w * mask[:, None, None].astype(w.dtype), weights)
         return self._linear((x.shape[-1],), ("heads", "head_dim", "embed"), self.out_init, "out")(out), weights, cache
@@ -111,6 +116,7 @@ class Attention(nn.Module):
             query, key, value = self._projections(3, "qkv", x, cached=cache is not None)
             if cache is None:
                 return query, (key, value), None
+            assert inputs.start is not None
             return query, None, cache.write(key, value, inputs.start)
         shape = (self.num_heads, self.head_dim)
         query = self._linear(shape, ("embed", "heads", "head_dim"), self.kernel_init, "q")(x)
@@ -126,7 +132,7 @@ class Attention(nn.Module):
     def _projections(self, count: int, name: str, x: jax.Array, *, cached: bool):
         """`count` projections [B,T,H,K] by one fused kernel."""
         linear = self._linear((count, self.num_heads, self.head_dim), _QKV_AXES, self.kernel_init, name)
-        return linear(x, separate=True) if project_separately(cached) else jnp.moveaxis(linear(x), -3, 0)
+        return linear(x, True) if project_separately(cached) else jnp.moveaxis(linear(x), -3, 0)
 
     def _linear(self, features, axes, init, name: str) -> Linear:
         return Linear(features, axes, init, self.use_bias, self.dtype, self.param_dtype, name=name)
@@ -156,4 +162,5 @@ class RelativeKeys(nn.Module):
         """The bias; see `RelativeKeyBias` for the distances."""
         init = nn.with_logical_partitioning(self.kernel_init, ("length", "head_dim"))
         shape = (2 * self.positions - 1, self.head_dim)
-        return RelativeKeyBias(self.param("embedding", init, shape, self.param_dtype), self.key_term, distances)
+        embedding: Any = self.param("embedding", init, shape, self.param_dtype)
+        return RelativeKeyBias(embedding, self.key_term, distances)

@@ -1,13 +1,15 @@
 """The key-value cache: a value that goes into `apply` and comes out again."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.platform import update_slots
 from pallas_kernels import Stored, attention, decode, restored
+
+KeyValueT = TypeVar("KeyValueT", bound="KeyValue")
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +72,8 @@ class KeyValue:
         """Puts [B,T,H,K] into slots start..start+T-1: a write of the size of the new tokens, not of the cache."""
         new = self.like(key, value)
         traced = isinstance(self.key, jax.core.Tracer) or isinstance(start, jax.core.Tracer)
-        return update_slots(_write, self, new, start, isolated=traced and len(key) == 1 and not self.token_major)
+        isolated = traced and len(key) == 1 and not self.token_major
+        return update_slots(_write, self, new, start, isolated=isolated)
 
     def attend(self, query: jax.Array, **options):
         """`pallas_kernels.attention` of queries [B,T,H,K] over all slots, with its options and results."""
@@ -83,7 +86,7 @@ class KeyValue:
         return Stored(self.key, self.value, self.key_scale, self.value_scale)
 
 
-def _write(old: KeyValue, new: KeyValue, start: jax.Array) -> KeyValue:
+def _write(old: KeyValueT, new: KeyValueT, start: jax.Array) -> KeyValueT:
     key_axis, value_axis = (1, 1) if old.token_major else (3, 2)
 
     def put(name: str, axis: int):
@@ -118,8 +121,9 @@ def check_cache_dtype(dtype: Any) -> None:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class BeamSlots:
-    """Which cache slots each of K beams sees. The beams of an example share the slots before the first beam token; every
-    later call writes one token of each beam.
+    """Which cache slots each of K beams sees.
+
+    The beams of an example share the slots before the first beam token; every later call writes one token of each beam.
 
     Slots are never moved: when beams are reordered, only the flags are. (Reordering the cache itself would copy it at
     every step, and a prompt would be stored once for every beam.)

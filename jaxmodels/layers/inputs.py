@@ -10,8 +10,8 @@ from pallas_kernels import DenseBias, Mask, RelativeKeyBias, ToeplitzBias
 
 Bias = DenseBias | RelativeKeyBias | ToeplitzBias
 
-# Added to the scores of hidden keys. Finite, so that a query whose keys are all hidden stays finite (uniform weights, as
-# in the reference).
+# Added to the scores of hidden keys. Finite, so that a query whose keys are all hidden stays finite (uniform weights,
+# as in the reference).
 MASK_VALUE = -1e30
 
 
@@ -90,7 +90,7 @@ def self_attention(
     *,
     causal: bool,
     window: int | None = None,
-    base: AttentionInputs = AttentionInputs(),  # noqa: B008 - frozen, holds no array
+    base: AttentionInputs = AttentionInputs(),
 ) -> AttentionInputs:
     """Inputs of a self attention over `length` new tokens, and over those in the cache.
 
@@ -132,7 +132,7 @@ def cross_attention(
     length: int,
     keys: int,
     source: jax.Array | None = None,
-    base: AttentionInputs = AttentionInputs(),  # noqa: B008 - frozen, holds no array
+    base: AttentionInputs = AttentionInputs(),
 ) -> AttentionInputs:
     """Inputs of a cross attention over `keys` encoder states.
 

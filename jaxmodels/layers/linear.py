@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, Literal, overload
 
 import flax.linen as nn
 import jax
@@ -29,19 +30,25 @@ class Linear(nn.Module):
     axes: tuple[str | None, ...]
     kernel_init: Initializer
     use_bias: bool = True
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @overload
+    def __call__(self, x: jax.Array, separate: Literal[False] = ...) -> jax.Array: ...
+
+    @overload
+    def __call__(self, x: jax.Array, separate: Literal[True]) -> tuple[jax.Array, ...]: ...
 
     @nn.compact
-    def __call__(self, x: jax.Array, separate: bool = False) -> jax.Array | tuple[jax.Array, ...]:
+    def __call__(self, x, separate=False):
         """[..., *in] -> [..., *out]; separate: a tuple over the first output axis, each computed by its own product."""
         n_in = len(self.axes) - len(self.features)
         shape = x.shape[x.ndim - n_in :] + self.features
-        kernel = self.get_variable("params", "kernel")
+        kernel: Any = self.get_variable("params", "kernel")
         if not isinstance(kernel, TransposedKernel):
             init = nn.with_logical_partitioning(self.kernel_init, self.axes)
             kernel = self.param("kernel", init, shape, self.param_dtype)
-        bias = None
+        bias: Any = None
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[n_in:])
             bias = self.param("bias", zeros, self.features, self.param_dtype)
@@ -61,7 +68,9 @@ _LayerNorm = nn.remat(nn.LayerNorm, prevent_cse=False)
 _RMSNorm = nn.remat(nn.RMSNorm, prevent_cse=False)
 
 
-def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(
+    epsilon: float, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32, name: str | None = None
+) -> nn.LayerNorm:
     """LayerNorm over the model width with float32 statistics and the two-pass variance of the reference."""
     return _LayerNorm(
         epsilon=epsilon,
@@ -75,7 +84,11 @@ def layer_norm(epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, name:
 
 
 def rms_norm(
-    epsilon: float, dtype=jnp.float32, param_dtype=jnp.float32, initial_scale: float = 1.0, name: str | None = None
+    epsilon: float,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    initial_scale: float = 1.0,
+    name: str | None = None,
 ) -> nn.RMSNorm:
     """RMSNorm over the model width with float32 statistics: scales and does not shift (Zhang and Sennrich, 2019,
     arXiv:1910.07467)."""
@@ -100,8 +113,8 @@ class Embedding(nn.Module):
     features: int
     kernel_init: Initializer
     axis: str = "vocab"
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
     padding: int | None = None
 
     def setup(self):

@@ -5,6 +5,8 @@ global keys. The global tokens attend to all tokens, with separate projections; 
 Reference: transformers/models/led/modeling_led.py, `LEDEncoderSelfAttention` (docs/parity.md, L5 to L8).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,22 +25,23 @@ class Projection(nn.Module):
     num_heads: int
     head_dim: int
     kernel_init: Initializer
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, width: int, dtype) -> tuple[jax.Array, jax.Array]:
         heads = (self.num_heads, self.head_dim)
         init = nn.with_logical_partitioning(self.kernel_init, ("embed", "heads", "head_dim"))
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("heads", "head_dim"))
-        kernel = self.param("kernel", init, (width, *heads), self.param_dtype)
-        return kernel.astype(dtype), self.param("bias", zeros, heads, self.param_dtype).astype(dtype)
+        kernel: Any = self.param("kernel", init, (width, *heads), self.param_dtype)
+        bias: Any = self.param("bias", zeros, heads, self.param_dtype)
+        return kernel.astype(dtype), bias.astype(dtype)
 
 
 class LongformerAttention(Attention):
     """Self attention under a mask with a window; the mask's global tokens (`global_at`) also attend to all tokens.
 
-    The probabilities are a pair: the local ones [B,H,T,G+w+1] (see `band_weights`; those of global and of padding tokens
-    are zero) and the global ones [B,H,T,G], None where the mask has no global tokens.
+    The probabilities are a pair: the local ones [B,H,T,G+w+1] (see `band_weights`; zero for global and padding tokens)
+    and the global ones [B,H,T,G], None where the mask has no global tokens.
     """
 
     def attend(self, x, query, key, value, inputs: AttentionInputs):
@@ -47,13 +50,13 @@ class LongformerAttention(Attention):
         if mask.key_valid is not None:
             out = jnp.where(mask.key_valid[:, :, None, None], out, 0)
         # Always made, so that the parameters do not depend on the mask.
-        projections = [self._projection(name)(x.shape[-1], self.dtype) for name in ("global_q", "global_k", "global_v")]
+        q, k, v = (self._projection(name)(x.shape[-1], self.dtype) for name in ("global_q", "global_k", "global_v"))
         local = None
         if inputs.return_weights:
             local = band_weights(query, key, mask=mask, scale=inputs.scale, dropout=options["dropout"])
         if mask.global_at is None:
             return out, None if local is None else (self._local_only(local, mask), None)
-        states, weights = self._attend_globally(x, *projections, inputs)
+        states, weights = self._attend_globally(x, q, k, v, inputs)
         batch = jnp.arange(x.shape[0])[:, None]
         out = out.at[batch, mask.global_at].set(states.astype(out.dtype), mode="drop")
         if local is None:
@@ -78,14 +81,15 @@ class LongformerAttention(Attention):
         meets the hidden states themselves, and the weighted states are multiplied by the value kernel. (The key's bias
         adds the same to all scores of a query, which the softmax ignores.)
         """
-        mask = inputs.mask
-        tokens, used = x.shape[1], mask.global_at < x.shape[1]
+        mask, slots = inputs.mask, inputs.mask.global_at
+        assert slots is not None
+        tokens, used = x.shape[1], slots < x.shape[1]
         x = x.astype(self.dtype)
-        states = jnp.take_along_axis(x, jnp.minimum(mask.global_at, tokens - 1)[:, :, None], axis=1)
+        states = jnp.take_along_axis(x, jnp.minimum(slots, tokens - 1)[:, :, None], axis=1)
         queries = jnp.einsum("bgd,dhk->bghk", states, q[0]) + q[1]
         scale = self.head_dim**-0.5 if inputs.scale is None else inputs.scale
-        if mask.global_at.shape[1] * self.num_heads < x.shape[-1]:
-            out, weights = self._absorbed(x, queries, k[0], *v, mask, scale)
+        if slots.shape[1] * self.num_heads < x.shape[-1]:
+            out, weights = self._absorbed(x, queries, k[0], v[0], v[1], mask, scale)
         else:
             keys, values = (jnp.einsum("btd,dhk->bthk", x, kernel) + shift for kernel, shift in (k, v))
             everywhere = AttentionInputs(

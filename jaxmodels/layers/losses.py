@@ -46,12 +46,15 @@ def next_token_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return cross_entropy(logits, jnp.concatenate([labels[..., 1:], last], axis=-1))
 
 
-def classification_loss(logits: jax.Array, labels: jax.Array, problem_type: str | None, num_labels: int) -> jax.Array:
+def classification_loss(
+    logits: jax.Array, labels: jax.Array, problem_type: str | None, num_labels: int | None
+) -> jax.Array:
     """Regression, single-label or multi-label loss; the kind is inferred from the labels where it is not given.
 
     Args:
       logits: [B, num_labels]; labels: [B] int or float, or [B, num_labels] float.
     """
+    assert num_labels is not None
     if problem_type is None:
         integers = jnp.issubdtype(labels.dtype, jnp.integer)
         single = "single_label_classification" if integers else "multi_label_classification"

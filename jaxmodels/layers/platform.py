@@ -1,8 +1,8 @@
 """What depends on the platform that a program is compiled for: the only module of `jaxmodels` that asks for it.
 
 XLA:CPU needs other forms of some products, and other chunk sizes, than accelerators do. The measurements behind the
-constants are in benchmarks/README.md, "CPU layouts". A program for devices that are not here (`jax.export` for TPUs from a
-CPU host) takes its forms from the mesh in context: `with jax.sharding.use_abstract_mesh(mesh)`.
+constants are in benchmarks/README.md, "CPU layouts". A program for devices that are not here (`jax.export` for TPUs
+from a CPU host) takes its forms from the mesh in context: `with jax.sharding.use_abstract_mesh(mesh)`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from flax.core import meta
 
 from pallas_kernels import platform
 
-T = TypeVar("T")
+CacheT = TypeVar("CacheT")
 
 # Tokens of one example that go through a feed-forward layer at a time: bounds its memory for long inputs.
 LONG_CHUNK = 8192
@@ -32,6 +32,12 @@ MAX_ROWS, MIN_STEPS = 128, 32
 
 def _on_cpu() -> bool:
     return platform() == "cpu"
+
+
+def mesh_axes(*names: str) -> tuple[Any, ...]:
+    """The mesh axes that the logical rules in force give to these axes; None where there is none."""
+    axes = nn.logical_to_mesh_axes(names)
+    return (None,) * len(names) if axes is None else tuple(axes)
 
 
 def project_separately(cached: bool) -> bool:
@@ -48,7 +54,7 @@ def feed_forward_chunk(shape: tuple[int, ...], long_chunk: int, cpu_chunk: int) 
     Returns:
       The shape to run in (on a CPU the whole batch is one sequence), and the tokens of a chunk along axis 1.
     """
-    batch_axis, length_axis = nn.logical_to_mesh_axes(("batch", "length"))
+    batch_axis, length_axis = mesh_axes("batch", "length")
     if length_axis is not None:  # the tokens lie on different devices already
         return shape, shape[1]
     if batch_axis is None and shape[0] * shape[1] > cpu_chunk and _on_cpu():
@@ -59,8 +65,10 @@ def feed_forward_chunk(shape: tuple[int, ...], long_chunk: int, cpu_chunk: int) 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TransposedKernel:
-    """A kernel [*in, *out] as `kernel.T`, the weights of one output next to each other: takes the kernel's place among
-    the parameters of a decode loop, see `prepare_decode_params`."""
+    """A kernel [*in, *out] as `kernel.T`, the weights of one output next to each other.
+
+    It takes the kernel's place among the parameters of a decode loop, see `prepare_decode_params`.
+    """
 
     array: jax.Array
 
@@ -93,10 +101,10 @@ def matmul(x: jax.Array, kernel: jax.Array | TransposedKernel, inputs: int) -> j
 def flatten_batch(x: jax.Array, lead: int) -> jax.Array:
     """[*lead, *rest] -> [N, *rest] on a CPU: the gradient of a kernel then sums over one axis.
 
-    Over two axes XLA:CPU copies both factors first, transposed. Where a mesh splits the length x stays as it is, because
-    its tokens lie on different devices.
+    Over two axes XLA:CPU copies both factors first, transposed. Where a mesh splits the length x stays as it is,
+    because its tokens lie on different devices.
     """
-    (length,) = nn.logical_to_mesh_axes(("length",))
+    (length,) = mesh_axes("length")
     return x.reshape(-1, *x.shape[lead:]) if lead > 1 and length is None and _on_cpu() else x
 
 
@@ -127,12 +135,14 @@ def _reverse_trailing(x: jax.Array, lead: int) -> jax.Array:
     return x.transpose(*range(lead), *reversed(range(lead, x.ndim)))
 
 
-def update_slots(write: Callable[[T, T, jax.Array], T], old: T, new: T, start: jax.Array, *, isolated: bool) -> T:
+def update_slots(
+    write: Callable[[CacheT, CacheT, jax.Array], CacheT], old: CacheT, new: CacheT, start: jax.Array, *, isolated: bool
+) -> CacheT:
     """`write(old, new, start)`; isolated: on a CPU, so that XLA cannot merge it with what reads the result.
 
-    For a batch of one XLA:CPU computes the write twice, for the attention product and for the updated cache, and copies
-    the whole cache at every token for that. It does not look into a loop: here one of a single iteration whose trip count
-    it cannot know. (tests/properties/test_cache_copies.py fails when XLA no longer needs this.)
+    For a batch of one XLA:CPU computes the write twice, for the attention product and for the updated cache, and
+    copies the whole cache at every token for that. It does not look into a loop: here one of a single iteration whose
+    trip count it cannot know. (tests/properties/test_cache_copies.py fails when XLA no longer needs this.)
     """
     return _isolated(write, old, new, start) if isolated and _on_cpu() else write(old, new, start)
 

@@ -248,7 +248,8 @@ def _stacked_output(x, outs: list[tuple[LayerOutput, jax.Array | None]], cache: 
         return jnp.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
 
     captured = [(hidden, out.attentions, out.cross_attentions) for out, hidden in outs]
-    return StackOutput(x, *jax.tree.map(stack, *captured), cache)  # None has no leaves and stays None
+    hidden, attentions, cross_attentions = jax.tree.map(stack, *captured)  # None has no leaves and stays None
+    return StackOutput(x, hidden, attentions, cross_attentions, cache)
 
 
 def unstack(tree, length: int) -> tuple:

@@ -10,8 +10,7 @@ import pytest
 from support.arrays import ids, numbers
 from support.tiny import tiny
 
-from jaxmodels.layers.stack import Layer
-from jaxmodels.layers.stack import unstack_layers
+from jaxmodels.layers.stack import Layer, unstack_layers
 
 T, CAPACITY = 6, 8
 # Lengths 1, 2 and 6 only: each is one compilation.

@@ -1,7 +1,6 @@
 """LED at its full length, really compiled for one chip of a TPU; needs libtpu, no TPU."""
 
 import importlib.util
-from functools import partial
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Every form of a linear layer's product gives the same values, and a long loop of few rows reads transposed kernels."""
+"""All forms of a linear layer's product give the same values; long decode loops read transposed kernels."""
 
 from functools import partial
 

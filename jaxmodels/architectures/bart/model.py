@@ -1,4 +1,7 @@
-"""BART (Lewis et al., 2019, arXiv:1910.13461; reference: transformers/models/bart/modeling_bart.py), and what LED shares."""
+"""BART (Lewis et al., 2019, arXiv:1910.13461; reference: transformers/models/bart/modeling_bart.py).
+
+LED shares its decoder and embeddings.
+"""
 
 import dataclasses
 from functools import partial

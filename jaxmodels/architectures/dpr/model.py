@@ -3,7 +3,7 @@
 Two encoders give questions and passages vectors whose inner product ranks the passages; a reader marks the answer.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -98,8 +98,9 @@ class _DPRRetriever(Model[OutputT]):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        output: Any = self.output_class
         return self.make_output(
-            self.output_class,  # type: ignore[arg-type]  # the class that the subclass was made with
+            output,
             return_dict,
             pooler_output=pooled,
             hidden_states=out.hidden_states,

@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al., 2019; reference: transformers/models/gpt2/modeling_gpt2.py)."""
 
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -53,17 +53,19 @@ class GPT2Model(DecoderModel):
 
     def layer(self) -> Layer:
         c, dtypes = self.config, self.options.dtypes
-        inits = {
-            "kernel_init": scaled_normal(c.initializer_range),
-            "out_init": scaled_normal(c.initializer_range, residual_layers=c.n_layer),
+        init = scaled_normal(c.initializer_range)
+        common: dict[str, Any] = {
+            "kernel_init": init,
+            "out_init": scaled_normal(c.initializer_range, c.n_layer),
+            **dtypes,
         }
         attention = partial(
-            Attention, c.n_head, c.head_dim, dropout=c.attn_pdrop, implementation=self.attention, **inits, **dtypes
+            Attention, c.n_head, c.head_dim, dropout=c.attn_pdrop, implementation=self.attention, **common
         )
         return Layer(
             attention=attention,
             cross_attention=partial(attention, cross=True) if c.add_cross_attention else None,
-            feed_forward=partial(FeedForward, c.mlp_dim, c.activation_function, **inits, **dtypes),
+            feed_forward=partial(FeedForward, c.mlp_dim, c.activation_function, **common),
             norm=partial(layer_norm, c.layer_norm_epsilon, **dtypes),
             dropout=c.resid_pdrop,
             parent=None,

@@ -25,8 +25,8 @@ class SequenceSummary(nn.Module):
         c = self.config
         x = dropout(self, self._pick(states, cls_index), c.summary_first_dropout)
         if c.summary_use_proj:
-            to_labels = c.summary_proj_to_labels and c.num_labels > 0
-            features = c.num_labels if to_labels else c.n_embd
+            labels = c.num_labels or 0
+            features = labels if c.summary_proj_to_labels and labels > 0 else c.n_embd
             # torch's Linear, not GPT-2's Conv1D; the initialisation is the same.
             init = scaled_normal(c.initializer_range)
             x = Linear((features,), ("embed", None), init, True, self.dtype, self.param_dtype, name="summary")(x)

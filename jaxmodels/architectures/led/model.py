@@ -146,7 +146,7 @@ class LEDModel(LEDGlobalTokens[LEDSeq2SeqModelOutput], BartLikeModel[LEDSeq2SeqM
         limit = "max_decoder_position_embeddings"
         self.decoder = BartDecoder(c, options, self.shared, c.max_decoder_position_embeddings, limit=limit)
 
-    def encode(
+    def encode(  # type: ignore[override]  # with global_attentions in the output
         self,
         input_ids: jax.Array | None = None,
         *,
@@ -158,7 +158,7 @@ class LEDModel(LEDGlobalTokens[LEDSeq2SeqModelOutput], BartLikeModel[LEDSeq2SeqM
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> LEDEncoderBaseModelOutput:  # type: ignore[override]  # with global_attentions
+    ) -> LEDEncoderBaseModelOutput:
         """Runs the encoder; what is not named here is as in the call.
 
         Args:
@@ -174,7 +174,7 @@ class LEDModel(LEDGlobalTokens[LEDSeq2SeqModelOutput], BartLikeModel[LEDSeq2SeqM
         if attention_mask is None and global_attention_mask is None and input_ids is not None:
             warn_of_unmasked_padding(input_ids, c.pad_token_id)
         slots = self.max_global_tokens if max_global_tokens is None else max_global_tokens
-        visible = visibility(attention_mask, global_attention_mask, *x.shape[:2], slots)
+        visible = visibility(attention_mask, global_attention_mask, x.shape[0], x.shape[1], slots)
         attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
         out = self.encoder(x, visible, head_mask, output_attentions=attentions, output_hidden_states=hidden)
         return self.make_output(LEDEncoderBaseModelOutput, return_dict, out)

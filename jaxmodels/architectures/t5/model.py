@@ -70,7 +70,7 @@ class RelativePositions(nn.Module):
     def __call__(self, relative: jax.Array) -> jax.Array:
         """Key positions minus query positions, int32 [N] -> [H,N]."""
         init = nn.with_logical_partitioning(self.kernel_init, (None, "heads"))
-        table = self.param("embedding", init, (self.buckets, self.heads), self.param_dtype)
+        table: Any = self.param("embedding", init, (self.buckets, self.heads), self.param_dtype)
         most = self.max_distance
         near = relative_buckets(
             np.arange(-most, most + 1), bidirectional=self.bidirectional, buckets=self.buckets, max_distance=most
@@ -160,8 +160,10 @@ class T5Stack(nn.Module):
         if cache is not None and cache.beams is not None:  # all tokens have one position
             keys = cache.beams.positions(jnp.arange(cache.capacity))
             return DenseBias(self.relative_attention_bias(keys - cache.positions(1))[:, None])
-        keys, start = (length, None) if cache is None else (cache.capacity, cache.length)
-        return ToeplitzBias(self.relative_attention_bias(ToeplitzBias.relative_positions(length, keys, start)))
+        keys: int = length if cache is None else cache.capacity
+        start: Any = None if cache is None else cache.length
+        relative = ToeplitzBias.relative_positions(length, keys, start)
+        return ToeplitzBias(self.relative_attention_bias(relative))
 
     @property
     def _stream_dtype(self) -> jnp.dtype:

@@ -24,7 +24,7 @@ from jax.experimental import topologies
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pallas_kernels import Mask, Stored, ToeplitzBias, attention, decode
+from pallas_kernels import Mask, PackedKV, ToeplitzBias, attention, decode
 
 CHIPS = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1"}
 FLAGS = "--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true --xla_jf_emit_annotations=true"
@@ -138,7 +138,7 @@ def _decode(batch, queries, slots, heads, width, dtype):
 
     def run(q, used, key, value, *scales):
         mask = Mask(causal=queries == 1, key_valid=jnp.arange(slots) < used[:, None], query_start=used - 1)
-        return decode(q, Stored(key, value, *scales), mask=mask, implementation="pallas_tpu")
+        return decode(q, PackedKV(key, value, *scales), mask=mask, implementation="pallas_tpu")
 
     shapes = [((batch, queries, heads, width), jnp.bfloat16), ((batch,), jnp.int32), (kept, dtype), (kept, dtype)]
     return run, shapes + ([(scale, jnp.float32)] * 2 if dtype == jnp.int8 else [])

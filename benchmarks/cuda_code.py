@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, SingleDeviceSharding, use_abstract_mesh
 
-from pallas_kernels import DenseBias, Dropout, Mask, Stored, ToeplitzBias, attention, decode
+from pallas_kernels import DenseBias, Dropout, Mask, PackedKV, ToeplitzBias, attention, decode
 
 MISSING = [name for name in ("jax_cuda12_plugin", "nvidia") if importlib.util.find_spec(name) is None]
 
@@ -110,7 +110,7 @@ def decoded(B, T=1, S=1024, H=12, K=64, dtype="bfloat16", kept="bfloat16"):
     array = jax.ShapeDtypeStruct((B, S, H * K), kept)
     scale = jax.ShapeDtypeStruct((B, H, S), jnp.float32) if kept == "int8" else None
     mask = Mask(causal=True, key_valid=jax.ShapeDtypeStruct((B, S), bool), query_start=jax.ShapeDtypeStruct((B,), int))
-    return jax.ShapeDtypeStruct((B, T, H, K), dtype), Stored(array, array, scale, scale), mask
+    return jax.ShapeDtypeStruct((B, T, H, K), dtype), PackedKV(array, array, scale, scale), mask
 
 
 def lowered_step(given, **options):

@@ -3,7 +3,7 @@
     python -m benchmarks.tile_sides --chip v6e --case short_causal_1024
 
 All sides with the next tile begun ahead, then other numbers of tiles ahead with the best sides. The best go into
-`pallas_kernels/tpu/blocks.py` by hand: a table that changes by itself would change results.
+`pallas_kernels/tpu/tiles.py` by hand: a table that changes by itself would change results.
 """
 
 import argparse
@@ -16,9 +16,9 @@ from itertools import product
 import jax
 
 from benchmarks.bundles import CASES, CHIPS, Compiler, Count
-from pallas_kernels.door import by_kernel
-from pallas_kernels.tpu import band, short
-from pallas_kernels.tpu.blocks import BAND, ShortBlocks, Tiling
+from pallas_kernels.api import attention_with_kernel
+from pallas_kernels.tpu import full_row, sliding_window
+from pallas_kernels.tpu.tiles import SLIDING_WINDOW_TILINGS, FullRowTilings, TpuTiling
 
 SIDES = (128, 256, 512, 1024)
 AHEAD = (0, 2, 3, 4)
@@ -29,16 +29,16 @@ BEST = 3
 class Search:
     """Counts of one case on one chip, by kernel and tiling. count: those of a tiling; raises where it does not fit."""
 
-    def __init__(self, count: Callable[[Tiling], list[Count]]):
+    def __init__(self, count: Callable[[TpuTiling], list[Count]]):
         self._count_of = count
-        self.found: dict[str, dict[Tiling, int]] = defaultdict(dict)
+        self.found: dict[str, dict[TpuTiling, int]] = defaultdict(dict)
 
     def run(self) -> None:
         for sides in product(SIDES, SIDES):
-            self._count(Tiling(*sides, 1))
+            self._count(TpuTiling(*sides, 1))
         best = {tiling for counts in self.found.values() for tiling in sorted(counts, key=counts.get)[:BEST]}
         for tiling, ahead in product(sorted(best), AHEAD):
-            self._count(tiling._replace(ahead=ahead))
+            self._count(tiling._replace(lookahead=ahead))
 
     def lines(self) -> Iterator[str]:
         """The best of each kernel."""
@@ -47,7 +47,7 @@ class Search:
             for tiling in sorted(counts, key=counts.get)[:6]:
                 yield f"    {tuple(tiling)}: {counts[tiling]} bundles"
 
-    def _count(self, tiling: Tiling) -> None:
+    def _count(self, tiling: TpuTiling) -> None:
         try:
             counts = self._count_of(tiling)
         except Exception as error:  # a candidate that does not fit is none
@@ -57,21 +57,21 @@ class Search:
             self.found[count.kernel][tiling] = count.bundles
 
 
-def kernel_with(chip: str, case: str, width: int, tiling: Tiling) -> Callable:
+def kernel_with(chip: str, case: str, width: int, tiling: TpuTiling) -> Callable:
     """The `attend` that the case takes, with this tiling in all passes."""
     if case.startswith("band"):
-        row = BAND[chip, 64 if width <= 64 else 128]
-        return partial(band.attend, blocks=row._replace(forward=tiling, backward=tiling))
-    return partial(short.attend, blocks=ShortBlocks(tiling, tiling, tiling))
+        row = SLIDING_WINDOW_TILINGS[chip, 64 if width <= 64 else 128]
+        return partial(sliding_window.attend, tilings=row._replace(forward=tiling, backward=tiling))
+    return partial(full_row.attend, tilings=FullRowTilings(tiling, tiling, tiling))
 
 
-def counter(chip: str, case: str) -> Callable[[Tiling], list[Count]]:
+def counter(chip: str, case: str) -> Callable[[TpuTiling], list[Count]]:
     """Compiles the case with a tiling, and counts."""
     compiler = Compiler(chip)
 
-    def count(tiling: Tiling) -> list[Count]:
+    def count(tiling: TpuTiling) -> list[Count]:
         def run(q, k, v, **options):
-            return by_kernel(kernel_with(chip, case, q.shape[-1], tiling), q, k, v, **options)
+            return attention_with_kernel(kernel_with(chip, case, q.shape[-1], tiling), q, k, v, **options)
 
         function, shapes = CASES[case](run=run)
         try:

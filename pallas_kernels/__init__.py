@@ -1,20 +1,29 @@
-"""Attention on plain arrays: one door, one float32 reference that defines the meaning, implementations behind it."""
+"""Attention on plain arrays: one API, a float32 reference that defines the result, and implementations of it."""
 
-from pallas_kernels.band import band_weights
+from pallas_kernels.api import attention, decode
 from pallas_kernels.bias import DenseBias, RelativeKeyBias, ToeplitzBias
-from pallas_kernels.choice import decoding_platform
-from pallas_kernels.decoding import decode
-from pallas_kernels.devices import platform
-from pallas_kernels.door import attention
-from pallas_kernels.dropout import Dropout
-from pallas_kernels.mask import Mask
-from pallas_kernels.shards import Split
-from pallas_kernels.stored import Stored, restored
+from pallas_kernels.blocked import sliding_window_weights
+from pallas_kernels.dispatch import IMPLEMENTATIONS, decoding_platform
+from pallas_kernels.dropout import Dropout, drop_probabilities
+from pallas_kernels.kv_cache import PackedKV, unpack
+from pallas_kernels.mask import MASK_VALUE, Mask
+from pallas_kernels.reference import masked_softmax
+from pallas_kernels.sharding import PartitionAxes, platform
+
+# Former names.
+Split = PartitionAxes
+Stored = PackedKV
+band_weights = sliding_window_weights
+restored = unpack
 
 __all__ = [
+    "IMPLEMENTATIONS",
+    "MASK_VALUE",
     "DenseBias",
     "Dropout",
     "Mask",
+    "PackedKV",
+    "PartitionAxes",
     "RelativeKeyBias",
     "Split",
     "Stored",
@@ -23,6 +32,10 @@ __all__ = [
     "band_weights",
     "decode",
     "decoding_platform",
+    "drop_probabilities",
+    "masked_softmax",
     "platform",
     "restored",
+    "sliding_window_weights",
+    "unpack",
 ]

@@ -1,7 +1,7 @@
 """Terms added to the attention scores, in the smallest form that holds them.
 
-Each kind has the same four members: `before_scale` (is it added before or after the scores are scaled), `check`,
-`dense` (the meaning, used by the reference) and `block` (the same kind for a block of queries and keys).
+Each bias type has the same four members: `before_scale` (whether it is added before or after the scores are scaled),
+`validate`, `dense` (the definition, used by the reference) and `block` (the bias of a block of queries and keys).
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,10 +12,23 @@ import jax.numpy as jnp
 
 from pallas_kernels.mask import query_positions
 
+# An offset into an axis, which may be traced.
+Index = jax.Array | int
 
-def skew(x, S):
-    """y[..., t, s] = x[..., t, s - t + T - 1] for x [..., T, T+S-1], by reshapes alone: no gather, and no scatter in
-    the gradient. (The relative shift of Transformer-XL and Music Transformer, arXiv:1809.04281.)"""
+
+def skew(x: jax.Array, S: int) -> jax.Array:
+    """Shifts each row so that diagonals become columns: y[..., t, s] = x[..., t, s - t + T - 1].
+
+    Uses reshapes alone: no gather, and no scatter in the gradient. (The relative shift of Transformer-XL and Music
+    Transformer, arXiv:1809.04281.)
+
+    Args:
+      x: [..., T, T+S-1].
+      S: Number of keys.
+
+    Returns:
+      [..., T, S].
+    """
     *lead, T, N = x.shape
     flat = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 1)]).reshape(*lead, T * (N + 1))
     return flat[..., T - 1 : T - 1 + T * N].reshape(*lead, T, N)[..., :S]
@@ -24,22 +37,26 @@ def skew(x, S):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DenseBias:
-    """values: float, broadcastable to [B, H, T, S]; added to the scaled scores."""
+    """A bias for every pair of query and key, added to the scaled scores.
+
+    Attributes:
+      values: Float, broadcastable to [B, H, T, S].
+    """
 
     values: jax.Array
     before_scale: ClassVar[bool] = False
 
-    def check(self, B, H, T, S, K) -> None:
+    def validate(self, B: int, H: int, T: int, S: int, K: int) -> None:
         """Raises ValueError where the values do not broadcast to [B, H, T, S]."""
         shape, full = self.values.shape, (B, H, T, S)
         if len(shape) > 4 or any(n not in (1, m) for n, m in zip(reversed(shape), reversed(full), strict=False)):
             raise ValueError(f"DenseBias.values must broadcast to [B, H, T, S] = {list(full)}; got {list(shape)}")
 
-    def dense(self, q, k, start) -> jax.Array:
+    def dense(self, q: jax.Array, k: jax.Array, start: Index) -> jax.Array:
         """float32 [B or 1, H or 1, T or 1, S or 1]."""
         return jnp.expand_dims(self.values.astype(jnp.float32), tuple(range(4 - self.values.ndim)))
 
-    def block(self, t0, T, s0, S, queries) -> "DenseBias":
+    def block(self, t0: Index, T: int, s0: Index, S: int, num_queries: int) -> "DenseBias":
         """The values for T queries from index t0 and S keys from s0 (offsets may be traced)."""
         values = self.values
         for axis, start, size in ((-2, t0, T), (-1, s0, S)):
@@ -51,26 +68,28 @@ class DenseBias:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ToeplitzBias:
-    """bias[b, h, t, s] = diagonals[b, h, s - t + T - 1]: a bias that depends on the distance alone (T5), without its
-    T x S array. Added to the scaled scores.
+    """A bias that depends on the distance between query and key alone (T5), without its T x S array.
 
-    diagonals: float [H, T+S-1] or [B, H, T+S-1]. t is the query's index in this call, so the diagonals belong to the
-    call; what each one stands for comes from `relative_positions`, which takes the (traced) start of the queries. One
-    decoded token against a cache of S then needs S values:
+    bias[b, h, t, s] = diagonals[b, h, s - t + T - 1], added to the scaled scores. t is the query's index in this call,
+    so the diagonals belong to the call; `relative_positions`, which takes the (traced) start of the queries, gives the
+    distance of each one. One decoded token against a cache of S then needs S values:
 
         ToeplitzBias(table[:, bucket(ToeplitzBias.relative_positions(T, S, query_start))])
+
+    Attributes:
+      diagonals: Float [H, T+S-1] or [B, H, T+S-1].
     """
 
     diagonals: jax.Array
     before_scale: ClassVar[bool] = False
 
     @staticmethod
-    def relative_positions(T: int, S: int, query_start=None) -> jax.Array:
+    def relative_positions(T: int, S: int, query_start: Index | None = None) -> jax.Array:
         """Key position minus query position on each diagonal: int32 [T+S-1], or [B, T+S-1] for a `query_start` [B]."""
         start = jnp.asarray(0 if query_start is None else query_start, jnp.int32)
         return jnp.arange(T + S - 1, dtype=jnp.int32) - (T - 1) - start[..., None]
 
-    def check(self, B, H, T, S, K) -> None:
+    def validate(self, B: int, H: int, T: int, S: int, K: int) -> None:
         """Raises ValueError unless the diagonals are [H, T+S-1] or [B, H, T+S-1]."""
         if self.diagonals.shape not in ((H, T + S - 1), (B, H, T + S - 1)):
             raise ValueError(
@@ -78,7 +97,7 @@ class ToeplitzBias:
                 f"got {list(self.diagonals.shape)}"
             )
 
-    def dense(self, q, k, start) -> jax.Array:
+    def dense(self, q: jax.Array, k: jax.Array, start: Index) -> jax.Array:
         """float32 [B or 1, H, T, S]."""
         T, S = q.shape[1], k.shape[1]
         diagonals = self.diagonals.astype(jnp.float32)
@@ -89,24 +108,27 @@ class ToeplitzBias:
             S,
         )
 
-    def block(self, t0, T, s0, S, queries) -> "ToeplitzBias":
-        """The diagonals that T queries from index t0 (of `queries` in the call) and S keys from s0 meet."""
-        start = s0 - t0 + queries - T
+    def block(self, t0: Index, T: int, s0: Index, S: int, num_queries: int) -> "ToeplitzBias":
+        """The diagonals of T queries from index t0 (of `num_queries` in the call) and S keys from s0."""
+        start = s0 - t0 + num_queries - T
         return ToeplitzBias(jax.lax.dynamic_slice_in_dim(self.diagonals, start, T + S - 1, axis=-1))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RelativeKeyBias:
-    """Distance embeddings of Shaw et al. (arXiv:1803.02155) and Huang et al. (arXiv:2009.13658), as in BERT:
-    with E = embedding[p - s + P - 1] for the query at position p and the key at s, q.E is added to the scores before
+    """Distance embeddings of Shaw et al. (arXiv:1803.02155) and Huang et al. (arXiv:2009.13658), as in BERT.
+
+    With E = embedding[p - s + P - 1] for the query at position p and the key at s, q.E is added to the scores before
     they are scaled, and with `key_term` ("relative_key_query") k.E too.
 
-    embedding: float [2P-1, K]. p counts from the mask's `query_start`. A key P or more away takes the outermost row: a
-      padded prompt or a cache may be longer than P, as long as the tokens that see each other are not. Who calls this
-      without padding checks the length.
-    distances: None, or int32 [S], the p - s of every query where places in the arrays do not tell it: queries that all
-      stand at one position (the branches of a beam search), keys in any order.
+    Attributes:
+      embedding: Float [2P-1, K]. p counts from the mask's `query_start`. A key P or more away takes the outermost
+        embedding: a padded prompt or a cache may be longer than P, as long as tokens that see each other are not that
+        far apart. Callers without padding must check the length themselves.
+      key_term: Static bool.
+      distances: None, or int32 [S], the p - s of every query, where positions in the arrays do not determine it: all
+        queries at one position (beams of a beam search), keys in any order.
     """
 
     embedding: jax.Array
@@ -114,17 +136,16 @@ class RelativeKeyBias:
     distances: jax.Array | None = None
     before_scale: ClassVar[bool] = True
 
-    def check(self, B, H, T, S, K) -> None:
-        """Raises ValueError where the table is not [2P-1, K]."""
-        rows = self.embedding.shape[0]
-        if self.embedding.ndim != 2 or self.embedding.shape[1] != K or rows % 2 == 0:
+    def validate(self, B: int, H: int, T: int, S: int, K: int) -> None:
+        """Raises ValueError where the embedding is not [2P-1, K] or the distances are not [S]."""
+        if self.embedding.ndim != 2 or self.embedding.shape[1] != K or self.embedding.shape[0] % 2 == 0:
             raise ValueError(
                 f"RelativeKeyBias.embedding must be [2P-1, K] with K = {K}; got {list(self.embedding.shape)}"
             )
         if self.distances is not None and self.distances.shape != (S,):
             raise ValueError(f"RelativeKeyBias.distances must be [S] = [{S}]; got {list(self.distances.shape)}")
 
-    def dense(self, q, k, start) -> jax.Array:
+    def dense(self, q: jax.Array, k: jax.Array, start: Index) -> jax.Array:
         """float32 [B, H, T, S] from q [B, T, H, K] and k [B, S, H, K]."""
         T, S = q.shape[1], k.shape[1]
         P = (self.embedding.shape[0] + 1) // 2
@@ -136,12 +157,12 @@ class RelativeKeyBias:
             if self.key_term:
                 bias = bias + jnp.einsum("bshk,sk->bhs", k, E, preferred_element_type=jnp.float32)[:, :, None]
             return bias
-        # One embedding row per diagonal.
+        # One embedding per diagonal.
         distance = query_positions(1, start) - jnp.arange(1 - T, S)
         E = jnp.take(self.embedding, jnp.clip(distance + P - 1, 0, 2 * P - 2), axis=0).astype(q.dtype)
         E = jnp.broadcast_to(E, (q.shape[0], *E.shape[1:]))
         bias = skew(jnp.einsum("bthk,bjk->bhtj", q, E, preferred_element_type=jnp.float32), S)
-        if self.key_term and T == 1:  # one decoded token: the general form would make S x S products for S
+        if self.key_term and T == 1:  # one decoded token: the general form would compute S x S products instead of S
             bias = bias + jnp.einsum("bshk,bsk->bhs", k, E, preferred_element_type=jnp.float32)[:, :, None]
         elif self.key_term:
             # The same shift with the roles of queries and keys exchanged, so the diagonals run the other way.
@@ -149,11 +170,17 @@ class RelativeKeyBias:
             bias = bias + skew(keys, T).swapaxes(-1, -2)
         return bias
 
-    def block(self, t0, T, s0, S, queries) -> "RelativeKeyBias":
-        """Itself: the block's mask carries the offset between its queries and keys in `query_start`."""
+    def block(self, t0: Index, T: int, s0: Index, S: int, num_queries: int) -> "RelativeKeyBias":
+        """Itself without distances: the block's mask has the offset of its queries and keys in `query_start`."""
         if self.distances is None:
             return self
         return replace(self, distances=jax.lax.dynamic_slice_in_dim(self.distances, s0, S))
 
 
 Bias = DenseBias | ToeplitzBias | RelativeKeyBias
+Biases = tuple[Bias, ...]
+
+
+def as_tuple(bias: Bias | Biases | None) -> Biases:
+    """The `bias` argument of the public functions as a tuple."""
+    return bias if isinstance(bias, tuple) else () if bias is None else (bias,)

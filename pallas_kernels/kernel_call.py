@@ -1,80 +1,95 @@
-"""What kernels of every platform are written with: base-2 scores, what hides a key, and a call with named operands."""
+"""Shared by the kernels of every platform: base-2 scores and a `pallas_call` with named operands."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-# Queries come scaled by scale * LOG2E, so that the softmax is exp2(score - top) without another multiplication.
+from pallas_kernels.mask import MASK_VALUE
+
+# Queries are scaled by scale * LOG2E, so that the softmax is exp2(score - max) without another multiplication.
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
-# The score of a key that is hidden, and the least value of a bias. Both finite (no NaN from inf - inf), their sum too,
-# and far enough apart to tell a row that sees nothing from one whose biases are all very low.
-HIDDEN = -2e38
-LOWEST = -1e38
-# The greatest score of a row that sees no key lies below.
-SEES_NOTHING = (HIDDEN + LOWEST) / 2
+# Biases are clipped to this value. Finite, as is its sum with MASK_VALUE, and far enough from MASK_VALUE to distinguish
+# a query without a visible key from one whose biases are all very low.
+MIN_BIAS = -1e38
+# The maximum score of a query is below this value if and only if no key is visible to it.
+NO_VISIBLE_KEY = (MASK_VALUE + MIN_BIAS) / 2
+
+# The refs of a kernel by name. Pallas has no public type for a ref.
+Refs = dict[str, Any]
 
 
-class Operand(NamedTuple):
-    """An array, or the shape of a result, and how it is cut into blocks."""
+class BlockedArray(NamedTuple):
+    """An input array, or the `jax.ShapeDtypeStruct` of an output, and how it is cut into blocks."""
 
     array: Any
     spec: pl.BlockSpec
 
 
 def call_kernel(
-    kernel: Callable,
+    kernel: Callable[[Refs], None],
     *,
     name: str,
     grid: tuple[int, ...],
-    inputs: Mapping[str, Operand | None],
-    outputs: Mapping[str, Operand],
+    inputs: Mapping[str, BlockedArray | None],
+    outputs: Mapping[str, BlockedArray],
     compiler_params: Any,
     scratch: Mapping[str, Any] | None = None,
     scalars: Mapping[str, jax.Array] | None = None,
     cost: pl.CostEstimate | None = None,
 ) -> dict[str, jax.Array]:
-    """`pl.pallas_call` with names: the kernel gets a dict of refs, without the inputs that are None.
+    """`pl.pallas_call` with named operands.
 
-    scalars: int32 arrays that index maps get too, behind the places in the grid (TPU only).
-    cost: what XLA plans and counts with; its own guess is nothing at all.
+    Args:
+      kernel: Called with a dict of refs: scalars, inputs that are not None, outputs and scratch buffers.
+      name: Name of the kernel in the compiled program.
+      grid: Of the kernel.
+      inputs: Arrays with their block specs; those that are None are left out.
+      outputs: Shapes with their block specs.
+      compiler_params: Of the platform's compiler.
+      scratch: Scratch buffers.
+      scalars: int32 arrays that index maps receive too, after the grid indices (TPU only).
+      cost: Cost estimate for XLA's scheduling and cost analysis, whose default for a kernel is zero.
+
+    Returns:
+      The outputs by name.
     """
-    given = {key: operand for key, operand in inputs.items() if operand is not None}
+    present = {key: operand for key, operand in inputs.items() if operand is not None}
     scratch, scalars = scratch or {}, scalars or {}
-    keys = (*scalars, *given, *outputs, *scratch)
+    keys = (*scalars, *present, *outputs, *scratch)
 
     def body(*refs):
         kernel(dict(zip(keys, refs, strict=True)))
 
-    cut = {
+    specs: dict[str, Any] = {
         "grid": grid,
-        "in_specs": [operand.spec for operand in given.values()],
+        "in_specs": [operand.spec for operand in present.values()],
         "out_specs": [operand.spec for operand in outputs.values()],
         "scratch_shapes": list(scratch.values()),
     }
     if scalars:
-        cut = {"grid_spec": pltpu.PrefetchScalarGridSpec(num_scalar_prefetch=len(scalars), **cut)}
+        specs = {"grid_spec": pltpu.PrefetchScalarGridSpec(num_scalar_prefetch=len(scalars), **specs)}
     results = pl.pallas_call(
         body,
-        **cut,
+        **specs,
         out_shape=[operand.array for operand in outputs.values()],
         compiler_params=compiler_params,
         cost_estimate=cost,
         name=name,
-    )(*scalars.values(), *(operand.array for operand in given.values()))
+    )(*scalars.values(), *(operand.array for operand in present.values()))
     return dict(zip(outputs, results, strict=True))
 
 
-def up(n: int, multiple: int) -> int:
-    """The least multiple from n on."""
+def round_up(n: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least n."""
     return -(-n // multiple) * multiple
 
 
-def of_one_dtype(arrays, allowed: tuple[str, ...]) -> bool:
-    """Whether all have the same dtype, and it is one of those."""
+def has_common_dtype(arrays: Iterable[jax.Array], allowed: tuple[str, ...]) -> bool:
+    """Whether all arrays have the same dtype, one of those allowed."""
     dtypes = {str(x.dtype) for x in arrays}
     return len(dtypes) == 1 and dtypes <= set(allowed)

@@ -1,13 +1,25 @@
-"""Which keys a query sees, as a description instead of a [B, 1, T, S] array."""
+"""Visibility rules of attention, stored as a description instead of a [B, 1, T, S] array."""
 
 from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
 
+# Score of a masked key in every implementation. It is finite, so that a query without a visible key has finite scores
+# and gradients (inf - inf is NaN), and so low that exp(MASK_VALUE - max) is exactly zero beside any visible key.
+MASK_VALUE = -2e38
 
-def query_positions(T, start):
-    """Positions of T queries among the keys: int32 [1, T], or [B, T] where `start` is [B]."""
+
+def query_positions(T: int, start: jax.Array | int) -> jax.Array:
+    """Positions of T queries among the keys.
+
+    Args:
+      T: Number of queries.
+      start: Position of the first query: an int scalar, or int [B].
+
+    Returns:
+      int32 [1, T], or [B, T] where `start` is [B].
+    """
     return jnp.asarray(start, jnp.int32).reshape(-1, 1) + jnp.arange(T, dtype=jnp.int32)
 
 
@@ -19,15 +31,16 @@ class Mask:
         visible(b, t, s) = key_valid[b, s] and (not causal or s <= p)
                            and (p - window[0] <= s <= p + window[1] or key_global[b, s])
 
-    A missing part hides nothing. `key_global` lifts the window only: a causal mask still hides later global keys.
+    A part that is None masks nothing. `key_global` lifts the window only: a causal mask still masks later global keys.
 
-    causal: static bool.
-    window: static (left, right), keys to either side that are still seen, both inclusive.
-    key_valid: bool [B, S], False for padding.
-    key_global: bool [B, S], keys that every query sees whatever the window.
-    global_at: int32 [B, G], the places of the global keys, S where there are fewer than G. It says nothing that
-      key_global does not, but its static G spares an implementation the search for them. Needs key_global.
-    query_start: int32 scalar or [B]; with a cache, the number of tokens already in it. None means 0.
+    Attributes:
+      causal: Static bool.
+      window: Static (left, right), the number of visible keys on either side of the query, both inclusive.
+      key_valid: bool [B, S], False for padding.
+      key_global: bool [B, S], keys that every query sees regardless of the window.
+      global_at: int32 [B, G], the positions of the global keys, padded with S. It repeats `key_global`, but its static
+        G spares an implementation the search for the positions. Requires `key_global`.
+      query_start: int32 scalar or [B]; with a cache, the number of tokens already in it. None means 0.
     """
 
     causal: bool = field(default=False, metadata={"static": True})
@@ -37,7 +50,7 @@ class Mask:
     global_at: jax.Array | None = None
     query_start: jax.Array | int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.window is not None and not (
             isinstance(self.window, tuple)
             and len(self.window) == 2
@@ -48,50 +61,62 @@ class Mask:
             )
 
     @property
-    def start(self):
+    def start(self) -> jax.Array | int:
         """Position of the first query among the keys: int scalar or [B]."""
         return 0 if self.query_start is None else self.query_start
 
     @property
-    def hides_nothing(self) -> bool:
-        """Known without looking at values: every query sees every key."""
+    def allows_all(self) -> bool:
+        """Whether every query sees every key, as far as the static parts tell."""
         return not self.causal and self.window is None and self.key_valid is None
 
     def dense(self, B: int, T: int, S: int) -> jax.Array:
-        """The rule written out: bool [B, 1, T, S], or [1, 1, T, S] where no part depends on the example."""
-        return self.at_keys(T, jnp.arange(S, dtype=jnp.int32)[None], self.key_valid, self.key_global)
+        """The rule as an array: bool [B, 1, T, S], or [1, 1, T, S] where no part depends on the example."""
+        return self.visible(T, jnp.arange(S, dtype=jnp.int32)[None], self.key_valid, self.key_global)
 
-    def at_keys(self, T, positions, valid, everywhere=None) -> jax.Array:
-        """`dense` for any list of keys: int32 [B or 1, N] positions and their bool [B, N] flags (or None)."""
+    def visible(
+        self, T: int, positions: jax.Array, valid: jax.Array | None, is_global: jax.Array | None = None
+    ) -> jax.Array:
+        """The rule as an array for any list of keys.
+
+        Args:
+          T: Number of queries.
+          positions: int32 [B or 1, N], the keys' positions.
+          valid: bool [B, N], as `key_valid`, or None.
+          is_global: bool [B, N], as `key_global`, or None.
+
+        Returns:
+          bool [B or 1, 1, T, N].
+        """
         p = query_positions(T, self.start)[:, :, None]
         s = positions[:, None, :]
         visible = jnp.ones((1, T, positions.shape[1]), bool)
         if self.window is not None:
             left, right = self.window
             visible = (s >= p - left) & (s <= p + right)
-            if everywhere is not None:
-                visible = visible | everywhere[:, None, :]
+            if is_global is not None:
+                visible = visible | is_global[:, None, :]
         if self.causal:
             visible = visible & (s <= p)
         if valid is not None:
             visible = visible & valid[:, None, :]
         return visible[:, None]
 
-    def block(self, t0, s0, S: int) -> "Mask":
-        """The same rule for queries from index t0 on and the S keys from s0 on (offsets may be traced)."""
+    def block(self, t0: jax.Array | int, s0: jax.Array | int, S: int) -> "Mask":
+        """The same rule for the queries from index t0 on and the S keys from s0 on (offsets may be traced)."""
 
-        def keys(flags):
+        def slice_keys(flags: jax.Array | None) -> jax.Array | None:
             return None if flags is None else jax.lax.dynamic_slice_in_dim(flags, s0, S, axis=1)
 
         return replace(
             self,
-            key_valid=keys(self.key_valid),
-            key_global=keys(self.key_global),
+            key_valid=slice_keys(self.key_valid),
+            key_global=slice_keys(self.key_global),
             global_at=None,
             query_start=self.start + t0 - s0,
         )
 
-    def check(self, B: int, S: int) -> None:
+    def validate(self, B: int, S: int) -> None:
         """Raises ValueError where an array does not fit B examples and S keys."""
         for name in ("key_valid", "key_global"):
             flags = getattr(self, name)

@@ -1,68 +1,180 @@
-"""Dense attention in XLA: the definition that every other implementation is tested against."""
+"""Dense attention in XLA: the definition that every other implementation is tested against.
+
+On a CPU it can run in microbatches, which bound the buffer of scores [B, H, T, S].
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.dropout import drop
+from pallas_kernels.bias import Biases
+from pallas_kernels.dropout import drop_probabilities
+from pallas_kernels.mask import MASK_VALUE, Mask
+from pallas_kernels.sharding import attention_specs
 
-# Finite, so that a query that sees nothing has finite scores and gradients; far below any score.
-MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-# So many queries are a decoding step's, beams or candidates.
-FEW = 32
+# Calls with at most this many queries are taken for decode steps (one token, several beams or candidates).
+MAX_DECODE_QUERIES = 32
+# Size of the scores of one microbatch. Larger buffers come from the operating system anew at every call (glibc's
+# malloc), and touching them takes as long as computing them: benchmarks/README.md, "Kernels".
+MICROBATCH_BYTES = 32 * 2**20
+# Each microbatch has its part of the program, so their number is bounded.
+MAX_MICROBATCHES = 16
 
 
-def swapped(x):
+def swap_length_and_heads(x: jax.Array) -> jax.Array:
     """[B, T, H, K] <-> [B, H, T, K]."""
     return x.swapaxes(1, 2)
 
 
-def scores(q, k, biases, scale, start):
-    """float32 [B, H, T, S]: scaled products of q [B, H, T, K] and k [B, H, S, K], with the biases."""
-    if q.shape[2] <= FEW:
-        # As a cache keeps its keys for this, slots last: the other way a CPU transposes all of them at every step.
+def attention_scores(
+    q: jax.Array, k: jax.Array, biases: Biases, scale: jax.Array | float, start: jax.Array | int
+) -> jax.Array:
+    """Scaled dot products with the biases.
+
+    Args:
+      q: [B, H, T, K].
+      k: [B, H, S, K].
+      biases: Biases to add.
+      scale: Factor on the dot products.
+      start: Position of the first query among the keys, an int scalar or [B].
+
+    Returns:
+      float32 [B, H, T, S].
+    """
+    if q.shape[2] <= MAX_DECODE_QUERIES:
+        # Keep the length as the minor axis (the layout of the cache), else XLA:CPU transposes all keys at every step.
         result = jnp.einsum("bhtk,bhks->bhts", q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
     else:
         result = jnp.einsum("bhtk,bhsk->bhts", q, k, preferred_element_type=jnp.float32)
     for bias in biases:
         if bias.before_scale:
-            result = result + bias.dense(swapped(q), swapped(k), start)
+            result = result + bias.dense(swap_length_and_heads(q), swap_length_and_heads(k), start)
     result = result * scale
     for bias in biases:
         if not bias.before_scale:
-            result = result + bias.dense(swapped(q), swapped(k), start)
+            result = result + bias.dense(swap_length_and_heads(q), swap_length_and_heads(k), start)
     return result
 
 
-def unnormalised_softmax(scores, visible):
-    """Exponentials [B, H, T, S], exactly zero for keys that are not visible, and the factor [B, H, T, 1] that makes a
-    row add up to one (zero in a row that sees nothing: no weight, no gradient).
+def unnormalised_softmax(scores: jax.Array, visible: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """The numerator and the inverse denominator of `masked_softmax`.
 
-    exp(MASKED - top) is exactly zero in any row that sees a key; the row that sees none is zeroed as a whole. That is
-    one pass over [B, H, T, S] less than zeroing each probability (20 % of the forward pass on a CPU).
+    exp(MASK_VALUE - max) is exactly zero in any row with a visible key; a row without one is zeroed as a whole. That is
+    one pass over [B, H, T, S] less than zeroing each probability.
+
+    Args:
+      scores: float32 [B, H, T, S].
+      visible: bool, broadcastable to the scores, or None where all keys are visible.
+
+    Returns:
+      Exponentials [B, H, T, S], exactly zero for keys that are not visible, and the factor [B, H, T, 1] by which a row
+      adds up to one (zero in a row without a visible key: no weight, no gradient).
     """
     if visible is not None:
-        scores = jnp.where(visible, scores, MASKED)
+        scores = jnp.where(visible, scores, MASK_VALUE)
     exponentials = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    sees_any = 1.0 if visible is None else visible.any(axis=-1, keepdims=True)
-    return exponentials, sees_any / exponentials.sum(axis=-1, keepdims=True)
+    any_visible = 1.0 if visible is None else visible.any(axis=-1, keepdims=True)
+    return exponentials, any_visible / exponentials.sum(axis=-1, keepdims=True)
 
 
-def softmax(scores, visible):
-    """Softmax over the visible keys; exactly zero elsewhere, also in a row that sees nothing (and in its gradient)."""
+def masked_softmax(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
+    """Softmax over the visible keys; exactly zero elsewhere, also in a row without one (and in its gradient).
+
+    Args:
+      scores: float32 [B, H, T, S].
+      visible: bool, broadcastable to the scores, or None where all keys are visible.
+
+    Returns:
+      float32 [B, H, T, S].
+    """
     exponentials, factor = unnormalised_softmax(scores, visible)
     return exponentials * factor
 
 
-def weighted_sum(weights, v):
+def weighted_sum(weights: jax.Array, v: jax.Array) -> jax.Array:
     """float32 weights [B, H, T, S] times values [B, H, S, Kv], float32 [B, H, T, Kv]."""
     return jnp.einsum("bhts,bhsk->bhtk", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
 
 
-def attend(q, k, v, *, mask, biases, scale, seed, rate):
-    """Output [B, T, H, Kv] in q.dtype, and float32 weights [B, H, T, S] after dropout (seed: uint32 [2], or None)."""
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mask: Mask,
+    biases: Biases,
+    scale: jax.Array | float,
+    seed: jax.Array | None,
+    rate: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Attention with all scores in memory.
+
+    Args:
+      q: [B, T, H, K].
+      k: [B, S, H, K].
+      v: [B, S, H, Kv].
+      mask: Visibility rule.
+      biases: Biases to add to the scores.
+      scale: Factor on the dot products.
+      seed: Dropout's seed, uint32 [2], or None for no dropout.
+      rate: Dropout's rate.
+
+    Returns:
+      The output [B, T, H, Kv] in q.dtype, and the weights float32 [B, H, T, S] after dropout.
+    """
     (B, T), S = q.shape[:2], k.shape[1]
-    visible = None if mask.hides_nothing else mask.dense(B, T, S)
-    weights = softmax(scores(swapped(q), swapped(k), biases, scale, mask.start), visible)
+    visible = None if mask.allows_all else mask.dense(B, T, S)
+    scores = attention_scores(swap_length_and_heads(q), swap_length_and_heads(k), biases, scale, mask.start)
+    weights = masked_softmax(scores, visible)
     if seed is not None:
-        weights = drop(weights, seed, rate, jnp.arange(T), jnp.arange(S))
-    return swapped(weighted_sum(weights, swapped(v))).astype(q.dtype), weights
+        weights = drop_probabilities(weights, seed, rate, jnp.arange(T), jnp.arange(S))
+    return swap_length_and_heads(weighted_sum(weights, swap_length_and_heads(v))).astype(q.dtype), weights
+
+
+def microbatch_size(q: jax.Array, k: jax.Array, max_bytes: int = MICROBATCH_BYTES) -> int:
+    """How many examples have float32 scores of at most `max_bytes`; more where that would be too many microbatches."""
+    (B, T, H, _), S = q.shape, k.shape[1]
+    return max(max_bytes // max(4 * H * T * S, 1), -(-B // MAX_MICROBATCHES))
+
+
+def microbatched(
+    attend: Callable[..., jax.Array],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: Mask,
+    biases: Biases,
+    max_bytes: int = MICROBATCH_BYTES,
+) -> jax.Array:
+    """Runs `attend(q, k, v, mask, biases)` on slices of the batch, to bound the buffer of scores.
+
+    Args:
+      attend: Returns [B, T, H, Kv].
+      q: [B, T, H, K].
+      k: [B, S, H, K].
+      v: [B, S, H, Kv].
+      mask: Visibility rule.
+      biases: Biases to add to the scores.
+      max_bytes: Size of the float32 scores of a microbatch.
+
+    Returns:
+      [B, T, H, Kv].
+    """
+    arguments, size = (q, k, v, mask, biases), microbatch_size(q, k, max_bytes)
+    if size >= len(q):
+        return attend(*arguments)
+    # The specs tell which arrays have an axis of examples.
+    *specs, _, _ = attention_specs("examples", None, *arguments, None, None)[0]
+
+    def run(first: int) -> jax.Array:
+        def slice_examples(x, spec):
+            return x[first : first + size] if tuple(spec)[:1] == ("examples",) else x
+
+        return attend(*jax.tree.map(slice_examples, arguments, tuple(specs)))
+
+    return jnp.concatenate([run(first) for first in range(0, len(q), size)])
+
+
+# The name that other packages import so far.
+softmax = masked_softmax

@@ -141,8 +141,8 @@ def test_nobody_imports_experiments_and_they_need_no_torch():
         ("jaxmodels.hub.save", "jaxmodels"),
         ("jaxmodels.training.step", "experiments.corpus"),
         ("jaxmodels.config", "torch.nn"),
-        ("pallas_kernels.door", "flax.linen"),
-        ("pallas_kernels.door", "jaxmodels.config"),
+        ("pallas_kernels.api", "flax.linen"),
+        ("pallas_kernels.api", "jaxmodels.config"),
         ("jaxmodels.__main__", "transformers"),
     ],
 )

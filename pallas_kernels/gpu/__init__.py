@@ -1,8 +1,9 @@
-"""Kernels for GPUs, written with Pallas' Triton back-end.
+"""Kernels for GPUs, written with Pallas' Triton backend.
 
-That back-end is deprecated since JAX 0.11 in favour of Mosaic GPU. It is used as a bridge: it runs in interpret mode,
-compiles for a GPU that is not there, and one design takes masks, biases and lengths of every kind.
+That backend is deprecated since JAX 0.11 in favour of Mosaic GPU. It is used in the meantime: it runs in interpret
+mode, compiles ahead of time without a GPU, and one design supports all masks, biases and lengths.
 
-A kernel reads queries, keys and values as the door has them, [B, T, H, K]: a block of one head is rows of K values at a
-stride, which a GPU loads as well as a contiguous block, so nothing is transposed on the way in or out.
+A kernel reads queries, keys and values in the layout of the API, [B, T, H, K]: the block of one head is K contiguous
+values per token with a stride between tokens, which a GPU loads as well as a contiguous block, so nothing is transposed
+before or after a kernel.
 """

@@ -1,4 +1,4 @@
-"""The GPUs of this process."""
+"""Compute capability and libraries of this process's GPUs."""
 
 import ctypes.util
 import functools
@@ -8,43 +8,55 @@ from typing import NamedTuple
 
 import jax
 
-# The compute capability from which Triton and cuDNN's attention run: Ampere (A100).
-OLDEST = (8, 0)
-
-
-def capability() -> tuple[int, int] | None:
-    """The least compute capability of this process's CUDA GPUs; None where it has none."""
-    if jax.default_backend() != "gpu":
-        return None
-    found = [re.fullmatch(r"(\d+)\.(\d+)", str(device.compute_capability)) for device in jax.local_devices()]
-    return min((int(m[1]), int(m[2])) for m in found) if all(found) else None
+# The compute capability that Triton and cuDNN's attention require: Ampere.
+MIN_CAPABILITY = (8, 0)
 
 
 class Gpu(NamedTuple):
-    """What a call will run on. capability: the least compute capability, None where there is no CUDA GPU.
-    cudnn: whether it is installed."""
+    """The GPU that a call would run on.
+
+    Attributes:
+      capability: The lowest compute capability of all GPUs, None without a CUDA GPU.
+      cudnn: Whether cuDNN is installed.
+    """
 
     capability: tuple[int, int] | None
     cudnn: bool
 
 
-def this_gpu() -> Gpu:
-    """Of this process. cuDNN is looked for only where there is a GPU, as that starts another process."""
-    found = capability()
-    return Gpu(found, found is not None and has_cudnn())
+def compute_capability() -> tuple[int, int] | None:
+    """The lowest compute capability of this process's CUDA GPUs; None where it has none."""
+    if jax.default_backend() != "gpu":
+        return None
+    versions = []
+    for device in jax.local_devices():
+        match = re.fullmatch(r"(\d+)\.(\d+)", str(device.compute_capability))
+        if match is None:
+            return None
+        versions.append((int(match[1]), int(match[2])))
+    return min(versions)
 
 
-def written(capability: tuple[int, int]) -> str:
-    """As NVIDIA writes it: "8.0"."""
+def local_gpu() -> Gpu:
+    """The GPUs of this process. cuDNN is searched for only where there is a GPU, as the search starts a process."""
+    capability = compute_capability()
+    return Gpu(capability, capability is not None and has_cudnn())
+
+
+def format_capability(capability: tuple[int, int]) -> str:
+    """In NVIDIA's notation: "8.0"."""
     return ".".join(map(str, capability))
 
 
-def too_old(gpu: Gpu | None = None) -> str | None:
-    """What to say of a GPU that Triton does not compile for. gpu: None for those of this process."""
-    here = capability() if gpu is None else gpu.capability
-    if here is None or here >= OLDEST:
+def unsupported_gpu_reason(gpu: Gpu | None = None) -> str | None:
+    """Why Triton does not compile for a GPU; None where it does. gpu: None for those of this process."""
+    capability = compute_capability() if gpu is None else gpu.capability
+    if capability is None or capability >= MIN_CAPABILITY:
         return None
-    return f"the kernels need a GPU of compute capability {written(OLDEST)} or more; this is {written(here)}"
+    return (
+        f"the kernels require a GPU of compute capability {format_capability(MIN_CAPABILITY)} or more; "
+        f"this one has {format_capability(capability)}"
+    )
 
 
 @functools.cache

@@ -1,4 +1,10 @@
-"""What every GPU kernel is written with: the sides of its tiles, products, and blocks of a head."""
+"""Building blocks of the GPU kernels: tile sizes, products, and blocks of a head.
+
+The tile sizes are data, by head width and bytes of an element. They are chosen so that no kernel spills registers on
+Hopper GPUs, in the heaviest case, which is dropout; they have not been timed on a GPU. `python -m benchmarks.gpu_sides`
+lists the sizes that do not spill, `make test-cuda-aot` checks those below, and benchmarks/README.md, "Kernels", has the
+register counts behind them.
+"""
 
 from typing import NamedTuple
 
@@ -7,12 +13,18 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-# The least side of a tile that a matrix unit takes.
-LEAST = 16
+# The smallest side of a tile that a matrix unit takes.
+MIN_TILE_SIZE = 16
 
 
-class Sides(NamedTuple):
-    """queries, keys: the sides of a score tile, powers of two. warps of a program; stages of its loads in flight."""
+class GpuTiling(NamedTuple):
+    """Tile size and launch parameters of a kernel.
+
+    Attributes:
+      queries, keys: Size of a score tile, powers of two.
+      warps: Of a program.
+      stages: Loads in flight, in the pipeline that Triton makes of a loop.
+    """
 
     queries: int
     keys: int
@@ -20,26 +32,99 @@ class Sides(NamedTuple):
     stages: int
 
 
-def parameters(sides: Sides) -> plgpu.CompilerParams:
-    return plgpu.CompilerParams(num_warps=sides.warps, num_stages=sides.stages)
+class FlashTilings(NamedTuple):
+    """The tilings of the flash kernels.
+
+    Attributes:
+      forward, forward_biased: Of the forward kernel without and with a bias.
+      dkv: Of the gradient with respect to keys and values.
+      dq: Of the gradient with respect to queries.
+      dbias: Of the gradient with respect to the bias; square.
+    """
+
+    forward: GpuTiling
+    forward_biased: GpuTiling
+    dkv: GpuTiling
+    dq: GpuTiling
+    dbias: GpuTiling
 
 
-def power(n: int) -> int:
-    """The least power of two from n and LEAST on."""
-    return max(LEAST, 1 << max(n - 1, 0).bit_length())
+FLASH_TILINGS = {
+    (64, 2): FlashTilings(
+        forward=GpuTiling(128, 64, 4, 3),
+        forward_biased=GpuTiling(64, 64, 4, 3),
+        dkv=GpuTiling(64, 64, 4, 3),
+        dq=GpuTiling(64, 64, 4, 3),
+        dbias=GpuTiling(64, 64, 4, 2),
+    ),
+    (128, 2): FlashTilings(
+        forward=GpuTiling(128, 64, 8, 3),
+        forward_biased=GpuTiling(64, 64, 4, 2),
+        dkv=GpuTiling(64, 64, 8, 2),
+        dq=GpuTiling(64, 64, 8, 2),
+        dbias=GpuTiling(64, 64, 4, 2),
+    ),
+    (64, 4): FlashTilings(
+        forward=GpuTiling(64, 32, 4, 2),
+        forward_biased=GpuTiling(32, 32, 4, 2),
+        dkv=GpuTiling(32, 32, 4, 2),
+        dq=GpuTiling(32, 32, 4, 2),
+        dbias=GpuTiling(32, 32, 4, 2),
+    ),
+    (128, 4): FlashTilings(
+        forward=GpuTiling(32, 32, 8, 2),
+        forward_biased=GpuTiling(32, 32, 4, 2),
+        dkv=GpuTiling(32, 32, 4, 1),
+        dq=GpuTiling(64, 32, 8, 1),
+        dbias=GpuTiling(32, 32, 8, 1),
+    ),
+}
+
+# Tiling of the decode kernel, by bytes of a cache element.
+DECODE_TILINGS = {
+    1: GpuTiling(MIN_TILE_SIZE, 128, 4, 3),
+    2: GpuTiling(MIN_TILE_SIZE, 64, 4, 3),
+    4: GpuTiling(MIN_TILE_SIZE, 32, 4, 3),
+}
+# The least number of programs of the decode kernel: two for each of a Hopper's 132 multiprocessors, with two tiles of
+# keys and values in flight to each.
+MIN_DECODE_PROGRAMS = 2 * 132
 
 
-def product(a, b):
-    """[M, K] [K, N] -> float32 [M, N]; of float32 matrices in `jax.default_matmul_precision`."""
+def flash_tilings(head_dim: int, itemsize: int) -> FlashTilings:
+    """The tilings for heads of width up to 64, or up to 128.
+
+    Args:
+      head_dim: The larger one of K and Kv.
+      itemsize: Bytes of an element of q, k and v.
+
+    Returns:
+      The tilings of all flash kernels.
+    """
+    return FLASH_TILINGS[64 if head_dim <= 64 else 128, itemsize]
+
+
+def compiler_params(tiling: GpuTiling) -> plgpu.CompilerParams:
+    """Triton's parameters for a kernel of this tiling."""
+    return plgpu.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages)
+
+
+def next_power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n and MIN_TILE_SIZE."""
+    return max(MIN_TILE_SIZE, 1 << max(n - 1, 0).bit_length())
+
+
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[M, K] [K, N] -> float32 [M, N]; of float32 matrices with `jax.default_matmul_precision`."""
     precision = None if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
     return jax.lax.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def rows_of_block(side: int, width: int) -> pl.BlockSpec:
-    """The block `program_id(0)` of a head of [B, length, H, width]."""
-    return pl.BlockSpec((None, side, None, width), lambda i, h, b: (b, i, h, 0))
+def block_of_head(size: int, head_dim: int) -> pl.BlockSpec:
+    """The block `program_id(0)` of a head of [B, length, H, head_dim]."""
+    return pl.BlockSpec((None, size, None, head_dim), lambda i, h, b: (b, i, h, 0))
 
 
-def all_rows(length: int, width: int) -> pl.BlockSpec:
-    """The whole of a head of [B, length, H, width]."""
-    return pl.BlockSpec((None, length, None, width), lambda i, h, b: (b, 0, h, 0))
+def whole_head(length: int, head_dim: int) -> pl.BlockSpec:
+    """All of a head of [B, length, H, head_dim]."""
+    return pl.BlockSpec((None, length, None, head_dim), lambda i, h, b: (b, 0, h, 0))

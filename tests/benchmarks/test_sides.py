@@ -9,9 +9,9 @@ import pytest
 from benchmarks import gpu_sides, tile_sides
 from benchmarks.bundles import CASES, Count
 from benchmarks.cuda_code import BACKWARD, FORWARD, arguments, both
-from pallas_kernels.gpu.tiles import Sides
-from pallas_kernels.tpu import band, short
-from pallas_kernels.tpu.blocks import BAND, BandBlocks, ShortBlocks, Tiling
+from pallas_kernels.gpu.tiles import GpuTiling
+from pallas_kernels.tpu import full_row, sliding_window
+from pallas_kernels.tpu.tiles import SLIDING_WINDOW_TILINGS, FullRowTilings, SlidingWindowTilings, TpuTiling
 
 SEARCHED = [case for case in CASES if case.startswith(("short", "band"))]
 
@@ -22,7 +22,7 @@ def test_tile_sides_tries_all_sides_and_then_what_is_begun_ahead(capsys):
     def count(tiling):
         if tiling.queries == 1024:
             raise ValueError("does not fit")
-        return [Count("forward", tiling.queries + tiling.keys - tiling.ahead, 0, 0)]
+        return [Count("forward", tiling.queries + tiling.keys - tiling.lookahead, 0, 0)]
 
     search = tile_sides.Search(count)
     search.run()
@@ -44,16 +44,18 @@ def noting(asked: list):
 
 @pytest.mark.parametrize("case", SEARCHED)
 def test_tile_sides_compiles_the_case_with_the_tiling_in_all_passes(case):
-    asked, tiling = [], Tiling(512, 128, 3)
+    asked, tiling = [], TpuTiling(512, 128, 3)
     function, shapes = CASES[case](run=noting(asked))
     jax.eval_shape(function, *(jax.ShapeDtypeStruct(*each) for each in shapes))
     assert len(asked) == 1
     kernel = tile_sides.kernel_with("v6e", case, shapes[0][0][-1], tiling)
     if case.startswith("band"):
-        assert kernel.func is band.attend
-        assert kernel.keywords["blocks"] == BandBlocks(BAND["v6e", 64].block, tiling, tiling)
+        assert kernel.func is sliding_window.attend
+        assert kernel.keywords["tilings"] == SlidingWindowTilings(
+            SLIDING_WINDOW_TILINGS["v6e", 64].block, tiling, tiling
+        )
     else:
-        assert kernel.func is short.attend and kernel.keywords["blocks"] == ShortBlocks(tiling, tiling, tiling)
+        assert kernel.func is full_row.attend and kernel.keywords["tilings"] == FullRowTilings(tiling, tiling, tiling)
 
 
 def test_gpu_sides_compiles_a_model_with_the_kernel_it_is_given():
@@ -76,9 +78,9 @@ def test_gpu_sides_names_what_no_model_makes_spill():
     search = gpu_sides.Search(machine_code)
     search.run()
     # The largest first, of those the one of fewer warps, of those the one with more loads in flight.
-    assert search.without_spills("forward")[:2] == [(Sides(128, 128, 4, 2), 128), (Sides(128, 128, 8, 2), 128)]
-    assert search.without_spills("forward")[2] == (Sides(64, 128, 4, 3), 64)
+    assert search.without_spills("forward")[:2] == [(GpuTiling(128, 128, 4, 2), 128), (GpuTiling(128, 128, 8, 2), 128)]
+    assert search.without_spills("forward")[2] == (GpuTiling(64, 128, 4, 3), 64)
     # Models with a bias count there, and one of them spills with four warps.
-    assert search.without_spills("keys")[0] == (Sides(128, 128, 8, 2), 128)
-    assert search.without_spills("bias") == []  # no such kernel was in the program
+    assert search.without_spills("dkv")[0] == (GpuTiling(128, 128, 8, 2), 128)
+    assert search.without_spills("dbias") == []  # no such kernel was in the program
     assert Counter(compiled) == dict.fromkeys(compiled, 4)

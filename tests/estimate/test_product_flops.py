@@ -12,7 +12,7 @@ from jaxmodels.estimate.analysis import decoding_loop, product_flops
 from jaxmodels.generation.api import CallArguments, prepare_call
 from jaxmodels.parameters import abstract, flatten, unflatten
 from pallas_kernels import Mask, attention
-from pallas_kernels.tpu.blocks import short_blocks
+from pallas_kernels.tpu.tiles import full_row_tilings
 
 ONE = 2 * 3 * 4 * 5  # of [3,4] @ [4,5]
 A, B, SQUARE = jnp.ones((3, 4)), jnp.ones((4, 5)), jnp.ones((6, 6))
@@ -80,7 +80,7 @@ def test_products_inside_a_kernel_count(causal):
         return attention(q, q, q, mask=Mask(causal=causal), implementation="pallas_tpu")
 
     whole = 2 * 2 * 2 * 3 * 1024 * 1024 * 64
-    tiles = 1024 // short_blocks(64).forward.queries  # rows of tiles, each as long as its last query sees
+    tiles = 1024 // full_row_tilings(64).forward.queries  # rows of tiles, each as long as its last query sees
     flops = flops_of(attend, q)
     assert flops_of(attend, q, whole=False) == 0, "the kernel declares nothing to the compiler"
     assert flops == (whole * (tiles + 1) / (2 * tiles) if causal else whole) and tiles > 1

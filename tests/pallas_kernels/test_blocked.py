@@ -1,4 +1,4 @@
-"""The blocked path is compared with the dense one: outputs, every gradient, and what it costs."""
+"""Blocked attention in XLA against dense attention: outputs, every gradient, and cost."""
 
 from functools import partial
 
@@ -6,30 +6,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.attention_cases import FEW_GLOBALS, PATHS, Case, fast_jit, small_blocked
+from support.attention_cases import FEW_GLOBALS, IMPLEMENTATIONS, Case, fast_jit, small_blocked
 
 from pallas_kernels import Dropout, Mask, attention
 
 
 def both(case, blocked):
-    """(output, gradients) of the dense path and of another one, by q, k, v, the bias and the scale."""
+    """(output, gradients of q, k, v, the bias and the scale) of dense attention and of another implementation."""
     q, k, v, mask, bias, dropout = case.build()
     cotangent = jax.random.normal(jax.random.key(1), (*q.shape[:3], v.shape[-1]))
 
-    def run(path):
+    def run(implementation):
         def output(q, k, v, bias, scale):
-            return path(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout)
+            return implementation(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout)
 
         out, pullback = jax.vjp(output, q, k, v, bias, jnp.float32(case.scale))
         return out, pullback(cotangent)
 
-    return fast_jit(lambda: (run(PATHS["xla"]), run(blocked)))()
+    return fast_jit(lambda: (run(IMPLEMENTATIONS["xla"]), run(blocked)))()
 
 
-def assert_same(case, blocked, atol=2e-5):
-    expected, got = both(case, blocked)
+def assert_matches_dense(case, blocked, atol=2e-5):
+    expected, actual = both(case, blocked)
     paths = jax.tree_util.tree_leaves_with_path(expected)
-    for (path, a), b in zip(paths, jax.tree.leaves(got), strict=True):
+    for (path, a), b in zip(paths, jax.tree.leaves(actual), strict=True):
         scale = max(1.0, float(jnp.abs(a).max()))
         assert np.isfinite(b).all()
         np.testing.assert_allclose(b, a, atol=atol * scale, err_msg=jax.tree_util.keystr(path))
@@ -49,18 +49,18 @@ def assert_same(case, blocked, atol=2e-5):
     ],
     ids=str,
 )
-def test_outputs_and_gradients_are_those_of_the_dense_path(case):
-    assert_same(case, small_blocked)
+def test_outputs_and_gradients_match_the_dense_implementation(case):
+    assert_matches_dense(case, small_blocked)
 
 
-def test_real_block_sizes():
-    assert_same(
+def test_default_block_sizes():
+    assert_matches_dense(
         Case(300, 400, B=1, window=(16, 16), globals=0.02, rate=0.1), partial(attention, implementation="xla_blocked")
     )
 
 
 @pytest.mark.parametrize(("share", "few"), [(0.03, True), (0.5, False)])
-def test_global_cases_take_both_sides_of_the_runtime_branch(share, few):
+def test_cases_with_globals_cover_both_branches(share, few):
     count = int(Case(28, 28, globals=share).build()[3].key_global.sum(axis=1).max())
     assert count >= 1
     assert (count <= FEW_GLOBALS) == few
@@ -98,14 +98,14 @@ def compiled(T, mask, gradient, dropout=None):
     ids=["causal", "causal gradient", "window gradient"],
 )
 def test_memory_at_4096_is_far_below_the_scores(mask, gradient, share):
-    """All temporaries, gradients and layout copies included, against one [B, H, T, S] array of float32."""
+    """All temporaries, including gradients and layout copies, against one [B, H, T, S] array of float32."""
     T = 4096
     memory = compiled(T, mask, gradient, Dropout(0.1, jax.random.key(0))).memory_analysis().temp_size_in_bytes
     scores = 12 * T * T * 4
     assert memory < scores * share, f"{memory / 2**20:.0f} MB against {scores / 2**20:.0f} MB of scores"
 
 
-def test_window_costs_grow_with_the_length_and_not_with_its_square():
+def test_cost_of_a_window_is_linear_in_the_length():
     """XLA counts the body of a loop once: the cost of a block must not depend on the number of keys."""
 
     def flops(T, mask):

@@ -1,6 +1,6 @@
-"""The GPU kernels, compiled: to Triton's language always, and to an H200's machine code by `make test-cuda-aot`.
+"""The GPU kernels, compiled: always to Triton's language, and to an H200's machine code by `make test-cuda-aot`.
 
-Neither needs a GPU. The second needs JAX's CUDA plugin and NVIDIA's assembler, packages that Linux alone has.
+Neither requires a GPU. The second requires JAX's CUDA plugin and NVIDIA's assembler, packages for Linux only.
 """
 
 import re
@@ -30,9 +30,9 @@ from benchmarks.cuda_code import (
 @pytest.mark.parametrize("model", MODELS)
 def test_the_kernels_of_the_models_lower_to_triton(model, dtype):
     options, rate = MODELS[model]
-    given = arguments(**options, dtype=dtype)
-    program = lowered(given, rate, lowering_platforms=("cuda",))
-    assert set(re.findall(r"flash_\w+", program.as_text())) == kernels_of(given[4])
+    inputs = arguments(**options, dtype=dtype)
+    program = lowered(inputs, rate, lowering_platforms=("cuda",))
+    assert set(re.findall(r"flash_\w+", program.as_text())) == kernels_of(inputs[4])
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,15 @@ def test_the_kernels_of_the_models_lower_to_triton(model, dtype):
     ],
     ids=str,
 )
-def test_awkward_calls_lower_to_triton(case):
+def test_edge_cases_lower_to_triton(case):
     q, k, v, mask, bias, _ = case.build()
-    given = q, k, v, mask, bias, jax.random.key(0)
-    program = lowered(given, case.rate, lowering_platforms=("cuda",))
+    inputs = q, k, v, mask, bias, jax.random.key(0)
+    program = lowered(inputs, case.rate, lowering_platforms=("cuda",))
     assert set(re.findall(r"flash_\w+", program.as_text())) == kernels_of(bias)
 
 
 @pytest.mark.parametrize("name", DECODED)
-def test_the_kernel_for_decoding_lowers_to_triton(name):
+def test_the_decode_kernel_lowers_to_triton(name):
     program = lowered_step(decoded(**DECODED[name]), lowering_platforms=("cuda",))
     assert re.findall(r'name = "(\w+)"', program.as_text()) == ["decode"]
 
@@ -63,12 +63,12 @@ def test_the_kernel_for_decoding_lowers_to_triton(name):
 @pytest.mark.cuda_aot
 @pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} are not installed; `make test-cuda-aot` installs them")
 @pytest.mark.parametrize("model", MODELS)
-def test_the_kernels_compile_for_a_hopper_to_wide_products_and_without_spills(model, tmp_path):
+def test_the_kernels_compile_for_hopper_to_wide_products_without_spills(model, tmp_path):
     options, rate = MODELS[model]
-    given = arguments(**options)
-    found = machine_code(lowered(placed(given), rate), tmp_path)
+    inputs = arguments(**options)
+    found = machine_code(lowered(placed(inputs), rate), tmp_path)
     print(model, *found.items(), sep="\n")
-    assert found.keys() == kernels_of(given[4])
+    assert found.keys() == kernels_of(inputs[4])
     for name, counts in found.items():
         assert counts["wgmma"] > 0 and counts["spilled"] == 0, (name, counts)
 
@@ -76,12 +76,12 @@ def test_the_kernels_compile_for_a_hopper_to_wide_products_and_without_spills(mo
 @pytest.mark.cuda_aot
 @pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} are not installed; `make test-cuda-aot` installs them")
 @pytest.mark.parametrize("name", DECODED)
-def test_the_kernel_for_decoding_reads_ahead_in_wide_loads_and_does_not_spill(name, tmp_path):
-    given = decoded(**DECODED[name])
-    found = machine_code(lowered_step(placed(given)), tmp_path)["decode"]
+def test_the_decode_kernel_prefetches_in_wide_loads_without_spills(name, tmp_path):
+    inputs = decoded(**DECODED[name])
+    found = machine_code(lowered_step(placed(inputs)), tmp_path)["decode"]
     print(name, found, sep="\n")
     assert found["spilled"] == 0
-    # Of 16 bytes, for keys and values; in 8 bits those of values have 8, as their tile has to be turned.
+    # 16 bytes for keys and values; for int8 values 8, as their tile has to be transposed.
     narrow = {n for n in found["loads"] if n < 16}
     assert found["loads"][16] > 0
     assert narrow <= ({4, 8} if "8 bits" in name else {4})

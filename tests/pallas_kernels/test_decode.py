@@ -1,4 +1,4 @@
-"""The door for a cache, and what either kernel behind it keeps: rounding, shards, transformations, no gradient."""
+"""`decode` and properties of both of its kernels: rounding, sharding, transformations, no gradient."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from support.elsewhere import on
 from support.interpreted import evaluated
 from support.transformed import SPLIT, two_by_two
 
-from pallas_kernels import Mask, Stored, attention, choice, decode
+from pallas_kernels import Mask, PackedKV, attention, decode, dispatch
 
 either = pytest.mark.parametrize("kernel", ["pallas_tpu", "pallas_gpu"])
 
@@ -26,69 +26,69 @@ either = pytest.mark.parametrize("kernel", ["pallas_tpu", "pallas_gpu"])
         pytest.param("pallas_gpu", "float16", marks=pytest.mark.slow),
     ],
 )
-def test_half_precision_errs_at_most_twice_as_much_as_the_plain_path(kernel, dtype):
+def test_half_precision_error_is_at_most_twice_that_of_xla(kernel, dtype):
     case = DecodeCase(2, 300, K=64, valid="some", bias="toeplitz", dtype=dtype)
-    # All start from rounded inputs: the exact values of those.
-    q, stored = case.arrays()
-    key, value = stored.read(case.H, jnp.float32)
+    # The inputs are rounded; the expected values are exact for them.
+    q, packed = case.arrays()
+    key, value = packed.read(case.H, jnp.float32)
     expected = attention(
         q.astype(jnp.float32), key, value, mask=case.mask(), bias=case.biases(), scale=0.3, implementation="xla"
     )
-    plain, ours = (np.linalg.norm(case.run(Decoder(name)) - expected) for name in ("xla", kernel))
-    assert ours <= 2 * plain
+    xla_error, error = (np.linalg.norm(case.run(Decoder(name)) - expected) for name in ("xla", kernel))
+    assert error <= 2 * xla_error
 
 
 @either
-def test_shards_give_what_the_whole_gives(kernel):
+def test_sharding_does_not_change_the_result(kernel):
     case, mesh = DecodeCase(1, 200, B=4, H=4, dtype="int8", causal=True, start=(3, 70, 150, 199)), two_by_two()
     bias = replace(case, bias="toeplitz").biases()
     arrays = jax.tree.leaves(case.arrays())
-    places = [P("data", None, "model", None), *[P("data", None, "model")] * 2, *[P("data", "model", None)] * 2]
-    placed = [jax.device_put(x, NamedSharding(mesh, place)) for x, place in zip(arrays, places, strict=True)]
+    specs = [P("data", None, "model", None), *[P("data", None, "model")] * 2, *[P("data", "model", None)] * 2]
+    placed = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(arrays, specs, strict=True)]
 
     @jax.jit
-    def call(q, *stored):
-        return decode(q, Stored(*stored), mask=case.mask(), bias=bias, implementation=kernel, split=SPLIT)
+    def call(q, *packed):
+        return decode(q, PackedKV(*packed), mask=case.mask(), bias=bias, implementation=kernel, split=SPLIT)
 
     with evaluated():
         expected = call(*arrays)
         with jax.set_mesh(mesh):
-            got = call(*placed)
-    assert got.sharding.is_equivalent_to(placed[0].sharding, 4)
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+            actual = call(*placed)
+    assert actual.sharding.is_equivalent_to(placed[0].sharding, 4)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @either
-def test_vmap_changes_nothing(kernel):
-    q, stored = DecodeCase(1, 200).arrays()
+def test_vmap_does_not_change_the_result(kernel):
+    q, packed = DecodeCase(1, 200).arrays()
     starts = jnp.array([5, 150])
 
     @jax.jit
     def call(start):
-        return decode(q, stored, mask=Mask(causal=True, query_start=start), implementation=kernel)
+        return decode(q, packed, mask=Mask(causal=True, query_start=start), implementation=kernel)
 
     with evaluated():
         np.testing.assert_allclose(jax.vmap(call)(starts), jnp.stack([call(start) for start in starts]), atol=1e-6)
 
 
 @either
-def test_a_gradient_is_refused_by_name(kernel):
-    q, stored = DecodeCase(1, 20).arrays()
+def test_a_gradient_raises_an_error(kernel):
+    q, packed = DecodeCase(1, 20).arrays()
     with evaluated(), pytest.raises(NotImplementedError, match="no gradient.*attention='xla'"):
-        jax.grad(lambda q: decode(q, stored, implementation=kernel).sum())(q)
+        jax.grad(lambda q: decode(q, packed, implementation=kernel).sum())(q)
 
 
 def test_on_several_devices_without_a_mesh_no_kernel_runs(monkeypatch, caplog):
-    """It would not know its part of the cache. "auto" says so and takes XLA; a kernel asked for by name is refused."""
+    """It cannot determine its shard of the cache. "auto" logs that and takes XLA; a named kernel raises an error."""
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert jax.device_count() > 1 and choice.decoding_platform("auto") == "tpu"
-    choice.say_once.cache_clear()
-    q, stored = DecodeCase(1, 20).arrays()
-    np.testing.assert_array_equal(decode(q, stored), decode(q, stored, implementation="xla"))
+    assert jax.device_count() > 1 and dispatch.decoding_platform("auto") == "tpu"
+    dispatch.log_once.cache_clear()
+    q, packed = DecodeCase(1, 20).arrays()
+    np.testing.assert_array_equal(decode(q, packed), decode(q, packed, implementation="xla"))
     (message,) = caplog.messages
-    assert "decoding falls back to XLA: several devices and no mesh in context" in message
+    assert "decoding falls back to XLA: there are several devices and no mesh in context" in message
     with pytest.raises(ValueError, match="several devices and no mesh in context"):
-        decode(q, stored, implementation="pallas_tpu")
+        decode(q, packed, implementation="pallas_tpu")
 
 
 def test_one_device_takes_the_kernel():
@@ -100,12 +100,12 @@ def test_one_device_takes_the_kernel():
     ("change", "message"),
     [
         (lambda q, s: (q[0], s), "q must have rank 4"),
-        (lambda q, s: (q, s._replace(key=s.key[..., 1:])), r"stored keys must be \[B, S, H\*K\]"),
-        (lambda q, s: (q, s._replace(value=s.value[:, 1:])), r"stored values must be \[B, S, H\*Kv\]"),
-        (lambda q, s: (q, s._replace(key=s.key.astype(jnp.int8))), "key_scale is float32"),
-        (lambda q, s: (q, s._replace(value_scale=jnp.ones((2, 3, 20)))), "value_scale is float32"),
+        (lambda q, s: (q, s._replace(key=s.key[..., 1:])), r"packed keys must be \[B, S, H\*K\]"),
+        (lambda q, s: (q, s._replace(value=s.value[:, 1:])), r"packed values must be \[B, S, H\*Kv\]"),
+        (lambda q, s: (q, s._replace(key=s.key.astype(jnp.int8))), "key_scale must be float32"),
+        (lambda q, s: (q, s._replace(value_scale=jnp.ones((2, 3, 20)))), "value_scale must be float32"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, message):
+def test_invalid_arguments_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         decode(*change(*DecodeCase(1, 20).arrays()))

@@ -1,4 +1,4 @@
-"""The GPU kernel that reads a cache, run as plain JAX: values, what it does not read, and when it is picked."""
+"""The GPU decode kernel, run as plain JAX: values, what it does not read, and when it is chosen."""
 
 import re
 from dataclasses import replace
@@ -8,25 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.decode_cases import GPU, XLA, DecodeCase, Decoder, assert_decodes
+from support.decode_cases import GPU, XLA, DecodeCase, Decoder, assert_matches_reference
 from support.elsewhere import on
 from support.interpreted import evaluated
 
-from pallas_kernels import DenseBias, Dropout, Mask, Stored, choice, decode
+from pallas_kernels import DenseBias, Dropout, Mask, PackedKV, decode, dispatch
 from pallas_kernels.gpu import decode as kernel
 from pallas_kernels.gpu.device import Gpu
 
 
 @pytest.fixture(params=[1, 20], ids="programs={}".format)
-def shared(request):
-    """The kernel with one share of the keys, of several tiles; or with some, of which the last is shorter."""
-    return Decoder("pallas_gpu", partial(kernel.attend, programs=request.param))
+def kernel_with_shares(request):
+    """The kernel with one share of several tiles of keys, or with several shares, of which the last is shorter."""
+    return Decoder("pallas_gpu", partial(kernel.attend, min_programs=request.param))
 
 
-def assert_gives_the_same(run, q, stored, **options):
+def assert_equals_xla(run, q, packed, **options):
     with evaluated():
-        kernels, plain = (jax.jit(partial(each, **options))(q, stored) for each in (run, XLA))
-    np.testing.assert_allclose(kernels, plain, atol=2e-6)
+        actual, expected = (jax.jit(partial(each, **options))(q, packed) for each in (run, XLA))
+    np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def assert_gives_the_same(run, q, stored, **options):
     ],
     ids=str,
 )
-def test_a_query_sees_what_is_kept(case, shared):
-    assert_decodes(case, shared)
+def test_decode_matches_the_reference(case, kernel_with_shares):
+    assert_matches_reference(case, kernel_with_shares)
 
 
 @pytest.mark.parametrize(
@@ -55,49 +55,49 @@ def test_a_query_sees_what_is_kept(case, shared):
     ],
     ids=str,
 )
-def test_awkward_shapes(case):
-    assert_decodes(case, GPU)
+def test_edge_case_shapes(case):
+    assert_matches_reference(case, GPU)
 
 
-def test_a_window_and_values_of_another_width():
+def test_a_window_and_values_of_a_different_width():
     q, key, value = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(2, 3, 2, 24), *[(2, 90, 80)] * 2]))
     mask = Mask(causal=True, window=(20, 0), query_start=jnp.array([5, 70]))
-    assert_gives_the_same(GPU, q, Stored(key[..., :48], value), mask=mask)
+    assert_equals_xla(GPU, q, PackedKV(key[..., :48], value), mask=mask)
 
 
-def test_very_low_biases_are_no_mask(shared):
-    """A bias of finfo.min on every key leaves a row uniform, as in the reference, over uneven shares too."""
-    q, stored = DecodeCase(1, 90).arrays()
+def test_very_low_biases_do_not_mask(kernel_with_shares):
+    """A bias of finfo.min on every key leaves uniform weights, as in the reference, over uneven shares too."""
+    q, packed = DecodeCase(1, 90).arrays()
     bias = DenseBias(jnp.full((2, 1, 1, 1), jnp.finfo(jnp.float32).min).at[1].set(0.0))
-    assert_gives_the_same(shared, q, stored, bias=bias)
+    assert_equals_xla(kernel_with_shares, q, packed, bias=bias)
 
 
-def test_keys_out_of_sight_are_not_read(shared):
-    """What is not a number would come through any product."""
+def test_masked_keys_at_the_ends_are_not_read(kernel_with_shares):
+    """NaN would propagate through any product."""
     case = DecodeCase(2, 200, causal=True, start=(120, 31), valid="some")
     late = np.arange(200) >= 25
     mask = replace(case.mask(), key_valid=case.mask().key_valid & late)
-    q, stored = case.arrays()
-    dead = jnp.asarray(~late | (np.arange(200) > np.array([[121], [32]])))[..., None]
-    poisoned = stored._replace(key=jnp.where(dead, jnp.nan, stored.key), value=jnp.where(dead, jnp.nan, stored.value))
-    run = jax.jit(partial(shared, mask=mask))
+    q, packed = case.arrays()
+    masked = jnp.asarray(~late | (np.arange(200) > np.array([[121], [32]])))[..., None]
+    key, value = (jnp.where(masked, jnp.nan, x) for x in (packed.key, packed.value))
+    run = jax.jit(partial(kernel_with_shares, mask=mask))
     with evaluated():
-        np.testing.assert_array_equal(run(q, poisoned), run(q, stored))
+        np.testing.assert_array_equal(run(q, packed._replace(key=key, value=value)), run(q, packed))
 
 
-def test_two_runs_are_the_same_to_the_bit(shared):
+def test_results_are_deterministic(kernel_with_shares):
     case = DecodeCase(3, 300, dtype="int8", causal=True, start=200)
-    np.testing.assert_array_equal(case.run(shared), case.run(shared))
+    np.testing.assert_array_equal(case.run(kernel_with_shares), case.run(kernel_with_shares))
 
 
 def kernels_of(implementation: str, T: int, **options) -> set[str]:
-    q, stored = DecodeCase(T, 20).arrays()
-    program = str(jax.make_jaxpr(partial(decode, implementation=implementation, **options))(q, stored))
+    q, packed = DecodeCase(T, 20).arrays()
+    program = str(jax.make_jaxpr(partial(decode, implementation=implementation, **options))(q, packed))
     return {name for name in ("decode", "flash_forward") if f"name={name}\n" in program}
 
 
-def test_when_the_kernel_is_picked():
-    """By name, for few queries; "auto" does not, as the kernel has never run on a GPU."""
+def test_when_the_kernel_is_chosen():
+    """By name, for few queries; not by "auto", as the kernel has never run on a GPU."""
     dropout = Dropout(0.1, jax.random.key(0))
     assert kernels_of("pallas_gpu", 16) == {"decode"}
     assert kernels_of("pallas_gpu", 17) == kernels_of("pallas_gpu", 1, dropout=dropout) == {"flash_forward"}
@@ -106,11 +106,11 @@ def test_when_the_kernel_is_picked():
         assert kernels_of("pallas", 1) == {"decode"} and kernels_of("auto", 1) == set()
 
 
-def test_an_old_gpu_is_refused():
-    """By the kernel, and then by those for attention, which would take its place."""
-    (q, stored), old = DecodeCase(1, 20).arrays(), Gpu((7, 5), cudnn=False)
-    reason = r"need a GPU of compute capability 8\.0 or more; this is 7\.5"
-    assert re.search(reason, kernel.refuses(q, stored, old))
-    call = choice.Call(q, *stored.read(q.shape[2], q.dtype), Mask(), (), False, None, False)
+def test_an_old_gpu_is_rejected():
+    """By the decode kernel, and by the attention kernel that would replace it."""
+    (q, packed), old = DecodeCase(1, 20).arrays(), Gpu((7, 5), cudnn=False)
+    reason = r"require a GPU of compute capability 8\.0 or more; this one has 7\.5"
+    assert re.search(reason, kernel.unsupported_reason(q, packed, old))
+    call = dispatch.AttentionCall(q, *packed.read(q.shape[2], q.dtype), Mask(), (), False, None, False)
     with pytest.raises(ValueError, match=reason):
-        choice.choose("pallas_gpu", call, old)
+        dispatch.choose("pallas_gpu", call, old)

@@ -1,4 +1,4 @@
-"""The GPU kernels, run as plain JAX: values, every gradient, what they look at, and when they are picked."""
+"""The GPU flash kernels, run as plain JAX: values, every gradient, what they read, and when they are chosen."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,10 +12,10 @@ from support.elsewhere import on
 from support.interpreted import (
     GPU,
     Implementation,
-    assert_errs_at_most_twice_as_much,
-    assert_rows_that_see_nothing_give_zero,
-    assert_same,
-    assert_very_low_biases_are_no_mask,
+    assert_error_at_most_twice_that_of_xla,
+    assert_matches_reference,
+    assert_queries_without_visible_keys_give_zero,
+    assert_very_low_biases_do_not_mask,
     evaluated,
     outputs_and_gradients,
 )
@@ -27,26 +27,25 @@ from support.transformed import (
     inputs,
 )
 
-from pallas_kernels import DenseBias, Mask, ToeplitzBias, attention, choice
-from pallas_kernels.gpu import cudnn, flash, kernels
-from pallas_kernels.gpu.blocks import Blocks
+from pallas_kernels import DenseBias, Mask, ToeplitzBias, attention, dispatch
+from pallas_kernels.gpu import cudnn, flash
 from pallas_kernels.gpu.device import Gpu
-from pallas_kernels.gpu.tiles import Sides
+from pallas_kernels.gpu.tiles import FlashTilings, GpuTiling
 
-# Tiles so small that a few dozen tokens meet every edge; no two kernels have the same.
-TILES = Blocks(*(Sides(*pair, 4, 1) for pair in ((32, 16), (16, 32), (16, 32), (32, 16), (16, 16))))
-SMALL = Implementation("pallas_gpu", partial(flash.attend, blocks=TILES))
+# Tiles so small that a few dozen tokens cover every edge; no two kernels have the same tile size.
+TILINGS = FlashTilings(*(GpuTiling(*pair, 4, 1) for pair in ((32, 16), (16, 32), (16, 32), (32, 16), (16, 16))))
+SMALL = Implementation("pallas_gpu", partial(flash.attend, tilings=TILINGS))
 
 
 @dataclass(frozen=True)
-class Placed(Case):
-    """A case whose mask says where its global keys are, with one place to spare."""
+class CaseWithPositions(Case):
+    """A case whose mask has `global_at`, with one unused column."""
 
     def build(self):
         q, k, v, mask, bias, dropout = super().build()
-        places = jnp.sort(jnp.where(mask.key_global, jnp.arange(self.S), self.S), axis=1)
-        most = int(mask.key_global.sum(axis=1).max()) + 1
-        return q, k, v, replace(mask, global_at=places[:, :most].astype(jnp.int32)), bias, dropout
+        positions = jnp.sort(jnp.where(mask.key_global, jnp.arange(self.S), self.S), axis=1)
+        slots = int(mask.key_global.sum(axis=1).max()) + 1
+        return q, k, v, replace(mask, global_at=positions[:, :slots].astype(jnp.int32)), bias, dropout
 
 
 @pytest.mark.parametrize(
@@ -57,16 +56,16 @@ class Placed(Case):
         Case(33, 90, causal=True, start=(57, 3), valid="some", rate=0.1),
         Case(70, 70, window=(20, 9), valid="some"),
         Case(20, 90, window=(12, 30), start=(40, 3)),
-        Placed(90, 90, window=(20, 12), globals=0.05, valid="none", rate=0.2),
-        Placed(75, 75, window=(20, 500), globals=0.4, causal=True),
+        CaseWithPositions(90, 90, window=(20, 12), globals=0.05, valid="none", rate=0.2),
+        CaseWithPositions(75, 75, window=(20, 500), globals=0.4, causal=True),
         Case(50, 35, causal=True, bias="toeplitz"),
         Case(90, 90, window=(30, 7), bias="toeplitz"),
         Case(40, 60, bias="relative_key + toeplitz + dense", valid="some", scale=0.7, rate=0.1),
     ],
     ids=str,
 )
-def test_outputs_and_gradients_are_those_of_the_reference(case):
-    assert_same(case, SMALL, atol=2e-5)
+def test_outputs_and_gradients_match_the_reference(case):
+    assert_matches_reference(case, SMALL, atol=2e-5)
 
 
 @pytest.mark.slow
@@ -94,15 +93,15 @@ def test_outputs_and_gradients_are_those_of_the_reference(case):
         Case(30, 64, window=(500, 2), start=11, bias="toeplitz per example"),
         Case(20, 90, window=(12, 3), start=500),
         Case(20, 90, window=(12, 3), start=(40, 80), causal=True, bias="relative_key"),
-        Placed(90, 90, window=(500, 500), globals=0.1, valid="some"),
-        Placed(40, 90, window=(10, 5), globals=0.1, start=(30, 3), causal=True),
-        Placed(129, 129, window=(7, 7), globals=0.8, valid="some"),
+        CaseWithPositions(90, 90, window=(500, 500), globals=0.1, valid="some"),
+        CaseWithPositions(40, 90, window=(10, 5), globals=0.1, start=(30, 3), causal=True),
+        CaseWithPositions(129, 129, window=(7, 7), globals=0.8, valid="some"),
         Case(90, 90, globals=0.1, valid="some"),
     ],
     ids=str,
 )
-def test_awkward_shapes_masks_and_biases(case):
-    assert_same(case, SMALL, atol=2e-5)
+def test_edge_case_shapes_masks_and_biases(case):
+    assert_matches_reference(case, SMALL, atol=2e-5)
 
 
 @pytest.mark.slow
@@ -110,42 +109,42 @@ def test_awkward_shapes_masks_and_biases(case):
     "case",
     [
         Case(300, 300, causal=True),
-        Placed(400, 400, window=(70, 70), globals=0.03, valid="some"),
+        CaseWithPositions(400, 400, window=(70, 70), globals=0.03, valid="some"),
         Case(200, 300, bias="toeplitz"),
     ],
     ids=str,
 )
-def test_the_sides_of_real_tiles(case):
-    assert_same(case, GPU, atol=2e-5)
+def test_default_tile_sizes(case):
+    assert_matches_reference(case, GPU, atol=2e-5)
 
 
-def test_rows_that_see_nothing_give_zero_and_zero_gradients():
-    """All keys of the first example are padding, and its windows have tiles in reach all the same."""
+def test_queries_without_visible_keys_give_zero_and_zero_gradients():
+    """All keys of the first example are padding, also those in the reach of its windows."""
     for case in (Case(20, 30, valid="none"), Case(40, 40, valid="none", window=(5, 5))):
-        assert_rows_that_see_nothing_give_zero(case, SMALL)
+        assert_queries_without_visible_keys_give_zero(case, SMALL)
 
 
-def test_very_low_biases_are_no_mask():
-    assert_very_low_biases_are_no_mask(GPU)
+def test_very_low_biases_do_not_mask():
+    assert_very_low_biases_do_not_mask(GPU)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize(
-    "case", [Case(80, 80, causal=True, rate=0.1), Placed(90, 90, window=(20, 12), globals=0.05)], ids=str
+    "case", [Case(80, 80, causal=True, rate=0.1), CaseWithPositions(90, 90, window=(20, 12), globals=0.05)], ids=str
 )
-def test_half_precision_errs_at_most_twice_as_much_as_the_plain_path(case, dtype):
-    assert_errs_at_most_twice_as_much(case, SMALL, dtype)
+def test_half_precision_error_is_at_most_twice_that_of_xla(case, dtype):
+    assert_error_at_most_twice_that_of_xla(case, SMALL, dtype)
 
 
-def test_the_same_bits_again():
+def test_results_are_deterministic():
     case = Case(40, 60, bias="toeplitz", rate=0.1)
     first, second = (outputs_and_gradients(case, SMALL) for _ in range(2))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_window_looks_at_no_tile_out_of_its_reach():
-    """Forward and in both gradients, on either side: what is far away may be NaN."""
+def test_a_window_reads_no_tile_out_of_its_reach():
+    """In the forward pass and in both gradients, on either side: distant values may be NaN."""
     x = jax.random.normal(jax.random.key(0), (1, 160, 1, 16))
     after = jnp.where(jnp.arange(160)[:, None, None] >= 96, jnp.nan, x)
 
@@ -156,13 +155,13 @@ def test_a_window_looks_at_no_tile_out_of_its_reach():
         return out, *pull(do)
 
     with evaluated():
-        for far, turn in ((after, 1), (after[:, ::-1], -1)):
-            for given in run(far, far, far, far):
-                given = given[0, ::turn]
-                assert np.isfinite(given[:32]).all() and np.isnan(given[128:]).any()
+        for x, direction in ((after, 1), (after[:, ::-1], -1)):
+            for result in run(x, x, x, x):
+                result = result[0, ::direction]
+                assert np.isfinite(result[:32]).all() and np.isnan(result[128:]).any()
 
 
-def test_the_gradient_of_a_bias_is_made_only_where_it_is_wanted():
+def test_the_gradient_of_a_bias_is_computed_only_on_request():
     q, k, v = (jax.random.normal(jax.random.key(i), (1, 20, 2, 8)) for i in range(3))
 
     def loss(q, diagonals):
@@ -173,19 +172,19 @@ def test_the_gradient_of_a_bias_is_made_only_where_it_is_wanted():
         assert ("flash_backward_bias" in str(program)) == expected
 
 
-def test_shards_of_a_mesh_give_what_the_whole_gives():
+def test_sharding_does_not_change_the_result():
     assert_shards_give_what_the_whole_gives(SMALL)
 
 
-def test_it_runs_inside_shard_map():
+def test_the_kernels_run_inside_shard_map():
     assert_it_runs_inside_shard_map(SMALL)
 
 
-def test_vmap_and_remat_change_nothing():
+def test_vmap_and_remat_do_not_change_the_result():
     assert_vmap_and_remat_change_nothing(partial(causal_loss, SMALL), *inputs())
 
 
-def shaped(T=512, S=512, K=64, Kv=None, dtype=jnp.bfloat16):
+def qkv_shapes(T=512, S=512, K=64, Kv=None, dtype=jnp.bfloat16):
     return [jax.ShapeDtypeStruct((2, n, 4, w), dtype) for n, w in ((T, K), (S, K), (S, Kv or K))]
 
 
@@ -196,70 +195,80 @@ DENSE = (DenseBias(jnp.ones(())),)
 @pytest.mark.parametrize(
     ("arguments", "mask", "biases", "reason"),
     [
-        (shaped(dtype=jnp.float8_e4m3fn), Mask(), (), "must all be bfloat16 or float16 or float32"),
-        (shaped(K=160), Mask(), (), "at most 128 wide; K = 160"),
-        (shaped(T=2**16, S=2**15), Mask(), DENSE, "at most 2147483648 values"),
-        (shaped(), Mask(window=(1, 1), key_global=FLAGS), (), "say Mask.global_at"),
-        (shaped(), Mask(window=(1, 1), key_global=FLAGS, global_at=jnp.zeros((2, 3), int)), DENSE, "takes no bias"),
-        (shaped(), Mask(window=(1, 1), key_global=FLAGS, global_at=jnp.zeros((2, 600), int)), (), "at most 512 global"),
+        (qkv_shapes(dtype=jnp.float8_e4m3fn), Mask(), (), "must all be bfloat16 or float16 or float32"),
+        (qkv_shapes(K=160), Mask(), (), "head width must be at most 128; got K = 160"),
+        (qkv_shapes(T=2**16, S=2**15), Mask(), DENSE, "at most 2147483648 elements"),
+        (qkv_shapes(), Mask(window=(1, 1), key_global=FLAGS), (), "pass Mask.global_at"),
+        (
+            qkv_shapes(),
+            Mask(window=(1, 1), key_global=FLAGS, global_at=jnp.zeros((2, 3), int)),
+            DENSE,
+            "does not support a bias",
+        ),
+        (
+            qkv_shapes(),
+            Mask(window=(1, 1), key_global=FLAGS, global_at=jnp.zeros((2, 600), int)),
+            (),
+            "at most 512 global",
+        ),
     ],
 )
-def test_what_the_kernels_cannot_take_is_said_in_words(arguments, mask, biases, reason):
-    kernel, said = kernels.kernel_for(*arguments, mask, biases)
-    assert kernel is None and reason in said
+def test_unsupported_calls_have_a_reason(arguments, mask, biases, reason):
+    selection = dispatch.select_gpu_kernel(dispatch.AttentionCall(*arguments, mask, biases, False, None, False))
+    assert selection.attend is None and reason in selection.reason
     bias = biases or None
-    with pytest.raises(ValueError, match="'pallas_gpu' cannot take this call: .*"):
+    with pytest.raises(ValueError, match="'pallas_gpu' does not support this call: .*"):
         jax.eval_shape(
             lambda q, k, v: attention(q, k, v, mask=mask, bias=bias, implementation="pallas_gpu"), *arguments
         )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mask", "biases", "dropout", "taken"),
+    ("arguments", "mask", "biases", "dropout", "chosen"),
     [
-        (shaped(), Mask(causal=True), (), False, "cudnn"),
-        (shaped(S=300), Mask(), (), False, "cudnn"),
-        (shaped(dtype=jnp.float32), Mask(causal=True), (), False, "xla_blocked"),
-        (shaped(), Mask(causal=True), (), True, "xla_blocked"),
-        (shaped(), Mask(key_valid=FLAGS), (), False, "xla_blocked"),
-        (shaped(), Mask(window=(4, 0)), (), False, "xla_blocked"),
-        (shaped(), Mask(), DENSE, False, "xla_blocked"),
-        (shaped(S=300), Mask(causal=True), (), False, "xla"),
-        (shaped(), Mask(causal=True, query_start=3), (), False, "xla_blocked"),
-        (shaped(Kv=32), Mask(), (), False, "xla_blocked"),
-        (shaped(K=100), Mask(), (), False, "xla_blocked"),
-        (shaped(K=160), Mask(), (), False, "xla_blocked"),
-        (shaped(T=1), Mask(), (), False, "xla"),
+        (qkv_shapes(), Mask(causal=True), (), False, "cudnn"),
+        (qkv_shapes(S=300), Mask(), (), False, "cudnn"),
+        (qkv_shapes(dtype=jnp.float32), Mask(causal=True), (), False, "xla_blocked"),
+        (qkv_shapes(), Mask(causal=True), (), True, "xla_blocked"),
+        (qkv_shapes(), Mask(key_valid=FLAGS), (), False, "xla_blocked"),
+        (qkv_shapes(), Mask(window=(4, 0)), (), False, "xla_blocked"),
+        (qkv_shapes(), Mask(), DENSE, False, "xla_blocked"),
+        (qkv_shapes(S=300), Mask(causal=True), (), False, "xla"),
+        (qkv_shapes(), Mask(causal=True, query_start=3), (), False, "xla_blocked"),
+        (qkv_shapes(Kv=32), Mask(), (), False, "xla_blocked"),
+        (qkv_shapes(K=100), Mask(), (), False, "xla_blocked"),
+        (qkv_shapes(K=160), Mask(), (), False, "xla_blocked"),
+        (qkv_shapes(T=1), Mask(), (), False, "xla"),
     ],
 )
-def test_auto_takes_cudnn_for_what_it_can_and_else_xla(arguments, mask, biases, dropout, taken):
-    call, here = choice.Call(*arguments, mask, biases, False, None, dropout), Gpu((9, 0), cudnn=True)
+def test_auto_takes_cudnn_where_supported_and_xla_otherwise(arguments, mask, biases, dropout, chosen):
+    call, hopper = dispatch.AttentionCall(*arguments, mask, biases, False, None, dropout), Gpu((9, 0), cudnn=True)
     with on("gpu"):
-        assert choice.choose("auto", call, here)[0] == taken
-        assert taken != "cudnn" or choice.choose("pallas", call, here)[0] == "pallas_gpu"
+        assert dispatch.choose("auto", call, hopper)[0] == chosen
+        assert chosen != "cudnn" or dispatch.choose("pallas", call, hopper)[0] == "pallas_gpu"
 
 
 def test_without_cudnn_or_on_an_old_gpu_auto_takes_xla():
-    call = choice.Call(*shaped(), Mask(causal=True), (), False, None, False)
-    old, with_none = Gpu((7, 5), cudnn=True), Gpu((9, 0), cudnn=False)
+    call = dispatch.AttentionCall(*qkv_shapes(), Mask(causal=True), (), False, None, False)
+    old, without_cudnn = Gpu((7, 5), cudnn=True), Gpu((9, 0), cudnn=False)
     with on("gpu"):
-        assert [choice.choose("auto", call, gpu)[0] for gpu in (old, with_none, None)] == ["xla_blocked"] * 3
-        with pytest.raises(ValueError, match=r"need a GPU of compute capability 8\.0 or more; this is 7\.5"):
-            choice.choose("pallas", call, old)
+        assert [dispatch.choose("auto", call, gpu)[0] for gpu in (old, without_cudnn, None)] == ["xla_blocked"] * 3
+        with pytest.raises(ValueError, match=r"require a GPU of compute capability 8\.0 or more; this one has 7\.5"):
+            dispatch.choose("pallas", call, old)
 
 
-def test_cudnn_is_called_for_the_scaled_queries(monkeypatch):
-    """By what it computes: JAX's own path stands in for cuDNN, which cannot even be compiled for without a GPU."""
-    plain = jax.nn.dot_product_attention
-    asked = []
+def test_cudnn_is_called_with_scaled_queries(monkeypatch):
+    """JAX's implementation in XLA replaces cuDNN, which cannot be compiled for without a GPU."""
+    original = jax.nn.dot_product_attention
+    requested = []
 
-    def stand_in(*arguments, implementation, **options):
-        asked.append(implementation)
-        return plain(*arguments, **options)
+    def replacement(*arguments, implementation, **options):
+        requested.append(implementation)
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", replacement)
     q, k, v = (jax.random.normal(jax.random.key(i), (2, 9, 3, 8)) for i in range(3))
     mask = Mask(causal=True)
-    got = cudnn.attend(q, k, v, mask=mask, biases=(), scale=jnp.float32(0.3), words=None, rate=0.0)
-    np.testing.assert_allclose(got, attention(q, k, v, mask=mask, scale=0.3, implementation="xla"), atol=1e-5)
-    assert asked == ["cudnn"]
+    actual = cudnn.attend(q, k, v, mask=mask, biases=(), scale=jnp.float32(0.3), random_bits=None, rate=0.0)
+    np.testing.assert_allclose(actual, attention(q, k, v, mask=mask, scale=0.3, implementation="xla"), atol=1e-5)
+    assert requested == ["cudnn"]

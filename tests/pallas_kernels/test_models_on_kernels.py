@@ -1,4 +1,4 @@
-"""Whole models with the TPU kernels switched on, as plain JAX on a CPU: values and gradients of the XLA path."""
+"""Whole models with kernels, run as plain JAX on a CPU: values and gradients match those with XLA."""
 
 import jax
 import numpy as np
@@ -14,8 +14,8 @@ from jaxmodels.parameters import flatten
 B, T = 2, 12
 
 
-def rows(name: str) -> dict:
-    """Two texts, the second of them padded."""
+def batch(name: str) -> dict:
+    """Two sequences, the second of them padded."""
     mask = (np.arange(T) < np.array([[T], [T - 4]])).astype(int)
     inputs = {"input_ids": np.where(mask, ids((B, T), low=3), 1), "attention_mask": mask}
     if name.startswith("LED"):
@@ -27,24 +27,24 @@ def rows(name: str) -> dict:
     return {**inputs, "labels": inputs["input_ids"]}
 
 
-def scored(out, mask):
-    """A loss and the logits that it is of; for DPR's reader, which has no loss, the sum of their squares."""
+def loss_and_logits(out, mask):
+    """A loss and its logits; for DPR's reader, which has no loss, the sum of their squares."""
     if hasattr(out, "loss"):
         return out.loss, out.logits
-    # What a query behind a row's end gives is not asked for.
+    # The outputs of padding queries are unspecified.
     logits = (out.start_logits[mask > 0], out.end_logits[mask > 0], out.relevance_logits)
     return sum((x**2).sum() for x in logits), logits
 
 
 def run(name: str, implementation: str, **config):
     model, params = tiny(name, choices={"attention": implementation}, **config)
-    inputs = rows(name)
+    inputs = batch(name)
 
     @jax.jit
     def value(params):
         def loss(params):
             out = model.apply({"params": params}, **inputs, rngs={"dropout": jax.random.key(3)})
-            return scored(out, inputs["attention_mask"])
+            return loss_and_logits(out, inputs["attention_mask"])
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
@@ -66,16 +66,16 @@ def run(name: str, implementation: str, **config):
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
-def test_loss_logits_and_gradients_are_those_of_the_xla_path(name, config):
-    expected, got = (run(name, implementation, **config) for implementation in ("xla", "pallas_tpu"))
-    for a, b in zip(jax.tree.leaves(expected[0]), jax.tree.leaves(got[0]), strict=True):
+def test_loss_logits_and_gradients_match_those_with_xla(name, config):
+    expected, actual = (run(name, implementation, **config) for implementation in ("xla", "pallas_tpu"))
+    for a, b in zip(jax.tree.leaves(expected[0]), jax.tree.leaves(actual[0]), strict=True):
         np.testing.assert_allclose(b, a, rtol=2e-5, atol=2e-5)
-    for (path, a), b in zip(flatten(expected[1]).items(), flatten(got[1]).values(), strict=True):
+    for (path, a), b in zip(flatten(expected[1]).items(), flatten(actual[1]).values(), strict=True):
         np.testing.assert_allclose(b, a, atol=2e-5 * max(1.0, float(np.abs(a).max())), err_msg=path)
 
 
-def test_a_cache_is_filled_and_read():
-    """A padded prompt and then one token more, against the slots of a cache that are not all used."""
+def test_prefill_and_decode_with_a_cache():
+    """A padded prompt and then one more token, with a cache that has unused slots."""
     prompt, mask = ids((B, T), low=3), (np.arange(T) >= np.array([[0], [3]])).astype(int)
 
     def logits(implementation):
@@ -93,27 +93,27 @@ def test_a_cache_is_filled_and_read():
     np.testing.assert_allclose(logits("pallas_tpu")[mask > 0], logits("xla")[mask > 0], atol=1e-5)
 
 
-def test_weights_are_not_to_be_had_from_a_kernel():
+def test_attention_weights_with_a_kernel_raise_an_error():
     model, params = tiny(choices={"attention": "pallas_tpu"})
-    with pytest.raises(ValueError, match="return_weights needs every weight"):
+    with pytest.raises(ValueError, match="return_weights requires all weights"):
         model.apply({"params": params}, ids((B, T), low=3), output_attentions=True)
     assert isinstance(model, jm.GPT2LMHeadModel)
 
 
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BartForConditionalGeneration"])
-def test_queries_keys_and_values_projected_apart_are_those_of_one_product(name):
-    """As on an accelerator."""
+def test_separate_projections_of_queries_keys_and_values_equal_the_fused_one(name):
+    """Accelerators project them separately."""
     model, params = tiny(name, choices={"attention": "xla"})
 
     def logits(params):
-        return model.apply({"params": params}, **rows(name)).logits
+        return model.apply({"params": params}, **batch(name)).logits
 
-    together = logits(params)
+    fused = logits(params)
     with on("tpu"):
-        apart = jax.make_jaxpr(logits)(params)
-    assert str(apart).count("dot_general") > str(jax.make_jaxpr(logits)(params)).count("dot_general")
-    (got,) = jax.core.eval_jaxpr(apart.jaxpr, apart.consts, *jax.tree.leaves(params))
-    np.testing.assert_allclose(got, together, atol=1e-5)
+        separate = jax.make_jaxpr(logits)(params)
+    assert str(separate).count("dot_general") > str(jax.make_jaxpr(logits)(params)).count("dot_general")
+    (actual,) = jax.core.eval_jaxpr(separate.jaxpr, separate.consts, *jax.tree.leaves(params))
+    np.testing.assert_allclose(actual, fused, atol=1e-5)
 
 
 DECODERS = {
@@ -128,17 +128,17 @@ DECODERS = {
 @pytest.mark.parametrize(
     ("name", "kernel", "num_beams", "cache_dtype"),
     [
-        *((name, "pallas_tpu", beams, kind) for name in DECODERS for beams, kind in ((1, "int8"), (3, None))),
+        *((name, "pallas_tpu", beams, dtype) for name in DECODERS for beams, dtype in ((1, "int8"), (3, None))),
         ("GPT2LMHeadModel", "pallas_gpu", 1, None),
         ("T5ForConditionalGeneration", "pallas_gpu", 3, "int8"),
     ],
 )
-def test_a_model_generates_what_it_does_without_kernels(name, kernel, num_beams, cache_dtype):
-    """A padded prompt, then tokens one by one, beams that share their prompt, and cross attention."""
+def test_generation_with_a_kernel_equals_that_with_xla(name, kernel, num_beams, cache_dtype):
+    """A padded prompt, then tokens one by one, beams with a common prompt, and cross attention."""
     mask = np.arange(T) >= np.array([[0], [4]])
     inputs = {"input_ids": ids((B, T), low=3), "attention_mask": mask.astype(int)}
 
-    def generated(attention):
+    def generate(attention):
         model, params = tiny(name, choices={"attention": attention}, **DECODERS[name])
         with evaluated():
             return jm.generate(
@@ -152,7 +152,7 @@ def test_a_model_generates_what_it_does_without_kernels(name, kernel, num_beams,
                 output_scores=True,
             )
 
-    expected, got = generated("xla"), generated(kernel)
-    np.testing.assert_array_equal(got.sequences, expected.sequences)
-    for a, b in zip(expected.scores, got.scores, strict=True):
+    expected, actual = generate("xla"), generate(kernel)
+    np.testing.assert_array_equal(actual.sequences, expected.sequences)
+    for a, b in zip(expected.scores, actual.scores, strict=True):
         np.testing.assert_allclose(b, a, atol=2e-5)

@@ -1,4 +1,4 @@
-"""The dense path is the definition: it is compared with loops over single pairs of query and key."""
+"""Dense attention, the definition of the result, against loops over single pairs of query and key."""
 
 from functools import partial
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from support.attention_cases import CASES, Case, attention_by_loops, fast_jit, sees, small_blocked
+from support.attention_cases import CASES, Case, attention_by_loops, fast_jit, is_visible, small_blocked
 
 from pallas_kernels import Mask, ToeplitzBias, attention
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_both_paths_are_the_loops(case):
+def test_dense_and_blocked_attention_equal_the_loops(case):
     q, k, v, mask, bias, dropout = case.build()
 
     @fast_jit
@@ -30,7 +30,7 @@ def test_both_paths_are_the_loops(case):
     np.testing.assert_array_equal(np.asarray(weights)[expected_weights == 0], 0)
 
 
-def test_gradients_of_the_dense_path_are_finite_differences():
+def test_gradients_of_dense_attention_match_finite_differences():
     case = Case(4, 5, B=1, valid="some", bias="dense", rate=0.3)
     q, k, v, mask, bias, dropout = case.build()
 
@@ -41,18 +41,18 @@ def test_gradients_of_the_dense_path_are_finite_differences():
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.T < 20], ids=str)
-def test_dense_mask_is_the_rule(case):
+def test_dense_mask_matches_the_rule(case):
     mask = case.build()[3]
     dense = np.broadcast_to(mask.dense(case.B, case.T, case.S), (case.B, 1, case.T, case.S))
     for b, t, s in np.ndindex(case.B, case.T, case.S):
-        assert dense[b, 0, t, s] == sees(mask, b, t, s)
+        assert dense[b, 0, t, s] == is_visible(mask, b, t, s)
 
 
-def test_mask_does_not_depend_on_the_example_without_a_reason():
+def test_a_mask_without_arrays_has_no_batch_axis():
     assert Mask(causal=True, window=(3, 3), query_start=2).dense(4, 5, 6).shape == (1, 1, 5, 6)
 
 
-def test_query_that_sees_nothing_gives_zero_and_zero_gradients():
+def test_a_query_without_visible_keys_gives_zero_and_zero_gradients():
     q, k, v, mask, _, _ = Case(6, 5, valid="none").build()
 
     @fast_jit
@@ -68,7 +68,7 @@ def test_query_that_sees_nothing_gives_zero_and_zero_gradients():
         np.testing.assert_array_equal(g, 0)
 
 
-def test_toeplitz_diagonals_of_a_decoded_token_are_a_row_of_the_whole():
+def test_toeplitz_bias_of_a_decoded_token_is_a_row_of_the_full_bias():
     table = jax.random.normal(jax.random.key(0), (3, 64))
 
     def diagonals(T, S, start):
@@ -79,9 +79,9 @@ def test_toeplitz_diagonals_of_a_decoded_token_are_a_row_of_the_whole():
         q, k = jnp.zeros((1, T, 3, 8)), jnp.zeros((1, S, 3, 8))
         return diagonals(T, S, start).dense(q, k, start)
 
-    whole = dense(12, 12, 0)
-    np.testing.assert_array_equal(dense(1, 12, jnp.int32(9)), whole[:, :, 9:10])
-    np.testing.assert_array_equal(dense(4, 12, 5), whole[:, :, 5:9])
+    full = dense(12, 12, 0)
+    np.testing.assert_array_equal(dense(1, 12, jnp.int32(9)), full[:, :, 9:10])
+    np.testing.assert_array_equal(dense(4, 12, 5), full[:, :, 5:9])
 
 
 def test_toeplitz_relative_positions_per_example():

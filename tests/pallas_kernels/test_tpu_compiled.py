@@ -1,7 +1,8 @@
-"""Every TPU kernel, really compiled for every chip: its instruction bundles, and nothing that moves its operands.
+"""Every TPU kernel, compiled for every chip: its instruction bundles, and no operation that moves its operands.
 
-The counts are held to `tpu_budgets.json`, which `python -m benchmarks.bundles --write FILE` renews: a rise of more than
-3 % fails. They belong to one version of libtpu, which the file names; under another one all is compiled, not counted.
+The counts are compared with `tpu_budgets.json`, which `python -m benchmarks.bundles --write FILE` updates: a rise of
+more than 3 % fails. They are those of one version of libtpu, named in the file; with another one the kernels are
+compiled but not counted.
 """
 
 import importlib.metadata
@@ -39,7 +40,7 @@ pytestmark = [
 
 
 def compiled(chip: str, *options: str) -> dict:
-    """In a process of its own: the compiler reads where to write its counts when it is loaded."""
+    """In a separate process, because the compiler reads the folder for its counts when it is loaded."""
     cases = [option for case in BUDGETS["chips"][chip] for option in ("--case", case)]
     command = [sys.executable, "-m", "benchmarks.bundles", "--json", "--chip", chip, *cases, *options]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
@@ -47,7 +48,7 @@ def compiled(chip: str, *options: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# By night the chips that differ from these in their tiles alone.
+# Chips that differ from these in their tile sizes only are tested at night.
 CHIPS = [chip if chip in ("v5e", "v6e") else pytest.param(chip, marks=pytest.mark.long) for chip in BUDGETS["chips"]]
 
 
@@ -69,14 +70,14 @@ def test_bundles_and_spills_stay_within_the_budget(chip):
 
 
 def producers(program: str, kernel: str) -> dict[str, str]:
-    """By operand of the kernel's call in an HLO text, the operation that makes it."""
+    """By operand of the kernel's call in an HLO text, the operation that produces it."""
     lines = {found[1]: found[2] for found in re.finditer(r"^\s*(?:ROOT )?(%\S+) = (.*)$", program, re.MULTILINE)}
     call = next(line for name, line in lines.items() if name.startswith(f"%{kernel}") and "custom-call(" in line)
     operands = re.findall(r"%[\w.\-]+", call[call.index("custom-call(") : call.index(")", call.index("custom-call("))])
 
     def origin(name):
         line = lines[name]
-        # A copy in two parts is one between memories, as it is.
+        # An asynchronous copy is one between memories and does not change the layout.
         if passing := re.search(r" (?:get-tuple-element|bitcast|copy-done|copy-start)\((%[\w.\-]+)\)", line):
             return origin(passing[1])
         return line
@@ -85,7 +86,7 @@ def producers(program: str, kernel: str) -> dict[str, str]:
 
 
 def program_of(layer, mask: Mask, shape: tuple[int, ...]) -> str:
-    """Forward and backward pass of an attention layer on one chip, [B,T,D] in bfloat16."""
+    """The compiled forward and backward pass of an attention layer on one chip, [B,T,D] in bfloat16."""
     mesh = estimate.topology_mesh("v5e:1x1", {"data": 1})
     x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
     params = nn.unbox(jax.eval_shape(lambda x, mask: layer.init(jax.random.key(0), x, mask=mask), x, mask))
@@ -100,7 +101,7 @@ def program_of(layer, mask: Mask, shape: tuple[int, ...]) -> str:
         return jax.jit(both).lower(*placed).compile().as_text()
 
 
-KINDS = {"kernel_init": nn.initializers.normal(0.02), "out_init": nn.initializers.normal(0.02), "dtype": jnp.bfloat16}
+OPTIONS = {"kernel_init": nn.initializers.normal(0.02), "out_init": nn.initializers.normal(0.02), "dtype": jnp.bfloat16}
 FLAGS = jax.ShapeDtypeStruct((1, 4096), jnp.bool_)
 BAND = Mask(False, (512, 512), FLAGS, FLAGS, jax.ShapeDtypeStruct((1, 16), jnp.int32))
 
@@ -108,15 +109,15 @@ BAND = Mask(False, (512, 512), FLAGS, FLAGS, jax.ShapeDtypeStruct((1, 16), jnp.i
 @pytest.mark.parametrize(
     ("layer", "mask", "shape", "kernel"),
     [
-        (Attention(12, 64, **KINDS), Mask(causal=True), (4, 1024, 768), "short"),
-        (LongformerAttention(12, 64, **KINDS), BAND, (1, 4096, 768), "band"),
+        (Attention(12, 64, **OPTIONS), Mask(causal=True), (4, 1024, 768), "short"),
+        (LongformerAttention(12, 64, **OPTIONS), BAND, (1, 4096, 768), "band"),
     ],
     ids=["short", "band"],
 )
-def test_nothing_moves_the_operands_between_the_projections_and_the_kernels(layer, mask, shape, kernel):
-    """No copy, transposition, slice or pad: what a kernel reads comes straight from a matrix product or a kernel.
+def test_operands_are_not_moved_between_the_projections_and_the_kernels(layer, mask, shape, kernel):
+    """No copy, transposition, slice or pad: a kernel's operands are produced by a matrix product or a kernel.
 
-    Of LED's output the rows of padding and of global tokens are set elsewhere, so its cotangent comes from a fusion.
+    LED's output at padding and global tokens is replaced afterwards, so its cotangent comes from a fusion.
     """
     program = program_of(layer, mask, shape)
     whole = f"[{shape[0]},12,64,{shape[1]}]"  # queries, keys, values, outputs and their gradients
@@ -129,19 +130,19 @@ def test_nothing_moves_the_operands_between_the_projections_and_the_kernels(laye
 
 
 @pytest.mark.parametrize("case", ["short_causal_1024", "short_toeplitz_512", "band_16384", "decode_1024_int8"])
-def test_hardly_any_memory_is_needed_beside_operands_and_results(case):
-    """At most a tenth of these, in the order of the kernels, which is that of the projections."""
+def test_temporary_memory_is_small(case):
+    """At most a tenth of operands and results, in the layouts of the kernels, which are those of the projections."""
     place = jax.sharding.NamedSharding(estimate.topology_mesh("v5e:1x1", {"chip": 1}), jax.sharding.PartitionSpec())
-    anyhow = Format(Layout.AUTO, place)
+    any_layout = Format(Layout.AUTO, place)
     function, shapes = bundles.CASES[case]()
     with jax.set_mesh(place.mesh):
-        run = jax.jit(function, in_shardings=anyhow, out_shardings=anyhow)
+        run = jax.jit(function, in_shardings=any_layout, out_shardings=any_layout)
         memory = run.lower(*(jax.ShapeDtypeStruct(*shape) for shape in shapes)).compile().memory_analysis()
     assert memory.temp_size_in_bytes <= 0.1 * (memory.argument_size_in_bytes + memory.output_size_in_bytes)
 
 
 def sharded_step(model, shapes: dict[str, tuple[int, ...]]) -> str:
-    """The program of a training step on 4 x 2 chips, examples over "data" and heads over "model"."""
+    """The program of a training step on 4 x 2 chips, with the batch over "data" and heads over "model"."""
     mesh, rules, optimizer = (
         estimate.topology_mesh("v5e:2x4", {"data": 4, "model": 2}),
         sharding.FSDP_TP,
@@ -155,11 +156,11 @@ def sharded_step(model, shapes: dict[str, tuple[int, ...]]) -> str:
 
 
 def assert_on_shards(program: str, kernel: str, local: tuple[int, ...]) -> None:
-    """The kernels' first result has the shape of a shard, and nothing of that length and head width is gathered."""
+    """The kernels' first result has the shape of a shard, and no array of that length and head width is gathered."""
     for name in (f"{kernel}_forward", f"{kernel}_backward"):
         assert re.search(rf"%{name}\S* = \(bf16\[{','.join(map(str, local))}\]", program), name
     gathered = re.findall(r"= \S+\[([\d,]+)\]\S* all-gather", program)
-    # Weights are gathered, that is what FSDP means.
+    # FSDP gathers weights.
     assert gathered and not [shape for shape in gathered if {str(n) for n in local[2:]} <= set(shape.split(","))]
 
 
@@ -170,7 +171,7 @@ def test_a_sharded_training_step_of_gpt2_runs_the_kernels_on_its_shards():
 
 
 def test_a_sharded_training_step_of_led_runs_the_kernels_on_its_shards():
-    """4,096 tokens, a window of 512 to each side, up to 16 global ones."""
+    """4,096 tokens, a window of 512 to either side, up to 16 global tokens."""
     sizes = {f"{stack}_{name}": value for stack in ("encoder", "decoder")
              for name, value in (("layers", 1), ("attention_heads", 12), ("ffn_dim", 3072))}  # fmt: skip
     config = jm.LEDConfig(d_model=768, attention_window=1024, vocab_size=1024, **sizes)
@@ -181,8 +182,8 @@ def test_a_sharded_training_step_of_led_runs_the_kernels_on_its_shards():
     assert_on_shards(program, "short", (1, 6, 64, 128))
 
 
-def decoding_step(topology: str, data: int, model_axis: int, cache_dtype):
-    """Two layers of GPT-2, one token of each of 16 texts, 1,024 slots that are donated."""
+def decode_step(topology: str, data: int, model_axis: int, cache_dtype):
+    """Two layers of GPT-2, one token of each of 16 sequences, a donated cache of 1,024 slots."""
     mesh, rules = estimate.topology_mesh(topology, {"data": data, "model": model_axis}), sharding.FSDP_TP
     model = jm.GPT2LMHeadModel(jm.GPT2Config(n_layer=2, vocab_size=1024), dtype=jnp.bfloat16)
 
@@ -209,20 +210,20 @@ def decoding_step(topology: str, data: int, model_axis: int, cache_dtype):
 
 @pytest.mark.parametrize("cache_dtype", ["bfloat16", "int8"])
 @pytest.mark.parametrize("chip", ["v5e", "v6e"])
-def test_a_decoding_step_reads_the_cache_once_where_it_lies(chip, cache_dtype):
-    """No copy, slice or transposition of keys and values, and nothing of them in the chip's own memory: S(1)."""
-    compiled = decoding_step(f"{chip}:1x1", 1, 1, cache_dtype)
+def test_a_decode_step_reads_the_cache_once_from_hbm(chip, cache_dtype):
+    """No copy, slice or transposition of keys and values, and none of them in VMEM, S(1)."""
+    compiled = decode_step(f"{chip}:1x1", 1, 1, cache_dtype)
     program = compiled.as_text()
-    kind = {"bfloat16": "bf16", "int8": "s8"}[cache_dtype]
-    whole = [line for line in program.splitlines() if re.search(rf"= \(*{kind}\[16,1024,768\]", line)]
+    hlo_dtype = {"bfloat16": "bf16", "int8": "s8"}[cache_dtype]
+    whole = [line for line in program.splitlines() if re.search(rf"= \(*{hlo_dtype}\[16,1024,768\]", line)]
     writes = [line for line in whole if "dynamic-update-slice(" in line]
     assert len(re.findall(r"%decode\S* = .*custom-call\(", program)) == 2 and len(writes) == 4
     assert not [line[:200] for line in whole if "S(1)" in line or re.search(r" (copy|transpose|slice)\S*\(", line)]
-    everything = 2 * 2 * 16 * 1024 * 768 * (2 if cache_dtype == "bfloat16" else 1)
-    assert compiled.cost_analysis()["bytes accessed"] < 2 * everything + 3e8
+    cache_bytes = 2 * 2 * 16 * 1024 * 768 * (2 if cache_dtype == "bfloat16" else 1)
+    assert compiled.cost_analysis()["bytes accessed"] < 2 * cache_bytes + 3e8
 
 
-def test_a_sharded_decoding_step_reads_the_cache_on_its_shards():
-    program = decoding_step("v5e:2x4", 4, 2, "int8").as_text()
+def test_a_sharded_decode_step_reads_the_cache_on_its_shards():
+    program = decode_step("v5e:2x4", 4, 2, "int8").as_text()
     assert re.search(r"%decode\S* = bf16\[4,1,384\]\S* custom-call\(", program)
     assert not [line for line in program.splitlines() if "all-gather" in line and ",1024," in line.split("=")[1][:60]]

@@ -1,4 +1,4 @@
-"""The TPU kernel that reads a cache, run in interpret mode: values, what it does not read, transformations."""
+"""The TPU decode kernel, run in interpret mode: values, what it does not read, races."""
 
 from dataclasses import replace
 from functools import partial
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.decode_cases import DecodeCase, Decoder, assert_decodes
+from support.decode_cases import DecodeCase, Decoder, assert_matches_reference
 from support.interpreted import interpreted, races_found
 
 from pallas_kernels import decode
@@ -29,39 +29,39 @@ SMALL = Decoder("pallas_tpu", partial(kernel.attend, block_bytes=1))
     ],
     ids=str,
 )
-def test_a_query_sees_what_is_kept(case):
-    assert_decodes(case, SMALL)
+def test_decode_matches_the_reference(case):
+    assert_matches_reference(case, SMALL)
 
 
-def test_blocks_in_which_no_key_is_seen_are_not_read():
-    """What is not a number would come through any product."""
+def test_blocks_without_a_visible_key_at_the_ends_are_not_read():
+    """NaN would propagate through any product."""
     case = DecodeCase(1, 640, causal=True, start=300, valid="some")
     case_mask = case.mask()
     hidden = np.arange(case.S) < 128
     mask = replace(case_mask, key_valid=case_mask.key_valid & ~hidden)
-    dead = jnp.asarray(hidden | (np.arange(case.S) >= 384))[None, :, None]
-    q, stored = case.arrays()
-    poisoned = stored._replace(key=jnp.where(dead, jnp.nan, stored.key), value=jnp.where(dead, jnp.nan, stored.value))
+    masked = jnp.asarray(hidden | (np.arange(case.S) >= 384))[None, :, None]
+    q, packed = case.arrays()
+    key, value = (jnp.where(masked, jnp.nan, x) for x in (packed.key, packed.value))
     run = jax.jit(partial(SMALL, mask=mask))
     with interpreted():
-        np.testing.assert_array_equal(run(q, poisoned), run(q, stored))
+        np.testing.assert_array_equal(run(q, packed._replace(key=key, value=value)), run(q, packed))
 
 
-def test_two_runs_are_the_same_to_the_bit_and_race_free():
+def test_results_are_deterministic_and_race_free():
     case = DecodeCase(2, 300, causal=True, start=200)
-    q, stored = case.arrays()
+    q, packed = case.arrays()
     run = jax.jit(partial(SMALL, mask=case.mask()))
     with interpreted(detect_races=True, num_cores_or_threads=2):
-        np.testing.assert_array_equal(run(q, stored), run(q, stored))
+        np.testing.assert_array_equal(run(q, packed), run(q, packed))
     assert not races_found()
 
 
-def test_many_queries_and_weights_take_the_attention_function():
-    """A prompt is written into the cache and read back as a whole."""
+def test_many_queries_and_weights_use_attention():
+    """A prompt is written into the cache, which is then read as a whole."""
     case = DecodeCase(200, 200, causal=True)
-    assert_decodes(case, Decoder("pallas_tpu"), atol=1e-5)
-    q, stored = DecodeCase(1, 20).arrays()
+    assert_matches_reference(case, Decoder("pallas_tpu"), atol=1e-5)
+    q, packed = DecodeCase(1, 20).arrays()
     with pytest.raises(ValueError, match="return_weights"):
-        decode(q, stored, implementation="pallas_tpu", return_weights=True)
-    out, weights = decode(q, stored, return_weights=True)
+        decode(q, packed, implementation="pallas_tpu", return_weights=True)
+    out, weights = decode(q, packed, return_weights=True)
     assert out.shape == q.shape and weights.shape == (2, 3, 1, 20)

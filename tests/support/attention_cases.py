@@ -1,4 +1,4 @@
-"""What the attention tests share: an independent numpy implementation, and the awkward cases."""
+"""Shared by the attention tests: an independent numpy implementation, and edge cases."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pallas_kernels import DenseBias, Dropout, Mask, RelativeKeyBias, ToeplitzBias, attention, blocked
-from pallas_kernels.door import as_tuple
-from pallas_kernels.dropout import keep, seed_and_rate
+from pallas_kernels.bias import as_tuple
+from pallas_kernels.dropout import keep_mask, seed_and_rate
 
 H, K, KV = 3, 8, 5
 
@@ -17,21 +17,21 @@ H, K, KV = 3, 8, 5
 fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-# More global keys than these are searched among all keys.
+# With more global keys than this and no `global_at`, the blocked implementation reads all keys.
 FEW_GLOBALS = 3
 
 
 def small_blocked(q, k, v, *, mask=Mask(), bias=None, scale=K**-0.5, dropout=None):  # noqa: B008 - frozen, holds no array
-    """`attention` by "xla_blocked" in blocks of 4 queries and 2 causal sections, so that short sequences meet every
+    """`attention` by "xla_blocked" with blocks of 4 queries and 2 causal sections, so that short sequences cover every
     edge."""
     seed, rate = seed_and_rate(dropout)
-    sizes = {"block": 4, "sections": 2, "globals_": FEW_GLOBALS}
+    sizes = {"block": 4, "sections": 2, "max_global_keys": FEW_GLOBALS}
     options = {"biases": as_tuple(bias), "scale": scale, "seed": seed, "rate": rate}
     return blocked.attend(q, k, v, mask=mask, **options, **sizes)
 
 
-# By the name at the door.
-PATHS = {"xla": partial(attention, implementation="xla"), "xla_blocked": small_blocked}
+# By the name of the implementation.
+IMPLEMENTATIONS = {"xla": partial(attention, implementation="xla"), "xla_blocked": small_blocked}
 
 
 def start_of(mask, b):
@@ -39,7 +39,7 @@ def start_of(mask, b):
     return 0 if mask.query_start is None else int(np.ravel(mask.query_start)[b if np.ndim(mask.query_start) else 0])
 
 
-def sees(mask, b, t, s):
+def is_visible(mask, b, t, s):
     """The visibility rule, one query and one key at a time."""
     p = start_of(mask, b) + t
     if mask.key_valid is not None and not mask.key_valid[b, s]:
@@ -51,11 +51,11 @@ def sees(mask, b, t, s):
     return -mask.window[0] <= s - p <= mask.window[1]
 
 
-def bias_of(bias, q, k, start, b, h, t, s):
+def bias_terms(bias, q, k, start, b, h, t, s):
     """(added before scaling, added after scaling)."""
     T = q.shape[1]
     if isinstance(bias, tuple):
-        return tuple(map(sum, zip(*(bias_of(each, q, k, start, b, h, t, s) for each in bias), strict=True)))
+        return tuple(map(sum, zip(*(bias_terms(each, q, k, start, b, h, t, s) for each in bias), strict=True)))
     if isinstance(bias, DenseBias):
         return 0.0, np.broadcast_to(bias.values, (q.shape[0], H, T, k.shape[1]))[b, h, t, s]
     if isinstance(bias, ToeplitzBias):
@@ -70,29 +70,30 @@ def attention_by_loops(q, k, v, mask, bias, scale, dropout):
     """(output, weights) in float64, one pair of query and key at a time."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     (B, T, heads, _), S = q.shape, k.shape[1]
-    kept, rate = np.ones((B, heads, T, S), bool), 0.0
+    keep, rate = np.ones((B, heads, T, S), bool), 0.0
     if dropout is not None:
-        b, h, t, s = np.meshgrid(*map(np.arange, kept.shape), indexing="ij")
-        kept, rate = np.asarray(keep(dropout.seed(), b, h, t, s, dropout.rate)), dropout.rate
+        b, h, t, s = np.meshgrid(*map(np.arange, keep.shape), indexing="ij")
+        keep, rate = np.asarray(keep_mask(dropout.seed(), b, h, t, s, dropout.rate)), dropout.rate
     weights = np.zeros((B, heads, T, S))
     for b, h, t in np.ndindex(B, heads, T):
-        seen = [s for s in range(S) if sees(mask, b, t, s)]
-        if not seen:
+        visible = [s for s in range(S) if is_visible(mask, b, t, s)]
+        if not visible:
             continue
         scores = []
-        for s in seen:
-            before, after = bias_of(bias, q, k, start_of(mask, b), b, h, t, s)
+        for s in visible:
+            before, after = bias_terms(bias, q, k, start_of(mask, b), b, h, t, s)
             scores.append((q[b, t, h] @ k[b, s, h] + before) * scale + after)
         exponentials = np.exp(np.array(scores) - max(scores))
-        weights[b, h, t, seen] = exponentials / exponentials.sum()
-    weights = weights * kept / (1 - rate)
+        weights[b, h, t, visible] = exponentials / exponentials.sum()
+    weights = weights * keep / (1 - rate)
     return np.einsum("bhts,bshk->bthk", weights, v), weights
 
 
-def shown(case) -> str:
-    """The fields of a case that are not as they are by default: its name among the tests."""
-    given = [f"{n}={getattr(case, n)}" for n, f in case.__dataclass_fields__.items() if getattr(case, n) != f.default]
-    return ",".join(given).replace(" ", "")
+def format_case(case) -> str:
+    """The fields of a case that differ from their defaults: its id among the tests."""
+    fields = case.__dataclass_fields__.items()
+    changed = [f"{n}={getattr(case, n)}" for n, f in fields if getattr(case, n) != f.default]
+    return ",".join(changed).replace(" ", "")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Case:
     rate: float = 0.0
     scale: float = K**-0.5
 
-    __str__ = shown
+    __str__ = format_case
 
     def build(self):
         """q, k, v, mask, bias, dropout."""
@@ -122,13 +123,13 @@ class Case:
             return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
         q, k, v = normal(B, T, H, K), normal(B, S, H, K), normal(B, S, H, KV)
-        valid, everywhere = rng.random((B, S)) < 0.6, rng.random((B, S)) < self.globals
+        valid, is_global = rng.random((B, S)) < 0.6, rng.random((B, S)) < self.globals
         valid[0] &= self.valid != "none"
         mask = Mask(
             causal=self.causal,
             window=self.window,
             key_valid=jnp.asarray(valid) if self.valid else None,
-            key_global=jnp.asarray(everywhere) if self.globals else None,
+            key_global=jnp.asarray(is_global) if self.globals else None,
             query_start=None if self.start is None else jnp.asarray(self.start, jnp.int32),
         )
         P = max(T, S) + 2
@@ -150,7 +151,7 @@ class Case:
         return q, k, v, mask, bias, Dropout(self.rate, jax.random.key(7)) if self.rate else None
 
 
-# Of blocks of 4 queries, as those of `small_blocked`: lengths fall on, below and beside a block's edge.
+# Lengths fall on, below and beside an edge of the blocks of 4 queries of `small_blocked`.
 CASES = [
     Case(1, 1),
     Case(8, 8, causal=True, rate=0.3),

@@ -1,4 +1,4 @@
-"""Calls of `pallas_kernels.decode` and what they should give."""
+"""Calls of `pallas_kernels.decode` and their expected results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from support.interpreted import running
+from support.interpreted import interpreter_of
 
-from pallas_kernels import DenseBias, Mask, RelativeKeyBias, Stored, ToeplitzBias, decode
-from pallas_kernels.decoding import by_kernel
+from pallas_kernels import DenseBias, Mask, PackedKV, RelativeKeyBias, ToeplitzBias, decode
+from pallas_kernels.api import decode_with_kernel
 
 
 def random(seed: int, shape: tuple[int, ...]) -> jax.Array:
@@ -18,15 +18,15 @@ def random(seed: int, shape: tuple[int, ...]) -> jax.Array:
 
 
 class Decoder(NamedTuple):
-    """`decode` under a name, or by a kernel's `attend` with a size of its own; called with its arguments."""
+    """`decode` by the name of an implementation, or by a kernel's `attend` with other sizes."""
 
     name: str
     attend: Callable | None = None
 
-    def __call__(self, q, stored, **options) -> jax.Array:
+    def __call__(self, q, packed, **options) -> jax.Array:
         if self.attend is None:
-            return decode(q, stored, implementation=self.name, **options)
-        return by_kernel(self.attend, q, stored, **options)
+            return decode(q, packed, implementation=self.name, **options)
+        return decode_with_kernel(self.attend, q, packed, **options)
 
 
 XLA, GPU = Decoder("xla"), Decoder("pallas_gpu")
@@ -34,8 +34,8 @@ XLA, GPU = Decoder("xla"), Decoder("pallas_gpu")
 
 @dataclass(frozen=True)
 class DecodeCase:
-    """T queries, S slots. start: of the queries, one or for each example. valid: "some" or "none" of an example's slots
-    hold something. bias: a word of those in `biases`."""
+    """T queries, S slots. start: of the queries, one or per example. valid: "some" or "none" of the first example's
+    slots are valid. bias: names of `biases`, separated by spaces."""
 
     T: int
     S: int
@@ -58,41 +58,41 @@ class DecodeCase:
 
     def biases(self):
         T, S, H, K = self.T, self.S, self.H, self.K
-        made = {
+        builders = {
             "dense": lambda: DenseBias(random(7, (self.B, 1, T, S))),
             "toeplitz": lambda: ToeplitzBias(random(8, (H, T + S - 1))),
             "relative_key_query": lambda: RelativeKeyBias(random(9, (2 * S - 1, K)), True),
         }
-        return tuple(made[word]() for word in self.bias.split())
+        return tuple(builders[name]() for name in self.bias.split())
 
-    def arrays(self) -> tuple[jax.Array, Stored]:
+    def arrays(self) -> tuple[jax.Array, PackedKV]:
         q, key, value = (random(i, (self.B, n, self.H, self.K)) for i, n in enumerate((self.T, self.S, self.S)))
         if self.dtype != "int8":
-            return q.astype(self.dtype), Stored(
+            return q.astype(self.dtype), PackedKV(
                 *(x.reshape(self.B, self.S, -1).astype(self.dtype) for x in (key, value))
             )
         scales = [jnp.abs(x).max(axis=-1) / 127 for x in (key, value)]
-        whole = [
+        quantized = [
             jnp.round(x / scale[..., None]).astype(jnp.int8) for x, scale in zip((key, value), scales, strict=True)
         ]
-        return q, Stored(*(x.reshape(self.B, self.S, -1) for x in whole), *(s.swapaxes(1, 2) for s in scales))
+        return q, PackedKV(*(x.reshape(self.B, self.S, -1) for x in quantized), *(s.swapaxes(1, 2) for s in scales))
 
     def run(self, run: Decoder) -> np.ndarray:
         """float32 [B,T,H,K]."""
-        (q, stored), mask, bias = self.arrays(), self.mask(), self.biases()
+        (q, packed), mask, bias = self.arrays(), self.mask(), self.biases()
 
         @jax.jit
-        def value(q, stored, mask, bias):
-            return run(q, stored, mask=mask, bias=bias, scale=0.3)
+        def value(q, packed, mask, bias):
+            return run(q, packed, mask=mask, bias=bias, scale=0.3)
 
-        with jax.default_matmul_precision("highest"), running(run.name):
-            return np.asarray(value(q, stored, mask, bias), np.float32)
+        with jax.default_matmul_precision("highest"), interpreter_of(run.name):
+            return np.asarray(value(q, packed, mask, bias), np.float32)
 
 
-def assert_decodes(case: DecodeCase, kernel: Decoder, atol: float = 4e-6) -> None:
-    """As the reference does over what was read from the cache."""
-    expected, got = case.run(XLA), case.run(kernel)
-    assert np.isfinite(got).all()
-    np.testing.assert_allclose(got, expected, atol=atol)
+def assert_matches_reference(case: DecodeCase, kernel: Decoder, atol: float = 4e-6) -> None:
+    """The kernel gives the result of the reference over the unpacked cache."""
+    expected, actual = case.run(XLA), case.run(kernel)
+    assert np.isfinite(actual).all()
+    np.testing.assert_allclose(actual, expected, atol=atol)
     if case.valid == "none":
-        assert not got[0].any()
+        assert not actual[0].any()

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from support.interpreted import Implementation, evaluated, running
+from support.interpreted import Implementation, evaluated, interpreter_of
 
-from pallas_kernels import Dropout, Mask, Split, ToeplitzBias
+from pallas_kernels import Dropout, Mask, PartitionAxes, ToeplitzBias
 
-SPLIT = Split("data", "model")
+SPLIT = PartitionAxes("data", "model")
 
 
 def causal_loss(run: Implementation, q, k, v, diagonals):
@@ -47,7 +47,7 @@ def assert_shards_give_what_the_whole_gives(run: Implementation) -> None:
     mesh, arguments = two_by_two(), inputs()
     value = jax.value_and_grad(partial(causal_loss, run), argnums=(0, 1, 2, 3))
     rows, heads = NamedSharding(mesh, P("data", None, "model", None)), NamedSharding(mesh, P("model"))
-    with running(run.name):
+    with interpreter_of(run.name):
         expected = jax.jit(value)(*arguments)
         with jax.set_mesh(mesh):
             got = jax.jit(value, in_shardings=(rows, rows, rows, heads))(*arguments)
@@ -64,7 +64,7 @@ def assert_it_runs_inside_shard_map(run: Implementation) -> None:
     def local(q, k, v):
         return run(q, k, v, mask=Mask(causal=True), split=SPLIT)
 
-    with running(run.name):
+    with interpreter_of(run.name):
         expected = jax.jit(local)(q, k, v)
         with jax.set_mesh(mesh):
             mapped = jax.shard_map(local, in_specs=(rows,) * 3, out_specs=rows, check_vma=False)

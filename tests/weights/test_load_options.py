@@ -15,7 +15,7 @@ from transformers.models.auto import auto_factory
 import jaxmodels as jm
 from jaxmodels.download import HUB_OPTIONS
 from jaxmodels.hub.options import ATTENTION_NAMES, UNSUPPORTED
-from pallas_kernels.choice import IMPLEMENTATIONS
+from pallas_kernels import IMPLEMENTATIONS
 
 # Options of release 4.37 and of pipelines that the installed release does not read.
 OLDER = {

@@ -1,4 +1,4 @@
-"""The TPU kernels for rows that fit on the chip, run in interpret mode: values, gradients, dropout, transformations."""
+"""The TPU full-row kernels, run in interpret mode: values, gradients, dropout, transformations."""
 
 from functools import partial
 
@@ -9,10 +9,10 @@ from support.attention_cases import Case
 from support.interpreted import (
     TPU,
     Implementation,
-    assert_errs_at_most_twice_as_much,
-    assert_rows_that_see_nothing_give_zero,
-    assert_same,
-    assert_very_low_biases_are_no_mask,
+    assert_error_at_most_twice_that_of_xla,
+    assert_matches_reference,
+    assert_queries_without_visible_keys_give_zero,
+    assert_very_low_biases_do_not_mask,
     interpreted,
     races_found,
 )
@@ -26,21 +26,25 @@ from support.transformed import (
 
 from benchmarks.bundles import CHIPS
 from pallas_kernels import Mask
-from pallas_kernels.tpu import short
-from pallas_kernels.tpu.blocks import BAND, SHORT, ShortBlocks, Tiling
+from pallas_kernels.tpu import full_row
+from pallas_kernels.tpu.tiles import FULL_ROW_TILINGS, SLIDING_WINDOW_TILINGS, FullRowTilings, TpuTiling
 
 
-def with_tiles(blocks: ShortBlocks) -> Implementation:
-    return Implementation("pallas_tpu", partial(short.attend, blocks=blocks))
+def with_tilings(tilings: FullRowTilings) -> Implementation:
+    return Implementation("pallas_tpu", partial(full_row.attend, tilings=tilings))
 
 
-# Tiles so small that a few hundred tokens meet every edge; each pass has its own, and another number ahead.
-SMALL = with_tiles(ShortBlocks(Tiling(128, 128, 1), causal=Tiling(128, 256, 2), whole=Tiling(256, 128, 0)))
+# Tiles so small that a few hundred tokens cover every edge; each pass has a different tile size and lookahead.
+SMALL = with_tilings(
+    FullRowTilings(
+        forward=TpuTiling(128, 128, 1), backward_causal=TpuTiling(128, 256, 2), backward_unmasked=TpuTiling(256, 128, 0)
+    )
+)
 
 
-def test_every_chip_and_head_width_has_its_tiles():
-    rows = {(chip, width) for chip in CHIPS for width in (64, 128)}
-    assert SHORT.keys() == BAND.keys() == rows
+def test_every_chip_and_head_width_has_tilings():
+    expected = {(chip, width) for chip in CHIPS for width in (64, 128)}
+    assert FULL_ROW_TILINGS.keys() == SLIDING_WINDOW_TILINGS.keys() == expected
 
 
 @pytest.mark.parametrize(
@@ -56,8 +60,8 @@ def test_every_chip_and_head_width_has_its_tiles():
     ],
     ids=str,
 )
-def test_outputs_and_gradients_are_those_of_the_reference(case):
-    assert_same(case, SMALL)
+def test_outputs_and_gradients_match_the_reference(case):
+    assert_matches_reference(case, SMALL)
 
 
 @pytest.mark.slow
@@ -79,31 +83,31 @@ def test_outputs_and_gradients_are_those_of_the_reference(case):
     ],
     ids=str,
 )
-def test_awkward_shapes_masks_and_biases(case):
-    assert_same(case, SMALL)
+def test_edge_case_shapes_masks_and_biases(case):
+    assert_matches_reference(case, SMALL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [Case(600, 600, causal=True), Case(600, 1100, bias="toeplitz", valid="some")], ids=str)
 @pytest.mark.parametrize("chip", CHIPS)
-def test_the_sides_of_real_tiles(case, chip):
-    assert_same(case, with_tiles(SHORT[chip, 64]))
+def test_default_tile_sizes(case, chip):
+    assert_matches_reference(case, with_tilings(FULL_ROW_TILINGS[chip, 64]))
 
 
-def test_rows_that_see_nothing_give_zero_and_zero_gradients():
-    assert_rows_that_see_nothing_give_zero(Case(20, 30, valid="none"), TPU)
+def test_queries_without_visible_keys_give_zero_and_zero_gradients():
+    assert_queries_without_visible_keys_give_zero(Case(20, 30, valid="none"), TPU)
 
 
-def test_very_low_biases_are_no_mask():
-    assert_very_low_biases_are_no_mask(TPU)
+def test_very_low_biases_do_not_mask():
+    assert_very_low_biases_do_not_mask(TPU)
 
 
 @pytest.mark.parametrize("case", [Case(150, 150, causal=True), Case(140, 200, valid="some", rate=0.1)], ids=str)
-def test_bfloat16_errs_at_most_twice_as_much_as_the_plain_path(case):
-    assert_errs_at_most_twice_as_much(case, TPU, jnp.bfloat16)
+def test_bfloat16_error_is_at_most_twice_that_of_xla(case):
+    assert_error_at_most_twice_that_of_xla(case, TPU, jnp.bfloat16)
 
 
-def test_no_races_and_the_same_bits_again():
+def test_no_races_and_deterministic_results():
     q, k, v, _, bias, _ = Case(260, 260, bias="toeplitz").build()
     valid = jnp.arange(260) < jnp.array([[260], [100]])
 
@@ -123,13 +127,13 @@ def test_no_races_and_the_same_bits_again():
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
 
 
-def test_shards_of_a_mesh_give_what_the_whole_gives():
+def test_sharding_does_not_change_the_result():
     assert_shards_give_what_the_whole_gives(SMALL)
 
 
-def test_it_runs_inside_shard_map():
+def test_the_kernels_run_inside_shard_map():
     assert_it_runs_inside_shard_map(SMALL)
 
 
-def test_vmap_and_remat_change_nothing():
+def test_vmap_and_remat_do_not_change_the_result():
     assert_vmap_and_remat_change_nothing(partial(causal_loss, SMALL), *inputs())

@@ -1,22 +1,22 @@
-"""The door: what it accepts and refuses, what it picks, and that it lives under jit, vmap, scan and sharding."""
+"""`attention`: validation, choice of the implementation, and jit, vmap, scan and sharding."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from support.attention_cases import PATHS, Case, fast_jit
+from support.attention_cases import IMPLEMENTATIONS, Case, fast_jit
 from support.elsewhere import on
 
 from pallas_kernels import (
     DenseBias,
     Dropout,
     Mask,
+    PartitionAxes,
     RelativeKeyBias,
-    Split,
     ToeplitzBias,
     attention,
-    choice,
+    dispatch,
 )
 
 q = np.zeros((2, 3, 4, 8), np.float32)
@@ -56,30 +56,30 @@ flags = np.ones((2, 5), bool)
             ValueError,
             "must be one of auto, xla, xla_blocked, pallas, pallas_tpu, pallas_gpu, cudnn; got 'flash'",
         ),
-        ((q, k, v), {"implementation": "pallas"}, ValueError, "kernels for TPUs and GPUs and this is a cpu"),
+        ((q, k, v), {"implementation": "pallas"}, ValueError, "kernels for TPUs and GPUs, but the platform is cpu"),
         (
             (q, k, v),
             {"implementation": "cudnn"},
             ValueError,
-            "only where it is installed beside a GPU .* this is a cpu",
+            "requires an installed cuDNN and a GPU .* this is a cpu",
         ),
-        ((q, k, v), {"implementation": "pallas", "return_weights": True}, ValueError, "return_weights needs"),
+        ((q, k, v), {"implementation": "pallas", "return_weights": True}, ValueError, "return_weights requires"),
         ((q, k, v), {"implementation": "xla_blocked", "return_weights": True}, ValueError, "use implementation='xla'"),
     ],
 )
-def test_bad_input_is_refused_by_name(arguments, options, error, message):
+def test_invalid_arguments_are_rejected(arguments, options, error, message):
     with pytest.raises(error, match=message):
         attention(*arguments, **options)
 
 
 @pytest.mark.parametrize("window", [(1,), [1, 2], (-1, 2), (1.0, 2), 3])
-def test_bad_windows_are_refused(window):
+def test_invalid_windows_are_rejected(window):
     with pytest.raises(ValueError, match=r"window must be None or a tuple of two ints >= 0"):
         Mask(window=window)
 
 
 @pytest.mark.parametrize(
-    ("T", "S", "options", "taken"),
+    ("T", "S", "options", "chosen"),
     [
         (64, 64, {}, "dense"),
         (512, 512, {}, "blocked"),
@@ -89,14 +89,14 @@ def test_bad_windows_are_refused(window):
         (8, 8, {"implementation": "xla_blocked"}, "blocked"),
     ],
 )
-def test_auto_picks_by_size_and_a_name_is_obeyed(T, S, options, taken):
-    """Only the blocked path has a loop."""
+def test_auto_chooses_by_size_and_a_named_implementation_is_taken(T, S, options, chosen):
+    """Only blocked attention has a loop."""
     x = jax.ShapeDtypeStruct((1, T, 1, 8), jnp.float32), *[jax.ShapeDtypeStruct((1, S, 1, 8), jnp.float32)] * 2
     program = str(jax.make_jaxpr(lambda q, k, v: attention(q, k, v, **options))(*x))
-    assert ("scan[" in program) == (taken == "blocked")
+    assert ("scan[" in program) == (chosen == "blocked")
 
 
-def test_a_missing_scale_is_that_of_the_paper():
+def test_the_default_scale_is_the_inverse_square_root_of_the_width():
     q, k, v, *_ = Case(4, 5).build()
     np.testing.assert_array_equal(attention(q, k, v), attention(q, k, v, scale=8**-0.5))
 
@@ -110,10 +110,10 @@ def test_scale_per_layer_inside_a_scan():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
-def test_half_precision_keeps_scores_and_softmax_in_float32(dtype, implementation):
+def test_scores_and_softmax_are_float32_in_half_precision(dtype, implementation):
     q, k, v, mask, bias, _ = Case(30, 30, window=(3, 3), bias="toeplitz").build()
     q, k, v = (x.astype(dtype) for x in (q, k + 30, v))
-    out = PATHS[implementation](q, k, v, mask=mask, bias=bias)
+    out = IMPLEMENTATIONS[implementation](q, k, v, mask=mask, bias=bias)
     exact = attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask=mask, bias=bias, implementation="xla")
     assert out.dtype == dtype
     # Only the probabilities and the result are rounded; bfloat16 scores with a common part of 100 would be off by 0.25.
@@ -121,7 +121,7 @@ def test_half_precision_keeps_scores_and_softmax_in_float32(dtype, implementatio
     assert error < float(jnp.finfo(dtype).eps)
 
 
-def test_weights_come_in_the_dtype_of_the_queries():
+def test_weights_have_the_dtype_of_the_queries():
     x = jnp.ones((1, 3, 2, 4), jnp.bfloat16)
     out, weights = attention(x, x, x, return_weights=True)
     assert out.dtype == weights.dtype == jnp.bfloat16
@@ -135,7 +135,7 @@ def test_vmap_over_arrays_and_masks(implementation):
     stack = jax.tree.map(lambda x: jnp.stack([x, x[:, ::-1]]), (q, k, v, mask))
 
     def one(q, k, v, mask):
-        return PATHS[implementation](q, k, v, mask=mask, bias=bias)
+        return IMPLEMENTATIONS[implementation](q, k, v, mask=mask, bias=bias)
 
     out = fast_jit(jax.vmap(one, in_axes=(0, 0, 0, axes)))(*stack)
     for i in range(2):
@@ -146,36 +146,42 @@ def test_vmap_over_arrays_and_masks(implementation):
 
 
 @pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
-def test_sharded_batch_and_heads_give_the_same_numbers(implementation):
+def test_sharding_of_batch_and_heads_does_not_change_the_result(implementation):
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(8, 10, 2, 8)), jnp.float32) for _ in range(3))
     mask = Mask(causal=True, key_valid=jnp.asarray(rng.random((8, 10)) < 0.7))
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     heads = NamedSharding(mesh, PartitionSpec("data", None, "model"))
-    rows = NamedSharding(mesh, PartitionSpec("data"))
+    batch = NamedSharding(mesh, PartitionSpec("data"))
 
     def loss(q, k, v, mask):
-        out = PATHS[implementation](q, k, v, mask=mask, dropout=Dropout(0.2, jax.random.key(1)))
+        out = IMPLEMENTATIONS[implementation](q, k, v, mask=mask, dropout=Dropout(0.2, jax.random.key(1)))
         return jnp.sum(out**2), out
 
     call = fast_jit(jax.grad(loss, (0, 1, 2), has_aux=True))
     expected = call(q, k, v, mask)
-    sharded = call(*jax.device_put((q, k, v), heads), jax.device_put(mask, rows))
+    sharded = call(*jax.device_put((q, k, v), heads), jax.device_put(mask, batch))
     assert sharded[1].sharding.is_equivalent_to(heads, 4)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(sharded), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_a_mesh_must_be_said_how_to_split_or_a_kernel_would_gather():
-    """A named kernel says so; "auto" on a TPU takes XLA, which partitions itself."""
+def test_a_kernel_under_a_mesh_requires_the_axes_of_batch_and_heads():
+    """A named kernel raises an error; "auto" on a TPU takes XLA, which partitions its operations itself."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",), axis_types=(AxisType.Auto,))
-    with jax.set_mesh(mesh), pytest.raises(ValueError, match="nothing says which of them split examples and heads"):
+    with (
+        jax.set_mesh(mesh),
+        pytest.raises(ValueError, match="not specified which of them split the batch and the heads"),
+    ):
         attention(q, k, v, implementation="pallas_tpu")
-    with jax.set_mesh(mesh), pytest.raises(ValueError, match="3 heads do not divide over the mesh axes data of 2"):
+    with (
+        jax.set_mesh(mesh),
+        pytest.raises(ValueError, match="3 heads are not divisible by the 2 devices of the mesh axes data"),
+    ):
         odd = np.zeros((2, 3, 3, 8), np.float32)
-        attention(odd, odd, odd, implementation="pallas_tpu", split=Split(None, "data"))
-    call = choice.Call(q, k, v, Mask(), (), False, None, False)
+        attention(odd, odd, odd, implementation="pallas_tpu", split=PartitionAxes(None, "data"))
+    call = dispatch.AttentionCall(q, k, v, Mask(), (), False, None, False)
     with on("tpu"):
-        assert choice.choose("auto", call)[0] == "pallas_tpu"
+        assert dispatch.choose("auto", call)[0] == "pallas_tpu"
     with on("tpu", devices=2):
-        assert choice.choose("auto", call)[0] == "xla"
+        assert dispatch.choose("auto", call)[0] == "xla"

@@ -1,4 +1,4 @@
-"""Windows with global keys whose places are known (`Mask.global_at`): the blocked path, and the weights as a band."""
+"""Windows with global keys at known positions (`Mask.global_at`): blocked attention, and the weights in banded form."""
 
 from functools import partial
 
@@ -6,79 +6,80 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.attention_cases import FEW_GLOBALS, PATHS, H, K, attention_by_loops, fast_jit, small_blocked
+from support.attention_cases import FEW_GLOBALS, IMPLEMENTATIONS, H, K, attention_by_loops, fast_jit, small_blocked
 
-from pallas_kernels import Dropout, Mask, attention, band_weights
+from pallas_kernels import Dropout, Mask, attention, sliding_window_weights
 
 
-def places(flags, slots):
-    """int32 [B,slots]: where each row's flags are, then S."""
+def padded_positions(flags, slots):
+    """int32 [B,slots]: the positions of each example's flags, padded with S."""
     S = flags.shape[1]
-    rows = [np.flatnonzero(row) for row in flags]
-    assert max(map(len, rows)) <= slots
-    return np.array([[*row, *[S] * (slots - len(row))] for row in rows], np.int32).reshape(len(flags), slots)
+    positions = [np.flatnonzero(row) for row in flags]
+    assert max(map(len, positions)) <= slots
+    return np.array([[*row, *[S] * (slots - len(row))] for row in positions], np.int32).reshape(len(flags), slots)
 
 
 def build(T, w, globals=(), slots=None, valid=None, rate=0.0):
-    """q, k, v, mask, dropout. globals: places in each of the two rows; valid: "some" keys are."""
+    """q, k, v, mask, dropout. globals: positions in each of the two examples; valid: "some" keys are valid."""
     rng = np.random.default_rng(T * 101 + w)
     q, k, v = (jnp.asarray(rng.normal(size=(2, T, H, K)), jnp.float32) for _ in "qkv")
     flags = np.array([[t in row for t in range(T)] for row in globals], bool) if globals else None
-    at = None if flags is None else places(flags, max(map(len, globals)) if slots is None else slots)
+    at = None if flags is None else padded_positions(flags, max(map(len, globals)) if slots is None else slots)
     key_valid = rng.random((2, T)) < 0.6 if valid == "some" else None
     arrays = {"key_valid": key_valid, "key_global": flags, "global_at": at}
     mask = Mask(window=(w, w), **{name: None if a is None else jnp.asarray(a) for name, a in arrays.items()})
     return q, k, v, mask, Dropout(rate, jax.random.key(3)) if rate else None
 
 
-# Blocks of 4 queries: lengths fall on, below and beside a block's edge.
+# Lengths fall on, below and beside an edge of the blocks of 4 queries.
 CASES = {
     "no globals": (21, 3),
-    "one in each row": (20, 2, [(0,), (13,)]),
+    "one in each example": (20, 2, [(0,), (13,)]),
     "in and out of the window": (21, 2, [(0, 5, 6, 20), (10,)]),
     "unused slots": (22, 2, [(), (3, 4)], 5),
-    "no global in any slot": (19, 3, [(), ()], 2),
+    "unused slots only": (19, 3, [(), ()], 2),
     "padding, also of globals": (23, 2, [(1, 7, 8, 9, 22), (0, 11)], 6, "some"),
     "shorter than a block": (3, 1, [(2,), (0, 1)]),
     "as long as a block": (4, 1, [(), (3,)]),
     "one token": (1, 1, [(0,), ()]),
-    "window beyond the text": (13, 40, [(2, 12), (5,)]),
-    "window of the text but one": (13, 11),
-    "window of nothing": (17, 0, [(4,), (16,)], 2, "some"),
+    "window beyond the sequence": (13, 40, [(2, 12), (5,)]),
+    "window of the sequence but one": (13, 11),
+    "empty window": (17, 0, [(4,), (16,)], 2, "some"),
     "dropout": (22, 3, [(0, 9), (21,)], 3, "some", 0.4),
 }
 
 
-def value_and_gradients(q, k, v, mask, dropout, path):
+def value_and_gradients(q, k, v, mask, dropout, implementation):
     cotangent = jax.random.normal(jax.random.key(1), q.shape)
-    run = partial(path, mask=mask, dropout=dropout)
+    run = partial(implementation, mask=mask, dropout=dropout)
     out, pullback = jax.vjp(run, q, k, v)
     return out, pullback(cotangent)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_blocked_attention_with_places_is_the_dense_one(name):
+def test_blocked_attention_with_global_positions_equals_dense_attention(name):
     case = build(*CASES[name])
-    got, expected = fast_jit(lambda: [value_and_gradients(*case, path) for path in (small_blocked, PATHS["xla"])])()
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    implementations = small_blocked, IMPLEMENTATIONS["xla"]
+    actual, expected = fast_jit(lambda: [value_and_gradients(*case, each) for each in implementations])()
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_places_change_nothing_but_the_way():
-    """With places, without them, and written out pair by pair."""
+def test_global_positions_do_not_change_the_result():
+    """With `global_at`, without it, and computed pair by pair."""
     q, k, v, mask, _ = build(*CASES["padding, also of globals"])
     searched = Mask(window=mask.window, key_valid=mask.key_valid, key_global=mask.key_global)
     run = lambda m: small_blocked(q, k, v, mask=m)  # noqa: E731
-    with_places, without = fast_jit(lambda: (run(mask), run(searched)))()
-    np.testing.assert_allclose(with_places, without, atol=1e-6)
+    with_positions, without = fast_jit(lambda: (run(mask), run(searched)))()
+    np.testing.assert_allclose(with_positions, without, atol=1e-6)
     plain = Mask(**{n: np.asarray(a) for n in ("key_valid", "key_global") if (a := getattr(mask, n)) is not None})
     plain = Mask(window=mask.window, key_valid=plain.key_valid, key_global=plain.key_global)
-    np.testing.assert_allclose(with_places, attention_by_loops(q, k, v, plain, None, K**-0.5, None)[0], atol=1e-5)
+    np.testing.assert_allclose(with_positions, attention_by_loops(q, k, v, plain, None, K**-0.5, None)[0], atol=1e-5)
 
 
-def test_columns_are_as_many_as_slots_and_not_as_the_limit_of_a_search():
-    """More global keys than FEW_GLOBALS still come as columns, and nothing looks at all keys."""
+def test_global_positions_are_columns_whatever_their_number():
+    """More global keys than FEW_GLOBALS are still columns, and no block reads all keys."""
     slots = FEW_GLOBALS + 2
     q, k, v, mask, _ = build(60, 2, [range(0, 50, 10), (7,)], slots)
     jaxpr = str(jax.make_jaxpr(lambda: small_blocked(q, k, v, mask=mask))())
@@ -86,7 +87,7 @@ def test_columns_are_as_many_as_slots_and_not_as_the_limit_of_a_search():
 
 
 def banded(weights, mask, w):
-    """Dense weights [B,H,T,S] in the band's form, a pair of query and key at a time."""
+    """Dense weights [B,H,T,S] in banded form, one pair of query and key at a time."""
     weights = np.asarray(weights)
     B, heads, T, S = weights.shape
     at = np.zeros((B, 0), int) if mask.global_at is None else np.asarray(mask.global_at)
@@ -104,7 +105,7 @@ def banded(weights, mask, w):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_band_holds_the_dense_weights(name):
+def test_banded_weights_equal_the_dense_weights(name):
     """Dropout included: the mask is a function of the positions."""
     q, k, v, mask, dropout = build(*CASES[name])
     w = mask.window[0]
@@ -112,58 +113,60 @@ def test_band_holds_the_dense_weights(name):
     @fast_jit
     def both():
         dense = attention(q, k, v, mask=mask, dropout=dropout, implementation="xla", return_weights=True)[1]
-        return band_weights(q, k, mask=mask, dropout=dropout, block=4), dense
+        return sliding_window_weights(q, k, mask=mask, dropout=dropout, block=4), dense
 
-    got, dense = both()
-    np.testing.assert_allclose(got, banded(dense, mask, w), atol=1e-6)
+    actual, dense = both()
+    np.testing.assert_allclose(actual, banded(dense, mask, w), atol=1e-6)
     if dropout is None:
-        np.testing.assert_allclose(got.sum(axis=-1), dense.sum(axis=-1), atol=1e-5, err_msg="nothing is lost")
+        np.testing.assert_allclose(actual.sum(axis=-1), dense.sum(axis=-1), atol=1e-5, err_msg="nothing is lost")
 
 
-def test_band_with_real_blocks_a_scale_and_bfloat16():
+def test_banded_weights_with_default_blocks_a_scale_and_bfloat16():
     q, k, v, mask, _ = build(300, 16, [(0, 150, 299), (4,)], 4, "some")
     q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
 
     @fast_jit
     def both():
         dense = attention(q, k, v, mask=mask, scale=0.7, implementation="xla", return_weights=True)[1]
-        return band_weights(q, k, mask=mask, scale=0.7), dense
+        return sliding_window_weights(q, k, mask=mask, scale=0.7), dense
 
-    got, dense = both()
-    assert got.dtype == jnp.bfloat16 and got.shape == (2, H, 300, 4 + 33)
-    np.testing.assert_allclose(got.astype("float32"), banded(dense.astype("float32"), mask, 16), atol=1e-2)
+    actual, dense = both()
+    assert actual.dtype == jnp.bfloat16 and actual.shape == (2, H, 300, 4 + 33)
+    np.testing.assert_allclose(actual.astype("float32"), banded(dense.astype("float32"), mask, 16), atol=1e-2)
 
 
-def test_band_takes_memory_in_proportion_to_the_length():
+def test_banded_weights_take_memory_proportional_to_the_length():
     def temporary(T):
         x = jax.ShapeDtypeStruct((1, T, 4, 16), jnp.float32)
-        run = fast_jit(lambda q, k: band_weights(q, k, mask=Mask(window=(32, 32))))
+        run = fast_jit(lambda q, k: sliding_window_weights(q, k, mask=Mask(window=(32, 32))))
         return run.lower(x, x).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(4096) < 2.2 * temporary(2048)
 
 
 FLAGS = jnp.zeros((2, 8), bool)
-REFUSED = {
+UNSUPPORTED = {
     "no window": Mask(),
     "not symmetric": Mask(window=(2, 3)),
     "causal": Mask(window=(2, 2), causal=True),
     "shifted": Mask(window=(2, 2), query_start=3),
-    "globals without places": Mask(window=(2, 2), key_global=FLAGS),
-    "places without globals": Mask(window=(2, 2), global_at=jnp.zeros((2, 1), jnp.int32)),
+    "globals without positions": Mask(window=(2, 2), key_global=FLAGS),
+    "positions without globals": Mask(window=(2, 2), global_at=jnp.zeros((2, 1), jnp.int32)),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_band_refuses_another_mask(name):
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_banded_weights_reject_other_masks(name):
     x = jnp.zeros((2, 8, H, K))
-    with pytest.raises(ValueError, match="a symmetric window over as many keys as queries, and globals as global_at"):
-        band_weights(x, x, mask=REFUSED[name])
+    with pytest.raises(
+        ValueError, match="a symmetric window over as many keys as queries, with global keys as global_at"
+    ):
+        sliding_window_weights(x, x, mask=UNSUPPORTED[name])
 
 
-def test_band_refuses_fewer_queries_than_keys():
-    with pytest.raises(ValueError, match="as many keys as queries"):
-        band_weights(jnp.zeros((2, 6, H, K)), jnp.zeros((2, 8, H, K)), mask=Mask(window=(2, 2)))
+def test_banded_weights_reject_fewer_queries_than_keys():
+    with pytest.raises(ValueError, match="as many keys as queries.*got 6 queries, 8 keys"):
+        sliding_window_weights(jnp.zeros((2, 6, H, K)), jnp.zeros((2, 8, H, K)), mask=Mask(window=(2, 2)))
 
 
 @pytest.mark.parametrize(
@@ -173,10 +176,10 @@ def test_band_refuses_fewer_queries_than_keys():
         ({"global_at": jnp.zeros((3, 3), jnp.int32), "key_global": FLAGS}, r"with B = 2.*got \[3, 3\]"),
         ({"global_at": jnp.zeros(3, jnp.int32), "key_global": FLAGS}, r"got \[3\]"),
     ],
-    ids=["alone", "other rows", "rank"],
+    ids=["alone", "other batch", "rank"],
 )
-def test_places_that_do_not_fit_are_refused(arrays, message):
+def test_invalid_global_positions_are_rejected(arrays, message):
     x = jnp.zeros((2, 8, H, K))
     with pytest.raises(ValueError, match=f"Mask.global_at must be int .*{message}"):
         attention(x, x, x, mask=Mask(window=(2, 2), **arrays))
-    assert Mask(window=(2, 2), key_global=FLAGS, global_at=jnp.zeros((2, 0), jnp.int32)).check(2, 8) is None
+    assert Mask(window=(2, 2), key_global=FLAGS, global_at=jnp.zeros((2, 0), jnp.int32)).validate(2, 8) is None

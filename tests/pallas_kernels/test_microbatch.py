@@ -1,15 +1,15 @@
-"""On a CPU dense attention takes examples some at a time, and nobody can tell from the numbers."""
+"""Dense attention runs in microbatches on a CPU, which does not change the result."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.attention_cases import PATHS, Case, fast_jit
+from support.attention_cases import IMPLEMENTATIONS, Case, fast_jit
 
-from pallas_kernels import Dropout, Mask, attention, platform, reference, rows
-from pallas_kernels.door import as_tuple
+from pallas_kernels import Dropout, Mask, attention, platform, reference
+from pallas_kernels.bias import as_tuple
 
-pytestmark = pytest.mark.skipif(platform() != "cpu", reason="elsewhere all examples go together")
+pytestmark = pytest.mark.skipif(platform() != "cpu", reason="other platforms run the whole batch at once")
 CASES = [
     Case(6, 7, B=5, valid="none"),
     Case(6, 6, B=5, causal=True, bias="toeplitz"),
@@ -21,19 +21,19 @@ CASES = [
 ]
 
 
-def two_at_a_time(q, k, v, *, mask=Mask(), bias=None, scale=1.0):  # noqa: B008 - frozen, holds no array
-    """What the door does, with room for the scores of two examples."""
-    most = 2 * 4 * q.shape[1] * q.shape[2] * k.shape[1]
-    assert rows.at_a_time(q, k, most) == 2
+def microbatches_of_two(q, k, v, *, mask=Mask(), bias=None, scale=1.0):  # noqa: B008 - frozen, holds no array
+    """As `attention`, with a score buffer for two examples."""
+    max_bytes = 2 * 4 * q.shape[1] * q.shape[2] * k.shape[1]
+    assert reference.microbatch_size(q, k, max_bytes) == 2
 
     def attend(q, k, v, mask, biases):
         return reference.attend(q, k, v, mask=mask, biases=biases, scale=scale, seed=None, rate=0.0)[0]
 
-    return rows.some_at_a_time(attend, q, k, v, mask, as_tuple(bias), most)
+    return reference.microbatched(attend, q, k, v, mask, as_tuple(bias), max_bytes)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_parts_give_the_outputs_and_gradients_of_the_whole(case):
+def test_microbatches_do_not_change_outputs_and_gradients(case):
     q, k, v, mask, bias, _ = case.build()
     cotangent = jax.random.normal(jax.random.key(1), (*q.shape[:3], v.shape[-1]))
 
@@ -44,21 +44,21 @@ def test_parts_give_the_outputs_and_gradients_of_the_whole(case):
         out, pullback = jax.vjp(output, q, k, v, bias, jnp.float32(case.scale))
         return out, pullback(cotangent)
 
-    whole, parts = fast_jit(lambda: (value(PATHS["xla"]), value(two_at_a_time)))()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5), whole, parts)
+    expected, actual = fast_jit(lambda: (value(IMPLEMENTATIONS["xla"]), value(microbatches_of_two)))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5), expected, actual)
 
 
 def shapes(call) -> set:
-    """Of everything that is computed."""
+    """The shapes of all intermediate arrays."""
     return {variable.aval.shape for eqn in jax.make_jaxpr(call)().jaxpr.eqns for variable in eqn.outvars}
 
 
-# Five examples, three of which have room for their scores.
+# Five examples, the scores of three of which fit into the buffer.
 LONG = 1500
 Q = jnp.zeros((5, LONG, 1, 8))
 
 
-def test_the_scores_of_all_examples_are_never_there_together():
+def test_the_scores_of_the_whole_batch_are_never_formed():
     few = jnp.zeros((5, 6, 1, 8))
     assert (5, 1, 6, 6) in shapes(lambda: attention(few, few, few, implementation="xla"))
     found = shapes(lambda: attention(Q, Q, Q, implementation="xla"))
@@ -66,10 +66,10 @@ def test_the_scores_of_all_examples_are_never_there_together():
 
 
 @pytest.mark.parametrize("options", [{"return_weights": True}, {"dropout": Dropout(0.3, jax.random.key(0))}], ids=str)
-def test_weights_and_dropout_are_of_all_examples(options):
+def test_weights_and_dropout_run_the_whole_batch_at_once(options):
     assert (5, 1, LONG, LONG) in shapes(lambda: attention(Q, Q, Q, implementation="xla", **options))
 
 
-def test_many_examples_are_few_parts():
+def test_the_number_of_microbatches_is_bounded():
     q = jnp.zeros((1000, 4, 1, 1))
-    assert rows.at_a_time(q, q, most_bytes=1) == 63
+    assert reference.microbatch_size(q, q, max_bytes=1) == 63

@@ -1,0 +1,304 @@
+"""Public attention API: validates the arguments and dispatches to an implementation."""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels import blocked, reference
+from pallas_kernels.bias import Bias, Biases, as_tuple
+from pallas_kernels.dispatch import AttentionCall, choose, select_decode_kernel
+from pallas_kernels.dropout import Dropout, dropout_bits, seed_and_rate
+from pallas_kernels.kv_cache import PackedKV
+from pallas_kernels.mask import Mask
+from pallas_kernels.sharding import PartitionAxes, attention_specs, decode_specs, platform, shard_mapped
+
+# A factor on the dot products, which may be traced.
+Scale = float | jax.Array
+
+
+class AttentionOptions(TypedDict, total=False):
+    """The options of `attention` and `decode` that do not change the type of the result."""
+
+    mask: Mask
+    bias: Bias | Biases | None
+    scale: Scale | None
+    dropout: Dropout | None
+    implementation: str
+    split: PartitionAxes | None
+
+
+@overload
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    return_weights: Literal[False] = False,
+    **options: Unpack[AttentionOptions],
+) -> jax.Array: ...
+
+
+@overload
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, *, return_weights: Literal[True], **options: Unpack[AttentionOptions]
+) -> tuple[jax.Array, jax.Array]: ...
+
+
+@overload
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, *, return_weights: bool, **options: Unpack[AttentionOptions]
+) -> jax.Array | tuple[jax.Array, jax.Array]: ...
+
+
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mask: Mask = Mask(),  # noqa: B008 - frozen, holds no array
+    bias: Bias | Biases | None = None,
+    scale: Scale | None = None,
+    dropout: Dropout | None = None,
+    implementation: str = "auto",
+    return_weights: bool = False,
+    split: PartitionAxes | None = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Multi-head attention: softmax(scale * q.k + bias over the keys visible under `mask`) v.
+
+    Scores and softmax are float32 in every implementation; probabilities are cast to v.dtype for the second product. A
+    query without a visible key gives zero, with zero gradients.
+
+    Args:
+      q: Queries [B, T, H, K], of any floating dtype.
+      k: Keys [B, S, H, K].
+      v: Values [B, S, H, Kv].
+      mask: Visibility rule.
+      bias: A bias of the scores, or a tuple of several, which are added up.
+      scale: Factor on the dot products; None means K**-0.5. It may be a traced scalar.
+      dropout: Dropout on the probabilities, with the same mask in every implementation.
+      implementation: One of
+        "xla": holds all scores [B, H, T, S] (on a CPU, of a microbatch).
+        "xla_blocked": holds the scores of a block of queries, in the gradient too.
+        "pallas_tpu", "pallas_gpu": the platform's kernel that supports the call.
+        "pallas": the kernel of the target platform, that of the mesh in context or else of this process.
+        "cudnn": NVIDIA's library, for bfloat16 and float16 without padding, window, bias or dropout.
+        "auto": chooses by platform, size and mask, and logs once why it did not take a kernel.
+        A named implementation never falls back to another one.
+      return_weights: Whether to return the weights too.
+      split: With a mesh in context (`jax.set_mesh`), the mesh axes over which the batch and the heads are split; a
+        kernel then runs on every shard. XLA's implementations do not need it.
+
+    Returns:
+      [B, T, H, Kv] in q.dtype. With `return_weights`, a pair of that and the weights [B, H, T, S] in q.dtype, after
+      dropout.
+
+    Raises:
+      ValueError: Shapes or options that do not fit, or a named implementation that does not support the call.
+      TypeError: Dtypes that are not floating, or arguments of a wrong type.
+    """
+    biases = as_tuple(bias)
+    _validate_attention(q, k, v, mask, biases, dropout)
+    chosen, kernel = choose(
+        implementation,
+        AttentionCall(q, k, v, mask, biases, return_weights, split, dropout is not None and dropout.rate > 0),
+    )
+    if kernel is not None:
+        return attention_with_kernel(kernel, q, k, v, mask=mask, bias=biases, scale=scale, dropout=dropout, split=split)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    seed, rate = seed_and_rate(dropout)
+    if chosen == "xla_blocked":
+        return blocked.attend(q, k, v, mask=mask, biases=biases, scale=scale, seed=seed, rate=rate)
+    # No microbatches where the batch is split over devices, nor with dropout, whose hash depends on the example's index
+    # in the batch.
+    if platform() == "cpu" and split is None and seed is None and not return_weights:
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, biases: Biases) -> jax.Array:
+            return reference.attend(q, k, v, mask=mask, biases=biases, scale=scale, seed=seed, rate=rate)[0]
+
+        return reference.microbatched(attend, q, k, v, mask, biases)
+    out, weights = reference.attend(q, k, v, mask=mask, biases=biases, scale=scale, seed=seed, rate=rate)
+    return (out, weights.astype(q.dtype)) if return_weights else out
+
+
+def attention_with_kernel(
+    kernel: Callable[..., jax.Array],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mask: Mask = Mask(),  # noqa: B008 - frozen, holds no array
+    bias: Bias | Biases | None = None,
+    scale: Scale | None = None,
+    dropout: Dropout | None = None,
+    split: PartitionAxes | None = None,
+) -> jax.Array:
+    """`attention` by the `attend` of a kernel, without checking whether it supports the call.
+
+    Args:
+      kernel: A kernel's `attend`.
+      q, k, v, mask, bias, scale, dropout, split: As in `attention`.
+
+    Returns:
+      [B, T, H, Kv] in q.dtype.
+    """
+    seed, rate = seed_and_rate(dropout)
+    random_bits = None if seed is None else dropout_bits(seed, q.shape[0], q.shape[2])
+
+    def attend(q, k, v, mask, biases, scale, random_bits):
+        return kernel(q, k, v, mask=mask, biases=biases, scale=scale, random_bits=random_bits, rate=rate)
+
+    scale = jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, jnp.float32)
+    return shard_mapped(attend, split, attention_specs)(q, k, v, mask, as_tuple(bias), scale, random_bits)
+
+
+@overload
+def decode(
+    q: jax.Array,
+    packed: PackedKV,
+    *,
+    return_weights: Literal[False] = False,
+    **options: Unpack[AttentionOptions],
+) -> jax.Array: ...
+
+
+@overload
+def decode(
+    q: jax.Array, packed: PackedKV, *, return_weights: Literal[True], **options: Unpack[AttentionOptions]
+) -> tuple[jax.Array, jax.Array]: ...
+
+
+@overload
+def decode(
+    q: jax.Array, packed: PackedKV, *, return_weights: bool, **options: Unpack[AttentionOptions]
+) -> jax.Array | tuple[jax.Array, jax.Array]: ...
+
+
+def decode(
+    q: jax.Array,
+    packed: PackedKV,
+    *,
+    mask: Mask = Mask(),  # noqa: B008 - frozen, holds no array
+    bias: Bias | Biases | None = None,
+    scale: Scale | None = None,
+    dropout: Dropout | None = None,
+    implementation: str = "auto",
+    return_weights: bool = False,
+    split: PartitionAxes | None = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`attention` of new queries over a packed KV cache.
+
+    With "auto" on a TPU, "pallas_tpu", "pallas_gpu" and "pallas", a few queries (one token, or one of each beam) take a
+    fused decode kernel. It reads each visible cache entry once (int8 included) and none before the first or after the
+    last key visible under `mask` (on a TPU: of the blocks of keys). Calls that it does not support (many queries,
+    dropout, weights to return) are `attention` over the unpacked cache. The kernel has no gradient.
+
+    Args:
+      q: [B, T, H, K].
+      packed: The cache, S slots.
+      mask, bias, scale, dropout, implementation, return_weights, split: As in `attention`.
+
+    Returns:
+      As `attention`.
+
+    Raises:
+      ValueError: Shapes that do not fit, and what `attention` raises.
+      NotImplementedError: A gradient through the kernel.
+    """
+    biases = as_tuple(bias)
+    _validate_decode(q, packed, mask)
+    if not return_weights and (dropout is None or dropout.rate == 0):
+        kernel = select_decode_kernel(implementation, q, packed, split)
+        if kernel is not None:
+            return decode_with_kernel(kernel, q, packed, mask=mask, bias=biases, scale=scale, split=split)
+    key, value = packed.read(q.shape[2], q.dtype)
+    return attention(
+        q,
+        key,
+        value,
+        mask=mask,
+        bias=biases,
+        scale=scale,
+        dropout=dropout,
+        implementation=implementation,
+        return_weights=return_weights,
+        split=split,
+    )
+
+
+def decode_with_kernel(
+    kernel: Callable[..., jax.Array],
+    q: jax.Array,
+    packed: PackedKV,
+    *,
+    mask: Mask = Mask(),  # noqa: B008 - frozen, holds no array
+    bias: Bias | Biases | None = None,
+    scale: Scale | None = None,
+    split: PartitionAxes | None = None,
+) -> jax.Array:
+    """`decode` by the `attend` of a kernel, without checking whether it supports the call.
+
+    Args:
+      kernel: A decode kernel's `attend`.
+      q, packed, mask, bias, scale, split: As in `decode`.
+
+    Returns:
+      [B, T, H, Kv] in q.dtype.
+    """
+
+    def attend(q, packed, mask, biases, scale):
+        return kernel(q, packed, mask=mask, biases=biases, scale=scale)
+
+    scale = jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, jnp.float32)
+    return shard_mapped(attend, split, decode_specs)(q, packed, mask, as_tuple(bias), scale)
+
+
+def _validate_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, biases: Biases, dropout: Dropout | None
+) -> None:
+    typed: list[tuple[str, object, Any]] = [("mask", mask, Mask), *(("bias", bias, Bias) for bias in biases)]
+    if dropout is not None:
+        typed.append(("dropout", dropout, Dropout))
+    for name, value, expected in typed:
+        if not isinstance(value, expected):
+            raise TypeError(f"{name} must be {expected}; got {type(value)}")
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 4:
+            raise ValueError(f"{name} must have rank 4, [batch, length, heads, width]; got {list(x.shape)}")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"{name} must be floating; got {x.dtype}")
+    (B, T, H, K), S = q.shape, k.shape[1]
+    if k.shape != (B, S, H, K):
+        raise ValueError(
+            f"k must be [B, S, H, K] with q's B, H, K = {B}, {H}, {K} (heads cannot be grouped); got {list(k.shape)}"
+        )
+    if v.shape[:3] != (B, S, H):
+        raise ValueError(f"v must be [B, S, H, Kv] with k's B, S, H = {B}, {S}, {H}; got {list(v.shape)}")
+    mask.validate(B, S)
+    for bias in biases:
+        bias.validate(B, H, T, S, K)
+
+
+def _validate_decode(q: jax.Array, packed: PackedKV, mask: Mask) -> None:
+    if q.ndim != 4:
+        raise ValueError(f"q must have rank 4, [batch, length, heads, width]; got {list(q.shape)}")
+    B, _, H, K = q.shape
+    S = packed.key.shape[1]
+    if packed.key.shape != (B, S, H * K):
+        raise ValueError(
+            f"the packed keys must be [B, S, H*K] with q's B, H, K = {B}, {H}, {K}; got {list(packed.key.shape)}"
+        )
+    if packed.value.shape[:2] != (B, S) or packed.value.shape[2] % H:
+        raise ValueError(
+            f"the packed values must be [B, S, H*Kv] with the keys' B, S = {B}, {S} and H = {H}; "
+            f"got {list(packed.value.shape)}"
+        )
+    for name, x, scale in (("key", packed.key, packed.key_scale), ("value", packed.value, packed.value_scale)):
+        if (x.dtype == jnp.int8) != (scale is not None) or (scale is not None and scale.shape != (B, H, S)):
+            got = None if scale is None else list(scale.shape)
+            raise ValueError(
+                f"{name}_scale must be float32 [B, H, S] = {[B, H, S]} for int8 and None otherwise; {name} is "
+                f"{x.dtype} and its scale {got}"
+            )
+    mask.validate(B, S)

@@ -1,0 +1,157 @@
+"""The mesh in context: the platform of a trace, and kernels on every shard.
+
+XLA partitions its own operations, but not a kernel, which therefore runs under `jax.shard_map`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from pallas_kernels.bias import Bias, Biases, DenseBias, ToeplitzBias
+from pallas_kernels.kv_cache import PackedKV
+from pallas_kernels.mask import Mask
+
+# Names of mesh axes over which an array axis is split; None where it is not.
+Axes = str | tuple[str, ...] | None
+
+
+class PartitionAxes(NamedTuple):
+    """The axes of the mesh in context over which the batch and the heads are split; None where they are not."""
+
+    batch: Axes
+    heads: Axes
+
+
+def platform() -> str:
+    """The target platform of the current trace, "cpu", "gpu" or "tpu".
+
+    It is that of the mesh in context, which may consist of devices that this process does not have, or else that of
+    the process's default backend.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def _unmapped_axes() -> dict[str, int]:
+    """Names and sizes of the axes of the mesh in context that are not manual yet.
+
+    Those of a caller's `shard_map` are manual: its arrays are shards already.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name: mesh.shape[name] for name, axis_type in axes if axis_type != AxisType.Manual}
+
+
+def unsupported_partitioning_reason(split: PartitionAxes | None, shape: tuple[int, ...]) -> str | None:
+    """Why a kernel cannot run on the shards of a call.
+
+    Args:
+      split: The mesh axes of batch and heads, or None.
+      shape: Of the queries, (B, T, H, K).
+
+    Returns:
+      The reason, or None where a kernel can run.
+    """
+    if jax.sharding.get_abstract_mesh().empty and jax.default_backend() != "cpu" and jax.device_count() > 1:
+        return (
+            "there are several devices and no mesh in context, so a kernel cannot determine its shard; trace inside "
+            "jaxmodels.sharding.use(mesh, rules)"
+        )
+    axes = _unmapped_axes()
+    if split is None and math.prod(axes.values()) > 1:
+        return (
+            f"the mesh in context has axes {axes}, but it is not specified which of them split the batch and the "
+            "heads, so a kernel would gather them; trace inside jaxmodels.sharding.use(mesh, rules), or pass `split`"
+        )
+    for name, names, size in zip(("examples", "heads"), split or (), (shape[0], shape[2]), strict=False):
+        shards = math.prod(axes[axis] for axis in _as_names(names) if axis in axes)
+        if size % shards:
+            return f"{size} {name} are not divisible by the {shards} devices of the mesh axes {names}"
+    return None
+
+
+def shard_mapped(function: Callable, split: PartitionAxes | None, specs: Callable[..., tuple]) -> Callable:
+    """Wraps a function of shards as a function of whole arrays.
+
+    Without a mesh, or inside a caller's `shard_map`, that is the function itself.
+
+    Args:
+      function: A function of local arrays.
+      split: The mesh axes of batch and heads.
+      specs: Called with the axes of batch and heads (or None) and the arguments; returns the PartitionSpecs of the
+        arguments and of the result.
+
+    Returns:
+      A function of the same arguments.
+    """
+    axes = _unmapped_axes()
+    if math.prod(axes.values()) == 1:
+        return function
+    batch, heads = (_restrict(names, axes) for names in split or PartitionAxes(None, None))
+
+    def sharded(*arguments):
+        in_specs, out_specs = specs(batch, heads, *arguments)
+        # The kernels' results are not marked as varying or not over the axes, which check_vma would verify.
+        return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names=set(axes), check_vma=False)(
+            *arguments
+        )
+
+    return sharded
+
+
+def attention_specs(
+    batch: Axes,
+    heads: Axes,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: Mask,
+    biases: Biases,
+    scale: Any,
+    random_bits: jax.Array | None,
+) -> tuple:
+    """PartitionSpecs of the arguments and of the result of `attend(q, k, v, mask, biases, scale, random_bits)`."""
+    array = P(batch, None, heads, None)
+    dropout = None if random_bits is None else P(batch, heads, None)
+    return (array, array, array, *_mask_and_bias_specs(batch, heads, mask, biases), dropout), array
+
+
+def decode_specs(
+    batch: Axes, heads: Axes, q: jax.Array, packed: PackedKV, mask: Mask, biases: Biases, scale: Any
+) -> tuple:
+    """PartitionSpecs of the arguments and of the result of `attend(q, packed, mask, biases, scale)`."""
+    queries, cache, scales = P(batch, None, heads, None), P(batch, None, heads), P(batch, heads, None)
+    packed_spec = PackedKV._make([cache, cache, *(None if x is None else scales for x in packed[2:])])
+    return (queries, packed_spec, *_mask_and_bias_specs(batch, heads, mask, biases)), queries
+
+
+def _mask_and_bias_specs(batch: Axes, heads: Axes, mask: Mask, biases: Biases) -> tuple:
+    """PartitionSpecs of the mask, the biases and the scale."""
+    per_example = partial(jax.tree.map, lambda x: P(batch, *[None] * (jnp.ndim(x) - 1)) if jnp.ndim(x) else P())
+    return per_example(mask), tuple(_bias_spec(bias, batch, heads) for bias in biases), P()
+
+
+def _bias_spec(bias: Bias, batch: Axes, heads: Axes) -> Any:
+    """A bias with PartitionSpecs in place of its arrays."""
+    if isinstance(bias, ToeplitzBias):
+        return jax.tree.map(lambda x: P(*[batch] * (x.ndim - 2), heads, None), bias)
+    if isinstance(bias, DenseBias):
+        names = (batch, heads, None, None)[4 - bias.values.ndim :]
+        sizes = zip(names, bias.values.shape, strict=True)
+        spec = P(*(None if size == 1 else name for name, size in sizes))
+        return jax.tree.map(lambda x: spec, bias)
+    return jax.tree.map(lambda x: P(), bias)
+
+
+def _as_names(axes: Axes) -> tuple[str, ...]:
+    return () if axes is None else (axes,) if isinstance(axes, str) else axes
+
+
+def _restrict(axes: Axes, allowed: dict[str, int]) -> Axes:
+    return tuple(name for name in _as_names(axes) if name in allowed) or None

@@ -1,0 +1,183 @@
+"""Full-row attention on a TPU, for keys that fit into VMEM at once (up to 2048): the entry point and its gradient."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+
+from pallas_kernels.bias import Biases, ToeplitzBias, skew
+from pallas_kernels.kernel_call import LOG2E, MIN_BIAS, has_common_dtype, round_up
+from pallas_kernels.mask import MASK_VALUE, Mask
+from pallas_kernels.tpu.full_row_backward import backward
+from pallas_kernels.tpu.full_row_forward import FullRowOperands, FullRowPlan, forward
+from pallas_kernels.tpu.tiles import LANES, FullRowTilings, full_row_tilings, to_length_minor
+
+MAX_LENGTH = 2048
+MAX_HEAD_DIM = 256
+# A dense bias and its gradient are in VMEM as a whole, twice each for the double buffering.
+MAX_BIAS_ELEMENTS = 2**20
+DTYPES = ("bfloat16", "float32")
+
+
+def unsupported_reason(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, biases: Biases) -> str | None:
+    """Why these kernels do not support a call of `attend` with these arguments; None where they do."""
+    (_, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
+    if not has_common_dtype((q, k, v), DTYPES):
+        return f"q, k and v must all be {' or '.join(DTYPES)}; got {q.dtype}, {k.dtype} and {v.dtype}"
+    if mask.window is not None:
+        return "the full-row kernel does not support a window"
+    if max(T, S) > MAX_LENGTH:
+        return f"the full-row kernel supports lengths up to {MAX_LENGTH}; got T = {T}, S = {S}"
+    if max(K, Kv) > MAX_HEAD_DIM:
+        return f"the head width must be at most {MAX_HEAD_DIM}; got K = {K}, Kv = {Kv}"
+    toeplitz = _single_toeplitz(biases)
+    if biases and toeplitz is None and T * S > MAX_BIAS_ELEMENTS:
+        return f"a dense bias may have at most T * S = {MAX_BIAS_ELEMENTS}; got {T} * {S} = {T * S}"
+    return None
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mask: Mask,
+    biases: Biases,
+    scale: jax.Array | float,
+    random_bits: jax.Array | None,
+    rate: float,
+    tilings: FullRowTilings | None = None,
+) -> jax.Array:
+    """Attention by the full-row kernels, differentiable with respect to q, k, v and the biases.
+
+    Args:
+      q: [B, T, H, K].
+      k: [B, S, H, K].
+      v: [B, S, H, Kv].
+      mask: Visibility rule without a window.
+      biases: Biases to add to the scores.
+      scale: Factor on the dot products.
+      random_bits: uint32 [B, H, 3], the dropout bits (`dropout.dropout_bits`), or None.
+      rate: Dropout's rate.
+      tilings: Tile sizes; None for those of the chip.
+
+    Returns:
+      [B, T, H, Kv] in q.dtype.
+    """
+    (B, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
+    plans = _plans(q, k, mask, biases, rate, tilings or full_row_tilings(K))
+    lengths, widths = (round_up(T, LANES), round_up(S, LANES)), (round_up(K, 16), round_up(Kv, 16))
+    bias, toeplitz = None, _single_toeplitz(biases)
+    if toeplitz is not None:
+        bias = _toeplitz_tiles(plans[0].tiling.queries, toeplitz, T, S)
+    elif biases:
+        bias = _dense_bias(q, k, biases, scale, mask)
+    start = None
+    if mask.causal and mask.query_start is not None:
+        start = jnp.broadcast_to(jnp.asarray(mask.query_start, jnp.int32), (B,))
+    operands = FullRowOperands(
+        q=to_length_minor(q.astype(jnp.float32) * (scale * LOG2E), widths[0], lengths[0]).astype(q.dtype),
+        k=to_length_minor(k, widths[0], lengths[1]),
+        v=to_length_minor(v, widths[1], lengths[1]),
+        key_bias=_key_bias(mask, B, T, S, lengths[1]),
+        bias=bias,
+        random_bits=None if random_bits is None else random_bits.reshape(-1),
+        start=start,
+    )
+    out = _full_row(plans, operands)
+    return out[:, :, :Kv, :T].transpose(0, 3, 1, 2)
+
+
+def _plans(
+    q: jax.Array, k: jax.Array, mask: Mask, biases: Biases, rate: float, tilings: FullRowTilings
+) -> tuple[FullRowPlan, FullRowPlan]:
+    """The plans of the forward and of the backward pass."""
+    (_, T, H, _), S, toeplitz = q.shape, k.shape[1], _single_toeplitz(biases) is not None
+    forward = tilings.forward
+    backward = tilings.backward_causal if mask.causal else tilings.backward_unmasked
+    if toeplitz:  # its distinct tiles are square, and the same in both passes
+        forward = backward = forward._replace(keys=forward.queries)
+    heads = 1 if biases and not toeplitz else _heads_per_step(H, T * S)
+    return (
+        FullRowPlan(mask.causal, toeplitz, rate, heads, forward),
+        FullRowPlan(mask.causal, toeplitz, rate, heads, backward),
+    )
+
+
+def _heads_per_step(H: int, pairs: int) -> int:
+    """Heads of a grid step: a step costs about as much as a tile of 256 x 256, so heads with short rows share one."""
+    return max(n for n in range(1, H + 1) if H % n == 0 and (n == 1 or n * pairs <= 2**19))
+
+
+def _single_toeplitz(biases: Biases) -> ToeplitzBias | None:
+    """The only bias where it is a Toeplitz one, the same for all examples; else None."""
+    if len(biases) == 1 and isinstance(biases[0], ToeplitzBias) and biases[0].diagonals.ndim == 2:
+        return biases[0]
+    return None
+
+
+def _key_bias(mask: Mask, B: int, T: int, S: int, length: int) -> jax.Array | None:
+    """float32 [B, 1, length], MASK_VALUE at padding; None where no query could see any."""
+    valid = mask.key_valid
+    if valid is None and (length == S or (mask.causal and mask.query_start is None and T <= S)):
+        return None
+    valid = jnp.ones((B, S), bool) if valid is None else valid
+    valid = jnp.pad(valid, [(0, 0), (0, length - S)])
+    return jnp.where(valid, 0.0, MASK_VALUE).astype(jnp.float32)[:, None]
+
+
+def _dense_bias(q: jax.Array, k: jax.Array, biases: Biases, scale: jax.Array | float, mask: Mask) -> jax.Array:
+    """The sum of all biases, transposed: float32 [B or 1, H or 1, S, T], padded to whole registers."""
+    total = jnp.zeros((), jnp.float32)
+    for bias in biases:
+        term = bias.dense(q, k, mask.start)
+        total = total + (term * scale if bias.before_scale else term)
+    T, S = q.shape[1], k.shape[1]
+    total = jnp.broadcast_to(jnp.maximum(total * LOG2E, MIN_BIAS), (*total.shape[:2], T, S)).swapaxes(2, 3)
+    return jnp.pad(total, [(0, 0), (0, 0), (0, round_up(S, LANES) - S), (0, round_up(T, LANES) - T)])
+
+
+def _toeplitz_tiles(size: int, bias: ToeplitzBias, T: int, S: int) -> jax.Array:
+    """The distinct tiles of the bias, float32 [H, N, size, size], keys before queries.
+
+    A tile depends on the distance between its first query and its first key alone, so there are as many as blocks on
+    two sides of the score matrix.
+    """
+    before, after = (math.ceil(round_up(n, LANES) / size) - 1 for n in (S, T))
+    diagonals = jnp.maximum(bias.diagonals.astype(jnp.float32) * LOG2E, MIN_BIAS)
+    # diagonals[s - t + T - 1]; tile n has the first query (n - before) * size after the first key.
+    edge = (after + 1) * size
+    padded = jnp.pad(diagonals, [(0, 0), (edge, (before + 1) * size)])
+    starts = [edge + T - size - (n - before) * size for n in range(before + after + 1)]
+    windows = jnp.stack([padded[:, at : at + 2 * size - 1] for at in starts], axis=1)
+    reversed_rows = jnp.broadcast_to(windows[..., None, ::-1], (*windows.shape[:2], size, 2 * size - 1))
+    return skew(reversed_rows, size)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _full_row(plans: tuple[FullRowPlan, FullRowPlan], operands: FullRowOperands) -> jax.Array:
+    return forward(plans[0], operands)[0]
+
+
+def _forward(plans: tuple[FullRowPlan, FullRowPlan], operands):
+    # With symbolic zeros every leaf tells whether its gradient is wanted; the residuals' structure records it.
+    bias_gradient = () if operands.bias is not None and operands.bias.perturbed else None
+    values = jax.tree.map(lambda leaf: leaf.value, operands, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal))
+    out, statistics = forward(plans[0], values)
+    return out, (values, out, statistics, bias_gradient)
+
+
+def _backward(plans: tuple[FullRowPlan, FullRowPlan], residuals, do):
+    operands, out, statistics, bias_gradient = residuals
+    if isinstance(do, SymbolicZero):
+        do = jnp.zeros(out.shape, out.dtype)
+    grads = backward(plans[1], operands, out, statistics, do, bias_gradient is not None)
+    dbias = grads.get("dbias")
+    if dbias is not None and dbias.shape != operands.bias.shape:
+        dbias = dbias.sum(axis=1, keepdims=True)
+    return (FullRowOperands(grads["dq"], grads["dk"], grads["dv"], None, dbias, None, None),)
+
+
+_full_row.defvjp(_forward, _backward, symbolic_zeros=True)

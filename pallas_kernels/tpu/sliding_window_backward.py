@@ -1,0 +1,164 @@
+"""Backward pass of sliding-window attention on a TPU: one pass over the blocks of queries (`tiles.tile_gradients`).
+
+The queries of `before + 1 + after` consecutive steps see a block of keys. Its dk and dv accumulate in float32 in one
+slot of a ring buffer; the step after which no query sees the block writes them out and clears the slot for the block
+that becomes visible next. So dk and dv trail behind by `before` blocks, and the grid has as many steps more. Those of
+the global keys accumulate over all steps of a head.
+"""
+
+from collections.abc import Generator, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from pallas_kernels.kernel_call import LN2, BlockedArray, Refs, call_kernel
+from pallas_kernels.tpu.sliding_window_forward import (
+    SlidingWindowGlobalKV,
+    SlidingWindowOperands,
+    SlidingWindowPlan,
+    SlidingWindowStep,
+    append_ones,
+    block_spec,
+    current_step,
+    global_keep_tile,
+    global_score_tile,
+    head_spec,
+    rows_of_tiles,
+    score_tile,
+    shared_inputs,
+    tile_columns,
+    tile_segments,
+    window_keep_tile,
+)
+from pallas_kernels.tpu.tiles import (
+    QueryBlock,
+    Tile,
+    compiler_params,
+    keys_by_queries,
+    load_query_block,
+    run_software_pipelined,
+    tile_gradients,
+)
+
+
+def backward(
+    plan: SlidingWindowPlan,
+    x: SlidingWindowOperands,
+    global_kv: SlidingWindowGlobalKV | None,
+    o: jax.Array,
+    statistics: jax.Array,
+    do: jax.Array,
+) -> dict[str, jax.Array]:
+    """Runs the backward kernel.
+
+    Args:
+      plan: Of the call.
+      x: Of the forward pass.
+      global_kv: The gathered global keys and values, or None.
+      o: The output [B, H, Kv, T].
+      statistics: float32 [B, H, 2, T].
+      do: The cotangent of the output.
+
+    Returns:
+      "dq", "dk" and "dv" in the dtypes of q, k and v, and with global keys float32 "global_dk" [B, H, K, G] and
+      "global_dv" [B, H, Kv, G].
+    """
+    B, H, K, _ = x.q.shape
+    Kv = x.v.shape[2]
+    outputs = {
+        "dq": BlockedArray(jax.ShapeDtypeStruct(x.q.shape, x.q.dtype), block_spec(plan, K)),
+        "dk": BlockedArray(jax.ShapeDtypeStruct(x.k.shape, x.k.dtype), block_spec(plan, K, -plan.before)),
+        "dv": BlockedArray(jax.ShapeDtypeStruct(x.v.shape, x.v.dtype), block_spec(plan, Kv, -plan.before)),
+    }
+    if global_kv is not None:
+        G = global_kv.k.shape[-1]
+        outputs["global_dk"] = BlockedArray(jax.ShapeDtypeStruct((B, H, K, G), jnp.float32), head_spec(K, G))
+        outputs["global_dv"] = BlockedArray(jax.ShapeDtypeStruct((B, H, Kv, G), jnp.float32), head_spec(Kv, G))
+    views = len(plan.views)
+    return call_kernel(
+        partial(_kernel, plan),
+        name="band_backward",  # as in tests/pallas_kernels/tpu_budgets.json
+        grid=(H, B, plan.blocks + plan.before),
+        compiler_params=compiler_params("parallel", "parallel", "arbitrary"),
+        inputs={
+            **shared_inputs(plan, x, global_kv),
+            "o": BlockedArray(o, block_spec(plan, Kv)),
+            "do": BlockedArray(do, block_spec(plan, Kv)),
+            "statistics": BlockedArray(statistics, block_spec(plan, 2)),
+        },
+        outputs=outputs,
+        scratch={
+            "dk_sum": pltpu.VMEM((views, K, plan.block), jnp.float32),
+            "dv_sum": pltpu.VMEM((views, Kv, plan.block), jnp.float32),
+        },
+    )
+
+
+def _kernel(plan: SlidingWindowPlan, refs: Refs) -> None:
+    step = current_step(plan, refs)
+
+    @pl.when(step.block == 0)
+    def _():
+        for name in ("dk_sum", "dv_sum", "global_dk", "global_dv"):
+            if name in refs:
+                refs[name][...] = jnp.zeros_like(refs[name])
+
+    @pl.when(step.block < plan.blocks)
+    def _():
+        tasks = (task for row in rows_of_tiles(plan, plan.backward) for task in _tile_tasks(step, row))
+        run_software_pipelined(tasks, plan.backward.lookahead)
+
+    done = _slot(step, -plan.before)
+    refs["dk"][...] = (refs["dk_sum"][done] * LN2).astype(refs["dk"].dtype)
+    refs["dv"][...] = refs["dv_sum"][done].astype(refs["dv"].dtype)
+    for name in ("dk_sum", "dv_sum"):
+        refs[name][done] = jnp.zeros(refs[name].shape[1:], jnp.float32)
+
+    if "global_dk" in refs:
+
+        @pl.when(step.block == plan.blocks - 1)
+        def _():
+            refs["global_dk"][...] *= LN2
+
+
+def _slot(step: SlidingWindowStep, view: int) -> jax.Array:
+    """The slot of a view's sums in the ring buffer."""
+    return jax.lax.rem(step.block + step.plan.before + view, len(step.plan.views))
+
+
+def _tile_tasks(step: SlidingWindowStep, tiles: list[Tile]) -> Iterator[Generator]:
+    """One task for each tile of a row, that of the global keys first."""
+    columns = slice(tiles[0].t0, tiles[0].t0 + tiles[0].queries)
+    block = load_query_block(step.refs, (), columns, step.plan.rate)
+    queries = append_ones(block.q)
+    if "global_k" in step.refs:
+        yield _global_task(step, block, queries, tiles[0])
+    for tile in tiles:
+        yield _tile_task(step, block, queries, tile, tile is tiles[-1])
+
+
+def _tile_task(step: SlidingWindowStep, block: QueryBlock, queries: jax.Array, tile: Tile, is_last: bool) -> Generator:
+    refs, k, v = step.refs, tile_columns(step, "k", tile), tile_columns(step, "v", tile)
+    scores, dp = score_tile(step, queries, tile), keys_by_queries(v, block.do)
+    yield
+    keep = window_keep_tile(step, tile) if step.plan.rate else None
+    dk, dv, _ = tile_gradients(block, k, scores, dp, keep)
+    for part in tile_segments(step.plan, tile):
+        slot = _slot(step, part.view)
+        refs["dk_sum"][slot, :, part.in_view] += dk[:, part.in_tile]
+        refs["dv_sum"][slot, :, part.in_view] += dv[:, part.in_tile]
+    if is_last:
+        refs["dq"][:, block.columns] = block.dq(refs["dq"].dtype)
+
+
+def _global_task(step: SlidingWindowStep, block: QueryBlock, queries: jax.Array, tile: Tile) -> Generator:
+    refs, k, v = step.refs, step.refs["global_k"][...], step.refs["global_v"][...]
+    scores, dp = global_score_tile(step, queries, tile.t0), keys_by_queries(v, block.do)
+    yield
+    keep = global_keep_tile(step, tile.t0, tile.queries) if step.plan.rate else None
+    dk, dv, _ = tile_gradients(block, k, scores, dp, keep)
+    refs["global_dk"][...] += dk
+    refs["global_dv"][...] += dv

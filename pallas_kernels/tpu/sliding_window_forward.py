@@ -1,0 +1,332 @@
+"""Forward pass of sliding-window attention on a TPU, and the score tiles that the backward pass shares.
+
+One softmax over the window and the global keys: o = v softmax2(k'q + bias). For a block of queries all score tiles are
+formed, those of the window and one of the gathered global keys, then
+
+    max = max over keys, P = exp2(scores - max), o = (v P) / sum over keys of P
+
+so there is no running maximum to correct for. The statistics (max, 1/sum) of each query are residuals of the backward
+pass; 1/sum is stored as zero for a query without a visible key, which makes its output and all its gradients zero.
+
+The queries of a grid step are one block. Keys come as views, blocks of the same length around it: `before` of them, the
+block itself, and `after`, with their index clamped to the sequence, so that keys and values need no padding. Positions
+outside are masked by `key_bias`, which does have these blocks and is appended to every key: the queries have a one
+there, so that the product that forms the scores adds it. Positions in a tile are relative to the first query of the
+block, so that the window's edges are static and only the tiles that an edge crosses are compared with it.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from pallas_kernels.dropout import keep_from_bits, key_bits, query_bits
+from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel
+from pallas_kernels.tpu.tiles import (
+    LANES,
+    Tile,
+    TpuTiling,
+    compiler_params,
+    keep_tile,
+    keys_by_queries,
+    mask_scores,
+    run_software_pipelined,
+    tile_over_queries,
+    tile_positions,
+    width_by_queries,
+)
+
+# Rows of key_bias: the fewest that fill a register of bfloat16. The first is the bias, the others are zero.
+BIAS_ROWS = 16
+
+
+class SlidingWindowOperands(NamedTuple):
+    """The arrays that the kernels read; None where a call has no such part. T is padded to a multiple of the block.
+
+    Attributes:
+      q: [B, H, K, T], scaled by scale * log2(e).
+      k: [B, H, K, T].
+      v: [B, H, Kv, T].
+      key_bias: [B, BIAS_ROWS, (before + blocks + after) * block] in q.dtype, 0 or MASK_VALUE.
+      global_at: int32 [B, G], positions of the global keys in ascending order, inside the sequence.
+      global_bias: [B, BIAS_ROWS, G] in q.dtype, 0 or MASK_VALUE.
+      global_column: int32 [B, G, LANES], global_at on every lane, where the kernel compares or hashes positions.
+      random_bits: uint32 [B*H*3], the dropout bits of each head.
+    """
+
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    key_bias: jax.Array
+    global_at: jax.Array | None
+    global_bias: jax.Array | None
+    global_column: jax.Array | None
+    random_bits: jax.Array | None
+
+
+class SlidingWindowGlobalKV(NamedTuple):
+    """The gathered global keys [B, H, K, G] and values [B, H, Kv, G]."""
+
+    k: jax.Array
+    v: jax.Array
+
+
+@dataclass(frozen=True)
+class SlidingWindowPlan:
+    """Static description of a call.
+
+    Attributes:
+      left, right: Keys that a query sees before and after itself.
+      causal: Whether the mask is causal.
+      rate: Dropout's rate.
+      block: Queries of a grid step and keys of a view.
+      blocks: Number of blocks that cover the sequence.
+      forward, backward: Tiling of either pass.
+    """
+
+    left: int
+    right: int
+    causal: bool
+    rate: float
+    block: int
+    blocks: int
+    forward: TpuTiling
+    backward: TpuTiling
+
+    @property
+    def before(self) -> int:
+        """Views before the block."""
+        return min(-(-self.left // self.block), self.blocks - 1)
+
+    @property
+    def after(self) -> int:
+        """Views after the block."""
+        return min(-(-self.right // self.block), self.blocks - 1)
+
+    @property
+    def views(self) -> range:
+        """Visible blocks of keys, relative to the block of queries."""
+        return range(-self.before, self.after + 1)
+
+
+class TileSegment(NamedTuple):
+    """Those keys of a tile that lie in one view: their slices in the view and in the tile."""
+
+    view: int
+    in_view: slice
+    in_tile: slice
+
+
+def rows_of_tiles(plan: SlidingWindowPlan, tiling: TpuTiling) -> list[list[Tile]]:
+    """For each part of the block's queries the tiles that cover their window, in whole registers."""
+    rows = []
+    for t0 in range(0, plan.block, tiling.queries):
+        queries = min(tiling.queries, plan.block - t0)
+        first = max((t0 - plan.left) // LANES * LANES, -plan.before * plan.block)
+        end = min(-(-(t0 + queries + plan.right) // LANES) * LANES, (1 + plan.after) * plan.block)
+        rows.append([Tile(s0, t0, min(tiling.keys, end - s0), queries) for s0 in range(first, end, tiling.keys)])
+    return rows
+
+
+def tile_segments(plan: SlidingWindowPlan, tile: Tile) -> list[TileSegment]:
+    """A tile's keys, view by view."""
+    segments = []
+    for view in plan.views:
+        start = view * plan.block
+        first, end = max(tile.s0, start), min(tile.s0 + tile.keys, start + plan.block)
+        if first < end:
+            segments.append(TileSegment(view, slice(first - start, end - start), slice(first - tile.s0, end - tile.s0)))
+    return segments
+
+
+class SlidingWindowStep(NamedTuple):
+    """One step of the grid.
+
+    The indices are read once, at the top of the kernel: JAX's plain interpreter of kernels has no `program_id` inside a
+    branch.
+
+    Attributes:
+      plan: Of the call.
+      refs: Of the kernel.
+      block: Index of the block of queries.
+      head: Index of the head among those of all examples.
+    """
+
+    plan: SlidingWindowPlan
+    refs: Refs
+    block: jax.Array
+    head: jax.Array
+
+    @property
+    def first_query(self) -> jax.Array:
+        """The position of the block's first query in the sequence."""
+        return self.block * self.plan.block
+
+
+def current_step(plan: SlidingWindowPlan, refs: Refs) -> SlidingWindowStep:
+    """The step of the grid that a kernel runs."""
+    return SlidingWindowStep(plan, refs, pl.program_id(2), pl.program_id(1) * pl.num_programs(0) + pl.program_id(0))
+
+
+def view_name(name: str, view: int) -> str:
+    """The name of the ref of one view of an operand."""
+    return f"{name}{view:+d}"
+
+
+def tile_columns(step: SlidingWindowStep, name: str, tile: Tile) -> jax.Array:
+    """[width, keys]: the columns of a tile, out of the views of an operand."""
+    return jnp.concatenate(
+        [step.refs[view_name(name, part.view)][:, part.in_view] for part in tile_segments(step.plan, tile)], axis=1
+    )
+
+
+def append_ones(q: jax.Array) -> jax.Array:
+    """The queries [K, queries] with the rows that the bias rows are multiplied with."""
+    return jnp.concatenate([q, jnp.ones((BIAS_ROWS, q.shape[1]), q.dtype)], axis=0)
+
+
+def score_tile(step: SlidingWindowStep, q: jax.Array, tile: Tile) -> jax.Array:
+    """float32 [keys, queries]: the scores of one tile with bias and mask, in base 2. q: of `append_ones`."""
+    plan = step.plan
+    start = pl.multiple_of(step.first_query + (plan.before * plan.block + tile.s0), LANES)
+    bias = step.refs["key_bias"][:, pl.ds(start, tile.keys)]
+    scores = keys_by_queries(jnp.concatenate([tile_columns(step, "k", tile), bias], axis=0), q)
+    strips = [
+        _mask_outside(plan, scores[a : a + LANES], tile.s0 + a, tile.t0, tile.queries)
+        for a in range(0, tile.keys, LANES)
+    ]
+    return jnp.concatenate(strips, axis=0)
+
+
+def _mask_outside(plan: SlidingWindowPlan, strip: jax.Array, s0: int, t0: int, queries: int) -> jax.Array:
+    """Masks keys outside the window; nothing is compared where all queries see all keys of the strip."""
+    s, t = tile_positions(strip.shape, s0, t0)
+    if s0 < t0 + queries - 1 - plan.left:
+        strip = mask_scores(strip, s >= t - plan.left)
+    if s0 + LANES - 1 > t0 + plan.right:
+        strip = mask_scores(strip, s <= t + plan.right)
+    return strip
+
+
+def global_score_tile(step: SlidingWindowStep, q: jax.Array, t0: int) -> jax.Array:
+    """float32 [G, queries]: the scores of the global keys. q: of `append_ones`."""
+    refs = step.refs
+    scores = keys_by_queries(jnp.concatenate([refs["global_k"][...], refs["global_bias"][...]], axis=0), q)
+    if step.plan.causal:
+        _, t = tile_positions(scores.shape, 0, step.first_query + t0)
+        scores = mask_scores(scores, tile_over_queries(refs["global_column"][...], scores.shape[1]) <= t)
+    return scores
+
+
+def window_keep_tile(step: SlidingWindowStep, tile: Tile) -> jax.Array:
+    """Dropout's keep mask of a tile of the window, bool [keys, queries]."""
+    start, shape = step.first_query, (tile.keys, tile.queries)
+    return keep_tile(_random_bits(step), start + tile.s0, start + tile.t0, shape, step.plan.rate)
+
+
+def global_keep_tile(step: SlidingWindowStep, t0: int, queries: int) -> jax.Array:
+    """Dropout's keep mask of the global keys, bool [G, queries]."""
+    head, *seed = _random_bits(step)
+    t = step.first_query + t0 + jax.lax.broadcasted_iota(jnp.int32, (1, queries), 1)
+    first, second = query_bits(head, seed, t.astype(jnp.uint32))
+    columns = key_bits(tile_over_queries(step.refs["global_column"][...], queries).astype(jnp.uint32))
+    return keep_from_bits(first, second, columns, step.plan.rate)
+
+
+def _random_bits(step: SlidingWindowStep) -> list[jax.Array]:
+    """The three uint32 of this head."""
+    return [step.refs["random_bits"][3 * step.head + i] for i in range(3)]
+
+
+def forward(
+    plan: SlidingWindowPlan, x: SlidingWindowOperands, global_kv: SlidingWindowGlobalKV | None
+) -> tuple[jax.Array, jax.Array]:
+    """Runs the forward kernel: the output [B, H, Kv, T] in v.dtype and the statistics float32 [B, H, 2, T]."""
+    B, H, _, T = x.q.shape
+    Kv = x.v.shape[2]
+    results = call_kernel(
+        partial(_kernel, plan),
+        name="band_forward",  # as in tests/pallas_kernels/tpu_budgets.json
+        grid=(H, B, plan.blocks),
+        compiler_params=compiler_params("parallel", "parallel", "arbitrary"),
+        inputs=shared_inputs(plan, x, global_kv),
+        outputs={
+            "o": BlockedArray(jax.ShapeDtypeStruct((B, H, Kv, T), x.v.dtype), block_spec(plan, Kv)),
+            "statistics": BlockedArray(jax.ShapeDtypeStruct((B, H, 2, T), jnp.float32), block_spec(plan, 2)),
+        },
+        scratch={},
+    )
+    return results["o"], results["statistics"]
+
+
+def block_spec(plan: SlidingWindowPlan, width: int, view: int = 0) -> pl.BlockSpec:
+    """[width, block] of a head, `view` blocks after that of the grid step and clamped to the sequence."""
+    last = plan.blocks - 1
+    return pl.BlockSpec((None, None, width, plan.block), lambda h, b, i: (b, h, 0, jnp.clip(i + view, 0, last)))
+
+
+def head_spec(width: int, length: int) -> pl.BlockSpec:
+    """The whole matrix [width, length] of a head."""
+    return pl.BlockSpec((None, None, width, length), lambda h, b, i: (b, h, 0, 0))
+
+
+def shared_inputs(
+    plan: SlidingWindowPlan, x: SlidingWindowOperands, global_kv: SlidingWindowGlobalKV | None
+) -> dict[str, BlockedArray | None]:
+    """The inputs that the forward and the backward kernel share."""
+    inputs: dict[str, BlockedArray | None] = {"q": BlockedArray(x.q, block_spec(plan, x.q.shape[2]))}
+    per_example = pl.BlockSpec((None, *x.key_bias.shape[1:]), lambda h, b, i: (b, 0, 0))
+    inputs["key_bias"] = BlockedArray(x.key_bias, per_example)
+    for view in plan.views:
+        inputs[view_name("k", view)] = BlockedArray(x.k, block_spec(plan, x.k.shape[2], view))
+        inputs[view_name("v", view)] = BlockedArray(x.v, block_spec(plan, x.v.shape[2], view))
+    if global_kv is not None:
+        G = global_kv.k.shape[-1]
+        inputs["global_k"] = BlockedArray(global_kv.k, head_spec(global_kv.k.shape[2], G))
+        inputs["global_v"] = BlockedArray(global_kv.v, head_spec(global_kv.v.shape[2], G))
+        bias_spec = pl.BlockSpec((None, BIAS_ROWS, G), lambda h, b, i: (b, 0, 0))
+        inputs["global_bias"] = BlockedArray(x.global_bias, bias_spec)
+        if x.global_column is not None:
+            column_spec = pl.BlockSpec((None, G, LANES), lambda h, b, i: (b, 0, 0))
+            inputs["global_column"] = BlockedArray(x.global_column, column_spec)
+    if x.random_bits is not None:
+        inputs["random_bits"] = BlockedArray(x.random_bits, pl.BlockSpec(memory_space=pltpu.SMEM))
+    return inputs
+
+
+def _kernel(plan: SlidingWindowPlan, refs: Refs) -> None:
+    step = current_step(plan, refs)
+    tasks = (_query_task(step, row) for row in rows_of_tiles(plan, plan.forward))
+    run_software_pipelined(tasks, plan.forward.lookahead)
+
+
+def _query_task(step: SlidingWindowStep, row: list[Tile]) -> Generator:
+    """The output of one row of tiles, in two stages: all scores, then all that needs their maximum."""
+    refs, rate, t0, queries = step.refs, step.plan.rate, row[0].t0, row[0].queries
+    columns = slice(t0, t0 + queries)
+    q = append_ones(refs["q"][:, columns])
+    scores = [score_tile(step, q, tile) for tile in row]
+    values: list[Callable[[], jax.Array]] = [partial(tile_columns, step, "v", tile) for tile in row]
+    keep_masks = [partial(window_keep_tile, step, tile) for tile in row]
+    if "global_k" in refs:
+        scores.append(global_score_tile(step, q, t0))
+        values.append(lambda: refs["global_v"][...])
+        keep_masks.append(partial(global_keep_tile, step, t0, queries))
+    score_max = reduce(jnp.maximum, [tile.max(axis=0, keepdims=True) for tile in scores])
+    yield
+    out: jax.Array | float = 0.0
+    exp_sum: jax.Array | float = 0.0
+    for tile_scores, v, keep_mask in zip(scores, values, keep_masks, strict=True):
+        weights = jnp.exp2(tile_scores - score_max)
+        exp_sum = exp_sum + weights.sum(axis=0, keepdims=True)
+        if rate:
+            weights = jnp.where(keep_mask(), weights, 0.0)
+        out = out + width_by_queries(v(), weights.astype(refs["o"].dtype))
+    inverse_sum = jnp.where(score_max > NO_VISIBLE_KEY, 1.0 / exp_sum, 0.0)
+    refs["o"][:, columns] = (out * (inverse_sum / (1.0 - rate))).astype(refs["o"].dtype)
+    refs["statistics"][:, columns] = jnp.concatenate([score_max, inverse_sum], axis=0)

@@ -249,10 +249,10 @@ def plan_loading(
         parameters[path] = rule, [[name.replace(LAYER, str(i)) for name in rule.sources] for i in range(count)]
     required = {name for _, layers in parameters.values() for names in layers for name in names}
     copies = table.copies(tied)
-    found, apart = _by_short_name(table, entries, {*required, *copies})
-    apart += _fill_from_copies(found, copies, required, table, tied)
-    if apart:
-        raise WeightsError(str(next(iter(entries.values())).path.parent), [], [], [], apart=apart)
+    found, conflicts = _by_short_name(table, entries, {*required, *copies})
+    conflicts += _fill_from_copies(found, copies, required, table, tied)
+    if conflicts:
+        raise WeightsError(str(next(iter(entries.values())).path.parent), [], [], [], apart=conflicts)
     sources: dict[str, tuple[Rule, list[list[TensorEntry]]]] = {}
     missing: list[str] = []
     mismatched: dict[str, str] = {}
@@ -279,13 +279,13 @@ def _by_short_name(
 ) -> tuple[dict[str, TensorEntry], list[str]]:
     """Returns tensors by short name, and names in `read` that the file has twice with different values."""
     found: dict[str, TensorEntry] = {}
-    apart = []
+    conflicts = []
     for name, entry in entries.items():
         short = table.short_name(name)
         first = found.setdefault(short, entry)
         if first is not entry and short in read and not first.same_values(entry):
-            apart.append(f"{first.name} and {name}")
-    return found, apart
+            conflicts.append(f"{first.name} and {name}")
+    return found, conflicts
 
 
 def _fill_from_copies(
@@ -296,7 +296,7 @@ def _fill_from_copies(
     Files contain equal tensors under one name or several. Tensors that differ are accepted if each has a separate
     parameter and no missing parameter could be a copy of any of them.
     """
-    apart = []
+    conflicts = []
     sources = {source for rule in table.rules + table.heads for source in rule.sources}
     for original in dict.fromkeys(copies.values()):
         group = [original, *(name for name, other in copies.items() if other == original)]
@@ -314,9 +314,9 @@ def _fill_from_copies(
                 hint = "tie_word_embeddings=False loads each into a separate parameter"
             else:
                 hint = "leave the right one in the file"
-            apart.append(f"{', '.join(names)}: {hint}")
+            conflicts.append(f"{', '.join(names)}: {hint}")
         found |= dict.fromkeys(lacking, found[present[0]])
-    return apart
+    return conflicts
 
 
 def _torch_shapes(rule: Rule, shape: tuple[int, ...], heads: list[int] | None) -> list[tuple[int, ...]]:

@@ -77,17 +77,17 @@ class _Parser:
 
     def value(self, depth: int) -> object:
         """Parses the next value: a dict, a list, a StoredArray, a number, or None for values without arrays."""
-        kind, content = self.head()
-        if kind == "number":
+        value_type, content = self.head()
+        if value_type == "number":
             return content
-        if kind == "bytes":
+        if value_type == "bytes":
             self.reader.skip(int(content))
-        elif kind == "extension":
+        elif value_type == "extension":
             return self.extension(int(content))
-        elif kind == "array":
+        elif value_type == "array":
             self.check_depth(depth)
             return [self.value(depth + 1) for _ in range(int(content))]
-        elif kind == "map":
+        elif value_type == "map":
             self.check_depth(depth)
             return self.map(int(content), depth)
         return None
@@ -101,16 +101,16 @@ class _Parser:
         if first < 0x80:
             return "number", first
         if first < 0xC0:  # the size of small containers and strings is part of the first byte
-            kind, bits = ("map", 4) if first < 0x90 else ("array", 4) if first < 0xA0 else ("bytes", 5)
-            return kind, first & ((1 << bits) - 1)
+            value_type, bits = ("map", 4) if first < 0x90 else ("array", 4) if first < 0xA0 else ("bytes", 5)
+            return value_type, first & ((1 << bits) - 1)
         if first >= 0xE0:
             return "number", first - 0x100
         if 0xD4 <= first <= 0xD8:
             return "extension", 1 << (first - 0xD4)
         if first not in _TYPES:
             raise FormatError("a msgpack value", f"byte {first:#x} at byte {self.reader.position - 1}")
-        kind, layout = _TYPES[first]
-        return kind, struct.unpack(layout, self.reader.take(struct.calcsize(layout)))[0] if layout else 0
+        value_type, layout = _TYPES[first]
+        return value_type, struct.unpack(layout, self.reader.take(struct.calcsize(layout)))[0] if layout else 0
 
     def check_depth(self, depth: int) -> None:
         if depth >= MAX_DEPTH:
@@ -126,9 +126,9 @@ class _Parser:
         return _join_chunks(result) if CHUNKED in result else result
 
     def expect(self, expected: str, what: str) -> int:
-        kind, content = self.head()
-        if kind != expected or not isinstance(content, int):
-            raise FormatError(what, f"a msgpack {kind} before byte {self.reader.position}")
+        value_type, content = self.head()
+        if value_type != expected or not isinstance(content, int):
+            raise FormatError(what, f"a msgpack {value_type} before byte {self.reader.position}")
         return content
 
     def text(self, what: str) -> str:

@@ -11,6 +11,7 @@ import math
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,7 @@ WORDS = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id":
 BERT = {**WORDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 SEQ2SEQ = {**WORDS, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2}
 SEQ2SEQ |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
-BASES = {
+BASES: dict[type, dict[str, Any]] = {
     jm.GPT2Config: {**WORDS, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2},
     jm.DPRConfig: {**BERT, "max_position_embeddings": 32},
     jm.RobertaPreLayerNormConfig: {**BERT, "max_position_embeddings": 32},
@@ -35,8 +36,10 @@ BASES[jm.RagConfig] = {
     "question_encoder": {**BASES[jm.DPRConfig], "model_type": "dpr"},
     "generator": {**BASES[jm.BartConfig], "model_type": "bart"},
 }
-deep = functools.reduce(lambda inner, _: [inner], range(500), 1)
-JSON_VALUES = {
+deep: Any = 1
+for _ in range(500):
+    deep = [deep]
+JSON_VALUES: dict[str, Any] = {
     "null": None,
     "true": True,
     "false": False,
@@ -93,7 +96,7 @@ OBJECTS = {
 LIMIT = 2**31
 
 
-def judge(value) -> bool:
+def is_invalid(value) -> bool:
     """Whether a value is one that no field of a config should have."""
     if isinstance(value, float):
         return not math.isfinite(value) or abs(value) > 1000
@@ -102,7 +105,7 @@ def judge(value) -> bool:
     if isinstance(value, str):
         return value in ("nonsense", "false", "true")
     if isinstance(value, tuple):
-        return any(map(judge, value)) or any(isinstance(item, tuple | dict) for item in value)
+        return any(map(is_invalid, value)) or any(isinstance(item, tuple | dict) for item in value)
     return False
 
 
@@ -124,9 +127,9 @@ def outcome(make, cls, key, value) -> str:
             config = make()
     except (ValueError, TypeError, NotImplementedError) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        line = linecache.getline(last.filename, last.lineno)
-        ours = LIBRARY in Path(last.filename).parents and line.lstrip().startswith("raise")
-        if not ours or cls.__name__.removesuffix("Config") not in str(error) and key not in str(error):
+        line = linecache.getline(last.filename, last.lineno or 0)
+        is_raised_here = LIBRARY in Path(last.filename).parents and line.lstrip().startswith("raise")
+        if not is_raised_here or cls.__name__.removesuffix("Config") not in str(error) and key not in str(error):
             return f"raw {type(error).__name__}: {error!s:.80} ({last.filename}:{last.lineno})"
         return ""
     except Exception as error:
@@ -138,7 +141,7 @@ def outcome(make, cls, key, value) -> str:
         return f"silent: became {got!r}"
     if type(got) in (int, float, bool) and value is not None and type(got) not in reads_as(value):
         return f"silent: {value!r} became {got!r}"
-    if key not in FREE and judge(got):
+    if key not in FREE and is_invalid(got):
         return f"silent: {got!r}"
     json.loads(config.to_json())
     hash(config)

@@ -153,7 +153,8 @@ def test_file_truncated_after_opening_is_rejected(stored, tmp_path):
     (tmp_path / "values").write_bytes(bytes(100))
     for tensor in (stored, stored.transposed()):
         with pytest.raises(
-            TensorFileError, match="8192 bytes at byte 0 for tensor 'values', found 100, in a file that now has 100 bytes"
+            TensorFileError,
+            match="8192 bytes at byte 0 for tensor 'values', found 100, in a file that now has 100 bytes",
         ):
             tensor.read()
 

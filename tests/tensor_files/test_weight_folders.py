@@ -13,7 +13,7 @@ from jaxmodels.tensor_files import TensorFileError, open_folder
 from jaxmodels.tensor_files.checkpoint import WEIGHT_FILES
 
 ARRAYS = {"a": np.arange(4.0), "b.kernel": np.arange(6.0).reshape(2, 3), "c": np.ones(2)}
-PLACES = {"a": 1, "b.kernel": 2, "c": 1}
+SHARDS = {"a": 1, "b.kernel": 2, "c": 1}
 
 
 def write_shard(path, arrays: dict[str, np.ndarray]):
@@ -32,10 +32,10 @@ def split(arrays):
 
 def write_sharded(folder, stem: str, suffix: str):
     """Writes an index and two shards, as save_pretrained names them; returns the path of the index."""
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in (1, 2):
         shard = f"{stem}-{number:05d}-of-00002{suffix}"
-        names = [name for name, place in PLACES.items() if place == number]
+        names = [name for name, shard_number in SHARDS.items() if shard_number == number]
         write_shard(folder / shard, {name: ARRAYS[name] for name in names})
         weight_map |= {name.replace(".", "/") if suffix == ".msgpack" else name: shard for name in names}
     index = folder / f"{stem}{suffix}.index.json"

@@ -123,10 +123,10 @@ class T5Config(Config):
                 f"activations are {', '.join(sorted(ACTIVATIONS))}"
             )
         for key in ("dense_act_fn", "is_gated_act"):
-            given, means = self.extra.get(key), getattr(self, key)
-            if given is not None and given != means:
+            value, implied = self.extra.get(key), getattr(self, key)
+            if value is not None and value != implied:
                 raise ValueError(
-                    f"T5Config: {key}={given!r} contradicts feed_forward_proj={form!r}, which implies {means!r}; "
+                    f"T5Config: {key}={value!r} contradicts feed_forward_proj={form!r}, which implies {implied!r}; "
                     f"change both, or leave {key} out"
                 )
 

@@ -1,11 +1,11 @@
-"""`python -m benchmarks.decode_bytes`: what one decoding step of GPT-2 small reads and writes on a TPU.
+"""`python -m benchmarks.decode_bytes`: bytes that one decode step of GPT-2 small reads and writes on a TPU.
 
-The step is compiled for one chip that is not here (only `libtpu` is needed) and its bytes are counted by the compiler
-(those of the decode kernel are every key and value once, also where it skips what no query sees).
-The floor is every weight but the position table once, and the whole cache once. As compiled, the program copies most
-weights into the chip's own memory before it uses them, and the count has such a byte three times (read, written there,
-read there). So the count that is compared with the floor is of the program without these copies, whose every access
-goes to the main memory; the other is shown beside it.
+The step is compiled ahead of time for one chip (only `libtpu` is needed), and the compiler counts the bytes. For the
+decode kernel, these are all keys and values once, even if it skips masked ones. The lower bound is every weight except
+the position embedding once, and the whole KV cache once. The compiled program copies most weights to on-chip memory
+before using them, and each such byte is counted three times (read, written there, read there). So the lower bound is
+compared with a program without these copies, in which every access goes to main memory; the other count is shown next
+to it.
 """
 
 import argparse
@@ -27,28 +27,27 @@ from jaxmodels.estimate import topology_mesh
 from jaxmodels.generation import loop
 from jaxmodels.generation.beams import BeamSearch
 from jaxmodels.generation.prompts import DecoderOnlyPrompts
-from jaxmodels.generation.sampling import GreedyOrSample
-from jaxmodels.generation.search import Search, SearchConfig
+from jaxmodels.generation.search import GreedyOrSample, Search, SearchConfig
 from jaxmodels.layers.stack import unstack_layers
 from jaxmodels.parameters import abstract
 
 CHIPS = ("v5e:1x1", "v6e:1x1")
 NO_COPIES = {"xla_msa_enable": "false"}  # MSA: memory space assignment
 BEAMS = 4
-TEXTS = 32
+BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """A way to lay things out.
+class Variant:
+    """A memory layout.
 
     Attributes:
-      stacked: the weights of all layers in one array each, as they are stored, instead of one for each layer.
-      automatic: the compiler chooses the order in which weights and cache lie in memory, instead of row by row.
-      cache_dtype: None is that of the weights.
-      copied: beams that are rows with a cache each, moved to where their continuations are, instead of branches that
-        share their slots.
-      attention: of the model; "xla" keeps a cache head by head, "auto" as the kernel reads it.
+      name: Name of the layout.
+      stacked: The weights of all layers are stacked in one array, instead of one array per layer.
+      automatic: The compiler chooses the memory order of weights and cache, instead of row-major order.
+      cache_dtype: Dtype of the KV cache; None for that of the weights.
+      copied: Each beam has a separate KV cache, which is copied when beams are reordered, instead of shared slots.
+      attention: Attention implementation: "xla" stores the KV cache by head, "auto" in the order of the kernel.
     """
 
     name: str
@@ -59,22 +58,22 @@ class Way:
     attention: str = "auto"
 
 
-OURS = Way("as `generate` has it")
-INT8 = Way("cache in int8", cache_dtype=jnp.int8)
-XLA = Way("attention by XLA", attention="xla")
+OURS = Variant("as `generate` has it")
+INT8 = Variant("cache in int8", cache_dtype=jnp.int8)
+XLA = Variant("attention by XLA", attention="xla")
 OTHERS = (
     INT8,
     XLA,
-    Way("weights of all layers in one array", stacked=True),
-    Way("attention by XLA, layouts chosen by the compiler", automatic=True, attention="xla"),
-    Way("attention by XLA, cache in int8", attention="xla", cache_dtype=jnp.int8),
-    Way("attention by XLA, a cache for each beam, moved", copied=True, attention="xla"),
+    Variant("weights of all layers in one array", stacked=True),
+    Variant("attention by XLA, layouts chosen by the compiler", automatic=True, attention="xla"),
+    Variant("attention by XLA, cache in int8", attention="xla", cache_dtype=jnp.int8),
+    Variant("attention by XLA, a cache for each beam, moved", copied=True, attention="xla"),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """Of one step. counted: without copies into the chip's own memory; with_copies: as compiled."""
+    """Bytes of one step. counted: without copies to on-chip memory; with_copies: as compiled."""
 
     weights: int
     cache: int
@@ -86,29 +85,31 @@ class Bytes:
         return self.counted / (self.weights + self.cache)
 
 
-def measure(scale: Scale, chip: str, texts: int, beams: int, dtype: str, way: Way) -> Bytes:
-    """Compiles the step twice, with and without copies."""
+def measure(scale: Scale, chip: str, texts: int, beams: int, dtype: str, variant: Variant) -> Bytes:
+    """Compile the step with and without copies."""
     config, kind = jm.GPT2Config(**scale.model), jnp.dtype(dtype)
-    model = jm.GPT2LMHeadModel(config, dtype=kind, param_dtype=kind, attention=way.attention)
-    params, rows = abstract(model), texts * (beams if way.copied else 1)
+    model = jm.GPT2LMHeadModel(config, dtype=kind, param_dtype=kind, attention=variant.attention)
+    params, rows = abstract(model), texts * (beams if variant.copied else 1)
     ids = jnp.zeros((rows, scale.prompt), jnp.int32)
     real = jnp.int32(rows)
-    prompts = DecoderOnlyPrompts(ids, jnp.ones_like(ids), jnp.int32(scale.prompt), real, None, model, way.cache_dtype)
+    prompts = DecoderOnlyPrompts(
+        ids, jnp.ones_like(ids), jnp.int32(scale.prompt), real, None, model, variant.cache_dtype
+    )
     search_config = SearchConfig(jnp.zeros((0,), jnp.int32), jnp.int32(0), jnp.int32(scale.new))
     search: Search = GreedyOrSample(search_config)
-    if beams > 1 and not way.copied:
+    if beams > 1 and not variant.copied:
         search = BeamSearch(search_config, jnp.float32(1.0), num_beams=beams)
 
     def begin(params):
         return loop.start(params, None, prompts, search, None, jnp.int32(scale.new), capacity=scale.new, requested=())
 
-    step = _moved(prompts, search) if way.copied else _step(prompts, search)
+    step = _moved(prompts, search) if variant.copied else _step(prompts, search)
     mesh = topology_mesh(chip, {"chip": 1})
     place = NamedSharding(mesh, PartitionSpec())
-    where = Format(Layout.AUTO, place) if way.automatic else place
+    where = Format(Layout.AUTO, place) if variant.automatic else place
     with jax.set_mesh(mesh):
         carry = jax.eval_shape(begin, params)
-        weights = params if way.stacked else jax.eval_shape(unstack_layers, params)
+        weights = params if variant.stacked else jax.eval_shape(unstack_layers, params)
         lowered = jax.jit(step, donate_argnums=1, in_shardings=where, out_shardings=where).lower(weights, carry)
     counts = [
         lowered.compile(compiler_options=options).cost_analysis()["bytes accessed"] for options in (NO_COPIES, None)
@@ -147,27 +148,29 @@ def _size(tree) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_bytes", description="Bytes of a decoding step.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_bytes", description="Bytes of a decode step.")
     parser.add_argument("--chips", nargs="+", default=CHIPS, metavar="CHIP")
     parser.add_argument("--quick", action="store_true", help="a tiny model: tries everything out, means nothing")
     arguments = parser.parse_args()
     scale = TINY if arguments.quick else BASE
     full = dataclasses.replace(scale, prompt=scale.model["n_positions"] - scale.new)
-    print("| chip | texts | slots | beams | dtype | way | floor: weights + cache MB | counted | ratio | with copies |")
+    print(
+        "| chip | texts | slots | beams | dtype | variant | floor: weights + cache MB | counted | ratio | with copies |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for chip in arguments.chips:
-        for texts, beams, of in ((1, 1, scale), (1, BEAMS, scale), (TEXTS, 1, full)):
+        for texts, beams, of in ((1, 1, scale), (1, BEAMS, scale), (BATCH_SIZE, 1, full)):
             ways = [("bfloat16", OURS), ("float32", OURS)]
-            ways += [("bfloat16", way) for way in OTHERS if beams > 1 or not way.copied]
-            for dtype, way in ways:
-                found = measure(of, chip, texts, beams, dtype, way)
+            ways += [("bfloat16", variant) for variant in OTHERS if beams > 1 or not variant.copied]
+            for dtype, variant in ways:
+                found = measure(of, chip, texts, beams, dtype, variant)
                 floor = f"{found.weights / 1e6:.1f} + {found.cache / 1e6:.1f}"
                 counted = f"{found.counted / 1e6:.1f} | {found.ratio:.2f}x | {found.with_copies / 1e6:.1f}"
-                row = f"{chip} | {texts} | {of.prompt + of.new} | {beams} | {dtype} | {way.name} | {floor} | {counted}"
+                row = f"{chip} | {texts} | {of.prompt + of.new} | {beams} | {dtype} | {variant.name} | {floor} | {counted}"
                 print(f"| {row} |", flush=True)
 
 
 if __name__ == "__main__":
-    # The TPU compiler takes a lock for the one process that drives a TPU; here it only compiles.
+    # The TPU compiler takes a lock for the process that uses the TPU; here it only compiles.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -21,8 +22,8 @@ from jaxmodels.generation.output import GenerateOutput, make_output
 from jaxmodels.generation.processors import as_pytree, make_processors
 from jaxmodels.generation.prompts import DecoderOnlyPrompts, Generative, PreparedPrompts
 from jaxmodels.generation.rag import RagTokenPrompts, generate_rag_sequence
-from jaxmodels.generation.sampling import GreedyOrSample, Warpers, as_keys, expand_keys
-from jaxmodels.generation.search import Criterion, Processor, Search, SearchConfig, bucket
+from jaxmodels.generation.sampling import Warpers, as_keys, expand_keys
+from jaxmodels.generation.search import Criterion, GreedyOrSample, Processor, Search, SearchConfig, bucket
 from jaxmodels.generation.stopping import Decodes
 from jaxmodels.layers.cache import check_cache_dtype
 from jaxmodels.messages import brief
@@ -306,6 +307,14 @@ def prepare_call(
             f"a prompt of {prepared.max_prefix_tokens} tokens and {max_new_tokens} new ones are more than "
             f"the {model.max_tokens} positions of this model; shorten the prompt or lower max_new_tokens"
         )
+    pad_id = config.pad_token_id
+    if pad_id is None and config.eos_token_id:
+        pad_id = config.eos_token_id[0]
+        warnings.warn(
+            f"pad_token_id is not set: sequences are padded with the eos id {pad_id}; pass pad_token_id= here or to "
+            "jm.load",
+            stacklevel=3,
+        )
     stream = prefix_function = None
     if (streamer := arguments.streamer) is not None:
         stream = HostCallback(lambda tokens: streamer(tokens[:batch]))  # without the padding of the batch
@@ -313,7 +322,7 @@ def prepare_call(
         prefix_function = HostCallback(arguments.prefix_allowed_tokens_fn)
     search_config = SearchConfig(
         eos_ids=jnp.array(config.eos_token_id, jnp.int32),
-        pad_id=jnp.int32(config.padding_id()),
+        pad_id=jnp.int32(0 if pad_id is None else pad_id),  # without an eos id no sequence is padded
         max_new_tokens=jnp.int32(max_new_tokens),
         processors=make_processors(
             config,

@@ -17,16 +17,13 @@ from jaxmodels.generation.merging import (
     CALL,
     SAMPLING_ONLY,
     Settings,
-    checkpoint_settings,
     collect_settings,
     known_settings,
-    reject_other_libraries,
-    reject_unsupported_methods,
+    reject_other_options,
 )
 from jaxmodels.generation.options import (
     DEFAULTS,
     ID_LIST_OPTIONS,
-    NAMES,
     OFF_UNLESS_SAMPLED,
     SINGLE_ID_OPTIONS,
     GenerationOptions,
@@ -82,8 +79,7 @@ class GenerationConfig(Options):
 
     def __init__(self, **options: Unpack[GenerationOptions]):
         """Lists become tuples and a single id a tuple of one. None is the default, or disables `top_k`."""
-        reject_other_libraries("GenerationConfig has no option", options, NAMES, TypeError)
-        reject_unsupported_methods(options)
+        reject_other_options("GenerationConfig has no option", options, TypeError)
         values: Mapping[str, Any] = options
         for name, default in DEFAULTS.items():
             object.__setattr__(self, name, validate_option(name, values[name]) if name in values else default)
@@ -125,7 +121,7 @@ class GenerationConfig(Options):
           ValueError: the file contains no JSON object, or a value is out of range; see also `from_dict`.
         """
         hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
-        reject_other_libraries("GenerationConfig.from_pretrained has no option", options, NAMES, TypeError)
+        reject_other_options("GenerationConfig.from_pretrained has no option", options, TypeError, allow_methods=True)
         folder = local_folder(name, [config_file_name], subfolder=subfolder, **hub)
         path, values = read_snapshot(folder, lambda saved: _read_settings(saved / config_file_name))
         return cls._from_settings(Settings().override(str(path), known_settings(values)).override(CALL, options))
@@ -136,7 +132,7 @@ class GenerationConfig(Options):
 
         Ids of the checkpoint outside its vocabulary are ignored, with a warning.
         """
-        return cls._from_settings(checkpoint_settings(config), config.vocab_size)
+        return cls._from_settings(collect_settings(config, None, {}), config.vocab_size)
 
     @classmethod
     def merge(cls, config: Config, generation_config: Any, call: Mapping[str, Any]) -> Self:
@@ -222,19 +218,6 @@ class GenerationConfig(Options):
                     raise ValueError(f"{message}; lower it or raise max_new_tokens")
                 warnings.warn(f"{message}: the maximum applies; lower it or raise max_new_tokens", stacklevel=4)
         return new
-
-    def padding_id(self) -> int:
-        """The id that fills a sequence after its end; warns if it is an eos id for lack of a pad_token_id."""
-        if self.pad_token_id is not None:
-            return self.pad_token_id
-        if self.eos_token_id:
-            warnings.warn(
-                f"pad_token_id is not set: sequences are padded with the eos id {self.eos_token_id[0]}; pass "
-                "pad_token_id= here or to jm.load",
-                stacklevel=4,
-            )
-            return self.eos_token_id[0]
-        return 0  # never used: without an eos id no sequence ends early
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raises OptionError for an id outside the vocabulary, or bad words that ban every token."""

@@ -341,7 +341,11 @@ def record_compilations(before: dict[str, int], arguments: dict[str, Any]) -> No
         signature = dict(_describe("function", function))
         for argument, value in arguments.items():
             signature |= _describe(argument, value)
-        _compilations.append(Compilation(signature, _smallest_changes(signature)))
+        changes: list[str] = []
+        if _compilations:
+            changes = min((_changes(earlier.signature, signature) for earlier in _compilations), key=len)
+            changes = changes or ["the same arguments: another device, mesh or JAX configuration"]
+        _compilations.append(Compilation(signature, tuple(changes)))
 
 
 def explain_recompiles() -> str:
@@ -378,18 +382,9 @@ def _describe(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, repr(value)
 
 
-def _smallest_changes(signature: Signature) -> tuple[str, ...]:
-    """The differences from the recorded signature with the fewest."""
-    if not _compilations:
-        return ()
-
-    def changes(other: Signature) -> list[str]:
-        names = [*signature, *(name for name in other if name not in signature)]
-        return [
-            f"{name}: {other.get(name, 'absent')} -> {signature.get(name, 'absent')}"
-            for name in names
-            if other.get(name) != signature.get(name)
-        ]
-
-    found = min((changes(compilation.signature) for compilation in _compilations), key=len)
-    return tuple(found) or ("the same arguments: another device, mesh or JAX configuration",)
+def _changes(old: Signature, new: Signature) -> list[str]:
+    return [
+        f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+        for name in (*new, *(name for name in old if name not in new))
+        if old.get(name) != new.get(name)
+    ]

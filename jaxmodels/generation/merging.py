@@ -7,7 +7,7 @@ other libraries have no meaning here and are skipped.
 
 import dataclasses
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 from jaxmodels.config import SPECIAL_TOKEN_IDS, Config
@@ -144,21 +144,30 @@ BEAMS_ONLY = ("early_stopping", "length_penalty")
 GROUPS_ONLY = ("num_beam_groups", "diversity_penalty")
 
 
-def reject_other_libraries(
-    what: str, options: Mapping[str, Any], known: Collection[str], error_type: type[Exception]
+def reject_other_options(
+    what: str, options: Mapping[str, Any], error_type: type[Exception], *, allow_methods: bool = False
 ) -> None:
-    """`messages.reject_unsupported` with the table of this module; unsupported decoding methods pass here."""
-    methods = UNSUPPORTED_METHODS.keys() | NEWER_UNSUPPORTED_METHODS.keys()
-    options = {name: value for name, value in options.items() if name not in methods}
-    reject_unsupported(what, options, known, OTHER_LIBRARIES, error_type)
+    """Rejects what is neither an option of `generate` nor an option of another library with a neutral value.
 
+    Args:
+      what: beginning of the message, as in "generate has no option".
+      error_type: of the exception.
+      allow_methods: accept options of unsupported decoding methods, which are rejected later.
 
-def reject_unsupported_methods(options: Mapping[str, Any]) -> None:
-    """Raises MethodError if an option enables a decoding method that is not implemented."""
-    for name, value in options.items():
-        found = UNSUPPORTED_METHODS.get(name) or NEWER_UNSUPPORTED_METHODS.get(name)
-        if found is not None and not found.is_neutral(value):
-            raise MethodError(f"{found.instead} ({name}={brief(value)}) is not implemented; leave {name} out", name)
+    Raises:
+      error_type: see `messages.reject_unsupported`.
+      MethodError: an option enables a decoding method that is not implemented.
+    """
+    others = {name: value for name, value in options.items() if name not in NAMES}
+    if not others:
+        return
+    methods = UNSUPPORTED_METHODS | NEWER_UNSUPPORTED_METHODS
+    unknown = {name: value for name, value in others.items() if name not in methods}
+    reject_unsupported(what, unknown, NAMES, OTHER_LIBRARIES, error_type)
+    for name, value in others.items():
+        if name in methods and not methods[name].is_neutral(value) and not allow_methods:
+            method = f"{methods[name].instead} ({name}={brief(value)})"
+            raise MethodError(f"{method} is not implemented; leave {name} out", name)
 
 
 @dataclasses.dataclass
@@ -178,10 +187,6 @@ class Settings:
         self.values |= values
         self.source |= dict.fromkeys(values, source)
         return self
-
-    def from_file(self, name: str) -> bool:
-        """Whether the value comes from neither the call nor its `generation_config`."""
-        return self.source.get(name, CALL) not in (CALL, GENERATION_CONFIG)
 
     def explain(self, error: OptionError | MethodError) -> Exception:
         """The error of an option; if its value does not come from the call, with the source and how to override it."""
@@ -204,15 +209,16 @@ class Settings:
         """The values, without those of inactive search methods that would be invalid or contradict the call."""
         values = dict(self.values)
         sampling, beams = (validate_option(name, values.get(name)) for name in ("do_sample", "num_beams"))
+        from_file = {name for name, source in self.source.items() if source not in (CALL, GENERATION_CONFIG)}
         inactive: tuple[str, ...] = () if sampling else SAMPLING_ONLY
         inactive += BEAMS_ONLY if beams == 1 else ()
         inactive += ("max_length",) if values.get("max_new_tokens") is not None else ()
-        unused = [name for name in inactive if self.from_file(name) and not _is_valid(name, values[name])]
+        unused = [name for name in inactive if name in from_file and not _is_valid(name, values[name])]
         if beams == 1:  # a call that reduces the beams need not mention groups
             before = [name for name in GROUPS_ONLY if self.source.get(name, CALL) != CALL]
-            unused += [name for name in before if self.from_file(name) or _is_valid(name, values[name])]
+            unused += [name for name in before if name in from_file or _is_valid(name, values[name])]
         # Contrastive search is greedy, and needs top_k above 1.
-        if self.from_file("penalty_alpha") and (
+        if "penalty_alpha" in from_file and (
             sampling or beams > 1 or values.get("top_k", DEFAULTS["top_k"]) in (None, 0, 1)
         ):
             unused += ["penalty_alpha"]
@@ -234,17 +240,17 @@ def collect_settings(config: Config, generation_config: Any, call: Mapping[str, 
       ValueError: an unknown option. NotImplementedError: a decoding method that is not implemented.
       TypeError: see `_read_generation_config`.
     """
-    reject_other_libraries("generate has no option", call, NAMES, ValueError)
-    reject_unsupported_methods(call)
+    reject_other_options("generate has no option", call, ValueError)
+    settings, ids = Settings(), {name: getattr(config, name) for name in SPECIAL_TOKEN_IDS}
     if generation_config is None:
-        settings = checkpoint_settings(config, overridden=call)
+        values = {**ids, **known_settings(config.generation)}
     else:
-        values = _read_generation_config(generation_config)
+        given = _read_generation_config(generation_config)
+        settings.override(GENERATION_CONFIG, given)
         # Ids that it does not set are those of the model.
-        unset = [name for name in SPECIAL_TOKEN_IDS if name not in call and values.get(name) in (None, (), [])]
-        ids = {name: getattr(config, name) for name in unset}
-        settings = Settings().override(GENERATION_CONFIG, values)
-        settings.override(CHECKPOINT, _drop_ids_outside(ids, config.vocab_size))
+        values = {name: value for name, value in ids.items() if given.get(name) in (None, (), [])}
+    values = {name: value for name, value in values.items() if name not in call}
+    settings.override(CHECKPOINT, _drop_ids_outside(values, config.vocab_size))
     return settings.override(CALL, {name: value for name, value in call.items() if name not in OTHER_LIBRARIES})
 
 
@@ -281,15 +287,8 @@ def _read_generation_config(generation_config: Any) -> dict[str, Any]:
         )
     # By default such objects say that no record is returned; here one always is.
     values = {name: value for name, value in values.items() if name not in METADATA | {"return_dict_in_generate"}}
-    reject_other_libraries("generation_config= has no option", values, NAMES, TypeError)
+    reject_other_options("generation_config= has no option", values, TypeError, allow_methods=True)
     return {name: value for name, value in values.items() if name not in OTHER_LIBRARIES}
-
-
-def checkpoint_settings(config: Config, overridden: Collection[str] = ()) -> Settings:
-    """The settings of a checkpoint, except those that the call overrides."""
-    values = {**{name: getattr(config, name) for name in SPECIAL_TOKEN_IDS}, **known_settings(config.generation)}
-    values = {name: value for name, value in values.items() if name not in overridden}
-    return Settings().override(CHECKPOINT, _drop_ids_outside(values, config.vocab_size))
 
 
 def _drop_ids_outside(values: dict[str, Any], vocab_size: int) -> dict[str, Any]:

@@ -283,6 +283,7 @@ class GenerateOptions(GenerationOptions, ModelInputs, total=False):
     """The keywords of `generate` beyond its parameters."""
 
 
+_VALIDATORS = field_validators(Options)
 _MINIMUM = {
     "max_new_tokens": 1,
     "max_length": 1,
@@ -324,7 +325,7 @@ def validate_option(name: str, value: Any) -> Any:
     """
     if value is None:
         return 0 if name == "top_k" else DEFAULTS[name]
-    validator = field_validators(Options)[name]
+    validator = _VALIDATORS[name]
     try:
         found = validator.validate(value)
         if name == "top_k" and found == -1:  # "disabled" in vLLM, and so in some files

@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -143,15 +143,16 @@ def bos_prompt(config: GenerationConfig, *others: Any) -> tuple[np.ndarray, np.n
     return ids, np.ones_like(ids)
 
 
-def pad_batch(array: np.ndarray) -> np.ndarray:
-    """Pads the batch to the next bucket with copies of the last example, whose results are discarded."""
-    batch = array.shape[0]
-    return np.concatenate([array, np.repeat(array[-1:], bucket(batch, smallest=1) - batch, axis=0)])
+def pad_batch(array: np.ndarray, width: int | None = None, value: int = 0) -> np.ndarray:
+    """Pads the batch to the next bucket with copies of the last example, whose results are discarded.
 
-
-def pad_left(array: np.ndarray, width: int, value: int = 0) -> np.ndarray:
-    """[B,T] -> [B,width]."""
-    return np.pad(array, ((0, 0), (width - array.shape[1], 0)), constant_values=value)
+    Args:
+      width: also pad the sequences with `value` to this length, on the left.
+    """
+    batch, length = array.shape
+    padding = ((0, bucket(batch, smallest=1) - batch), (0, 0))
+    left = ((0, 0), (0 if width is None else width - length, 0))
+    return np.pad(np.pad(array, padding, mode="edge"), left, constant_values=value)
 
 
 class _DecoderState(NamedTuple):
@@ -174,6 +175,33 @@ class Unconditional:
     ids: jax.Array
     mask: jax.Array
     scale: jax.Array
+
+    @classmethod
+    def prepare(
+        cls, model: Generative, config: GenerationConfig, inputs: Mapping[str, Any], ids: np.ndarray, copies: int
+    ) -> Self:
+        """Checks and pads the negative prompts; without any, they are the last token of each prompt.
+
+        Args:
+          inputs: the extra inputs of the call.
+          ids: int32 [B,T], the prompts, `copies` times each.
+        """
+        negative, mask = inputs.get("negative_prompt_ids"), inputs.get("negative_prompt_attention_mask")
+        if negative is None and mask is not None:
+            raise ValueError("negative_prompt_attention_mask needs negative_prompt_ids")
+        if negative is None:
+            other, mask = ids[:, -1:], np.ones_like(ids[:, -1:])
+        else:
+            other, mask = ids_and_mask(negative, mask, config, model.config, name="negative_prompt_ids")
+            if other.shape[0] * copies != ids.shape[0]:
+                raise ValueError(
+                    f"negative_prompt_ids must have one sequence per prompt ({ids.shape[0] // copies}), got "
+                    f"{other.shape[0]}"
+                )
+            other, mask = np.repeat(other, copies, axis=0), np.repeat(mask, copies, axis=0)
+        width = bucket(other.shape[1], smallest=1)
+        padded_ids, padded_mask = (jnp.asarray(pad_batch(array, width)) for array in (other, mask))
+        return cls(padded_ids, padded_mask, jnp.float32(config.guidance_scale))
 
 
 @jax.tree_util.register_dataclass
@@ -226,12 +254,15 @@ class DecoderOnlyPrompts:
             )
         copies = config.num_return_sequences if config.num_beams == 1 else 1
         ids, mask = np.repeat(ids, copies, axis=0), np.repeat(mask, copies, axis=0)
+        guidance = None
+        if config.guidance_scale not in (None, 1):
+            guidance = Unconditional.prepare(model, config, inputs, ids, copies)
+        elif any(inputs.get(name) is not None for name in cls.INPUTS):
+            raise ValueError("negative_prompt_ids have no effect without guidance; pass guidance_scale above 1")
         width = bucket(ids.shape[1])
-        padded_ids, padded_mask = pad_batch(ids), pad_batch(mask)
-        guidance = _guidance(model, config, inputs, ids, copies)
         prompts = cls(
-            prefix=jnp.asarray(pad_left(padded_ids, width)),
-            mask=jnp.asarray(pad_left(padded_mask, width)),
+            prefix=jnp.asarray(pad_batch(ids, width)),
+            mask=jnp.asarray(pad_batch(mask, width)),
             prefix_length=jnp.int32(ids.shape[1]),
             num_real=jnp.int32(ids.shape[0]),
             guidance=guidance,
@@ -240,7 +271,7 @@ class DecoderOnlyPrompts:
         )
         masks = [mask] if guidance is None else [mask, np.asarray(guidance.mask)]
         longest = max(int(each.sum(axis=1).max()) for each in masks)
-        return PreparedPrompts(prompts, ids, longest, pad_left(padded_ids, width, NO_TOKEN), *ids.shape)
+        return PreparedPrompts(prompts, ids, longest, pad_batch(ids, width, NO_TOKEN), *ids.shape)
 
     def decoder_params(self, params: dict) -> dict:
         return params
@@ -248,50 +279,35 @@ class DecoderOnlyPrompts:
     def prefill(
         self, params: dict, decoder_params: dict, *, capacity: int, num_beams: int, requested: Sequence[str]
     ) -> StepOutput:
-        slots = capacity * num_beams
-        output = self._prefill(decoder_params, self.prefix, self.mask, slots, num_beams, requested)
-        if self.guidance is None:
-            return output
-        other = self._prefill(decoder_params, self.guidance.ids, self.guidance.mask, slots, num_beams, ())
-        return _guided(output, other, self.guidance.scale)
+        inputs = [(self.prefix, self.mask, requested)]
+        if self.guidance is not None:
+            inputs.append((self.guidance.ids, self.guidance.mask, ()))
+        outputs = []
+        for ids, mask, flags in inputs:
+            counts = jnp.cumsum(mask, axis=1) * mask
+            cache = self.model.init_cache(ids.shape[0], ids.shape[1] + capacity * num_beams, dtype=self.cache_dtype)
+            captures, out = self._apply(
+                decoder_params, ids, counts, cache, flags, attention_mask=mask, logits_to_keep=1
+            )
+            cache = out.cache if num_beams == 1 else out.cache.expand(num_beams)
+            outputs.append(StepOutput(out.logits, _DecoderState(cache, counts.max(axis=1)), captures))
+        return outputs[0] if self.guidance is None else _guided(outputs[0], outputs[1], self.guidance.scale)
 
     def decode(
         self, decoder_params: dict, tokens: jax.Array, state: Any, search: SearchState, *, requested: Sequence[str]
     ) -> StepOutput:
-        if self.guidance is None:
-            return self._decode(decoder_params, tokens, state, search, requested)
-        conditional, unconditional = state
-        output = self._decode(decoder_params, tokens, conditional, search, requested)
-        other = self._decode(decoder_params, tokens, unconditional, search, ())
-        return _guided(output, other, self.guidance.scale)
-
-    def _prefill(
-        self,
-        params: dict,
-        ids: jax.Array,
-        mask: jax.Array,
-        slots: int,
-        num_beams: int,
-        requested: Sequence[str],
-    ) -> StepOutput:
-        counts = jnp.cumsum(mask, axis=1) * mask
-        cache = self.model.init_cache(ids.shape[0], ids.shape[1] + slots, dtype=self.cache_dtype)
-        captures, out = self._apply(params, ids, counts, cache, requested, attention_mask=mask, logits_to_keep=1)
-        cache = out.cache if num_beams == 1 else out.cache.expand(num_beams)
-        return StepOutput(out.logits, _DecoderState(cache, counts.max(axis=1)), captures)
-
-    def _decode(
-        self, params: dict, tokens: jax.Array, state: _DecoderState, search: SearchState, requested: Sequence[str]
-    ) -> StepOutput:
-        cache, counts = state
-        if search.parents is not None:
-            cache = cache.reorder(search.parents)
-        counts = counts + 1
-        per_token = jnp.broadcast_to(counts[:, None], tokens.shape)
-        captures, out = self._apply(params, tokens, per_token, cache, requested, logits_to_keep=tokens.shape[1])
-        if captures:
-            captures = split_beams(captures, out.cache, search.text.prompt)
-        return StepOutput(out.logits, _DecoderState(out.cache, counts), captures)
+        outputs = []
+        for index, (cache, counts) in enumerate([state] if self.guidance is None else state):
+            if search.parents is not None:
+                cache = cache.reorder(search.parents)
+            counts = counts + 1
+            per_token = jnp.broadcast_to(counts[:, None], tokens.shape)
+            flags = requested if index == 0 else ()
+            captures, out = self._apply(decoder_params, tokens, per_token, cache, flags, logits_to_keep=tokens.shape[1])
+            if captures:
+                captures = split_beams(captures, out.cache, search.text.prompt)
+            outputs.append(StepOutput(out.logits, _DecoderState(out.cache, counts), captures))
+        return outputs[0] if self.guidance is None else _guided(outputs[0], outputs[1], self.guidance.scale)
 
     def _apply(
         self, params: dict, ids: jax.Array, counts: jax.Array, cache: Cache, requested: Sequence[str], **inputs: Any
@@ -310,30 +326,3 @@ def _guided(conditional: StepOutput, unconditional: StepOutput, scale: jax.Array
     with_prompt, without = (jax.nn.log_softmax(s.logits, axis=-1) for s in (conditional, unconditional))
     logits = scale * (with_prompt - without) + without
     return StepOutput(logits, (conditional.state, unconditional.state), conditional.captures)
-
-
-def _guidance(
-    model: DecoderOnlyModel, config: GenerationConfig, inputs: Mapping[str, Any], ids: np.ndarray, copies: int
-) -> Unconditional | None:
-    """Checks and pads the negative prompts; without any, they are the last token of each prompt."""
-    negative, mask = inputs.get("negative_prompt_ids"), inputs.get("negative_prompt_attention_mask")
-    scale = config.guidance_scale
-    if scale is None or scale == 1:
-        if negative is not None or mask is not None:
-            raise ValueError("negative_prompt_ids have no effect without guidance; pass guidance_scale above 1")
-        return None
-    if negative is None and mask is not None:
-        raise ValueError("negative_prompt_attention_mask needs negative_prompt_ids")
-    if negative is None:
-        other, mask = ids[:, -1:], np.ones_like(ids[:, -1:])
-    else:
-        other, mask = ids_and_mask(negative, mask, config, model.config, name="negative_prompt_ids")
-        if other.shape[0] * copies != ids.shape[0]:
-            raise ValueError(
-                f"negative_prompt_ids must have one sequence per prompt ({ids.shape[0] // copies}), got "
-                f"{other.shape[0]}"
-            )
-        other, mask = np.repeat(other, copies, axis=0), np.repeat(mask, copies, axis=0)
-    width = bucket(other.shape[1], smallest=1)
-    padded_ids, padded_mask = (jnp.asarray(pad_left(pad_batch(array), width)) for array in (other, mask))
-    return Unconditional(padded_ids, padded_mask, jnp.float32(scale))

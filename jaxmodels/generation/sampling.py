@@ -1,4 +1,4 @@
-"""Greedy decoding and sampling: PRNG keys, logits warpers, the draw of a token (docs/parity.md, N1, N3).
+"""Sampling: PRNG keys, logits warpers and the draw of a token (docs/parity.md, N3).
 
 Reference: transformers/generation/utils.py, `_get_logits_warper`. The values of the warpers are traced, so a different
 temperature, k or p does not recompile; only which warpers are enabled is static.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.generation.config import GenerationConfig
-from jaxmodels.generation.search import NEG_INF, SearchConfig, SearchState, Selection, Text, bucket
+from jaxmodels.generation.search import NEG_INF, bucket
 from jaxmodels.messages import brief
 
 THREEFRY = "threefry2x32"
@@ -191,6 +191,14 @@ class Warpers:
             scores = jax.nn.log_softmax(scores, axis=-1)
         return Candidates(scores, ids.astype(jnp.int32))
 
+    def sample(self, scores: jax.Array, key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws one token per sequence; see `search.Sampler`."""
+        candidates = self(scores)
+        keys = step_keys(key, scores.shape[0], step)
+        choice = map_keys(jax.random.categorical, keys, candidates.scores)
+        tokens = jnp.take_along_axis(candidates.ids, choice[:, None], axis=1)[:, 0]
+        return tokens, candidates.over_vocabulary(scores.shape[-1])
+
     def _cut_below(self, scores: jax.Array, threshold: jax.Array) -> jax.Array:
         """Removes tokens whose probability is below the threshold."""
         best = jax.lax.top_k(scores, self.min_tokens_to_keep)[0][:, -1:]  # `_typical` may have removed the first ones
@@ -212,39 +220,3 @@ def _entropy(scores: jax.Array) -> jax.Array:
     """Entropy in nats: [N,C] -> [N,1]."""
     log_probs = jax.nn.log_softmax(scores, axis=-1)
     return -jnp.where(log_probs > NEG_INF, jnp.exp(log_probs) * log_probs, 0.0).sum(axis=-1, keepdims=True)
-
-
-def draw(candidates: Candidates, key: jax.Array, step: jax.Array) -> jax.Array:
-    """Draws one token id per sequence, int32 [N]."""
-    keys = step_keys(key, candidates.ids.shape[0], step)
-    choice = map_keys(jax.random.categorical, keys, candidates.scores)
-    return jnp.take_along_axis(candidates.ids, choice[:, None], axis=1)[:, 0]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class GreedyOrSample:
-    """Search with one sequence per prompt: greedy decoding, or sampling if there is a key; see `Search`."""
-
-    config: SearchConfig
-    key: jax.Array | None = None
-    warpers: Warpers | None = None
-    num_beams: int = dataclasses.field(default=1, metadata={"static": True})
-
-    def init(self, text: Text, num_real: jax.Array) -> SearchState:
-        index = jnp.arange(text.ids.shape[0])
-        return SearchState(text, jnp.zeros_like(index), index >= num_real, jnp.bool_(False))
-
-    def advance(self, state: SearchState, logits: jax.Array) -> tuple[SearchState, Selection]:
-        config, text, logits = self.config, state.text, logits[:, 0]
-        scores = config.process(text, logits)
-        if self.key is None or self.warpers is None:
-            tokens = jnp.argmax(scores, axis=-1).astype(jnp.int32)
-        else:
-            candidates = self.warpers(scores)
-            tokens = draw(candidates, self.key, text.generated)
-            scores = candidates.over_vocabulary(logits.shape[-1])
-        tokens = jnp.where(state.done, config.pad_id, tokens)
-        text = text.append(tokens)
-        done = state.done | config.is_eos(tokens) | config.should_stop(text, scores)
-        return dataclasses.replace(state, text=text, tokens=tokens, done=done), Selection(scores, logits)

@@ -227,3 +227,49 @@ class Search(Protocol):
 
     def advance(self, state: SearchState, logits: jax.Array) -> tuple[SearchState, Selection]:
         """Selects one more token per sequence from logits float32 [B,num_beams,V]."""
+
+
+class Sampler(Protocol):
+    """Draws tokens from scores; a pytree (see `sampling.Warpers`)."""
+
+    def sample(self, scores: jax.Array, key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws one token per sequence from scores float32 [N,V].
+
+        Args:
+          key: one key, or keys [N].
+          step: int32 scalar, the number of the step.
+
+        Returns:
+          Tokens int32 [N], and the scores float32 [N,V] that they were drawn from.
+        """
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GreedyOrSample:
+    """Search with one sequence per prompt: greedy decoding, or sampling if there is a key (docs/parity.md, N1)."""
+
+    config: SearchConfig
+    key: jax.Array | None = None
+    sampler: Sampler | None = None
+    num_beams: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def init(self, text: Text, num_real: jax.Array) -> SearchState:
+        """See `Search`."""
+        index = jnp.arange(text.ids.shape[0])
+        return SearchState(text, jnp.zeros_like(index), index >= num_real, jnp.bool_(False))
+
+    def advance(self, state: SearchState, logits: jax.Array) -> tuple[SearchState, Selection]:
+        """See `Search`."""
+        logits = logits[:, 0]
+        scores = self.config.process(state.text, logits)
+        if self.key is None or self.sampler is None:
+            tokens = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+        else:
+            tokens, scores = self.sampler.sample(scores, self.key, state.text.generated)
+        tokens = jnp.where(state.done, self.config.pad_id, tokens)
+        text = state.text.append(tokens)
+        done = state.done | self.config.is_eos(tokens)
+        if self.config.criteria:
+            done = done | self.config.should_stop(text, scores)
+        return dataclasses.replace(state, text=text, tokens=tokens, done=done), Selection(scores, logits)

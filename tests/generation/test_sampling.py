@@ -8,7 +8,7 @@ import torch
 from test_warpers import reference_scores
 
 import jaxmodels as jm
-from jaxmodels.generation.sampling import Warpers, draw
+from jaxmodels.generation.sampling import Warpers
 
 VOCABULARY, DRAWS = 40, 20000
 LOGITS = np.random.default_rng(0).normal(size=VOCABULARY).astype(np.float32) * 2
@@ -16,7 +16,7 @@ LOGITS = np.random.default_rng(0).normal(size=VOCABULARY).astype(np.float32) * 2
 
 @jax.jit
 def _draw(warpers, key, scores, step):
-    return draw(warpers(scores), key, step)
+    return warpers.sample(scores, key, step)[0]
 
 
 def drawn(options, scores, step=0):

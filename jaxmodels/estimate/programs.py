@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import flax.linen as nn
 import jax
@@ -11,11 +11,13 @@ import numpy as np
 import optax
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.typing import DTypeLike
 
 from jaxmodels import sharding
 from jaxmodels.estimate.analysis import collectives, decoding_loop, product_flops
 from jaxmodels.estimate.result import Estimate, Generation
 from jaxmodels.generation.api import CallArguments, check_model, prepare_call
+from jaxmodels.generation.options import GenerateOptions
 from jaxmodels.parameters import abstract
 from jaxmodels.sharding import Rules
 from jaxmodels.training import abstract_state, make_step
@@ -120,7 +122,9 @@ def generate(
     batch: int,
     length: int,
     new_tokens: int,
-    **options: Any,
+    key: jax.Array | None = None,
+    cache_dtype: DTypeLike | None = None,
+    **options: Unpack[GenerateOptions],
 ) -> Generation:
     """Compiles the program of `jaxmodels.generate`, from prefill to the last token, for a TPU slice.
 
@@ -133,8 +137,10 @@ def generate(
       length: their length, without padding. Like `batch` and `new_tokens` it is rounded up to a bucket, as in
         `generate`.
       new_tokens: tokens to generate; no sequence is assumed to end early.
-      **options: of `generate`, including `key` and `cache_dtype`. For RagTokenForGeneration, the shapes of
-        context_input_ids, context_attention_mask and doc_scores (zeros suffice) set the number and length of documents.
+      key: PRNG key, for sampling.
+      cache_dtype: dtype of the KV cache; see `jaxmodels.generate`.
+      **options: of `jaxmodels.generate`. For RagTokenForGeneration, the shapes of context_input_ids,
+        context_attention_mask and doc_scores (zeros suffice) set the number and length of documents.
 
     Raises:
       ValueError: a RagSequenceForGeneration, which runs several programs; a batch that is not divisible among the
@@ -147,9 +153,10 @@ def generate(
         raise ValueError(
             f"{type(model).__name__} runs several programs; estimate a RagTokenForGeneration, or its generator"
         )
-    arguments = CallArguments(**{name: options.pop(name) for name in ("key", "cache_dtype") if name in options})
-    ids, options = np.zeros((batch, length), np.int32), {"max_new_tokens": new_tokens, **options}
-    prepared = prepare_call(generative, params, ids, np.ones_like(ids), options, arguments)
+    ids = np.zeros((batch, length), np.int32)
+    arguments = CallArguments(key=key, cache_dtype=cache_dtype)
+    all_options: dict[str, Any] = {"max_new_tokens": new_tokens, **options}
+    prepared = prepare_call(generative, params, ids, np.ones_like(ids), all_options, arguments)
     with sharding.use(mesh, rules):
         # The placement that `sharding.use` gives to inputs from the host.
         traced = prepared.program.trace(NamedSharding(mesh, PartitionSpec()))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.sharding import Sharding
 
 from jaxmodels.architectures.rag.model import Retrieved
 from jaxmodels.retrieval.retriever import RagRetriever
+from jaxmodels.tokenization.arguments import EncodeKwargs
 from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.tokenization.encoding import BatchEncoding
 
@@ -106,7 +107,7 @@ class DeviceRetriever:
             host=retriever,
         )
 
-    def ask(self, questions: Sequence[str], **options: Any) -> tuple[BatchEncoding, Self]:
+    def ask(self, questions: Sequence[str], **options: Unpack[EncodeKwargs]) -> tuple[BatchEncoding, Self]:
         """Tokenizes questions.
 
         Args:
@@ -122,7 +123,8 @@ class DeviceRetriever:
         if not len(questions):
             raise ValueError("no questions: pass at least one")
         host = self.host
-        encoded = host.question_encoder_tokenizer(list(questions), **{"padding": True, **options})
+        options.setdefault("padding", True)
+        encoded = host.question_encoder_tokenizer(list(questions), **options)
         # A retriever on the host sees a question as decoded from its ids, possibly lower-cased.
         texts = host.question_encoder_tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
         sequences = _tokenize(host.generator_tokenizer, [(" " + text).replace("  ", " ") for text in texts])

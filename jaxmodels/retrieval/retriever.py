@@ -15,7 +15,8 @@ from jax.typing import ArrayLike
 
 from jaxmodels.architectures.rag.config import RagConfig
 from jaxmodels.architectures.rag.model import Retrieved
-from jaxmodels.download import HUB_OPTIONS, local_folder
+from jaxmodels.config import ConfigValue
+from jaxmodels.download import HubOptions, HubToken, local_folder
 from jaxmodels.retrieval.folders import check_encoders, check_passages, save_index
 from jaxmodels.retrieval.rows import is_traced
 from jaxmodels.retrieval.sources import PATHS, dataset_index, open_source, resolve_paths
@@ -89,7 +90,12 @@ class RagRetriever:
         config: RagConfig | None = None,
         encoders: Sequence[tuple[nn.Module, Mapping[str, Any]]] = (),
         subfolder: str | None = None,
-        **options: Any,
+        revision: str | None = None,
+        token: HubToken = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool | None = None,
+        force_download: bool | None = None,
+        **overrides: ConfigValue | Path,
     ) -> Self:
         """Loads the retriever of a RAG folder or Hub id: config, tokenizers, and the index that the config refers to.
 
@@ -100,22 +106,34 @@ class RagRetriever:
           config: used instead of the folder's.
           encoders: see the class.
           subfolder: folder inside `name`.
-          **options: revision, token, cache_dir, local_files_only, force_download, for huggingface_hub; all others are
-            config fields: index_name ("custom", "legacy", "exact" or "compressed"), passages_path, index_path, dataset,
-            dataset_split, n_docs, ... (`sources.open_source` explains how they combine). Relative paths start at the
-            folder, or else at the working directory.
+          revision: passed to huggingface_hub, like the following ones.
+          token: see `revision`.
+          cache_dir: see `revision`.
+          local_files_only: see `revision`.
+          force_download: see `revision`.
+          **overrides: values that replace those of the config: index_name ("custom", "legacy", "exact" or
+            "compressed"), passages_path, index_path, dataset, dataset_split, n_docs, ... (`sources.open_source`
+            explains how they combine). Relative paths start at the folder, or else at the working directory.
 
         Raises:
           FileNotFoundError: no such folder or repository, or no index at the config's paths; says what to pass.
           ValueError, TypeError: an unknown field, an invalid value, or files that do not belong together.
           TensorFileError: a damaged file.
         """
-        hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
-        options |= {key: str(options[key]) for key in PATHS if isinstance(options.get(key), Path)}
+        hub: HubOptions = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+            "force_download": force_download,
+        }
+        values: dict[str, Any] = {
+            key: str(value) if key in PATHS and isinstance(value, Path) else value for key, value in overrides.items()
+        }
         if config is None:
-            config = RagConfig.from_pretrained(name, subfolder=subfolder, **hub, **options)
-        elif options:
-            config = config.replace(**options)
+            config = RagConfig.from_pretrained(name, subfolder=subfolder, **hub, **values)
+        elif values:
+            config = config.replace(**values)
         tokenizers = RagTokenizer.from_pretrained(name, subfolder=subfolder, **hub)
         passages: Sequence[Any]
         if indexed_dataset is None:

@@ -241,7 +241,7 @@ def test_bad_call_says_what_came_and_what_was_expected(encoder, inputs, error, m
         ({"position_embedding_type": "rotary"}, "'relative_key', 'relative_key_query', got 'rotary'"),
         ({"num_attention_heads": 5}, "num_attention_heads=5 does not divide hidden_size=768"),
         ({"hidden_act": "gelo"}, "no activation 'gelo'"),
-        ({"projection_dim": -1}, "projection_dim is 0"),
+        ({"projection_dim": -1}, "projection_dim must be 0"),
         ({"is_decoder": True}, "is_decoder=True, but DPR's models are encoders"),
         ({"hidden_size": 0}, "hidden_size must be a positive int .*, got 0"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob must be a rate"),

@@ -279,7 +279,7 @@ def test_traced_rows_that_are_too_long_are_refused_by_their_length(base):
     ("values", "message"),
     [
         ({"pad_token_id": None}, "pad_token_id must be set"),
-        ({"max_position_embeddings": 2}, "leaves none of max_position_embeddings=2"),
+        ({"max_position_embeddings": 2}, "must be less than max_position_embeddings=2"),
         ({"add_cross_attention": True}, "add_cross_attention=True needs is_decoder=True"),
         ({"classifier_dropout": 1.5}, "classifier_dropout must be a rate"),
         ({"pruned_heads": {0: [12]}}, "pruned_heads names layer 0"),

@@ -114,7 +114,7 @@ REFUSED = {
         {"feed_forward_proj": "double-relu"},
         "feed_forward_proj must be an activation, or 'gated-'",
     ),
-    "activation": ({"feed_forward_proj": "gated-relo"}, "no activation 'relo'"),
+    "activation": ({"feed_forward_proj": "gated-relo"}, "got 'gated-relo'; the activations are"),
     "what follows": ({"dense_act_fn": "relu"}, "'dense_act_fn' has no effect here: derived from feed_forward_proj"),
     "pruned": ({"pruned_heads": {0: [1]}}, "pruned_heads"),
     "tied stacks": ({"tie_encoder_decoder": True}, "tie_encoder_decoder"),

@@ -18,59 +18,11 @@ MODELS: dict[str, type[Model]] = {
 }
 CONFIGS: dict[str, type[Config]] = {model.config_class.model_type: model.config_class for model in MODELS.values()}
 
-_ROBERTA = "roberta-prelayernorm"
-AUTO: dict[str, dict[str, type[Model]]] = {
-    "AutoModel": {
-        "bart": bart.BartModel,
-        "gpt2": gpt2.GPT2Model,
-        "led": led.LEDModel,
-        "dpr": dpr.DPRQuestionEncoder,
-        "rag": rag.RagModel,
-        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormModel,
-        "t5": t5.T5Model,
-    },
-    "AutoModelForCausalLM": {
-        "gpt2": gpt2.GPT2LMHeadModel,
-        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForCausalLM,
-    },
-    "AutoModelForMaskedLM": {
-        "bart": bart.BartForConditionalGeneration,
-        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
-    },
-    "AutoModelForMultipleChoice": {_ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMultipleChoice},
-    "AutoModelForPreTraining": {
-        "bart": bart.BartForConditionalGeneration,
-        "gpt2": gpt2.GPT2LMHeadModel,
-        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
-        "t5": t5.T5ForConditionalGeneration,
-    },
-    "AutoModelForQuestionAnswering": {
-        "led": led.LEDForQuestionAnswering,
-        "gpt2": gpt2.GPT2ForQuestionAnswering,
-        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForQuestionAnswering,
-    },
-    "AutoModelForSeq2SeqLM": {
-        "bart": bart.BartForConditionalGeneration,
-        "led": led.LEDForConditionalGeneration,
-        "t5": t5.T5ForConditionalGeneration,
-    },
-    "AutoModelForSequenceClassification": {
-        "led": led.LEDForSequenceClassification,
-        "gpt2": gpt2.GPT2ForSequenceClassification,
-        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForSequenceClassification,
-    },
-    "AutoModelForTokenClassification": {
-        "gpt2": gpt2.GPT2ForTokenClassification,
-        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForTokenClassification,
-    },
-    "AutoModelWithLMHead": {
-        "bart": bart.BartForConditionalGeneration,
-        "led": led.LEDForConditionalGeneration,
-        "gpt2": gpt2.GPT2LMHeadModel,
-        _ROBERTA: roberta_prelayernorm.RobertaPreLayerNormForMaskedLM,
-        "t5": t5.T5ForConditionalGeneration,
-    },
-}
+# For the auto classes of the reference, the class of each family by its model_type.
+AUTO: dict[str, dict[str, type[Model]]] = {}
+for _model in MODELS.values():
+    for _name in _model.auto_classes:
+        AUTO.setdefault(_name, {})[_model.config_class.model_type] = _model
 
 
 def check_choice(choice: type[Model] | str | None) -> None:

@@ -89,12 +89,14 @@ class Model(nn.Module, Generic[OutputT]):
     Class attributes:
       config_class, table: the family's config and weight table; a head has those of its body.
       body: the class of the base model, None for a base model itself.
+      auto_classes: auto classes of the reference that mean this class for its family.
       encoding_options: arguments that an encoder takes beyond those of every call.
     """
 
     config_class: ClassVar[type[Config]]
     table: ClassVar[Table]
     body: ClassVar[type["Model"] | None] = None
+    auto_classes: ClassVar[tuple[str, ...]] = ()
     encoding_options: ClassVar[tuple[str, ...]] = ()
 
     config: Config

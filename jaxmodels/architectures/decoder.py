@@ -63,6 +63,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
     A family overrides `layer` and `final_norm`, and of what follows what differs.
     """
 
+    auto_classes = ("AutoModel",)
     learned_positions: ClassVar[bool] = True
 
     def layer(self) -> Layer:
@@ -206,6 +207,8 @@ class DecoderForCausalLM(DecoderHead[CausalLMOutputWithCrossAttentions]):
     logits_to_keep: compute logits of the last that many positions only (0: all); the loss then covers them only.
     """
 
+    auto_classes = ("AutoModelForCausalLM", "AutoModelForPreTraining", "AutoModelWithLMHead")
+
     def setup_head(self):
         self.setup_language_head()
 
@@ -234,6 +237,8 @@ class DecoderForSequenceClassification(DecoderHead[SequenceClassifierOutputWithP
 
     Raises ValueError for more than one sequence where the config has no pad_token_id: the last token would be unknown.
     """
+
+    auto_classes = ("AutoModelForSequenceClassification",)
 
     def setup_head(self):
         self.score = self.classifier_layer(self.config.num_labels, use_bias=False)
@@ -276,6 +281,8 @@ class DecoderForSequenceClassification(DecoderHead[SequenceClassifierOutputWithP
 class DecoderForTokenClassification(DecoderHead[TokenClassifierOutput]):
     """One label per token. Takes the base model's arguments without a cache, and labels: int [B,T], -100 is ignored."""
 
+    auto_classes = ("AutoModelForTokenClassification",)
+
     @property
     def classifier_dropout(self) -> float:
         return 0.1
@@ -304,6 +311,8 @@ class DecoderForQuestionAnswering(DecoderHead[QuestionAnsweringModelOutput]):
 
     start_positions, end_positions: int [B]; positions beyond the sequence are ignored.
     """
+
+    auto_classes = ("AutoModelForQuestionAnswering",)
 
     def setup_head(self):
         self.qa_outputs = self.classifier_layer(2, use_bias=True)

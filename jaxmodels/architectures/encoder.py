@@ -94,6 +94,7 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
       warns_of_padding: warn where padding comes without a mask.
     """
 
+    auto_classes = ("AutoModel",)
     pre_norm: ClassVar[bool] = False
     counts_tokens: ClassVar[bool] = False
     warns_of_padding: ClassVar[bool] = True

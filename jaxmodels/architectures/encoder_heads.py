@@ -69,6 +69,8 @@ class EncoderForMaskedLM(EncoderHead[MaskedLMOutput]):
     labels: int [B,T]; -100 positions are ignored.
     """
 
+    auto_classes = ("AutoModelForMaskedLM", "AutoModelForPreTraining", "AutoModelWithLMHead")
+
     def setup_head(self):
         self.lm_head = LanguageHead(self.config, self.options)
 
@@ -95,6 +97,8 @@ class EncoderForCausalLM(EncoderHead[CausalLMOutputWithCrossAttentions]):
     labels: int [B,T], shifted inside; -100 is ignored.
     logits_to_keep: compute logits of the last that many positions only (0: all); the loss then covers them only.
     """
+
+    auto_classes = ("AutoModelForCausalLM",)
 
     def setup_head(self):
         self.lm_head = LanguageHead(self.config, self.options)
@@ -144,6 +148,8 @@ class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
     labels: [B] int (classification), or float [B] / [B,num_labels] (regression, several labels).
     """
 
+    auto_classes = ("AutoModelForSequenceClassification",)
+
     def setup_head(self):
         self.classifier = ClassificationHead(self.config, self.options)
 
@@ -169,6 +175,8 @@ class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
     input_ids, attention_mask, token_type_ids, position_ids: [B,choices,T]; inputs_embeds: [B,choices,T,D].
     labels: int [B], the right choice.
     """
+
+    auto_classes = ("AutoModelForMultipleChoice",)
 
     pools = True
 
@@ -209,6 +217,8 @@ class EncoderForTokenClassification(EncoderHead[TokenClassifierOutput]):
     labels: int [B,T], -100 is ignored.
     """
 
+    auto_classes = ("AutoModelForTokenClassification",)
+
     def setup_head(self):
         self.classifier = classifier_layer(self.config, self.config.num_labels, **self.options.dtypes)
 
@@ -234,6 +244,8 @@ class EncoderForQuestionAnswering(EncoderHead[QuestionAnsweringModelOutput]):
 
     Raises ValueError for a config whose num_labels is not 2, start and end.
     """
+
+    auto_classes = ("AutoModelForQuestionAnswering",)
 
     def setup_head(self):
         if self.config.num_labels != 2:

@@ -118,6 +118,7 @@ class Seq2SeqModel(Model[OutputT]):
       output_class: of a call.
     """
 
+    auto_classes = ("AutoModel",)
     output_class: ClassVar[type[Output]] = Seq2SeqModelOutput
 
     def __call__(
@@ -288,6 +289,7 @@ class Seq2SeqLM(Seq2SeqHead[OutputT]):
       has_logits_bias: a bias of the logits is stored with the model, but not trained (BART, LED).
     """
 
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForSeq2SeqLM", "AutoModelWithLMHead")
     output_class: ClassVar[type[Output]] = Seq2SeqLMOutput
     has_logits_bias: ClassVar[bool] = False
 

@@ -228,4 +228,5 @@ class BartForConditionalGeneration(Seq2SeqLM[Seq2SeqLMOutput]):
     __doc__ = Seq2SeqLM.__doc__
 
     body: ClassVar = BartModel
+    auto_classes = (*Seq2SeqLM.auto_classes, "AutoModelForMaskedLM", "AutoModelForPreTraining")
     has_logits_bias = True

@@ -121,6 +121,7 @@ class DPRQuestionEncoder(_DPRRetriever[DPRQuestionEncoderOutput]):
     """
 
     table = weights.QUESTION
+    auto_classes = ("AutoModel",)
     output_class = DPRQuestionEncoderOutput
 
     def setup(self):

@@ -219,6 +219,7 @@ class LEDForSequenceClassification(
     """
 
     body: ClassVar = LEDModel
+    auto_classes = ("AutoModelForSequenceClassification",)
 
     def setup_head(self):
         self.classification_head = ClassificationHead(self.config, self.options)
@@ -272,6 +273,7 @@ class LEDForQuestionAnswering(
     """
 
     body: ClassVar = LEDModel
+    auto_classes = ("AutoModelForQuestionAnswering",)
 
     def setup_head(self):
         init = scaled_normal(self.config.init_std)

@@ -136,6 +136,8 @@ class RagModel(RagPreTrainedModel[RetrievAugLMOutput]):
       ValueError: no documents, or rows that are not n_docs for each question.
     """
 
+    auto_classes = ("AutoModel",)
+
     def setup(self):
         c = self.config
         self.question_encoder = DPRQuestionEncoder(c.question_encoder, **self.options.keywords)

@@ -158,11 +158,10 @@ class T5Stack(nn.Module):
     def _distances(self, length: int, cache: Cache | None) -> ToeplitzBias | DenseBias:
         """The bias of the new tokens over all keys."""
         if cache is not None and cache.beams is not None:  # all tokens have one position
-            keys = cache.beams.positions(jnp.arange(cache.capacity))
-            return DenseBias(self.relative_attention_bias(keys - cache.positions(1))[:, None])
-        keys: int = length if cache is None else cache.capacity
-        start: Any = None if cache is None else cache.length
-        relative = ToeplitzBias.relative_positions(length, keys, start)
+            positions = cache.beams.positions(jnp.arange(cache.capacity))
+            return DenseBias(self.relative_attention_bias(positions - cache.positions(1))[:, None])
+        keys, start = (length, None) if cache is None else (cache.capacity, cache.length)
+        relative = ToeplitzBias.relative_positions(length, keys, start)  # type: ignore[arg-type]  # the start may be traced
         return ToeplitzBias(self.relative_attention_bias(relative))
 
     @property
@@ -268,6 +267,7 @@ class T5ForConditionalGeneration(Seq2SeqLM[Seq2SeqLMOutput]):
     """
 
     body: ClassVar = T5Model
+    auto_classes = (*Seq2SeqLM.auto_classes, "AutoModelForPreTraining")
 
     config: T5Config
 

@@ -63,12 +63,12 @@ def test_every_format_gives_the_same_safetensors(checkpoints, tmp_path, capsys, 
         name: tensor.tobytes() for name, tensor in expected.items()
     }
     assert json.loads((tmp_path / "out/config.json").read_text()) == json.loads((source / "config.json").read_text())
-    told = rows(printed)
+    table = rows(printed)
     count = sum(tensor.size for tensor in expected.values())
-    assert told["class"] == "GPT2LMHeadModel" and told["parameters"] == f"{count:,}, float32"
-    assert told["bytes"] == f"{4 * count:,}" and told["tokenizer"] == "none in the source"
+    assert table["class"] == "GPT2LMHeadModel" and table["parameters"] == f"{count:,}, float32"
+    assert table["bytes"] == f"{4 * count:,}" and table["tokenizer"] == "none in the source"
     size = (tmp_path / "out/model.safetensors").stat().st_size
-    assert f"model.safetensors ({size:,} bytes)" in told["written"] and "note" not in told
+    assert f"model.safetensors ({size:,} bytes)" in table["written"] and "note" not in table
 
 
 def test_the_dtype_is_that_of_the_source_by_default(checkpoints, tmp_path, capsys):
@@ -205,11 +205,11 @@ def test_both_tokenizers_of_a_rag_are_copied(tmp_path, cases_dir, checkpoints, c
 
 INVALID = {
     "no folder": (("nothing/at/all",), "neither a local folder nor a Hub id"),
-    "a class that is none": (("gpt2", "--class", "GPT3"), "there is no class 'GPT3'"),
+    "unknown class": (("gpt2", "--class", "GPT3"), "there is no class 'GPT3'"),
     "another family's class": (("gpt2", "--class", "T5Model"), "T5Model takes a T5Config"),
-    "an LED of a GPT-2": (("gpt2", "--to-led"), "an LED starts from BartModel or BartForConditionalGeneration"),
+    "LED from a GPT-2": (("gpt2", "--to-led"), "an LED starts from BartModel or BartForConditionalGeneration"),
     "a window without an LED": (("gpt2", "--attention-window", "4"), "require --to-led"),
-    "a size that is none": (("gpt2", "--max-shard-size", "5XB"), "max_shard_size must be a number of bytes"),
+    "invalid size": (("gpt2", "--max-shard-size", "5XB"), "max_shard_size must be a number of bytes"),
     "no weights": (("bare",), "no weights in .*bare"),
     "weights of another size": (("mismatched",), "does not match the model"),
 }

@@ -53,19 +53,21 @@ def test_the_table_of_a_training_step():
     device = KINDS["v5e"]
     state, sent = int(device.bandwidth / 2), {"all-reduce": Collective(3, 2**20), "all-gather": Collective(2, 2**30)}
     found = Estimate("v5e:2x2", 4, state, state + 2**20, state, 2**31, 2 * device.flops, sent)
-    told = rows("\n".join(command.format_table(model(dtype=jnp.bfloat16), found)))
-    assert told["slice"] == "v5e:2x2, 4 x 16 GiB"
+    table = rows("\n".join(command.format_table(model(dtype=jnp.bfloat16), found)))
+    assert table["slice"] == "v5e:2x2, 4 x 16 GiB"
     memory = (state + 2**20 + 2**31) / 2**30
-    assert told["memory per device"] == f"{memory:.2f} GiB, {memory / 16:.1%} of it" and told["temporary"] == "2.00 GiB"
-    assert told["state and batch"] == f"{state / 2**30:.2f} GiB" and told["results"] == "1.00 MiB"
-    assert told["FLOPs per device"] == "3.94e+14: 2 s at peak"
-    assert told["collectives"] == "2 all-gather (1.00 GiB), 3 all-reduce (1.00 MiB)"
-    assert told["step-time floor"] == "2 s (FLOPs at peak)" and told["not in the floors"] == "collectives"
+    assert (
+        table["memory per device"] == f"{memory:.2f} GiB, {memory / 16:.1%} of it" and table["temporary"] == "2.00 GiB"
+    )
+    assert table["state and batch"] == f"{state / 2**30:.2f} GiB" and table["results"] == "1.00 MiB"
+    assert table["FLOPs per device"] == "3.94e+14: 2 s at peak"
+    assert table["collectives"] == "2 all-gather (1.00 GiB), 3 all-reduce (1.00 MiB)"
+    assert table["step-time floor"] == "2 s (FLOPs at peak)" and table["not in the floors"] == "collectives"
     few = Estimate("v5e:2x2", 4, state, state, state, 0, 0.5 * device.flops, {})
-    told = rows("\n".join(command.format_table(model(), few)))
-    assert told["step-time floor"] == "1 s (memory bandwidth)" and told["collectives"] == "none"
-    assert told["bytes per device"] == f"{2 * state / 2**30:.2f} GiB read or written at least: 1 s"
-    assert 'at the matmul precision "highest" float32 takes six times as long' in told["not in the floors"]
+    table = rows("\n".join(command.format_table(model(), few)))
+    assert table["step-time floor"] == "1 s (memory bandwidth)" and table["collectives"] == "none"
+    assert table["bytes per device"] == f"{2 * state / 2**30:.2f} GiB read or written at least: 1 s"
+    assert 'at the matmul precision "highest" float32 takes six times as long' in table["not in the floors"]
 
 
 def test_the_table_of_a_generation():
@@ -76,12 +78,12 @@ def test_the_table_of_a_generation():
         "v5e:1x1", 1, weights, cache + 2**20, 0, 0, 20 * token, {},
         rows=8, new_tokens=11, weights=weights, cache=cache, token_flops=token,
     )  # fmt: skip
-    told = rows("\n".join(command.format_table(model(dtype=jnp.bfloat16), found)))
-    assert told["cache"] == "0.76 GiB" and told["other results"] == "1.00 MiB"
-    assert told["FLOPs per device"] == "3.94e+12 per call, 1.97e+11 per further token of each sequence"
-    assert told["first-token floor"] == "10 ms (FLOPs at peak)"
-    assert told["next-token floor"].startswith("4 ms (memory bandwidth): 2.29 GiB of weights, 0.76 GiB of cache")
-    assert told["call floor"] == f"50 ms, {8 * 11 / 0.05:,.0f} tokens/s (8 sequences of 11 new tokens)"
+    table = rows("\n".join(command.format_table(model(dtype=jnp.bfloat16), found)))
+    assert table["cache"] == "0.76 GiB" and table["other results"] == "1.00 MiB"
+    assert table["FLOPs per device"] == "3.94e+12 per call, 1.97e+11 per further token of each sequence"
+    assert table["first-token floor"] == "10 ms (FLOPs at peak)"
+    assert table["next-token floor"].startswith("4 ms (memory bandwidth): 2.29 GiB of weights, 0.76 GiB of cache")
+    assert table["call floor"] == f"50 ms, {8 * 11 / 0.05:,.0f} tokens/s (8 sequences of 11 new tokens)"
 
 
 @needs_libtpu
@@ -95,11 +97,11 @@ def test_the_numbers_are_those_of_the_library(folder, capsys):
         model, optax.adamw(1e-4), topology="v5e:2x2", axes={"data": 2, "model": 2}, rules=jm.sharding.FSDP_TP,
         batch=8, length=16, prng="rbg",
     )  # fmt: skip
-    told = rows(printed)
-    assert told["memory per device"].startswith(f"{expected.memory / 2**20:.2f} MiB")
-    assert told["FLOPs per device"].startswith(f"{expected.flops:.3g}: ")
+    table = rows(printed)
+    assert table["memory per device"].startswith(f"{expected.memory / 2**20:.2f} MiB")
+    assert table["FLOPs per device"].startswith(f"{expected.flops:.3g}: ")
     assert (
-        sum(map(int, re.findall(r"(\d+) [a-z]", told["collectives"])))
+        sum(map(int, re.findall(r"(\d+) [a-z]", table["collectives"])))
         == sum(each.count for each in expected.collectives.values())
         > 0
     )
@@ -172,9 +174,9 @@ def test_a_generation_is_compiled(folder, capsys, beams):
     options = ("--program", "generate", "--new-tokens", "8", *beams)
     status, printed, errors = run(capsys, "estimate", folder(), *FOUR, *options)
     assert status == 0, errors
-    told = rows(printed)
-    assert told["call floor"].endswith("(8 sequences of 8 new tokens)")
-    assert {"parameters, inputs", "cache", "first-token floor", "next-token floor", "temporary"} <= told.keys()
+    table = rows(printed)
+    assert table["call floor"].endswith("(8 sequences of 8 new tokens)")
+    assert {"parameters, inputs", "cache", "first-token floor", "next-token floor", "temporary"} <= table.keys()
 
 
 @needs_libtpu
@@ -186,8 +188,8 @@ def test_a_generation_is_compiled(folder, capsys, beams):
 def test_a_forward_pass_is_compiled(folder, capsys, name, further):
     status, printed, errors = run(capsys, "estimate", folder(name), *ONE, "--program", "forward", *further)
     assert status == 0, errors
-    told = rows(printed)
-    assert told["model"].startswith(name) and told["collectives"] == "none" and "parameters, inputs" in told
+    table = rows(printed)
+    assert table["model"].startswith(name) and table["collectives"] == "none" and "parameters, inputs" in table
 
 
 @needs_libtpu
@@ -229,20 +231,23 @@ INVALID = {
     "no number of tokens": (("--program", "generate"), "--program generate requires --new-tokens"),
     "no tokens": (("--program", "generate", "--new-tokens", "0"), "--new-tokens must be at least 1, got 0"),
     "too many tokens": ((*GENERATE, "--length", "23"), "a prompt of 23 tokens and 4 new ones are more than the 24"),
-    "what does not generate": ((*GENERATE, "--class", "GPT2Model"), "GPT2Model does not generate in one program; pass"),
+    "class that cannot generate": (
+        (*GENERATE, "--class", "GPT2Model"),
+        "GPT2Model does not generate in one program; pass",
+    ),
     "no folder": (("--batch", "8"), "is neither a folder nor a file, and the Hub does not provide its config.json"),
-    "a kind that is none": (("--topology", "v9e:2x2"), "a kind of v4, .*, tpu7x, such as v5e:16x16; got 'v9e:2x2'"),
+    "unknown type": (("--topology", "v9e:2x2"), "a kind of v4, .*, tpu7x, such as v5e:16x16; got 'v9e:2x2'"),
     "no sizes": (("--topology", "v5e"), "topology must be KIND:AxB or KIND:AxBxC, with a kind of"),
-    "no such slice": (("--topology", "v5e:3x5"), "the TPU compiler does not support the slice 'v5e:3x5'"),
+    "unsupported slice": (("--topology", "v5e:3x5"), "the TPU compiler does not support the slice 'v5e:3x5'"),
     "a mesh of another size": (("--mesh", "data=3,model=1"), "v5e:2x2 has 4 devices, got a mesh of 3"),
     "a mesh without sizes": (
         ("--mesh", "data"),
         "--mesh must be AXIS=SIZE,AXIS=SIZE, such as data=16,model=16; got 'data'",
     ),
-    "an axis twice": (("--mesh", "data=2,data=2"), "--mesh must name each axis once"),
-    "an axis that lacks": (("--mesh", "data=4"), "the mesh axis 'model', which --mesh lacks; add model=1"),
-    "rules that are none": (("--rules", "TP"), "--rules must start with one of DP, FSDP, FSDP_TP; got 'TP'"),
-    "a rule that is none": (
+    "duplicate axis": (("--mesh", "data=2,data=2"), "--mesh must name each axis once"),
+    "missing axis": (("--mesh", "data=4"), "the mesh axis 'model', which --mesh lacks; add model=1"),
+    "unknown rules": (("--rules", "TP"), "--rules must start with one of DP, FSDP, FSDP_TP; got 'TP'"),
+    "unknown rule": (
         ("--rules", "FSDP,width=data"),
         "changes in --rules must be NAME=MESH_AXIS, with a name of batch, .*width",
     ),
@@ -250,7 +255,7 @@ INVALID = {
     "no batch": (("--batch", "0"), "--batch must be at least 1, got 0"),
     "too long": (("--length", "32"), "32 tokens are more than the 24 positions"),
     "a class without a loss": (("--class", "GPT2Model"), "GPT2Model has no language modelling loss; pass --class"),
-    "a class that is none": (("--class", "GPT5"), "there is no class 'GPT5'"),
+    "unknown class": (("--class", "GPT5"), "there is no class 'GPT5'"),
     "global tokens": (("--global-tokens", "2"), "--global-tokens is for LED, got GPT2LMHeadModel"),
     "targets": (("--target-length", "2"), "--target-length is for encoder-decoders, got GPT2LMHeadModel"),
 }

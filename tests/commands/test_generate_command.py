@@ -119,14 +119,14 @@ INVALID = {
         "--top-p is for sampling, which --no-sample turns off",
     ),
     "beam search option without beams": ("gpt2", "a", ("--length-penalty", "2"), "--length-penalty is for beam search"),
-    "a temperature below 0": ("gpt2", "a", ("--temperature", "-1"), "temperature must be above 0, got -1.0"),
+    "negative temperature": ("gpt2", "a", ("--temperature", "-1"), "temperature must be above 0, got -1.0"),
     "a class that cannot generate": (
         "gpt2",
         "a",
         ("--class", "GPT2Model"),
         "is of class GPT2Model, which cannot generate",
     ),
-    "no beams at all": ("gpt2", "a", ("--num-beams", "0"), "num_beams must be an int of at least 1, got 0"),
+    "zero beams": ("gpt2", "a", ("--num-beams", "0"), "num_beams must be an int of at least 1, got 0"),
 }
 
 

@@ -40,10 +40,10 @@ def copy(checkpoints, tmp_path):
 def test_checkpoints_of_torch_are_intact(cases_dir, capsys, case):
     status, printed, errors = run(capsys, "verify", cases_dir / case / "checkpoint")
     assert status == 0 and errors == ""
-    told = rows(printed)
-    assert told["coverage"].startswith("0 unused tensors, 0 missing parameters, 0 shape mismatches")
-    assert re.fullmatch(r"\d+ of float32: all finite", told["tensors"]) and told["forward"].endswith(": all finite")
-    assert told["round trip"] == "bitwise equal after loading and saving"
+    table = rows(printed)
+    assert table["coverage"].startswith("0 unused tensors, 0 missing parameters, 0 shape mismatches")
+    assert re.fullmatch(r"\d+ of float32: all finite", table["tensors"]) and table["forward"].endswith(": all finite")
+    assert table["round trip"] == "bitwise equal after loading and saving"
 
 
 @pytest.mark.parametrize("name", ["DPRReader", "RobertaPreLayerNormForMultipleChoice", "LEDForQuestionAnswering"])
@@ -71,13 +71,13 @@ def test_equal_checkpoints_pass_and_others_differ_by_the_largest_difference(chec
 
     other = copy(change)
     status, printed, errors = run(capsys, "verify", source, other)
-    told = rows(printed)
+    table = rows(printed)
     assert status == 2 and re.search("differ by up to .* --tolerance is 0$", errors)
-    number, where = re.fullmatch(r"largest difference (\S+), in (\S+)", told["parameters"]).groups()
+    number, where = re.fullmatch(r"largest difference (\S+), in (\S+)", table["parameters"]).groups()
     assert float(number) == pytest.approx(step, rel=1e-2) and where == "transformer/h/layers/feed_forward/up/kernel"
     first, second = (verify._forward(load_checkpoint(folder), 0)["logits"] for folder in (source, other))
     largest = float(np.abs(first - second).max())
-    assert largest > 0 and f"{largest:.3g}" == re.search(r"difference (\S+), in logits", told["outputs"])[1]
+    assert largest > 0 and f"{largest:.3g}" == re.search(r"difference (\S+), in logits", table["outputs"])[1]
     assert run(capsys, "verify", source, other, "--tolerance", "10")[0] == 0
     assert run(capsys, "verify", source, other, "--tolerance", "10", "--seed", "3")[1] != printed
 
@@ -152,9 +152,9 @@ def test_changes_by_saving_are_reported(checkpoints, capsys, tmp_path):
 
 INVALID = {
     "another model": (("t5",), "a GPT2LMHeadModel and a T5ForConditionalGeneration with different parameters"),
-    "no other": (("/nothing/at/all",), "neither a local folder nor a Hub id"),
+    "missing other": (("/nothing/at/all",), "neither a local folder nor a Hub id"),
     "a tolerance below 0": (("gpt2", "--tolerance", "-1"), "--tolerance must be at least 0, got -1"),
-    "a class that is none": (("gpt2", "--class", "Nothing"), "there is no class 'Nothing'"),
+    "unknown class": (("gpt2", "--class", "Nothing"), "there is no class 'Nothing'"),
 }
 
 

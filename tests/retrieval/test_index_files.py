@@ -40,11 +40,11 @@ def test_an_index_saved_from_eight_devices_loads_onto_any_mesh(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize("wanted", ["float32", "bfloat16", "int8"])
-def test_rows_are_converted_to_the_requested_dtype(stored, wanted, tmp_path):
+@pytest.mark.parametrize("requested", ["float32", "bfloat16", "int8"])
+def test_rows_are_converted_to_the_requested_dtype(stored, requested, tmp_path):
     index = save_index(tmp_path, stored)
-    loaded = DenseIndex.load(tmp_path, dtype=wanted)
-    expected = DenseIndex(index.vectors(np.arange(1000)), dtype=wanted)
+    loaded = DenseIndex.load(tmp_path, dtype=requested)
+    expected = DenseIndex(index.vectors(np.arange(1000)), dtype=requested)
     np.testing.assert_array_equal(loaded.values, expected.values)
     np.testing.assert_array_equal(loaded.vectors([1, 999]), expected.vectors([1, 999]))
 

@@ -150,9 +150,9 @@ def test_negatives_come_from_all_eight_devices(params, axes, table, microbatches
     one, expected = two_steps(params, data, model, microbatches=microbatches)
     here = {"mesh": jm.sharding.make_mesh(axes), "rules": getattr(jm.sharding, table)}
     eight, history = two_steps(params, data, model, **here, microbatches=microbatches)
-    for ours, theirs in zip(history, expected, strict=True):
-        assert set(ours) == {"loss", "in_batch_accuracy", "grad_norm", "skipped"}
-        assert ours == pytest.approx(theirs, rel=1e-5)
+    for actual, single in zip(history, expected, strict=True):
+        assert set(actual) == {"loss", "in_batch_accuracy", "grad_norm", "skipped"}
+        assert actual == pytest.approx(single, rel=1e-5)
     for path, leaf in flatten(eight.params).items():
         np.testing.assert_allclose(leaf, flatten(one.params)[path], rtol=1e-4, atol=2e-6, err_msg=path)
     question, context = encoders(model)

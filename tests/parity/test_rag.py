@@ -245,7 +245,7 @@ def test_heads_and_vocabularies_are_those_of_the_parts(pairs):
     both = pairs["RagModel"]
     with pytest.raises(ValueError, match="RAG has no attention heads of its own; prune those of its question encoder"):
         jm.prune_heads(both.model, both.params, {0: [1]})
-    with pytest.raises(ValueError, match=r"RagModel takes its vocabularies, of \[.*67\] tokens, from the configs"):
+    with pytest.raises(ValueError, match=r"RagModel has vocabularies of \[.*67\] tokens, from the configs"):
         jm.resize_token_embeddings(both.model, both.params, 80, key=jax.random.key(0))
     encoder = both.model.question_encoder_model
     pruned, _ = jm.prune_heads(encoder, both.params["question_encoder"], {0: [1]})

@@ -17,7 +17,7 @@ import jaxmodels as jm
 from jaxmodels.parameters import unflatten
 
 NAME = "T5ForConditionalGeneration"
-# The default classes are also in test_round_trip.py and test_torch_reads_ours.py.
+# The default classes are also in test_round_trip.py and test_loading_in_torch.py.
 VARIANTS = {
     "untied": {"tie_word_embeddings": False},
     "gated": {"feed_forward_proj": "gated-gelu"},

@@ -294,3 +294,12 @@ def test_bad_config_is_refused_by_name(values, message):
 def test_question_answering_needs_two_labels():
     with pytest.raises(ValueError, match="2 labels, start and end; num_labels=3"):
         tiny(f"{NAME}ForQuestionAnswering", num_labels=3)
+
+
+@pytest.mark.parity("C6")
+def test_pruning_leaves_the_cross_attention_whole():
+    model, params = tiny(f"{NAME}Model", is_decoder=True, add_cross_attention=True, pruned_heads={0: [1]})
+    states = numbers((2, 3, 32))
+    out = model.apply({"params": params}, tokens((2, 4)), encoder_hidden_states=states, output_attentions=True)
+    assert out.attentions[0].shape[1] == out.attentions[1].shape[1] - 1
+    np.testing.assert_allclose(out.cross_attentions.sum(axis=-1), np.ones((2, 2, 4, 4)), rtol=1e-5)

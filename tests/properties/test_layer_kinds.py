@@ -1,4 +1,4 @@
-"""Layers that differ in something static, such as a window: one loop over the stretch that repeats, and right results."""
+"""Layers that differ in something static, such as a window: one loop over the segment that repeats."""
 
 import jax
 import jax.numpy as jnp

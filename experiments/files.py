@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, also where the run is killed or the disk is full."""
+"""Atomic writes: a file or folder appears completely or not at all, even if the run is killed or the disk is full."""
 
 import json
 import os
@@ -6,17 +6,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
-def draft_of(file: Path) -> Path:
-    """Where a file is written before it gets its name."""
+def temporary_path(file: Path) -> Path:
+    """Return the path to which `atomic_file` writes before it renames the file."""
     return file.with_name(f".{file.name}")
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """Gives the path to write to; what is there at the end gets the name `file`, what an error leaves is removed."""
-    draft = draft_of(file)
+def atomic_file(file: Path) -> Iterator[Path]:
+    """Yield a path to write to, which is renamed to `file` at the end, or removed after an error."""
+    draft = temporary_path(file)
     try:
         yield draft
         with open(draft, "rb+") as written:
@@ -28,8 +29,8 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """The same for a folder, which is made anew; an earlier one of that name is replaced."""
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write to, which replaces `folder` at the end, or is removed after an error."""
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -42,22 +43,28 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-def write_json(file: Path, content: dict) -> None:
-    with whole_file(file) as draft:
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    with atomic_file(file) as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n")
 
 
-class Appended:
-    """A file that grows by what was added whenever `flush` is called, by all of it or by nothing."""
+class AtomicAppender:
+    """Appends to a file: `flush` writes everything that was added since the last one, or nothing."""
 
     def __init__(self, path: Path):
         self._path, self._added = path, bytearray()
 
     def add(self, content: bytes) -> None:
+        """Buffer content for the next `flush`."""
         self._added += content
 
     def flush(self) -> None:
-        """Raises OSError where the disk takes no more; what was added is kept for the next flush."""
+        """Write the buffered content.
+
+        Raises:
+          OSError: The disk is full; the content stays buffered for the next flush.
+        """
         with open(self._path, "ab", buffering=0) as file:
             before, rest = file.tell(), memoryview(bytes(self._added))
             try:

@@ -1,16 +1,16 @@
-"""GPT-2 trained from nothing: tokenizer, training, a checkpoint in Hugging Face's format, generated text.
+"""Train a GPT-2 from scratch: tokenizer, training, a checkpoint in Hugging Face format, generated text.
 
-What:      a small GPT-2 on the Python standard library's own source (30 MB), whole modules held out
+What:      a small GPT-2 on the source code of the Python standard library (30 MB); whole modules are held out
 Command:   make demo, which is: python -m experiments.gpt2_lm --config=experiments/configs/gpt2_demo.py
-Hardware:  two virtual cores of an Intel Xeon, float32, nothing else running
-Time:      4:39 from a fresh clone, making the environment included (5:20 to 6:30 on two shared Zen 4 cores)
+Hardware:  two virtual cores of an Intel Xeon, float32, otherwise idle
+Time:      4:39 from a fresh clone, including creation of the environment (5:20 to 6:30 on two shared Zen 4 cores)
 Score:     1.583 bits per byte of held-out text; bigram 1.801, gzip -9 1.635, xz -9e 1.414 (Python 3.11's library);
-           the optimizer's settings were tuned on this same held-out text
+           the hyperparameters of the optimizer were tuned on the same held-out text
 
-Other text: --config.data.kind=text (or jsonl) --config.data.path=FOLDER. GPT-2 XL on a TPU pod: configs/gpt2_xl_pod.py.
+Other data: --config.data.kind=text (or jsonl) --config.data.path=FOLDER. GPT-2 XL on a TPU pod: configs/gpt2_xl_pod.py.
 
-Everything a run writes is in --workdir. A run that was killed goes on from its last checkpoint when the same command is
-given again, and ends with the same losses. A complete run shows its result again; --fresh starts over.
+All output goes to --workdir. If a run is killed, the same command resumes it from the last checkpoint and reaches the
+same losses. For a complete run, the command prints the result again; --fresh starts over.
 """
 
 from functools import partial
@@ -24,39 +24,42 @@ from ml_collections import FrozenConfigDict
 import jaxmodels as jm
 from experiments import baselines, command, loop, report
 from experiments.data import batches, published
-from experiments.data.prepare import Data, prepare
+from experiments.data.packing import Data, prepare
+from experiments.loop import mesh_and_rules
 from experiments.optimizer import make_optimizer
-from experiments.placement import placement
+from experiments.predict import Batch
 from jaxmodels.training import abstract_state, init_state, make_evaluate, make_step, place
 
 
 class Experiment:
-    """One run: a config, its data, and the model on its mesh."""
+    """One run: its config, data and model."""
 
     def __init__(self, config: FrozenConfigDict, folder: Path):
         self.config, self.folder = config, folder
         self.data: Data = prepare(config, folder, config.model.n_positions)
-        self.here = placement(config)
+        self.sharding = mesh_and_rules(config)
         end = self.data.tokenizer.eos_token_id
-        facts = jm.GPT2Config(vocab_size=len(self.data.tokenizer), bos_token_id=end, eos_token_id=end, **config.model)
-        self.model = jm.GPT2LMHeadModel(facts, dtype=jnp.dtype(config.dtype), remat=config.remat)
-        self.evaluate = make_evaluate(self.model, **self.here, weight=label_count)
+        model_config = jm.GPT2Config(
+            vocab_size=len(self.data.tokenizer), bos_token_id=end, eos_token_id=end, **config.model
+        )
+        self.model = jm.GPT2LMHeadModel(model_config, dtype=jnp.dtype(config.dtype), remat=config.remat)
+        self.evaluate = make_evaluate(self.model, **self.sharding, weight=label_count)
 
     def train(self) -> dict:
-        """Trains from the last checkpoint on, or from nothing, to the last step; the parameters."""
+        """Train to the last step, from the last checkpoint if there is one, and return the parameters."""
         config = self.config
         optimizer, schedule = make_optimizer(config)
         return loop.train(
             config,
             self.folder,
-            step=make_step(self.model, optimizer, **self.here, microbatches=config.microbatches),
-            fresh=lambda: init_state(optimizer, jm.init(self.model, jax.random.key(config.seed), **self.here)),
-            like=lambda: abstract_state(self.model, optimizer, **self.here),
+            step=make_step(self.model, optimizer, **self.sharding, microbatches=config.microbatches),
+            init_state=lambda: init_state(optimizer, jm.init(self.model, jax.random.key(config.seed), **self.sharding)),
+            abstract_state=lambda: abstract_state(self.model, optimizer, **self.sharding),
             data=batches.training(self.data.train.tokens, seed=config.seed, **self._shape()),
-            place=partial(place, **self.here),
+            place_batch=partial(place, **self.sharding),
             validate=self._log_validation,
             schedule=schedule,
-            work=(config.batch_size * config.model.n_positions, "tokens"),
+            items_per_step=(config.batch_size * config.model.n_positions, "tokens"),
         )
 
     def _log_validation(self, params: dict) -> dict[str, float]:
@@ -64,39 +67,42 @@ class Experiment:
         return {"validation_loss": loss, "validation_bits_per_byte": bits}
 
     def validate(self, params: dict, windows: int | None = None) -> tuple[float, float]:
-        """Loss in nats per token and in bits per byte on so many held-out windows, or on all held-out text."""
+        """Return the loss in nats per token and in bits per byte on (a number of windows of) the held-out text."""
         split = self.data.validation
         loss = self.evaluate(
             params,
-            (place(batch, **self.here) for batch in batches.validation(split.tokens, limit=windows, **self._shape())),
+            (
+                place(batch, **self.sharding)
+                for batch in batches.validation(split.tokens, limit=windows, **self._shape())
+            ),
         )
         return loss, baselines.bits_per_byte(loss, len(split.tokens) - 1, split.bytes)
 
     def save(self, params: dict) -> float:
-        """Writes the model and its tokenizer, reads them back; the largest difference of the logits."""
+        """Save the model and its tokenizer, load the model, and return the largest difference between the logits."""
         folder = self.folder / "model"
         jm.save(folder, self.model, params)
         if jax.process_index() == 0:
             self.data.tokenizer.save_pretrained(folder)
         multihost_utils.sync_global_devices("model")
-        model, loaded = jm.load(folder, dtype=self.config.dtype, param_dtype="float32", **self.here)
-        batch = place(next(batches.validation(self.data.validation.tokens, **self._shape())), **self.here)
+        model, loaded = jm.load(folder, dtype=self.config.dtype, param_dtype="float32", **self.sharding)
+        batch = place(next(batches.validation(self.data.validation.tokens, **self._shape())), **self.sharding)
 
         @partial(jax.jit, static_argnums=0)
         def logits(model, params, ids):
             return model.apply({"params": params}, ids).logits
 
-        with jm.sharding.use(**self.here):
+        with jm.sharding.use(**self.sharding):
             ids = batch["input_ids"]
             before, after = logits(self.model, params, ids), logits(model, loaded, ids)
             return float(jnp.max(jnp.abs(before - after)))
 
     def compare(self, bits: float) -> dict[str, float]:
-        """Bits per byte of the held-out text, by this model and by the others."""
+        """Return the bits per byte of the held-out text, for this model and for the baselines."""
         train, held, text = self.data.train, self.data.validation, self.data.text
         bigram = baselines.bigram_bits(train.tokens, held.tokens, len(self.data.tokenizer), held.bytes)
         return {
-            report.OURS: bits,
+            report.THIS_MODEL: bits,
             "bigram model": bigram,
             "gzip -9": baselines.gzip_bits(text),
             "xz -9e": baselines.xz_bits(text),
@@ -105,22 +111,22 @@ class Experiment:
     def _shape(self) -> dict[str, int]:
         return {
             "length": self.config.model.n_positions,
-            "rows": self.config.batch_size,
+            "batch_size": self.config.batch_size,
             "process": jax.process_index(),
             "processes": jax.process_count(),
         }
 
 
-def label_count(batch: dict) -> jax.Array:
-    """Tokens that a batch's loss is the mean over: the model shifts the labels, so the first is never predicted."""
+def label_count(batch: Batch) -> jax.Array:
+    """Return the number of predicted tokens in a batch: the model shifts the labels, so the first has no prediction."""
     return jnp.sum(batch["labels"][:, 1:] != batches.IGNORE)
 
 
-@command.once
+@command.run_once
 def run(config: FrozenConfigDict, folder: Path) -> dict:
-    """Everything that is not done yet, then the result."""
+    """Run everything that is not done yet and return the result."""
     experiment = Experiment(config, folder)
-    report.introduce(experiment.data, experiment.model, config)
+    report.print_setup(experiment.data, experiment.model, config)
     params = experiment.train()
     loss, bits = experiment.validate(params)
     result = {
@@ -135,10 +141,10 @@ def run(config: FrozenConfigDict, folder: Path) -> dict:
 
 
 def show(result: dict, config: FrozenConfigDict, folder: Path) -> None:
-    """The result, and text of the saved model."""
+    """Print the result and text generated by the saved model."""
     report.show(result, folder)
     report.sample(folder / "model", config.sample)
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/gpt2_demo.py", published.of_kind)
+    command.launch(run, show, "experiments/configs/gpt2_demo.py", published.data_by_kind)

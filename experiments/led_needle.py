@@ -1,49 +1,89 @@
-"""LED finds a fact thousands of tokens away: through global tokens, and no farther than its windows without them.
+"""Measure how far away LED finds a fact: thousands of tokens with global tokens, only its windows without them.
 
-What:      texts of 4,096 random words with a fact planted at a random place, and the question at the beginning. The
-           decoder is shown the encoder's states of the question only (`experiments.needle.reader`), so that the
-           encoder has to bring the answer there. Trained twice, with the question's tokens global and not
+What:      sequences of 4,096 random words that start with a question and contain a fact at a random position. The
+           decoder sees only the encoder states of the question (`Reader`), so the encoder has to move the answer
+           there. Trained twice: with and without global attention on the question
 Command:   python -m experiments.led_needle (--config=experiments/configs/led_needle.py)
 Hardware:  two virtual cores of an Intel Xeon, float32
-Time:      25 minutes for both, with several other jobs on the same cores all the time
-Score:     right answers of 64 for each distance, seed 0, 16 possible answers (chance 6.2%); 2 layers of window 32:
+Time:      25 minutes for both, with several other jobs on the same cores
+Score:     accuracy on 64 examples per distance, seed 0, 16 possible answers (chance 6.2%); 2 layers with window 32:
              distance              4 to 32   40 to 4,093
-             question global          100%          100%   (after the first 100 steps, in texts of 64 tokens, already)
-             windows only             100%   1.6% to 9.4%  (chance: windows on top of each other reach 32 tokens)
-           One fact in a text, so the key need not be matched. With four (data.facts=4, 600 steps, one trial) the model
-           named a value in the text, but seldom the right one beyond the windows: 19% to 28%.
+             question global          100%          100%   (already after the first 100 steps, on sequences of 64
+             tokens) windows only             100%   1.6% to 9.4%  (chance: stacked windows reach 32 tokens)
+           With one fact per sequence, the key need not be matched. With four (data.facts=4, 600 steps, one trial) the
+           model predicts a value from the sequence, but beyond the windows seldom the right one: 19% to 28%.
 
-Everything a run writes is in --workdir. A run that was killed goes on from its last checkpoint when the same command is
-given again, and ends with the same losses. A complete run shows its result again; --fresh starts over.
+All output goes to --workdir. If a run is killed, the same command resumes it from the last checkpoint and reaches the
+same losses. For a complete run, the command prints the result again; --fresh starts over.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import command, loop
-from experiments.data.needle import BOS, EOS, PAD, Curriculum, Language, at_distance
-from experiments.needle import report
-from experiments.needle.reader import Reader
-from experiments.needle.report import ARMS
+from experiments import command, loop, plots
+from experiments.data.needle import BOS, EOS, PAD, QUESTION, Curriculum, Language, at_distance
 from experiments.optimizer import make_optimizer
-from experiments.report import introduce_model, say
+from experiments.report import print0, print_model
 from jaxmodels.training import abstract_state, init_state, make_step
+
+# The arms of the experiment, and whether the tokens of the question are global.
+ARMS = {"global": True, "window": False}
+MEANINGS = {"global": "question global", "window": "windows only"}
+
+
+class Reader(nn.Module):
+    """An LED that answers the question at the beginning of a sequence with one token.
+
+    The decoder of LED attends to the whole sequence and would find any fact by itself. Here it only sees the encoder
+    states of the first QUESTION tokens, so the answer has to pass through the encoder: through global tokens, or
+    through stacked windows.
+    """
+
+    led: jm.LEDForConditionalGeneration
+
+    def __call__(
+        self, input_ids: jax.Array, *, global_attention_mask: jax.Array, labels: jax.Array
+    ) -> jm.LEDSeq2SeqLMOutput:
+        """Compute loss and logits [B,1,V] of the answers.
+
+        Args:
+          input_ids: int [B,T].
+          global_attention_mask: int [B,T].
+          labels: Answers, int [B,1].
+        """
+        encoded: Any = self.led.encode(
+            input_ids,
+            global_attention_mask=global_attention_mask,
+            max_global_tokens=QUESTION,
+            return_dict=True,
+        )
+        out: Any = self.led(labels=labels, encoder_outputs=(encoded.last_hidden_state[:, :QUESTION],))
+        return out
+
+    def dummy_inputs(self) -> dict[str, jax.Array]:
+        """Return the smallest inputs that use every parameter, for initialisation."""
+        ids = jnp.zeros((1, QUESTION), jnp.int32)
+        return {"input_ids": ids, "global_attention_mask": ids, "labels": ids[:, :1]}
 
 
 class Experiment:
-    """One run: a config, its language, and the model; both arms train by the same compiled step."""
+    """One run: its config, artificial language and model; both arms share the compiled training step."""
 
     def __init__(self, config: FrozenConfigDict, folder: Path):
         self.config, self.folder = config, folder
         self.language = Language(**config.data)
         self.length = config.curriculum[-1][1]
-        facts = jm.LEDConfig(
+        model_config = jm.LEDConfig(
             **config.model,
             vocab_size=self.language.vocabulary,
             bos_token_id=BOS,
@@ -53,18 +93,18 @@ class Experiment:
             max_encoder_position_embeddings=self.length,
             max_decoder_position_embeddings=1,
         )
-        self.model = Reader(jm.LEDForConditionalGeneration(facts, remat=config.remat))
+        self.model = Reader(jm.LEDForConditionalGeneration(model_config, remat=config.remat))
         self.optimizer, self.schedule = make_optimizer(config)
         self._step = make_step(self.model, self.optimizer)
-        self._right = jax.jit(partial(_right, self.model))
+        self._is_correct = jax.jit(partial(_is_correct, self.model))
 
     @property
     def reach(self) -> int:
-        """Tokens from the question to the farthest one that the encoder's windows on top of each other bring there."""
+        """The largest distance, in tokens, over which the stacked windows of the encoder can move information."""
         return sum(window // 2 for window in self.model.led.config.windows)
 
     def train(self, arm: str) -> dict:
-        """Trains one arm from its last checkpoint on, or from nothing; the parameters."""
+        """Train one arm, from its last checkpoint if there is one, and return the parameters."""
         config, folder = self.config, self.folder / arm
         folder.mkdir(exist_ok=True)
         examples = Curriculum(self.language, config.curriculum, config.batch_tokens, config.seed, ARMS[arm])
@@ -72,36 +112,39 @@ class Experiment:
             config,
             folder,
             step=self._step,
-            fresh=lambda: init_state(self.optimizer, jm.init(self.model, jax.random.key(config.seed))),
-            like=lambda: abstract_state(self.model, self.optimizer),
+            init_state=lambda: init_state(self.optimizer, jm.init(self.model, jax.random.key(config.seed))),
+            abstract_state=lambda: abstract_state(self.model, self.optimizer),
             data=examples.iterator(),
-            place=lambda batch: batch,
-            validate=lambda params: {"accuracy_everywhere": np.mean([*self.test(params, arm, batches=1).values()])},
+            place_batch=lambda batch: batch,
+            validate=lambda params: {
+                "accuracy_everywhere": float(np.mean([*self.test(params, arm, batches=1).values()]))
+            },
             schedule=self.schedule,
-            work=(config.batch_tokens, "tokens"),
+            items_per_step=(config.batch_tokens, "tokens"),
         )
 
     def test(self, params: dict, arm: str, batches: int) -> dict[str, float]:
-        """The share of right answers in texts of the last length, by distance."""
+        """Return the accuracy by distance, on sequences of the final length."""
         test, found = self.config.test, {}
         for distance in test.distances:
             examples = at_distance(
-                self.language, self.length, distance, rows=test.rows, batches=batches, use_global=ARMS[arm]
+                self.language, self.length, distance, batch_size=test.rows, batches=batches, use_global=ARMS[arm]
             )
-            found[str(distance)] = float(np.mean([np.asarray(self._right(params, batch)) for batch in examples]))
+            found[str(distance)] = float(np.mean([np.asarray(self._is_correct(params, batch)) for batch in examples]))
         return found
 
 
-def _right(model: Reader, params: dict, batch: dict) -> jax.Array:
-    """Whether each answer is right, bool [B]."""
-    return jnp.argmax(model.apply({"params": params}, **batch).logits[:, 0], axis=-1) == batch["labels"][:, 0]
+def _is_correct(model: Reader, params: dict, batch: dict) -> jax.Array:
+    """Return whether each answer is correct, bool [B]."""
+    out: Any = model.apply({"params": params}, **batch)
+    return jnp.argmax(out.logits[:, 0], axis=-1) == batch["labels"][:, 0]
 
 
-@command.once
+@command.run_once
 def run(config: FrozenConfigDict, folder: Path) -> dict:
-    """Everything that is not done yet, then the result."""
+    """Run everything that is not done yet and return the result."""
     experiment = Experiment(config, folder)
-    introduce_model(experiment.model)
+    print_model(experiment.model)
     result = {
         "steps": config.steps,
         "length": experiment.length,
@@ -111,16 +154,65 @@ def run(config: FrozenConfigDict, folder: Path) -> dict:
         "accuracy": {},
     }
     for arm in ARMS:
-        say(f"\n{arm} attention")
+        print0(f"\n{arm} attention")
         params = experiment.train(arm)
         result["accuracy"][arm] = experiment.test(params, arm, config.test.batches)
-    report.plot(folder / "accuracy.png", result)
+    plot_accuracy(folder / "accuracy.png", result)
     return result
 
 
 def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
-    report.show(result, folder)
+    print_result(result, folder)
+
+
+def print_result(result: Mapping, folder: Path) -> None:
+    """Print accuracy by distance as a table."""
+    tables = result["accuracy"]
+    print0(
+        f"\naccuracy on {result['examples']} examples of {result['length']:,} tokens; by chance "
+        f"{result['chance']:.1%}; the windows reach {result['reach']} tokens"
+    )
+    print0(f"  {'distance':>9}" + "".join(f"{MEANINGS[arm]:>17}" for arm in tables))
+    for distance in tables["global"]:
+        print0(f"  {int(distance):9,}" + "".join(f"{table[distance]:17.1%}" for table in tables.values()))
+    for name in ("accuracy.png", *(f"{arm}/metrics.jsonl" for arm in tables)):
+        print0(f"  {folder / name}")
+
+
+def plot_accuracy(path: Path, result: Mapping) -> None:
+    """Plot accuracy by distance."""
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for (arm, table), color in zip(result["accuracy"].items(), (plots.VALIDATION, "#d95f02"), strict=True):
+        axes.plot([*map(int, table)], [*table.values()], color=color, linewidth=2, marker="o", label=MEANINGS[arm])
+    axes.axvline(result["reach"], color=plots.MUTED, linewidth=1, linestyle=":")
+    axes.annotate(
+        f" windows reach {result['reach']}",
+        (result["reach"], 0.5),
+        color=plots.MUTED,
+        fontsize=9,
+    )
+    axes.axhline(result["chance"], color=plots.MUTED, linewidth=1, linestyle="--")
+    axes.annotate(
+        f"chance {result['chance']:.1%}",
+        (0, result["chance"]),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 3),
+        textcoords="offset points",
+        color=plots.MUTED,
+        fontsize=9,
+    )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("tokens from the question to the answer")
+    axes.set_ylabel(f"accuracy on {result['examples']} examples")
+    axes.legend(frameon=False, loc="center left")
+    axes.set_title(
+        f"A fact in {result['length']:,} tokens, {result['steps']:,} training steps", loc="left", color=plots.INK
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    plots.save(path, figure)
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/led_needle.py")
+    command.launch(run, show, "experiments/configs/led_needle.py")

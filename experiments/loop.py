@@ -1,75 +1,94 @@
-"""The training loop that the experiments share: it goes on from the last checkpoint, and its log has no gap."""
+"""The training loop that the experiments share: resumable from checkpoints, with a log without gaps."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import grain
 import jax
 import optax
+from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
+import jaxmodels as jm
 from experiments import report
 from experiments.metrics import MetricsLog
-from experiments.progress import Progress
-from jaxmodels.training import Step, TrainState
+from experiments.progress import TrainingProgress
+from jaxmodels.sharding import Rules
+from jaxmodels.training import TrainState
 from jaxmodels.training.checkpoints import Checkpoints
 
-# Steps on end that may change nothing, where the config is silent: a batch may overflow, so many are no accident.
+# Default of config.max_skipped: a single batch may overflow, but this many consecutive ones are no coincidence.
 MAX_SKIPPED = 10
+
+
+class Sharding(TypedDict):
+    """Keyword arguments that place arrays: the mesh of all devices, and the rules that shard arrays over it."""
+
+    mesh: Mesh
+    rules: Rules
+
+
+def mesh_and_rules(config: FrozenConfigDict) -> Sharding:
+    """Return the mesh and the sharding rules (a table of the library with changes) that config.sharding specifies."""
+    options = config.sharding
+    rules = {**getattr(jm.sharding, options.table), **options.changes}
+    return {"mesh": jm.sharding.make_mesh(dict(options.mesh)), "rules": rules}
 
 
 def train(
     config: FrozenConfigDict,
     folder: Path,
     *,
-    step: Step,
-    fresh: Callable[[], TrainState],
-    like: Callable[[], TrainState],
+    step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]],
+    init_state: Callable[[], TrainState],
+    abstract_state: Callable[[], TrainState],
     data: grain.DatasetIterator,
-    place: Callable[[Any], Any],
+    place_batch: Callable[[Any], Any],
     validate: Callable[[Any], dict[str, float]],
     schedule: optax.Schedule,
-    work: tuple[int, str],
+    items_per_step: tuple[int, str],
 ) -> Any:
-    """Trains from the last checkpoint on, or from nothing, to the last step; returns the parameters.
+    """Train to the last step, from the last checkpoint if there is one, and return the parameters.
 
     Args:
-      config: seed, steps, log_every, eval_every, save_every, max_skipped and skip_damaged are read.
-      folder: gets checkpoints/, metrics.jsonl and tensorboard/.
+      config: Keys used: seed, steps, log_every, eval_every, save_every, max_skipped and skip_damaged.
+      folder: Receives checkpoints/, metrics.jsonl and tensorboard/.
       step: (state, batch, key) -> (state, metrics with "loss", "grad_norm" and "skipped").
-      fresh: the state before the first step; like: its shapes, which a checkpoint is restored into.
-      data: host batches; its state is part of the checkpoints. place: a host batch -> the step's.
-      validate: parameters -> numbers that go to the log under their names.
-      schedule: the learning rate by step, for the log.
-      work: what a step does, e.g. (4096, "tokens"), for the speed.
+      init_state: Returns the state before the first step.
+      abstract_state: Returns the shapes of the state, to restore a checkpoint into.
+      data: Iterator over host batches; its state is part of the checkpoints.
+      place_batch: Moves a host batch to the devices.
+      validate: parameters -> numbers, which are logged under their names.
+      schedule: The learning rate by step, for the log.
+      items_per_step: What a step processes, such as (4096, "tokens"), for the throughput.
 
     Raises:
-      DamagedCheckpoint: the last checkpoint is damaged, and config.skip_damaged does not say to take an older one.
-      FloatingPointError: more than config.max_skipped steps on end changed nothing, or a parameter is not finite; no
-        such state is saved.
-      OSError: the disk is full.
+      DamagedCheckpoint: The last checkpoint is damaged, and config.skip_damaged does not allow an older one.
+      FloatingPointError: More than config.max_skipped consecutive steps were skipped, or a parameter is not finite;
+        such a state is never saved.
+      OSError: The disk is full.
     """
     key = jax.random.key(config.seed)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         if checkpoints.latest is None:
-            start, state = 0, fresh()
+            start, state = 0, init_state()
         else:
             saved = grain.checkpoint.CheckpointRestore(data)
-            state = checkpoints.restore(like(), skip_damaged=config.get("skip_damaged", False), data=saved)
+            state = checkpoints.restore(abstract_state(), skip_damaged=config.get("skip_damaged", False), data=saved)
             start = checkpoints.latest
-            report.say(f"going on from the checkpoint of step {start}")
+            report.print0(f"resuming from the checkpoint of step {start}")
         log = MetricsLog(folder, start) if jax.process_index() == 0 else None
-        with Progress(
+        with TrainingProgress(
             log,
             schedule,
             start=start,
             steps=config.steps,
-            work=work,
+            items_per_step=items_per_step,
             max_skipped=config.get("max_skipped", MAX_SKIPPED),
         ) as progress:
             for n in range(start + 1, config.steps + 1):
-                state, metrics = step(state, place(next(data)), key)
+                state, metrics = step(state, place_batch(next(data)), key)
                 progress.add(n, metrics)
                 if n % config.log_every == 0 or n == start + 1:
                     progress.flush()

@@ -1,4 +1,6 @@
-"""The optimizers of the experiment: AdamW, or Muon for the matrices inside the layers and AdamW for the rest."""
+"""The optimizers of the experiments: AdamW, or Muon for the matrices of the layers with AdamW for other parameters."""
+
+from typing import Any
 
 import jax
 import optax
@@ -7,7 +9,7 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 from jaxmodels.training import weight_decay_mask
 
-# Input and output axes of a layer's kernels; the others (layers, and the three of qkv) count separate matrices.
+# Input and output axes of the kernels of a layer; the other axes (layers, and the 3 of qkv) enumerate matrices.
 _MATRICES = {
     "qkv": MuonDimensionNumbers(reduction_axis=1, output_axis=(3, 4)),  # [L, D, 3, H, K]
     "out": MuonDimensionNumbers(reduction_axis=(1, 2), output_axis=3),  # [L, H, K, D]
@@ -17,13 +19,14 @@ _MATRICES = {
 
 
 def make_optimizer(config: FrozenConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer and its learning rate as a function of the step, with GPT's warmup and cosine.
+    """Create the optimizer and its learning rate schedule: linear warmup and cosine decay, as for GPT.
 
-    "adamw" is Loshchilov and Hutter (2019). "muon" is Jordan (2024, "Muon: An optimizer for hidden layers"): it
-    orthogonalises the updates of the layers' matrices, at `matrix_rate` times the other parameters' learning rate.
+    "adamw" is by Loshchilov and Hutter (2019). "muon" is by Jordan (2024, "Muon: An optimizer for hidden layers"): it
+    orthogonalises the updates of the matrices of the layers, at `matrix_rate` times the learning rate of the other
+    parameters.
 
     Raises:
-      ValueError: another name.
+      ValueError: Unknown optimizer.name.
     """
     c = config.optimizer
     schedule = optax.warmup_cosine_decay_schedule(
@@ -50,9 +53,9 @@ def make_optimizer(config: FrozenConfigDict) -> tuple[optax.GradientTransformati
 
 
 def matrices(params: dict) -> dict:
-    """A tree like the parameters: how Muon reads each kernel of the layers, None elsewhere."""
+    """Return a tree like the parameters: Muon's dimension numbers for the kernels of the layers, None elsewhere."""
 
-    def numbers(path, _):
+    def numbers(path: tuple[Any, ...], _: Any) -> MuonDimensionNumbers | None:
         names = [entry.key for entry in path]
         return _MATRICES[names[-2]] if "layers" in names and names[-1] == "kernel" else None
 

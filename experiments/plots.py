@@ -1,5 +1,6 @@
 """Curves over training as pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -7,30 +8,36 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.files import whole_file
+from experiments.files import atomic_file
+
+Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]  # steps, values
 
 INK, MUTED, TRAIN, VALIDATION = "#222222", "#777777", "#9ecae1", "#08519c"
 
 
 def loss_curve(
     path: Path,
-    train: tuple,
-    validation: tuple,
+    train: Curve,
+    validation: Curve,
     *,
     title: str,
     unit: str,
-    held_out: str = "validation, on a part of the held-out text",
+    held_out: str = "validation, on part of the held-out text",
     baselines: dict[str, float] | None = None,
 ) -> None:
-    """Draws a loss over steps.
+    """Plot training and validation loss over the steps.
 
     Args:
-      train, validation: (steps, losses), sequences of the same length. The training curve is noisy, a batch per point;
-        its running mean is drawn over it.
-      unit: what the losses are, for the axis. held_out: what the validation curve is, for the legend.
-      baselines: name -> loss of others, as horizontal lines.
+      path: The PNG file to write.
+      train: (steps, losses). There is one noisy point per batch, so the running mean is drawn as well.
+      validation: (steps, losses).
+      title: Title of the plot.
+      unit: Unit of the losses, for the axis.
+      held_out: Name of the validation curve, for the legend.
+      baselines: name -> loss, drawn as horizontal lines.
     """
     baselines = baselines or {}
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
@@ -54,12 +61,15 @@ def loss_curve(
     _finish(path, figure, axes, title, baselines)
 
 
-def score_curve(path: Path, scores: tuple, *, title: str, unit: str, baselines: dict[str, float]) -> None:
-    """Draws a score between 0 and 1 over steps.
+def score_curve(path: Path, scores: Curve, *, title: str, unit: str, baselines: dict[str, float]) -> None:
+    """Plot a score between 0 and 1 over the steps.
 
     Args:
-      scores: (steps, scores), sequences of the same length.
-      unit, baselines: as in `loss_curve`.
+      path: The PNG file to write.
+      scores: (steps, scores).
+      title: Title of the plot.
+      unit: Name of the score, for the axis.
+      baselines: name -> score, drawn as horizontal lines.
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     axes.plot(*scores, color=VALIDATION, linewidth=2, marker="o", markersize=4)
@@ -69,7 +79,7 @@ def score_curve(path: Path, scores: tuple, *, title: str, unit: str, baselines: 
     _finish(path, figure, axes, title, baselines)
 
 
-def _finish(path: Path, figure, axes, title: str, baselines: dict[str, float]) -> None:
+def _finish(path: Path, figure: Figure, axes: Axes, title: str, baselines: dict[str, float]) -> None:
     for name, value in baselines.items():
         axes.axhline(value, color=MUTED, linewidth=1, linestyle="--")
         axes.annotate(
@@ -83,14 +93,14 @@ def _finish(path: Path, figure, axes, title: str, baselines: dict[str, float]) -
 
 
 def save(path: Path, figure: Figure) -> None:
-    """Writes the picture, a PNG, whole or not at all, and closes the figure."""
-    with whole_file(path) as draft:
+    """Write the figure to a PNG file atomically, and close it."""
+    with atomic_file(path) as draft:
         figure.savefig(draft, dpi=130, format="png")
     plt.close(figure)
 
 
-def smooth(values: np.ndarray, width: int = 25) -> np.ndarray:
-    """Mean over the last `width` values, or over as many as there are."""
+def smooth(values: Sequence[float] | np.ndarray, width: int = 25) -> np.ndarray:
+    """Return the running mean over the last `width` values, or over fewer at the beginning."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - width, 0)

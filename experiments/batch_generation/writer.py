@@ -1,4 +1,4 @@
-"""From a batch of prompts to rows of the output."""
+"""Generate the output rows for batches of prompts."""
 
 import hashlib
 import json
@@ -16,24 +16,29 @@ from jaxmodels.architectures.base import Model
 from jaxmodels.tokenization.base import Tokenizer
 
 
-class Written(NamedTuple):
-    """rows: a dict for each prompt. tokens: how many were generated for them."""
+class GeneratedBatch(NamedTuple):
+    """Generated texts of a batch.
+
+    Attributes:
+      rows: One output row per prompt.
+      tokens: Number of generated tokens.
+    """
 
     rows: list[dict[str, Any]]
     tokens: int
 
 
-class Writer:
-    """A model with everything that `jm.generate` needs beside the prompts, the same for all batches.
+class BatchGenerator:
+    """A model with all arguments of `jm.generate` that are the same for all batches.
 
     Attributes:
-      settings: the checkpoint's with the job's options over them.
+      settings: Generation settings of the checkpoint, overridden by the options of the job.
     """
 
     def __init__(self, model: Model, params: dict, tokenizer: Tokenizer, config: FrozenConfigDict):
         self._model, self._params, self._tokenizer = model, params, tokenizer
-        self._rows, self._seed = config.batch_size, jax.random.key(config.seed)
-        self._options = chosen(config)
+        self._batch_size, self._seed = config.batch_size, jax.random.key(config.seed)
+        self._options = generate_options(config)
         self._cache_dtype = None if config.cache_dtype is None else jnp.dtype(config.cache_dtype)
         self.settings = jm.GenerationConfig.merge(model.config, None, self._options)
         self.settings.check_vocabulary(model.config.vocab_size)
@@ -41,80 +46,86 @@ class Writer:
             self._options["pad_token_id"] = self.settings.eos_token_id[0]
             self.settings = self.settings.replace(pad_token_id=self.settings.eos_token_id[0])
 
-    def write(self, prompts: Sequence[Prompt], slots: int) -> Written:
-        """Generates for up to batch_size prompts; slots: global tokens that every batch of the job has room for."""
-        filled = [prompts[i % len(prompts)] for i in range(self._rows)]
-        arrays = self._arrays(filled)
+    def generate(self, prompts: Sequence[Prompt], max_global_tokens: int) -> GeneratedBatch:
+        """Generate texts.
+
+        Args:
+          prompts: At most batch_size prompts; they are repeated to fill the batch.
+          max_global_tokens: The largest number of global tokens of all prompts of the job.
+        """
+        filled = [prompts[i % len(prompts)] for i in range(self._batch_size)]
+        arrays: dict[str, Any] = {**self._arrays(filled)}
         if has_global_tokens(self._model):
-            arrays["max_global_tokens"] = slots
+            arrays["max_global_tokens"] = max_global_tokens
         out = jm.generate(
             self._model,
             self._params,
             **arrays,
-            key=_keys(self._seed, _numbers(filled)) if self.settings.do_sample else None,
+            key=_keys(self._seed, _id_hashes(filled)) if self.settings.do_sample else None,
             tokenizer=self._tokenizer,
             cache_dtype=self._cache_dtype,
             **self._options,
         )
         start = 1 if self._model.config.is_encoder_decoder else arrays["input_ids"].shape[1]
-        each = self.settings.num_return_sequences
-        new = np.asarray(out.sequences)[: len(prompts) * each, start:]
+        per_prompt = self.settings.num_return_sequences
+        new = np.asarray(out.sequences)[: len(prompts) * per_prompt, start:]
         texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
         scores = None if out.sequences_scores is None else np.asarray(out.sequences_scores).tolist()
         rows = []
         for number, prompt in enumerate(prompts):
-            mine = slice(number * each, (number + 1) * each)
-            row = {**prompt.line.fields, **_field("text", texts[mine])}
-            rows.append(row | _field("score", scores[mine]) if scores else row)
-        return Written(rows, self._count(new))
+            sequences = slice(number * per_prompt, (number + 1) * per_prompt)
+            row = {**prompt.line.fields, **_field("text", texts[sequences])}
+            rows.append(row | _field("score", scores[sequences]) if scores else row)
+        return GeneratedBatch(rows, self._count(new))
 
     def _arrays(self, prompts: Sequence[Prompt]) -> dict[str, np.ndarray]:
         width = max(len(prompt.ids) for prompt in prompts)
         pad = self.settings.pad_token_id
         pad = pad if pad is not None and pad >= 0 else 0
-        ids, mask, wide = (np.full((len(prompts), width), fill, np.int32) for fill in (pad, 0, 0))
+        ids, mask, global_mask = (np.full((len(prompts), width), fill, np.int32) for fill in (pad, 0, 0))
         for row, prompt in enumerate(prompts):
             length = len(prompt.ids)
-            here = slice(length) if self._model.config.is_encoder_decoder else slice(width - length, width)
-            ids[row, here], mask[row, here], wide[row, : prompt.wide] = prompt.ids, 1, 1
+            columns = slice(length) if self._model.config.is_encoder_decoder else slice(width - length, width)
+            ids[row, columns], mask[row, columns], global_mask[row, : prompt.num_global] = prompt.ids, 1, 1
         arrays = {"input_ids": ids, "attention_mask": mask}
-        return arrays | ({"global_attention_mask": wide} if has_global_tokens(self._model) else {})
+        return arrays | ({"global_attention_mask": global_mask} if has_global_tokens(self._model) else {})
 
     def _count(self, new: np.ndarray) -> int:
-        """Tokens up to the first that ends or fills a row, with it."""
-        ends = np.isin(new, [*self.settings.eos_token_id, self.settings.pad_token_id])
+        """Return the number of tokens up to and including the first EOS or padding token of each sequence."""
+        ids = [i for i in (*self.settings.eos_token_id, self.settings.pad_token_id) if i is not None]
+        ends = np.isin(new, ids)
         return int(np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, new.shape[1]).sum())
 
 
-def chosen(config: FrozenConfigDict) -> dict[str, Any]:
-    """The options that the config gives, without those that it leaves to the checkpoint.
+def generate_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """Return the options of `jm.generate` that the config sets; the others are left to the checkpoint.
 
     Raises:
-      ValueError: an option that a batch job has no use for.
+      ValueError: An option that batch jobs do not support.
     """
     options = {name: value for name, value in config.generate.items() if value is not None}
     for name in options:
         if name.startswith("output_"):
             raise ValueError(
-                f"generate.{name}: a batch job writes texts and scores only; call jm.generate for the rest"
+                f"generate.{name}: a batch job only writes texts and scores; call jm.generate for other outputs"
             )
     if "max_time" in options:
-        raise ValueError("generate.max_time: texts that the clock cuts off would not be the same after a restart")
+        raise ValueError("generate.max_time: texts that are cut off after some time would differ after a restart")
     return options
 
 
 def _field(name: str, values: list) -> dict[str, Any]:
-    """One value under its name, several under the plural."""
+    """Return a field with one value, or with the plural name and several values."""
     return {name: values[0]} if len(values) == 1 else {f"{name}s": values}
 
 
-def _numbers(prompts: Sequence[Prompt]) -> np.ndarray:
-    """A number of 64 bits for each id, as uint32 [B,2]."""
+def _id_hashes(prompts: Sequence[Prompt]) -> np.ndarray:
+    """Return a 64-bit hash of each id, as uint32 [B,2]."""
     digests = [hashlib.sha256(json.dumps(prompt.line.id).encode()).digest()[:8] for prompt in prompts]
     return np.frombuffer(b"".join(digests), "<u4").reshape(-1, 2)
 
 
 @jax.jit
-def _keys(seed: jax.Array, numbers: jax.Array) -> jax.Array:
-    """A key for each line, from its id alone."""
-    return jax.vmap(lambda pair: jax.random.fold_in(jax.random.fold_in(seed, pair[0]), pair[1]))(numbers)
+def _keys(seed: jax.Array, hashes: jax.Array) -> jax.Array:
+    """Return a random key for each line, which depends on its id only."""
+    return jax.vmap(lambda pair: jax.random.fold_in(jax.random.fold_in(seed, pair[0]), pair[1]))(hashes)

@@ -1,4 +1,4 @@
-"""Twelve steps of a tiny model: the whole experiment in seconds, for tests. data.path is a file of the data.kind."""
+"""Twelve steps of a tiny model: the whole experiment in seconds, for tests. data.path is a file of type data.kind."""
 
 from ml_collections import ConfigDict
 

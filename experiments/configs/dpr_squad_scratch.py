@@ -1,4 +1,4 @@
-"""A small DPR from random numbers on SQuAD's dev file, data.path; offline, nothing but the file is needed."""
+"""A small, randomly initialised DPR on the SQuAD dev set (data.path); works offline."""
 
 from ml_collections import ConfigDict
 
@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # kind: squad, dpr (DPR's JSON) or text (a folder; passages of passage_words, their sentences are the questions).
-    # held_out: share of the groups (articles, questions, files) whose questions are the test.
+    # kind: squad, dpr (DPR's JSON) or text (a folder, split into passages of passage_words; sentences are the
+    # questions). held_out: share of the groups (articles, questions, files) whose questions are the test set.
     config.data = ConfigDict(
         {
             "kind": "squad",
@@ -16,12 +16,12 @@ def get_config() -> ConfigDict:
             "held_out": 0.25,
         }
     )
-    # What training starts from: "" for random numbers, a folder or Hub id, or "package:NAME" for a Python package.
+    # Initial checkpoint: "" for random parameters, a folder or Hub id, or "package:NAME" for a Python package.
     config.start = ""
-    # path: a folder or Hub id of a ready tokenizer; "": that of config.start, or else one of vocab_size is trained.
+    # path: folder or Hub id of a tokenizer; "": that of config.start, or else one with vocab_size tokens is trained.
     config.tokenizer = ConfigDict({"path": "", "vocab_size": 8000})
-    config.lengths = ConfigDict({"question": 32, "passage": 192})  # tokens; what is longer is cut
-    # Facts of the encoders by Hugging Face's names; with config.start, those that change.
+    config.lengths = ConfigDict({"question": 32, "passage": 192})  # tokens; longer texts are truncated
+    # Config of the encoders, with Hugging Face's names; with config.start, the fields to override.
     config.model = ConfigDict(
         {
             "hidden_size": 192,
@@ -33,18 +33,18 @@ def get_config() -> ConfigDict:
             "attention_probs_dropout_prob": 0.1,
         }
     )
-    config.shared = True  # one encoder for questions and passages, which DPR's two are not
-    # Choices of the run.
+    config.shared = True  # one encoder for questions and passages, unlike DPR
+    # Run options.
     config.dtype = "float32"
     config.remat = False
-    # A rule table of jaxmodels.sharding, changed for the axes in `changes`, on a mesh of all devices.
+    # A rule table of jaxmodels.sharding, overridden for the axes in `changes`, on a mesh of all devices.
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False
 
     config.steps = 300
     config.batch_size = 64
-    config.microbatches = 1  # parts that the batch is encoded in: more take less memory, and a second forward pass
-    config.negatives = 1  # hard ones for each question, drawn from its best negative_pool by BM25
+    config.microbatches = 1  # more parts take less memory; above 1, there is a second forward pass
+    config.negatives = 1  # hard negatives per question, drawn from the top negative_pool of BM25
     config.negative_pool = 10
     config.optimizer = ConfigDict(
         {
@@ -62,8 +62,8 @@ def get_config() -> ConfigDict:
 
     config.log_every = 10
     config.save_every = config.eval_every = 50
-    # So many steps on end may change nothing (not finite, no labels); where the newest checkpoint is damaged, the
-    # newest one that is not may be taken. Both may change between two starts of a run.
+    # Maximum number of consecutive skipped steps (not finite, no labels); and whether to fall back to an older
+    # checkpoint if the newest one is damaged. Both may differ when a run is resumed.
     config.max_skipped, config.skip_damaged = 10, False
     config.encode_rows = 64  # texts encoded at a time for the search
     return config

@@ -1,4 +1,4 @@
-"""Tiny parts: the whole job in seconds, for tests. data.path and encoder are to be given."""
+"""Tiny parts: the whole job in seconds, for tests. data.path and encoder have to be set."""
 
 from ml_collections import ConfigDict
 

@@ -1,6 +1,6 @@
-"""A batch of texts for a file of prompts. Whatever is None is as the checkpoint's generation settings have it.
+"""Batch generation for a file of prompts. Options that are None default to the generation config of the checkpoint.
 
-Give at least model.path and input. See `jm.GenerationConfig` for what the options mean.
+model.path and input are required. See `jm.GenerationConfig` for the meaning of the options.
 """
 
 from ml_collections import ConfigDict
@@ -10,18 +10,18 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.input = ""
-    # path: a folder, or an id of the Hub. cls: its class, where its config names another one than the one that is to
-    # generate. changes: other values for keys of its config, such as is_decoder for RoBERTa.
+    # path: folder or Hub id. cls: class of the model, if it differs from the one in the config. changes: overrides for
+    # fields of the config, such as is_decoder for RoBERTa.
     config.model = ConfigDict({"path": "", "cls": placeholder(str), "changes": ConfigDict()})
     config.dtype = "float32"
-    # Of the keys and values that are kept: None for dtype, or bfloat16, or int8.
+    # Dtype of the KV cache: None for `dtype`, or bfloat16, or int8.
     config.cache_dtype = placeholder(str)
 
-    # Prompts at a time. Each batch is padded to its longest prompt; those of one length are together. Options that look
-    # at the tokens of a prompt (repetition_penalty, no_repeat_ngram_size, min_length, ...) would take padding for some
-    # of them: with one of these a decoder-only model gets prompts of different lengths in different batches.
+    # Prompts per batch. Each batch is padded to its longest prompt; prompts of similar length are batched together.
+    # Options that inspect the tokens of a prompt (repetition_penalty, no_repeat_ngram_size, min_length, ...) would also
+    # see the padding: with one of these, a decoder-only model gets batches of prompts of the same length.
     config.batch_size = 16
-    config.seed = 0  # of do_sample
+    config.seed = 0  # for do_sample
     config.distributed = False
 
     config.generate = ConfigDict(
@@ -41,13 +41,13 @@ def get_config() -> ConfigDict:
             "epsilon_cutoff": placeholder(float),
             "eta_cutoff": placeholder(float),
             "num_return_sequences": placeholder(int),
-            # Beams. early_stopping: True, False or "never".
+            # Beam search. early_stopping: True, False or "never".
             "num_beams": placeholder(int),
             "num_beam_groups": placeholder(int),
             "diversity_penalty": placeholder(float),
             "length_penalty": placeholder(float),
             "early_stopping": placeholder(object),
-            # What may come. Sequences of ids: ((1, 2), (3,)); biases: (((1, 2), -5.0), ...); forced: ((1, 50), ...).
+            # Constraints. Sequences of ids: ((1, 2), (3,)); biases: (((1, 2), -5.0), ...); forced: ((1, 50), ...).
             "repetition_penalty": placeholder(float),
             "encoder_repetition_penalty": placeholder(float),
             "no_repeat_ngram_size": placeholder(int),
@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
             "exponential_decay_length_penalty": placeholder(tuple),
             "suppress_tokens": placeholder(tuple),
             "begin_suppress_tokens": placeholder(tuple),
-            # Ids: one or several, () for none.
+            # Token ids: one or several, () for none.
             "eos_token_id": placeholder(object),
             "pad_token_id": placeholder(int),
             "bos_token_id": placeholder(int),

@@ -1,4 +1,4 @@
-"""A few tokens for each prompt, two at a time, for tests. model.path and input are theirs."""
+"""A few tokens per prompt, two prompts per batch, for tests. model.path and input have to be set."""
 
 from ml_collections import ConfigDict
 

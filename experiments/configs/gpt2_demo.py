@@ -1,4 +1,4 @@
-"""A small GPT-2 on the Python standard library's source, in five minutes on two CPU cores."""
+"""A small GPT-2 on the source code of the Python standard library, in five minutes on two CPU cores."""
 
 from ml_collections import ConfigDict
 
@@ -7,10 +7,10 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.data = ConfigDict({"kind": "stdlib", "path": "", "field": "text", "held_out": 0.03})
-    # path: a folder or Hub id of a ready tokenizer instead of training one of vocab_size tokens.
+    # path: folder or Hub id of a tokenizer; "": one with vocab_size tokens is trained.
     config.tokenizer = ConfigDict({"path": "", "vocab_size": 4096})
 
-    # Facts of the model, by Hugging Face's names. Nothing is seen twice, so there is nothing for dropout to prevent.
+    # Model config, with Hugging Face's names. No example is seen twice, so dropout is not needed.
     config.model = ConfigDict(
         {
             "n_positions": 256,
@@ -22,17 +22,17 @@ def get_config() -> ConfigDict:
             "resid_pdrop": 0.0,
         }
     )
-    # Choices of the run.
+    # Run options.
     config.dtype = "float32"
     config.remat = False
-    # A rule table of jaxmodels.sharding, changed for the axes in `changes`, on a mesh of all devices.
+    # A rule table of jaxmodels.sharding, overridden for the axes in `changes`, on a mesh of all devices.
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False
 
     config.steps = 1450
     config.batch_size = 4
     config.microbatches = 1
-    # Muon reaches AdamW's loss in about half the steps here.
+    # Here Muon reaches the loss of AdamW in about half the steps.
     config.optimizer = ConfigDict(
         {
             "name": "muon",
@@ -50,8 +50,8 @@ def get_config() -> ConfigDict:
     config.log_every = 10
     config.save_every = 100
     config.eval_every = 250
-    # So many steps on end may change nothing (not finite, no labels); where the newest checkpoint is damaged, the
-    # newest one that is not may be taken. Both may change between two starts of a run.
+    # Maximum number of consecutive skipped steps (not finite, no labels); and whether to fall back to an older
+    # checkpoint if the newest one is damaged. Both may differ when a run is resumed.
     config.max_skipped, config.skip_damaged = 10, False
     config.eval_windows = 64
 

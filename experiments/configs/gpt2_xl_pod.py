@@ -1,6 +1,6 @@
 """GPT-2 XL (1.56 billion parameters) on a TPU pod slice (a multiple of 64 chips), at the batch size of GPT-2's paper.
 
-Run the same command on every host of the slice, with the data and --workdir on a file system that all of them mount:
+Run the same command on every host of the slice, with the data and --workdir on a shared file system:
     python -m experiments.gpt2_lm --config=experiments/configs/gpt2_xl_pod.py --workdir=... --config.data.path=...
 """
 
@@ -15,10 +15,11 @@ def get_config() -> ConfigDict:
     config.tokenizer.path = "openai-community/gpt2"
     config.model.update({"n_positions": 1024, "n_embd": 1600, "n_layer": 48, "n_head": 25})
 
-    # Parameters and moments are float32 and split over all chips; what is computed with them is bfloat16.
+    # Parameters and optimizer state are float32 and sharded over all chips; the computation is in bfloat16.
     config.dtype = "bfloat16"
     config.remat = True
-    # 1600 divides by 64 and not by 256: four copies of the model, each over 64 chips, the batch over all.
+    # 1600 is divisible by 64 but not by 256: four replicas of the model on 64 chips each; the batch is sharded over
+    # all.
     changes = ConfigDict({"batch": ("data", "fsdp"), "embed": "fsdp"})
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1, "fsdp": 64}), "table": "FSDP", "changes": changes})
     config.distributed = True

@@ -1,4 +1,4 @@
-"""A fact among 4,096 tokens: a small LED with and without global attention."""
+"""A fact in a sequence of 4,096 tokens: a small LED with and without global attention."""
 
 from ml_collections import ConfigDict
 
@@ -6,9 +6,10 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # facts: in a text, one of them asked for (fewer where the text is too short for all). apart: tokens between them.
+    # facts: number of facts in a text, one of which is queried (fewer if the text is too short). apart: minimum
+    # distance.
     config.data = ConfigDict({"words": 64, "key_words": 16, "value_words": 16, "facts": 1, "apart": 32})
-    # Facts of the LED by Hugging Face's names.
+    # Config of LED, with Hugging Face's names.
     config.model = ConfigDict(
         {
             "d_model": 64,
@@ -26,7 +27,7 @@ def get_config() -> ConfigDict:
     config.remat = False
     config.distributed = False
 
-    # (last step, length of the texts in tokens); the last length is what is tested.
+    # (last step, length in tokens) of each stage; the final length is tested.
     config.curriculum = ((100, 64), (200, 256), (300, 1024), (400, 4096))
     config.steps = 400
     config.batch_tokens = 4096
@@ -43,13 +44,13 @@ def get_config() -> ConfigDict:
             "clip": 1.0,
         }
     )
-    # Tokens from the question to the answer. rows: texts at a time, batches: of them for each distance.
+    # distances: tokens from the question to the answer. rows: texts per batch. batches: batches per distance.
     config.test = ConfigDict(
         {"distances": (4, 8, 16, 24, 32, 40, 64, 128, 256, 512, 1024, 2048, 4093), "rows": 8, "batches": 8}
     )
     config.log_every = 10
     config.save_every = config.eval_every = 100
-    # So many steps on end may change nothing (not finite, no labels); where the newest checkpoint is damaged, the
-    # newest one that is not may be taken. Both may change between two starts of a run.
+    # Maximum number of consecutive skipped steps (not finite, no labels); and whether to fall back to an older
+    # checkpoint if the newest one is damaged. Both may differ when a run is resumed.
     config.max_skipped, config.skip_damaged = 10, False
     return config

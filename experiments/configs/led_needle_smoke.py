@@ -1,4 +1,4 @@
-"""A dozen steps of a tiny LED on short texts: both arms in seconds, for tests."""
+"""Twelve steps of a tiny LED on short texts: both arms in seconds, for tests."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""The same LED on whole meetings, up to 16,384 tokens, one at a time with rematerialisation."""
+"""The LED of led_qmsum_4096 on whole meetings of up to 16,384 tokens, with batch size 1 and rematerialisation."""
 
 from ml_collections import ConfigDict
 

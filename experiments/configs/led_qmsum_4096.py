@@ -1,4 +1,4 @@
-"""A small LED from random numbers on QMSum's validation meetings, their first 4,096 tokens; tested on the test ones."""
+"""A small, randomly initialised LED on the first 4,096 tokens of QMSum's validation meetings."""
 
 from ml_collections import ConfigDict
 
@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # path and transfer are to be given. train, test: files in path. transfer: a file of documents with summaries that
-    # nothing is trained on, asked transfer_query.
+    # path and transfer are required. train, test: files in path. transfer: a file of documents with summaries, used for
+    # testing only, with the query transfer_query.
     config.data = ConfigDict(
         {
             "path": "",
@@ -17,11 +17,11 @@ def get_config() -> ConfigDict:
             "transfer_query": "Summarize the whole meeting.",
         }
     )
-    # path: a folder of a ready tokenizer; "": one of vocab_size is trained on the training meetings.
+    # path: folder of a tokenizer; "": one with vocab_size tokens is trained on the training meetings.
     config.tokenizer = ConfigDict({"path": "", "vocab_size": 8192})
-    # Tokens. source: query and document together; what is longer is cut. query: global tokens that there is room for.
+    # Maximum number of tokens. source: of query and document together. query: of the query, whose tokens are global.
     config.lengths = ConfigDict({"source": 4096, "query": 48, "summary": 128})
-    # Facts of the LED by Hugging Face's names.
+    # Config of LED, with Hugging Face's names.
     config.model = ConfigDict(
         {
             "d_model": 128,
@@ -35,10 +35,10 @@ def get_config() -> ConfigDict:
             "dropout": 0.1,
         }
     )
-    # Choices of the run.
+    # Run options.
     config.dtype = "float32"
     config.remat = True
-    # A rule table of jaxmodels.sharding, changed for the axes in `changes`, on a mesh of all devices.
+    # A rule table of jaxmodels.sharding, overridden for the axes in `changes`, on a mesh of all devices.
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False
 
@@ -61,10 +61,10 @@ def get_config() -> ConfigDict:
 
     config.log_every = 10
     config.save_every = config.eval_every = 40
-    # So many steps on end may change nothing (not finite, no labels); where the newest checkpoint is damaged, the
-    # newest one that is not may be taken. Both may change between two starts of a run.
+    # Maximum number of consecutive skipped steps (not finite, no labels); and whether to fall back to an older
+    # checkpoint if the newest one is damaged. Both may differ when a run is resumed.
     config.max_skipped, config.skip_damaged = 10, False
-    config.eval_requests = 16  # of the test, for the curve
-    config.test_requests = 96  # for the scores, at most; fewer are spread evenly
-    config.generate_rows = 8  # summaries written at a time
+    config.eval_requests = 16  # test requests for the loss curve
+    config.test_requests = 96  # maximum number of test requests for the scores, evenly spaced
+    config.generate_rows = 8  # summaries generated per batch
     return config

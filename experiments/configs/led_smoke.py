@@ -1,4 +1,4 @@
-"""Twelve steps of a tiny LED: the whole experiment in seconds, for tests. data.path and data.transfer are theirs."""
+"""Twelve steps of a tiny LED: the whole experiment in seconds, for tests. data.path and data.transfer must be set."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""RAG on Natural Questions with gold passages (data.path), from MiniLM and the Hub's BART-base; for an accelerator."""
+"""RAG on Natural Questions with gold passages (data.path), from MiniLM and BART-base; for accelerators."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""A few steps of tiny models: the whole experiment in a minute, for tests. data.path is a file of the data.kind."""
+"""A few steps of tiny models: the whole experiment in a minute, for tests. data.path is a file of type data.kind."""
 
 from ml_collections import ConfigDict
 

@@ -1,6 +1,6 @@
-"""Intents of BANKING77, whose folder is data.path, from the checkpoint of a masked-LM run.
+"""Intents of BANKING77 (folder data.path), from the checkpoint of a masked-LM run.
 
-From nothing: --config.init= --config.tokenizer.path=runs/roberta_mlm_40/model (or no path: a tokenizer is trained).
+From scratch: --config.init= --config.tokenizer.path=runs/roberta_mlm_40/model (without a path, a tokenizer is trained).
 """
 
 from ml_collections import ConfigDict

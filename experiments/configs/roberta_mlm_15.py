@@ -1,4 +1,4 @@
-"""RoBERTa-PreLayerNorm pretrained on English text (data.path), 15% of it masked, as BERT and RoBERTa were."""
+"""RoBERTa-PreLayerNorm pretrained on English text (data.path) with 15% masking, like BERT and RoBERTa."""
 
 from ml_collections import ConfigDict
 
@@ -7,17 +7,16 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.task = "masked-lm"
-    # Folder or Hub id of a checkpoint to go on from; "": from nothing.
+    # Folder or Hub id of an initial checkpoint; "" for random parameters.
     config.init = ""
-    # buckets: lengths in tokens that batches are padded to, each compiled once.
+    # buckets: lengths in tokens to which batches are padded; each one is compiled once.
     config.data = ConfigDict({"kind": "english", "path": "", "field": "text", "held_out": 0.03, "buckets": (128,)})
-    # path: a folder or Hub id of a ready tokenizer instead of training one of vocab_size tokens.
+    # path: folder or Hub id of a tokenizer; "": one with vocab_size tokens is trained.
     config.tokenizer = ConfigDict({"path": "", "vocab_size": 4096})
-    # Share of the words that is hidden: in training, and in the held-out text.
+    # Share of masked tokens: in training, and in the held-out text.
     config.masking = ConfigDict({"rate": 0.15, "eval_rate": 0.15})
 
-    # Facts of the model, by Hugging Face's names. Other words are hidden in every epoch, so there is little for dropout
-    # to prevent.
+    # Model config, with Hugging Face's names. The masks differ in every epoch, so dropout is hardly needed.
     config.model = ConfigDict(
         {
             "hidden_size": 192,
@@ -31,7 +30,7 @@ def get_config() -> ConfigDict:
             "attention_probs_dropout_prob": 0.0,
         }
     )
-    # Choices of the run.
+    # Run options.
     config.dtype = "float32"
     config.remat = False
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
@@ -57,7 +56,7 @@ def get_config() -> ConfigDict:
     config.log_every = 10
     config.save_every = 100
     config.eval_every = 200
-    # So many steps on end may change nothing (not finite, no labels); where the newest checkpoint is damaged, the
-    # newest one that is not may be taken. Both may change between two starts of a run.
+    # Maximum number of consecutive skipped steps (not finite, no labels); and whether to fall back to an older
+    # checkpoint if the newest one is damaged. Both may differ when a run is resumed.
     config.max_skipped, config.skip_damaged = 10, False
     return config

@@ -1,4 +1,4 @@
-"""RoBERTa-PreLayerNorm pretrained on English text, 40% of it masked, as Wettig et al. (2022) found better."""
+"""RoBERTa-PreLayerNorm pretrained on English text with 40% masking, which Wettig et al. (2022) found to be better."""
 
 from ml_collections import ConfigDict
 

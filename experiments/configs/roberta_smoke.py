@@ -1,4 +1,4 @@
-"""A dozen steps of a tiny model on any of the tasks, in seconds, for tests.
+"""Twelve steps of a tiny model on any of the tasks, in seconds, for tests.
 
 The task is the argument: --config=experiments/configs/roberta_smoke.py:masked-lm (entities, intents), with data.path.
 """

@@ -1,4 +1,4 @@
-"""BANKING77 (Casanueva et al. 2020, arXiv:2003.04807): customers' questions to a bank, and which of 77 they are."""
+"""BANKING77 (Casanueva et al. 2020, arXiv:2003.04807): questions of bank customers in 77 categories."""
 
 import csv
 import json
@@ -16,31 +16,31 @@ class Example(NamedTuple):
 
 
 def categories(folder: Path) -> list[str]:
-    """The names of categories.json, in its order.
+    """Return the names in categories.json, in the order of the file.
 
     Raises:
-      FileNotFoundError: the file is not there.
-      ValueError: it is not a JSON list of different names.
+      FileNotFoundError: The file does not exist.
+      ValueError: It is not a JSON list of distinct names.
     """
-    file = _existing(folder / "categories.json")
+    file = _require_file(folder / "categories.json")
     try:
         names = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file}: not JSON: {error}") from None
     if not isinstance(names, list) or len(set(map(str, names))) != len(names) or not names:
-        raise ValueError(f"{file}: expected a list of different category names, got {str(names)[:60]!r}")
+        raise ValueError(f"{file}: expected a list of distinct category names, got {str(names)[:60]!r}")
     return names
 
 
 def read(folder: Path, split: str) -> list[Example]:
-    """The examples of train.csv or test.csv.
+    """Read the examples of train.csv or test.csv.
 
     Raises:
-      FileNotFoundError: the file is not there.
-      ValueError: another header, a row of another shape, an empty text, a category that categories.json lacks. Names
-        file and line.
+      FileNotFoundError: The file does not exist.
+      ValueError: Wrong header, a row of another shape, an empty text, or a category that is not in categories.json. The
+        message gives file and line.
     """
-    file, known = _existing(folder / f"{split}.csv"), set(categories(folder))
+    file, known = _require_file(folder / f"{split}.csv"), set(categories(folder))
     examples = []
     with open(file, encoding="utf-8", newline="") as stream:
         rows = csv.reader(stream, strict=True)
@@ -53,19 +53,19 @@ def read(folder: Path, split: str) -> list[Example]:
         except csv.Error as error:
             raise ValueError(f"{file}, line {rows.line_num}: {error}") from None
     if not examples:
-        raise ValueError(f"{file} holds no example")
+        raise ValueError(f"{file} contains no examples")
     return examples
 
 
-def _example(row: list[str], known: set[str], place: str) -> Example:
+def _example(row: list[str], known: set[str], location: str) -> Example:
     if len(row) != len(HEADER) or not row[0].strip():
-        raise ValueError(f"{place}: a row is a text and its category; got {row}")
+        raise ValueError(f"{location}: expected a text and its category; got {row}")
     if row[1] not in known:
-        raise ValueError(f"{place}: categories.json has no category {row[1]!r}")
+        raise ValueError(f"{location}: categories.json has no category {row[1]!r}")
     return Example(*row)
 
 
-def _existing(file: Path) -> Path:
+def _require_file(file: Path) -> Path:
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}; data.path names the folder of BANKING77's files")
+        raise FileNotFoundError(f"there is no file {file}; data.path is the folder with the files of BANKING77")
     return file

@@ -1,7 +1,7 @@
-"""Batches of texts of like length, in few static shapes: a compiled step per bucket, and little padding."""
+"""Batches of examples of similar length in few static shapes: one compilation per bucket and little padding."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grain
 import numpy as np
@@ -10,65 +10,70 @@ from experiments.data.batches import IGNORE
 
 
 class Examples(Protocol):
-    """What is put into batches: the examples' lengths [n] in tokens, and a batch of some of them."""
+    """Examples that can be batched."""
 
-    lengths: np.ndarray
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens in each example, int [n]."""
 
     def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
-        """Arrays [len(indices), ...] padded to `length`; "labels" are among them."""
+        """Return arrays [len(indices), ...] padded to `length`, among them "labels"."""
 
 
-class Planned(NamedTuple):
-    """Which examples make up a batch, and its length in tokens."""
+class BatchPlan(NamedTuple):
+    """The examples of a batch, and its length in tokens."""
 
     indices: np.ndarray
     length: int
 
 
-def plan(lengths: np.ndarray, rows: int, buckets: Sequence[int], order: np.ndarray) -> list[Planned]:
-    """Whole batches of `rows` examples, each from the shortest bucket that takes them, in the order given.
+def plan(lengths: np.ndarray, batch_size: int, buckets: Sequence[int], order: np.ndarray) -> list[BatchPlan]:
+    """Divide examples into full batches of `batch_size`, each from the shortest possible bucket, in the given order.
 
-    What does not fill a batch goes to the next bucket; what is left in the last one is left out. So the number of
-    batches is len(order) // rows, whatever the order.
+    Examples that do not fill a batch move to the next bucket; those left in the last bucket are dropped. So there are
+    always len(order) // batch_size batches.
     """
-    homes = np.searchsorted(buckets, lengths[order])
-    batches, left = [], order[:0]
+    bucket_of = np.searchsorted(buckets, lengths[order])
+    batches: list[BatchPlan] = []
+    rest = order[:0]
     for number, length in enumerate(buckets):
-        there = np.concatenate([left, order[homes == number]])
-        whole = len(there) - len(there) % rows
-        batches += [Planned(indices, length) for indices in there[:whole].reshape(-1, rows)]
-        left = there[whole:]
+        candidates = np.concatenate([rest, order[bucket_of == number]])
+        full = len(candidates) - len(candidates) % batch_size
+        batches += [BatchPlan(indices, length) for indices in candidates[:full].reshape(-1, batch_size)]
+        rest = candidates[full:]
     return batches
 
 
-class Run:
-    """The batches of a whole training run, as grain's random-access source: number i is a function of i and the seed.
+class TrainingBatches:
+    """The batches of a training run, as a random-access data source for grain: batch i depends on i and the seed only.
 
     Each epoch shuffles the examples and then the batches.
     """
 
-    def __init__(self, examples: Examples, steps: int, rows: int, buckets: Sequence[int], seed: int, share: slice):
+    def __init__(
+        self, examples: Examples, steps: int, batch_size: int, buckets: Sequence[int], seed: int, share: slice
+    ):
         check(examples, buckets)
-        self._per_epoch = len(examples.lengths) // rows
+        self._per_epoch = len(examples.lengths) // batch_size
         if not self._per_epoch:
-            raise ValueError(f"batch_size={rows} is more than the {len(examples.lengths)} examples there are")
-        self._examples, self._steps, self._rows = examples, steps, rows
+            raise ValueError(f"batch_size={batch_size} is more than the number of examples, {len(examples.lengths)}")
+        self._examples, self._steps, self._batch_size = examples, steps, batch_size
         self._buckets, self._seed, self._share = buckets, seed, share
-        self._planned: tuple[int, list[Planned]] = (-1, [])
+        self._planned: tuple[int, list[BatchPlan]] = (-1, [])
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        epoch, place = divmod(int(number), self._per_epoch)
-        batch = self._epoch(epoch)[place]
+        epoch, index = divmod(int(number), self._per_epoch)
+        batch = self._epoch(epoch)[index]
         return self._examples.batch(batch.indices[self._share], batch.length, epoch)
 
-    def _epoch(self, epoch: int) -> list[Planned]:
-        planned = self._planned  # read once: grain's threads may be in different epochs
+    def _epoch(self, epoch: int) -> list[BatchPlan]:
+        planned = self._planned  # read once: the threads of grain may be in different epochs
         if planned[0] != epoch:
             random = np.random.default_rng([self._seed, epoch])
-            batches = plan(self._examples.lengths, self._rows, self._buckets, random.permutation(self._count()))
+            batches = plan(self._examples.lengths, self._batch_size, self._buckets, random.permutation(self._count()))
             planned = self._planned = (epoch, [batches[i] for i in random.permutation(len(batches))])
         return planned[1]
 
@@ -80,56 +85,92 @@ def training(
     examples: Examples,
     *,
     steps: int,
-    rows: int,
+    batch_size: int,
     buckets: Sequence[int],
     seed: int,
     process: int = 0,
     processes: int = 1,
 ) -> grain.DatasetIterator:
-    """`steps` batches of `rows` examples over as many epochs as that takes; each process gets its share of every batch.
+    """Iterate over `steps` batches of `batch_size` examples, over as many epochs as needed.
 
-    The iterator's state is its position: it can be saved and set.
+    Each process gets its share of every batch. The state of the iterator, its position, can be saved and restored.
 
     Raises:
-      ValueError: the processes do not divide the rows, an example is longer than the last bucket, or the buckets are
-        not in order.
+      ValueError: batch_size is not divisible by the number of processes, an example is longer than the last bucket, or
+        the buckets are not in ascending order.
     """
-    share = _share(rows, process, processes)
-    source = grain.MapDataset.source(Run(examples, steps, rows, tuple(buckets), seed, share))
+    share = _share(batch_size, process, processes)
+    source = grain.MapDataset.source(TrainingBatches(examples, steps, batch_size, tuple(buckets), seed, share))
     return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
 
 def evaluation(
-    examples: Examples, *, rows: int, buckets: Sequence[int], process: int = 0, processes: int = 1
+    examples: Examples, *, batch_size: int, buckets: Sequence[int], process: int = 0, processes: int = 1
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """(indices, batch) in which every example is once; a batch's shapes are those of training.
+    """Iterate over (indices, batch), with every example exactly once, in batches of the same shapes as for training.
 
-    Where indices are fewer than the rows of all processes together, the batch's last rows are there for the shape only:
-    they have no label.
+    If there are fewer indices than batch_size, the last examples of the batch are padding, without labels.
     """
     check(examples, buckets)
-    share = _share(rows, process, processes)
+    share = _share(batch_size, process, processes)
     order = np.argsort(examples.lengths, kind="stable")
-    for start in range(0, len(order), rows):
-        indices = order[start : start + rows]
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
         longest = buckets[int(np.searchsorted(buckets, examples.lengths[indices].max()))]
-        padded = np.pad(indices, (0, rows - len(indices)), mode="edge")
+        padded = np.pad(indices, (0, batch_size - len(indices)), mode="edge")
         batch = examples.batch(padded[share], longest)
-        batch["labels"][np.arange(rows)[share] >= len(indices)] = IGNORE
+        batch["labels"][np.arange(batch_size)[share] >= len(indices)] = IGNORE
         yield indices, batch
 
 
 def check(examples: Examples, buckets: Sequence[int]) -> None:
-    """Raises ValueError where the buckets are not in order, or an example is longer than the last one."""
+    """Raise ValueError if the buckets are not in ascending order, or an example is longer than the last one."""
     if not buckets or list(buckets) != sorted(set(buckets)):
-        raise ValueError(f"data.buckets are lengths in tokens, each longer than the one before; got {buckets}")
+        raise ValueError(f"data.buckets are lengths in tokens in ascending order; got {buckets}")
     longest = int(examples.lengths.max())
     if longest > buckets[-1]:
-        raise ValueError(f"an example has {longest} tokens, and the last of data.buckets is {buckets[-1]}")
+        raise ValueError(f"an example has {longest} tokens, but the last of data.buckets is {buckets[-1]}")
 
 
-def _share(rows: int, process: int, processes: int) -> slice:
-    if rows % processes:
-        raise ValueError(f"batch_size={rows} does not divide among {processes} processes")
-    share = rows // processes
+def _share(batch_size: int, process: int, processes: int) -> slice:
+    if batch_size % processes:
+        raise ValueError(f"batch_size={batch_size} does not divide among {processes} processes")
+    share = batch_size // processes
     return slice(process * share, (process + 1) * share)
+
+
+class LabelledTexts:
+    """Tokenized texts with one label per text or per token, as `Examples`.
+
+    Attributes:
+      lengths: Number of tokens in each text, int [n].
+    """
+
+    def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int] | Sequence[Sequence[int]], pad: int):
+        """Create examples.
+
+        Args:
+          ids: Token ids of each text.
+          labels: A label for each text, or for each token of each text; IGNORE for tokens without a label.
+          pad: Id of the padding token.
+        """
+        self._ids, self._labels, self._pad = ids, labels, pad
+        self.lengths = np.array([len(row) for row in ids])
+
+    def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
+        """Return input_ids and attention_mask, int32 [B,length], padded on the right, and labels [B] or [B,length]."""
+        ids = [self._ids[index] for index in indices]
+        labels: list[Any] = [self._labels[index] for index in indices]
+        return {
+            "input_ids": _padded(ids, length, self._pad),
+            "attention_mask": _padded([[1] * len(row) for row in ids], length, 0),
+            "labels": np.asarray(labels, np.int32) if np.ndim(labels[0]) == 0 else _padded(labels, length, IGNORE),
+        }
+
+
+def _padded(sequences: Sequence[Sequence[int]], length: int, value: int) -> np.ndarray:
+    """Pad sequences on the right to int32 [N,length]."""
+    out = np.full((len(sequences), length), value, np.int32)
+    for row, sequence in zip(out, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return out

@@ -1,4 +1,4 @@
-"""Named entities in CoNLL's columns: a word, a tab and its tag per line, an empty line after each sentence."""
+"""Named entities in CoNLL format: a word, a tab and a tag per line, and an empty line after each sentence."""
 
 import re
 from collections.abc import Iterator
@@ -9,22 +9,25 @@ _TAG = re.compile(r"O|[BI]-\S+")
 
 
 class Sentence(NamedTuple):
-    """Words and as many tags: O, B-type where an entity begins, I-type inside of it."""
+    """Words and their tags: O, B-type for the first word of an entity, I-type for its other words."""
 
     words: list[str]
     tags: list[str]
 
 
 def read(file: Path) -> list[Sentence]:
-    """The sentences of a file in UTF-8.
+    """Read the sentences of a UTF-8 file.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a line that is not word, tab, tag; a tag that is none; a file without a sentence. Names file and line.
+      FileNotFoundError: The file does not exist.
+      ValueError: A line is not word, tab, tag; a tag is invalid; there are no sentences. The message gives file and
+        line.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}; data.path names the folder of WNUT-17's files")
-    sentences, words, tags = [], [], []
+        raise FileNotFoundError(f"there is no file {file}; data.path is the folder with the files of WNUT-17")
+    sentences: list[Sentence] = []
+    words: list[str] = []
+    tags: list[str] = []
     for number, line in _lines(file):
         if line.strip():
             word, tag = _columns(line, tags[-1] if tags else "O", f"{file}, line {number}")
@@ -36,12 +39,12 @@ def read(file: Path) -> list[Sentence]:
     if words:
         sentences.append(Sentence(words, tags))
     if not sentences:
-        raise ValueError(f"{file} holds no sentence")
+        raise ValueError(f"{file} contains no sentences")
     return sentences
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    # Tweets hold characters that Python too takes for line ends; only \n ends a line here.
+    # Tweets contain characters that Python treats as line ends; here only \n ends a line.
     with open(file, "rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -50,13 +53,13 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                 raise ValueError(f"{file}, line {number}: not UTF-8: {error}") from None
 
 
-def _columns(line: str, before: str, place: str) -> tuple[str, str]:
+def _columns(line: str, before: str, location: str) -> tuple[str, str]:
     columns = line.split("\t")
     if len(columns) != 2 or not columns[0].strip():
-        raise ValueError(f"{place}: a line is a word, a tab and its tag; got {line!r}")
+        raise ValueError(f"{location}: expected a word, a tab and its tag; got {line!r}")
     word, tag = columns
     if not _TAG.fullmatch(tag):
-        raise ValueError(f"{place}: a tag is O, B-type or I-type; got {tag!r}")
+        raise ValueError(f"{location}: a tag is O, B-type or I-type; got {tag!r}")
     if tag[0] == "I" and before[2:] != tag[2:]:
-        raise ValueError(f"{place}: {tag} continues an entity, but the word before has {before}")
+        raise ValueError(f"{location}: {tag} continues an entity, but the previous word has {before}")
     return word, tag

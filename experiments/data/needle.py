@@ -1,9 +1,9 @@
-"""Texts of random words with facts planted in them ("the key K has value V"), and a question about one of them.
+"""Sequences of random words that contain facts ("the key K has value V"), and a question about one of them.
 
     <s> K </s> word word word K V word ... word K' V' word word
     question   text
 
-The answer to the question K is V, and nothing else in the text depends on it.
+The answer to the question K is V; nothing else in the text depends on it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,19 @@ import numpy as np
 
 BOS, PAD, EOS = 0, 1, 2
 QUESTION = 3  # tokens: <s>, the key, </s>
-NEAREST = 2  # tokens from the question's end to the value of the first fact that fits behind it
+NEAREST = 2  # tokens from the end of the question to the value of a fact directly behind it
 
 
 @dataclass(frozen=True)
 class Language:
-    """How many ordinary words, key words and value words there are; ids in that order after the special tokens.
+    """An artificial language: after the special tokens, the ids are ordinary words, key words and value words.
 
-    apart: tokens that two facts are at least away from each other, so that no window mixes them up.
+    Attributes:
+      words: Number of ordinary words.
+      key_words: Number of key words.
+      value_words: Number of value words.
+      facts: Number of facts in a text.
+      apart: Minimum distance between two facts in tokens, so that they are never in the same window.
     """
 
     words: int
@@ -32,43 +37,51 @@ class Language:
 
     @property
     def vocabulary(self) -> int:
+        """Vocabulary size."""
         return 3 + self.words + self.key_words + self.value_words
 
-    def key(self, number):
+    def key(self, number: int) -> int:
+        """Return the id of a key word."""
         return 3 + self.words + number
 
-    def value(self, number):
+    def value(self, number: int) -> int:
+        """Return the id of a value word."""
         return 3 + self.words + self.key_words + number
 
     def example(self, rng: np.random.Generator, length: int, distance: int) -> tuple[np.ndarray, int]:
-        """A text of `length` tokens with its question, int32, and the id of the answer.
+        """Create a question with its text, int32 [length], and the id of the answer.
 
         Args:
-          distance: tokens from the question's last token to the answer, NEAREST to length - QUESTION.
+          rng: Random generator.
+          length: Number of tokens.
+          distance: Distance from the last token of the question to the answer, NEAREST to length - QUESTION.
         """
         ids = rng.integers(3, 3 + self.words, length, dtype=np.int32)
         keys = rng.permutation(self.key_words)[: self.facts]
         values = rng.integers(0, self.value_words, len(keys))
         ids[:QUESTION] = BOS, self.key(keys[0]), EOS
-        place = QUESTION - 1 + distance
+        position = QUESTION - 1 + distance
         free = np.ones(length, bool)
         free[: QUESTION + 1] = False
         for key, value in zip(keys, values, strict=True):
-            ids[place - 1 : place + 1] = self.key(key), self.value(value)
-            free[max(place - self.apart, 0) : place + self.apart + 1] = False
-            places = np.flatnonzero(free)
-            if not len(places):
+            ids[position - 1 : position + 1] = self.key(key), self.value(value)
+            free[max(position - self.apart, 0) : position + self.apart + 1] = False
+            positions = np.flatnonzero(free)
+            if not len(positions):
                 break
-            place = rng.choice(places)
+            position = rng.choice(positions)
         return ids, int(self.value(values[0]))
 
     def batch(
         self, rng: np.random.Generator, length: int, distances: Sequence[int], *, use_global: bool
     ) -> dict[str, np.ndarray]:
-        """The keywords of `Reader` for a text per distance: arrays [B,length], labels [B,1].
+        """Create the inputs of `Reader` with one text per distance: arrays [B,length], labels [B,1].
 
         Args:
-          use_global: whether the question's tokens are global.
+          rng: Random generator.
+          length: Number of tokens in each text.
+          distances: Distance from question to answer for each text.
+          use_global: Whether the tokens of the question are global.
         """
         ids, answers = zip(*(self.example(rng, length, distance) for distance in distances), strict=True)
         mask = np.zeros((len(ids), length), np.int32)
@@ -78,24 +91,31 @@ class Language:
 
 
 class Curriculum:
-    """The batches of a run as grain's random-access source; number i is a function of i and the seed.
+    """The batches of a run as a random-access data source for grain; batch i depends on i and the seed only.
 
-    Every batch has about as many tokens; texts get longer from stage to stage, so that the needle is first found in
-    little hay. The facts of every second text lie anywhere in it; those of the others at log-uniform distances, as many
-    10 to 20 tokens away as 1,000 to 2,000.
+    All batches have about the same number of tokens; texts get longer from stage to stage. In every second text, the
+    distance of the fact is uniform; in the others it is log-uniform, so that 10 to 20 tokens are as frequent as 1,000
+    to 2,000.
     """
 
     def __init__(self, language: Language, stages: Sequence[tuple[int, int]], tokens: int, seed: int, use_global: bool):
-        """Stages are (last step, length in tokens).
+        """Create the batches.
+
+        Args:
+          language: Language of the texts.
+          stages: (last step, length in tokens) of each stage.
+          tokens: Number of tokens in a batch.
+          seed: Random seed.
+          use_global: Whether the tokens of the question are global.
 
         Raises:
-          ValueError: stages that are not in order, or too short for a fact; fewer tokens than a text has.
+          ValueError: The stages are not in ascending order, too short for a fact, or longer than a batch.
         """
         ends, lengths = zip(*stages, strict=True)
         if list(ends) != sorted(set(ends)) or min(lengths) < QUESTION + NEAREST or max(lengths) > tokens:
             raise ValueError(
-                f"curriculum is a list of (last step, length), steps rising, lengths from {QUESTION + NEAREST} to "
-                f"batch_tokens={tokens}; got {tuple(map(tuple, stages))}"
+                f"curriculum is a list of (last step, length) with ascending steps, lengths from {QUESTION + NEAREST} "
+                f"to batch_tokens={tokens}; got {tuple(map(tuple, stages))}"
             )
         self._language, self._ends, self._lengths, self._tokens = language, ends, lengths, tokens
         self._seed, self._use_global = seed, use_global
@@ -107,24 +127,24 @@ class Curriculum:
         rng = np.random.default_rng([self._seed, int(number)])
         length = self._lengths[int(np.searchsorted(self._ends, number, side="right"))]
         farthest = length - QUESTION
-        rows = self._tokens // length
-        distances = rng.integers(NEAREST, farthest + 1, rows)
+        batch_size = self._tokens // length
+        distances = rng.integers(NEAREST, farthest + 1, batch_size)
         distances[::2] = np.exp(rng.uniform(np.log(NEAREST), np.log(farthest + 1), len(distances[::2])))
         return self._language.batch(rng, length, distances, use_global=self._use_global)
 
     def iterator(self) -> grain.DatasetIterator:
-        """The batches in order; the iterator's state is its position: it can be saved and set."""
+        """Iterate over the batches in order; the state of the iterator, its position, can be saved and restored."""
         source = grain.MapDataset.source(self)
         return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
 
 def at_distance(
-    language: Language, length: int, distance: int, *, rows: int, batches: int, use_global: bool
+    language: Language, length: int, distance: int, *, batch_size: int, batches: int, use_global: bool
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches to test with, the same in every run: texts of `length` tokens whose answer is `distance` away.
+    """Iterate over test batches, the same in every run: texts of `length` tokens with the answer at `distance`.
 
-    They differ from all that is trained on, whose seeds have other lengths.
+    They differ from the training batches, whose seeds have another number of elements.
     """
     for number in range(batches):
         rng = np.random.default_rng([length, distance, number])
-        yield language.batch(rng, length, [distance] * rows, use_global=use_global)
+        yield language.batch(rng, length, [distance] * batch_size, use_global=use_global)

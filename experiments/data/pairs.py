@@ -1,4 +1,4 @@
-"""Batches of questions with their passages (grain), and the token tables that they are taken from."""
+"""Tokenized questions and passages, and training batches of them (grain)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,29 +12,30 @@ from experiments.data.retrieval import Passage, Question
 
 @dataclass(frozen=True)
 class Tokens:
-    """Texts as tokens.
+    """Tokenized texts.
 
     Attributes:
-      input_ids, token_type_ids: int32 [N,T], padded on the right.
-      lengths: int [N], tokens that are no padding.
+      input_ids: int32 [N,T], padded on the right.
+      token_type_ids: int32 [N,T].
+      lengths: Number of tokens without padding, int [N].
     """
 
     input_ids: np.ndarray
     token_type_ids: np.ndarray
     lengths: np.ndarray
 
-    def rows(self, indices, width: int | None = None) -> dict[str, np.ndarray]:
-        """The model's keywords for these texts, arrays [*indices.shape, width]."""
+    def take(self, indices: np.ndarray | int, width: int | None = None) -> dict[str, np.ndarray]:
+        """Return the model inputs for these texts, arrays [*indices.shape, width]."""
         return {"input_ids": self.input_ids[indices, :width], "token_type_ids": self.token_type_ids[indices, :width]}
 
 
 def tokenize_questions(tokenizer: jm.BertTokenizer, questions: Sequence[Question], length: int) -> Tokens:
-    """[CLS] question [SEP], cut to `length` tokens."""
+    """Tokenize to [CLS] question [SEP], truncated to `length` tokens."""
     return _tokens(tokenizer([question.text for question in questions], **_shape(length)))
 
 
 def tokenize_passages(tokenizer: jm.BertTokenizer, passages: Sequence[Passage], length: int) -> Tokens:
-    """[CLS] title [SEP] text [SEP], cut to `length` tokens."""
+    """Tokenize to [CLS] title [SEP] text [SEP], truncated to `length` tokens."""
     titles, texts = zip(*passages, strict=True)
     return _tokens(tokenizer(list(titles), list(texts), **_shape(length)))
 
@@ -45,27 +46,27 @@ def training(
     passage_tokens: Tokens,
     *,
     negatives: int,
-    rows: int,
+    batch_size: int,
     seed: int,
     process: int = 0,
     processes: int = 1,
 ) -> grain.DatasetIterator:
-    """Endless batches of rows / processes questions, in another order in every epoch.
+    """Iterate endlessly over batches of batch_size / processes questions, shuffled differently in every epoch.
 
-    Each comes with its first positive passage and then `negatives` of its hard negatives, drawn anew every time; if it
-    has fewer some come twice, and if it has none passages of other questions stand in. Fields: question_*
-    [B,Tq] and context_* [B,1+negatives,Tp] for the encoders, passages [B,1+negatives], which ones these are.
+    Each question comes with its first positive passage and `negatives` random ones of its hard negatives; if it has
+    fewer, some are repeated, and if it has none, passages of other questions are used. Fields: question_* [B,Tq] and
+    context_* [B,1+negatives,Tp] for the encoders, and the indices of the passages [B,1+negatives].
 
-    The order and the draws are functions of the seed, and the iterator's state is its position: it can be saved and
-    set. Each process reads its own share of every batch.
+    All randomness is a function of the seed. The state of the iterator, its position, can be saved and restored. Each
+    process reads its share of every batch.
 
     Raises:
-      ValueError: no questions, or the processes do not divide the rows.
+      ValueError: There are no questions, or batch_size is not divisible by the number of processes.
     """
     if not questions:
         raise ValueError("there are no questions to train on")
-    if rows % processes:
-        raise ValueError(f"batch_size={rows} does not divide among {processes} processes")
+    if batch_size % processes:
+        raise ValueError(f"batch_size={batch_size} does not divide among {processes} processes")
     others = sorted({question.positives[0] for question in questions})
 
     def example(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -74,14 +75,14 @@ def training(
         drawn = rng.choice(pool, negatives, replace=len(pool) < negatives)
         passages = np.array([question.positives[0], *drawn], np.int32)
         return {
-            **{f"question_{name}": array for name, array in question_tokens.rows(index).items()},
-            **{f"context_{name}": array for name, array in passage_tokens.rows(passages).items()},
+            **{f"question_{name}": array for name, array in question_tokens.take(index).items()},
+            **{f"context_{name}": array for name, array in passage_tokens.take(passages).items()},
             "passages": passages,
         }
 
     order = grain.MapDataset.range(len(questions)).seed(seed).shuffle().repeat().random_map(example)
-    mine = order[process::processes].batch(rows // processes)
-    return iter(mine.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+    local = order[process::processes].batch(batch_size // processes)
+    return iter(local.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 
 
 def _shape(length: int) -> dict:

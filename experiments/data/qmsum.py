@@ -1,4 +1,4 @@
-"""Long documents, queries, summaries: QMSum's meetings (Zhong et al. 2021, arXiv:2104.05938), or plain JSON lines."""
+"""Long documents, queries and summaries: meetings of QMSum (Zhong et al. 2021, arXiv:2104.05938), or JSON lines."""
 
 import json
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from experiments.data.retrieval import part, parts
+from experiments.data.retrieval import require, require_list
 
 
 class Turn(NamedTuple):
-    """What somebody says, or a paragraph of a document, which nobody says."""
+    """An utterance of a speaker, or a paragraph of a document, without a speaker."""
 
     speaker: str
     text: str
@@ -22,7 +22,7 @@ class Turn(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A query about one of the documents, given as its place among them, and the summary that answers it."""
+    """A query about a document, given by its index, and the summary that answers it."""
 
     document: int
     query: str
@@ -31,81 +31,85 @@ class Request(NamedTuple):
 
 @dataclass
 class Collection:
-    """Documents as their turns, and the requests."""
+    """Documents as lists of turns, and requests."""
 
     documents: list[tuple[Turn, ...]] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
 
     def text(self, document: int) -> str:
-        """The document, a turn per line."""
+        """Return a document with one turn per line."""
         return "\n".join(map(str, self.documents[document]))
 
-    def some(self, count: int) -> Self:
-        """All documents, and at most so many of the requests, spread evenly."""
-        places = np.linspace(0, len(self.requests) - 1, min(count, len(self.requests))).astype(int)
-        return type(self)(self.documents, [self.requests[place] for place in places])
+    def subset(self, count: int) -> Self:
+        """Return all documents with at most `count` requests, evenly spaced."""
+        indices = np.linspace(0, len(self.requests) - 1, min(count, len(self.requests))).astype(int)
+        return type(self)(self.documents, [self.requests[index] for index in indices])
 
 
 def read(file: Path) -> Collection:
-    """A meeting in each line; its general and specific queries are the requests. Turns without a word are left out.
+    """Read a JSON lines file with a meeting per line; its general and specific queries are the requests.
+
+    Empty turns are skipped.
 
     Raises:
-      ValueError: the file is not of this form, or has nothing in it; says where.
+      ValueError: The file has another format, or is empty; the message gives the location.
     """
     found = Collection()
-    for place, meeting in _lines(file):
+    for location, meeting in _lines(file):
         number = len(found.documents)
-        turns = (_said(turn, p) for p, turn in parts(meeting, "meeting_transcripts", place))
-        found.documents.append(_with_words(turns, place))
-        for kind in ("general_query_list", "specific_query_list"):
-            for query_place, query in parts(meeting, kind, place):
-                query, answer = (part(query, name, str, query_place) for name in ("query", "answer"))
-                found.requests.append(Request(number, query.strip(), answer.strip()))
-    return _checked(found, file)
+        turns = (_turn(turn, p) for p, turn in require_list(meeting, "meeting_transcripts", location))
+        found.documents.append(_non_empty(turns, location))
+        for name in ("general_query_list", "specific_query_list"):
+            for query_location, query in require_list(meeting, name, location):
+                text, answer = (require(query, field, str, query_location) for field in ("query", "answer"))
+                found.requests.append(Request(number, text.strip(), answer.strip()))
+    return _non_empty_collection(found, file)
 
 
 def read_documents(file: Path, query: str) -> Collection:
-    """A document and its summary in each line, as {"document", "summary"}; the same query asks for all of them.
+    """Read JSON lines {"document", "summary"}; all requests have the same query.
 
     Raises:
-      ValueError: as `read`.
+      ValueError: As for `read`.
     """
     found = Collection()
-    for place, entry in _lines(file):
-        paragraphs = part(entry, "document", str, place).split("\n\n")
+    for location, entry in _lines(file):
+        paragraphs = require(entry, "document", str, location).split("\n\n")
         turns = (Turn("", " ".join(paragraph.split())) for paragraph in paragraphs)
-        found.documents.append(_with_words(turns, place))
-        found.requests.append(Request(len(found.documents) - 1, query, part(entry, "summary", str, place).strip()))
-    return _checked(found, file)
+        found.documents.append(_non_empty(turns, location))
+        found.requests.append(
+            Request(len(found.documents) - 1, query, require(entry, "summary", str, location).strip())
+        )
+    return _non_empty_collection(found, file)
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """(place, entry) of each line."""
+    """Yield (location, entry) for each line."""
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}; give the place of the .jsonl file")
+        raise FileNotFoundError(f"there is no file {file}; expected the path of a .jsonl file")
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        place = f"{file}, line {number}"
+        location = f"{file}, line {number}"
         try:
-            yield place, json.loads(line)
+            yield location, json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{place}: not JSON: {error}") from None
+            raise ValueError(f"{location}: not JSON: {error}") from None
 
 
-def _said(entry: Any, place: str) -> Turn:
-    text = part(entry, "content", object, place)
+def _turn(entry: Any, location: str) -> Turn:
+    text = require(entry, "content", object, location)
     if not isinstance(text, str):
-        raise ValueError(f"{place}: 'content' is a text, got {text!r:.60}")
-    return Turn(part(entry, "speaker", str, place), text.strip())
+        raise ValueError(f"{location}: 'content' is a string, got {text!r:.60}")
+    return Turn(require(entry, "speaker", str, location), text.strip())
 
 
-def _with_words(turns: Iterator[Turn], place: str) -> tuple[Turn, ...]:
-    kept = tuple(turn for turn in turns if turn.text)
-    if not kept:
-        raise ValueError(f"{place}: no turn has a word in it")
-    return kept
+def _non_empty(turns: Iterator[Turn], location: str) -> tuple[Turn, ...]:
+    found = tuple(turn for turn in turns if turn.text)
+    if not found:
+        raise ValueError(f"{location}: all turns are empty")
+    return found
 
 
-def _checked(found: Collection, file: Path) -> Collection:
+def _non_empty_collection(found: Collection, file: Path) -> Collection:
     if not found.requests:
-        raise ValueError(f"{file} has no queries with summaries in it")
+        raise ValueError(f"{file} has no queries with summaries")
     return found

@@ -1,4 +1,4 @@
-"""What the RAG experiment tells its reader: the set-up, retrieval and answers beside the others, the curves."""
+"""Output of the RAG experiment: setup, retrieval and answers compared with the baselines, curves."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,46 +6,48 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from flax import linen as nn
+from matplotlib.axes import Axes
 from ml_collections import FrozenConfigDict
 
 from experiments import metrics, plots
 from experiments.data.retrieval import Question
 from experiments.rag.prepare import Data
-from experiments.report import introduce_model, say
+from experiments.report import print0, print_model
 from experiments.retrieval.report import draw_accuracy, show_accuracy
 
 BM25, BEFORE, RAG = "BM25", "RAG before training", "RAG"
-CLOSED, OWN, RAG_OWN = "closed book", "own passage", "RAG's generator, own passage"
-SHOWN = 5
+# The strings are keys of result.json, and the first two are names of folders.
+CLOSED_BOOK, GOLD_PASSAGE, RAG_GOLD_PASSAGE = "closed book", "own passage", "RAG's generator, own passage"
+NUM_SHOWN = 5  # answers that are printed
 
 
-def introduce(data: Data, model: nn.Module, config: FrozenConfigDict) -> None:
-    """Data, model and devices."""
-    say(f"passages: {len(data.passages):,}; all are searched")
-    say(f"questions: {len(data.train):,} to train on, {len(data.test):,} to test with, split by group (article)")
-    introduce_model(model)
+def print_setup(data: Data, model: nn.Module, config: FrozenConfigDict) -> None:
+    """Print data, model, devices and numbers of epochs."""
+    print0(f"passages: {len(data.passages):,}, all of which are searched")
+    print0(f"questions: {len(data.train):,} to train on, {len(data.test):,} to test with, split by group (article)")
+    print_model(model)
     for name in ("reader", "joint"):
         part = config[name]
         seen = part.steps * part.batch_size
-        say(f"{name}: {part.steps:,} steps, {seen:,} questions, {seen / len(data.train):.2f} epochs")
+        print0(f"{name}: {part.steps:,} steps, {seen:,} questions, {seen / len(data.train):.2f} epochs")
 
 
 def show(result: Mapping, folder: Path) -> None:
-    """The result as tables."""
+    """Print the result as tables."""
     show_accuracy(result, RAG, 29)
-    say(f"\nanswers to {result['answered']:,} test questions, as SQuAD counts them")
-    say(f"  {'':29}" + "".join(f"{name:>13}" for name in result["scores"][RAG]))
+    print0(f"\nanswers to {result['answered']:,} test questions, with SQuAD's metrics")
+    print0(f"  {'':29}" + "".join(f"{name:>13}" for name in result["scores"][RAG]))
     for name, table in result["scores"].items():
-        say(f"  {name:29}" + "".join(f"{value:13.1%}" for value in table.values()))
-    for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()[:SHOWN]:
-        say("\n" + "\n".join(f"  {name:9} {text}" for name, text in json.loads(line).items()))
-    say(f"\n  python -m jaxmodels ask --model {folder / 'model'} --index {folder / 'index'} QUESTION")
+        print0(f"  {name:29}" + "".join(f"{value:13.1%}" for value in table.values()))
+    for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()[:NUM_SHOWN]:
+        print0("\n" + "\n".join(f"  {name:9} {text}" for name, text in json.loads(line).items()))
+    print0(f"\n  python -m jaxmodels ask --model {folder / 'model'} --index {folder / 'index'} QUESTION")
     for name in ("model", "index", "context_encoder", "curves.png", "answers.jsonl", "RAG/metrics.jsonl"):
-        say(f"  {folder / name}")
+        print0(f"  {folder / name}")
 
 
 def write(path: Path, questions: Sequence[Question], answers: Sequence[str]) -> None:
-    """Questions, references and answers as JSON lines."""
+    """Write questions, references and answers as JSON lines."""
     lines = (
         {"question": question.text, "right": " | ".join(question.answers), "answer": answer}
         for question, answer in zip(questions, answers, strict=True)
@@ -54,16 +56,16 @@ def write(path: Path, questions: Sequence[Question], answers: Sequence[str]) -> 
 
 
 def plot(folder: Path, result: Mapping) -> None:
-    """curves.png: the losses of the generator alone and of RAG, and what the encoders find."""
+    """Write curves.png: the losses of the generator alone and of RAG, and the retrieval accuracy."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
-    for name, color in ((CLOSED, plots.MUTED), (OWN, plots.VALIDATION)):
+    for name, color in ((CLOSED_BOOK, plots.MUTED), (GOLD_PASSAGE, plots.VALIDATION)):
         _curve(left, metrics.read(folder / name.replace(" ", "_") / "metrics.jsonl"), name, color)
     left.set_ylabel("nats per token of the answer")
     rows = metrics.read(folder / RAG / "metrics.jsonl")
     _curve(middle, rows, "marginal likelihood", plots.VALIDATION)
     middle.set_ylabel("nats per answer")
     draw_accuracy(right, rows)
-    right.set_ylabel("test questions whose passage is found (a part of them)")
+    right.set_ylabel("top-k accuracy on part of the test questions")
     ours = result["scores"][RAG]
     left.set_title("the generator alone", loc="left", color=plots.INK)
     middle.set_title(f"RAG, {result['steps']:,} steps: F1 {ours['F1']:.1%}", loc="left", color=plots.INK)
@@ -74,8 +76,8 @@ def plot(folder: Path, result: Mapping) -> None:
     plots.save(folder / "curves.png", figure)
 
 
-def _curve(axes, rows: list[dict], name: str, color: str) -> None:
-    """Training as a running mean, the test as points."""
+def _curve(axes: Axes, rows: list[dict], name: str, color: str) -> None:
+    """Plot the training loss as a running mean, and the test loss as points."""
     steps, losses = metrics.curve(rows, "loss")
     axes.plot(steps, plots.smooth(losses), color=color, linewidth=1, alpha=0.6, label=f"{name}: training, running mean")
     axes.plot(

@@ -1,4 +1,4 @@
-"""Questions, contexts and answers as arrays of tokens, and batches of them."""
+"""Tokenized questions, contexts and answers, and training batches of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from experiments.data.retrieval import Question
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Questions for RAG.
+class RagExamples:
+    """Questions and answers for RAG.
 
     Attributes:
-      input_ids, attention_mask: int32 [N,T], of the question encoder.
-      questions: int32 [N,Q], as the generator reads them; -1 after the end.
-      labels: int32 [N,A], answers as RAG's losses take them: the decoder's start, the answer, padding.
+      input_ids: Questions for the question encoder, int32 [N,T].
+      attention_mask: int32 [N,T].
+      questions: Questions for the generator, int32 [N,Q]; -1 after the end.
+      labels: Answers for the losses of RAG, int32 [N,A]: decoder start token, answer, padding.
     """
 
     input_ids: np.ndarray
@@ -27,17 +28,19 @@ class Asked:
     questions: np.ndarray
     labels: np.ndarray
 
-    def rows(self, indices) -> dict[str, np.ndarray]:
-        """Arrays [*indices.shape, ...] by name."""
+    def take(self, indices: np.ndarray | int) -> dict[str, np.ndarray]:
+        """Return arrays [*indices.shape, ...] by name."""
         return {name: getattr(self, name)[indices] for name in ("input_ids", "attention_mask", "questions", "labels")}
 
 
 @dataclass(frozen=True)
-class Readings:
-    """What a generator alone reads and answers; an `Examples` of `data.buckets`.
+class ReaderExamples:
+    """Inputs and answers of a generator alone, as `buckets.Examples`.
 
     Attributes:
-      ids, mask: int32 [N,S]. labels: int32 [N,A], -100 after the end.
+      ids: Input ids, int32 [N,S].
+      mask: Attention mask, int32 [N,S].
+      labels: Answers, int32 [N,A]; -100 after the end.
     """
 
     ids: np.ndarray
@@ -46,85 +49,94 @@ class Readings:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens that are read, int [N]."""
+        """Number of input tokens, int [N]."""
         return self.mask.sum(axis=1)
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        """Half of the longest length, and all of it."""
+        """Bucket sizes: half of the longest length, and the longest length."""
         longest = int(self.lengths.max())
         return tuple(sorted({-(-longest // 2), longest}))
 
     def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
-        """The generator's keywords, arrays [B, ...]."""
+        """Return the inputs of the generator, arrays [B, ...]."""
         return {
             "input_ids": self.ids[indices, :length],
             "attention_mask": self.mask[indices, :length],
             "labels": self.labels[indices],
         }
 
-    def some(self, count: int) -> Self:
-        """At most so many, spread evenly."""
-        places = spread(len(self.ids), count)
-        return type(self)(self.ids[places], self.mask[places], self.labels[places])
+    def subset(self, count: int) -> Self:
+        """Return at most `count` examples, evenly spaced."""
+        indices = evenly_spaced(len(self.ids), count)
+        return type(self)(self.ids[indices], self.mask[indices], self.labels[indices])
 
 
-def spread(of: int, count: int) -> np.ndarray:
-    """At most `count` places among so many, evenly."""
-    return np.linspace(0, of - 1, min(count, of)).astype(int)
+def evenly_spaced(total: int, count: int) -> np.ndarray:
+    """Return at most `count` evenly spaced indices below `total`."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int)
 
 
-def asked(retriever: jm.DeviceRetriever, questions: Sequence[Question], *, question: int, answer: int) -> Asked:
-    """Questions of at most `question` tokens, each with its first answer of at most `answer` tokens."""
-    texts = [one.text for one in questions]
-    encoded, ready = retriever.ask(texts, padding="max_length", truncation=True, max_length=question)
-    start = retriever.host.config.generator.decoder_start_token_id
+def rag_examples(
+    retriever: jm.DeviceRetriever, questions: Sequence[Question], *, question: int, answer: int
+) -> RagExamples:
+    """Tokenize questions to at most `question` tokens, and the first answer of each to at most `answer` tokens."""
+    texts = [item.text for item in questions]
+    encoded, with_questions = retriever.ask(texts, padding="max_length", truncation=True, max_length=question)
+    generator = retriever.host.config.generator
+    assert generator is not None and generator.decoder_start_token_id is not None
+    start = generator.decoder_start_token_id
     ids, mask = _answers(retriever, questions, answer)
     labels = np.pad(np.where(mask, ids, retriever.pad), ((0, 0), (1, 0)), constant_values=start)
-    return Asked(encoded["input_ids"], encoded["attention_mask"], np.asarray(ready.questions), labels)
+    return RagExamples(encoded["input_ids"], encoded["attention_mask"], np.asarray(with_questions.questions), labels)
 
 
 def closed_book(
     retriever: jm.DeviceRetriever, questions: Sequence[Question], *, question: int, answer: int
-) -> Readings:
-    """The question alone."""
-    texts = _seen(retriever, questions, question)
+) -> ReaderExamples:
+    """Create examples with the question alone as input."""
+    texts = _normalized_questions(retriever, questions, question)
     tokenizer = retriever.host.generator_tokenizer
     encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=2 * question)
-    return _readings(retriever, encoded["input_ids"], encoded["attention_mask"], questions, answer)
+    return _reader_examples(retriever, encoded["input_ids"], encoded["attention_mask"], questions, answer)
 
 
-def own_passage(
+def with_gold_passage(
     retriever: jm.DeviceRetriever, questions: Sequence[Question], *, question: int, answer: int
-) -> Readings:
-    """Each question after the passage that it is about, put together as RAG does it."""
-    texts, host = _seen(retriever, questions, question), retriever.host
-    documents = [[host.document(one.positives[0])] for one in questions]
+) -> ReaderExamples:
+    """Create examples with the gold passage and the question as input, combined as in RAG."""
+    texts, host = _normalized_questions(retriever, questions, question), retriever.host
+    documents = [[host.document(item.positives[0])] for item in questions]
     ids, mask = host.postprocess_docs(documents, texts, None, 1)
-    return _readings(retriever, ids, mask, questions, answer)
+    return _reader_examples(retriever, ids, mask, questions, answer)
 
 
-def training(table: Asked, *, rows: int, seed: int) -> grain.DatasetIterator:
-    """Endless batches of so many questions, in another order in every epoch; the iterator's state is its position."""
-    order = grain.MapDataset.range(len(table.labels)).seed(seed).shuffle().repeat().map(table.rows).batch(rows)
+def training(table: RagExamples, *, batch_size: int, seed: int) -> grain.DatasetIterator:
+    """Iterate endlessly over batches, shuffled in every epoch; the state of the iterator is its position."""
+    order = grain.MapDataset.range(len(table.labels)).seed(seed).shuffle().repeat().map(table.take).batch(batch_size)
     return iter(order.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
 
-def _readings(retriever, ids, mask, questions, answer: int) -> Readings:
+def _reader_examples(
+    retriever: jm.DeviceRetriever, ids: np.ndarray, mask: np.ndarray, questions: Sequence[Question], answer: int
+) -> ReaderExamples:
     labels, known = _answers(retriever, questions, answer)
-    return Readings(ids, mask, np.where(known, labels, IGNORE).astype(np.int32))
+    return ReaderExamples(ids, mask, np.where(known, labels, IGNORE).astype(np.int32))
 
 
-def _seen(retriever: jm.DeviceRetriever, questions: Sequence[Question], length: int) -> list[str]:
-    """The questions as RAG passes them on: what the question encoder's ids say, lower-cased perhaps."""
+def _normalized_questions(retriever: jm.DeviceRetriever, questions: Sequence[Question], length: int) -> list[str]:
+    """Return the questions as RAG passes them to the generator: decoded from the ids of the question encoder."""
     tokenizer = retriever.host.question_encoder_tokenizer
-    encoded = tokenizer([one.text for one in questions], truncation=True, max_length=length)
+    encoded = tokenizer([item.text for item in questions], truncation=True, max_length=length)
     return tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
 
 
-def _answers(retriever: jm.DeviceRetriever, questions: Sequence[Question], length: int):
-    """Ids and mask [N,length]. After a space, as in the middle of a passage: so they have the same tokens there."""
-    texts = [" " + one.answers[0] for one in questions]
+def _answers(
+    retriever: jm.DeviceRetriever, questions: Sequence[Question], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokenize the first answers to ids and mask [N,length]."""
+    # The leading space gives the same tokens as in the middle of a passage.
+    texts = [" " + item.answers[0] for item in questions]
     tokenizer = retriever.host.generator_tokenizer
     encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=length)
     return encoded["input_ids"], encoded["attention_mask"].astype(bool)

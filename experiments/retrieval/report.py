@@ -1,4 +1,4 @@
-"""What the retrieval experiment tells its reader: the set-up, the result beside BM25 and the start, the curves."""
+"""Output of the retrieval experiment: setup, results compared with BM25 and the initial model, curves."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,50 +11,52 @@ from matplotlib.lines import Line2D
 from ml_collections import FrozenConfigDict
 
 from experiments import metrics, plots
-from experiments.report import compare_reloaded, introduce_model, say
+from experiments.report import compare_reloaded, print0, print_model
 from experiments.retrieval.answers import ANSWER, GOLD, KS
 from experiments.retrieval.prepare import Data
 
-OURS, START, BM25 = "this model", "before training", "BM25"
+THIS_MODEL, START, BM25 = "this model", "before training", "BM25"
 MEANINGS = {
-    GOLD: "the question's own passage is among the first k",
-    ANSWER: "a passage with an answer in it is among the first k",
+    GOLD: "the gold passage of the question is among the top k",
+    ANSWER: "a passage that contains an answer is among the top k",
 }
 
 
-def introduce(data: Data, model: nn.Module, config: FrozenConfigDict) -> None:
-    """Data, model and devices."""
-    say(f"passages: {len(data.passages):,}, {data.passage_tokens.lengths.mean():.0f} tokens each; all are searched")
+def print_setup(data: Data, model: nn.Module, config: FrozenConfigDict) -> None:
+    """Print data, model, devices and number of epochs."""
+    print0(f"passages: {len(data.passages):,}, {data.passage_tokens.lengths.mean():.0f} tokens each; all are searched")
     cut = (data.passage_tokens.lengths == config.lengths.passage).mean()
-    say(f"  {cut:.1%} of them fill lengths.passage={config.lengths.passage} and may have been cut")
-    say(f"questions: {len(data.train):,} to train on, {len(data.test):,} to test with, split by group (article, file)")
-    introduce_model(model, "encoders")
+    print0(f"  {cut:.1%} of them have lengths.passage={config.lengths.passage} tokens and may be truncated")
+    print0(
+        f"questions: {len(data.train):,} to train on, {len(data.test):,} to test with, split by group (article, file)"
+    )
+    print_model(model, "encoders")
     seen = config.steps * config.batch_size
-    say(f"training: {config.steps:,} steps, {seen:,} questions, {seen / len(data.train):.2f} epochs")
+    print0(f"training: {config.steps:,} steps, {seen:,} questions, {seen / len(data.train):.2f} epochs")
 
 
 def show(result: Mapping, folder: Path) -> None:
-    """The result as tables."""
-    show_accuracy(result, OURS, 16)
-    say("")
+    """Print the result as tables."""
+    show_accuracy(result, THIS_MODEL, 16)
+    print0("")
     compare_reloaded("vectors", result["vectors_after_reload"])
     for name in ("context_encoder", "question_encoder", "curves.png", "metrics.jsonl", "tensorboard"):
-        say(f"  {folder / name}")
+        print0(f"  {folder / name}")
 
 
-def show_accuracy(result: Mapping, ours: str, width: int) -> None:
-    """Top-k accuracy of all models, their names in `width` columns: a table for each meaning that `ours` has."""
+def show_accuracy(result: Mapping, model: str, width: int) -> None:
+    """Print a table of top-k accuracy for each metric that `model` has; names of models take `width` columns."""
     tables = result["accuracy"]
-    for kind, meaning in MEANINGS.items():
-        if kind in tables[ours]:
-            say(f"\ntop-k accuracy on {result['questions']:,} test questions: {meaning}")
-            say(f"  {'':{width}}" + "".join(f"{f'top-{k}':>9}" for k in KS))
+    for metric, meaning in MEANINGS.items():
+        if metric in tables[model]:
+            print0(f"\ntop-k accuracy on {result['questions']:,} test questions: {meaning}")
+            print0(f"  {'':{width}}" + "".join(f"{f'top-{k}':>9}" for k in KS))
             for name, table in tables.items():
-                say(f"  {name:{width}}" + "".join(f"{table[kind][str(k)]:9.1%}" for k in KS))
+                print0(f"  {name:{width}}" + "".join(f"{table[metric][str(k)]:9.1%}" for k in KS))
 
 
 def plot(folder: Path, result: Mapping) -> None:
-    """curves.png: the loss, and the accuracy on the test questions with BM25's as lines."""
+    """Write curves.png: the loss, and the accuracy on the test questions, with BM25 as horizontal lines."""
     rows = metrics.read(folder / "metrics.jsonl")
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     steps, losses = metrics.curve(rows, "loss")
@@ -63,7 +65,7 @@ def plot(folder: Path, result: Mapping) -> None:
     left.set_ylim(0, 1.1 * np.percentile(losses, 98))
     left.set_ylabel("training loss in nats (lower is better)")
     left.legend(frameon=False)
-    ours, start, bm25 = (result["accuracy"][name][GOLD] for name in (OURS, START, BM25))
+    ours, start, bm25 = (result["accuracy"][name][GOLD] for name in (THIS_MODEL, START, BM25))
     first = {"step": 0} | {f"{GOLD}_top_{k}": share for k, share in start.items()}
     for k, line in draw_accuracy(right, [first, *rows]).items():
         right.axhline(bm25[str(k)], color=line.get_color(), linewidth=1, linestyle="--")
@@ -79,13 +81,13 @@ def plot(folder: Path, result: Mapping) -> None:
 
 
 def draw_accuracy(axes: Axes, rows: list[dict]) -> dict[int, Line2D]:
-    """Top-k accuracy over the steps of a log's rows; {k: its line}."""
+    """Plot the top-k accuracy over the steps in a metrics log; return the lines by k."""
     colors = plt.get_cmap("viridis")(np.linspace(0.85, 0.1, len(KS)))
     lines = {}
     for k, color in zip(KS, colors, strict=True):
         points = metrics.curve(rows, f"{GOLD}_top_{k}")
         (lines[k],) = axes.plot(*points, color=color, marker="o", markersize=4, label=f"top-{k}")
     axes.set_ylim(0, 1.02)
-    axes.set_ylabel("test questions whose passage is found")
+    axes.set_ylabel("top-k accuracy on test questions")
     axes.legend(frameon=False, loc="lower right")
     return lines

@@ -1,4 +1,4 @@
-"""Encoding texts in buckets of their length, and exact search by inner product in blocks."""
+"""Encode texts in buckets of similar length, and search exactly by inner product in blocks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,47 +13,56 @@ from experiments.data.pairs import Tokens
 from jaxmodels.sharding import Rules
 from jaxmodels.training import place
 
-BUCKET = 16  # lengths are rounded up to multiples of this, and each is compiled once
+BUCKET = 16  # sequence lengths are rounded up to multiples of this; each length is compiled once
 
 
-def encode(vectors: Callable[[dict], jax.Array], tokens: Tokens, *, rows: int, mesh: Mesh, rules: Rules) -> np.ndarray:
-    """The vector of every text, float32 [N,D], in all processes.
+def encode(
+    vectors: Callable[[dict], jax.Array], tokens: Tokens, *, batch_size: int, mesh: Mesh, rules: Rules
+) -> np.ndarray:
+    """Encode texts to float32 [N,D], in all processes.
 
     Args:
-      vectors: a batch on the mesh -> [rows,D], whole on every device.
-      rows: texts at a time. They are taken in the order of their lengths, so that little is padding.
+      vectors: Encodes a batch on the mesh to [batch_size,D], replicated on all devices.
+      tokens: The texts.
+      batch_size: Number of texts per batch. They are sorted by length, to reduce padding.
+      mesh: Device mesh.
+      rules: Sharding rules.
     """
-    share, process = rows // jax.process_count(), jax.process_index()
-    out = None
-    for chosen, width in jm.length_batches(tokens.lengths, rows, multiple=BUCKET):
-        full = np.resize(chosen, rows)  # the last batch is filled up with its own rows
-        mine = tokens.rows(full[process * share : (process + 1) * share], width)
-        found = np.asarray(vectors(place(mine, mesh, rules)), np.float32)
-        out = np.empty((len(tokens.lengths), found.shape[1]), np.float32) if out is None else out
-        out[chosen] = found[: len(chosen)]
+    share, process = batch_size // jax.process_count(), jax.process_index()
+    out: np.ndarray | None = None
+    for indices, width in jm.length_batches(tokens.lengths, batch_size, multiple=BUCKET):
+        full = np.resize(indices, batch_size)  # pads the last batch by repeating its texts
+        local = tokens.take(full[process * share : (process + 1) * share], width)
+        found = np.asarray(vectors(place(local, mesh, rules)), np.float32)
+        if out is None:
+            out = np.empty((len(tokens.lengths), found.shape[1]), np.float32)
+        out[indices] = found[: len(indices)]
+    assert out is not None, "there are no texts"
     return out
 
 
 def search(queries: np.ndarray, passages: np.ndarray, k: int, block: int = 65_536) -> np.ndarray:
-    """Places of the k passages with the largest inner products, best first, int [Q,k]; of all if they are fewer.
+    """Return the indices of the k passages (or all, if fewer) with the largest inner products, best first, int [Q,k].
 
     Args:
-      queries: float32 [Q,D]; passages: float32 [N,D].
-      block: so many scores' rows of passages are looked at together, for 256 queries at a time.
+      queries: float32 [Q,D].
+      passages: float32 [N,D].
+      k: Number of passages to return.
+      block: Number of passages whose scores are computed together, for 256 queries at a time.
     """
     k = min(k, len(passages))
     found = np.empty((len(queries), k), np.int64)
     for first in range(0, len(queries), 256):
-        some = queries[first : first + 256]
-        scores, places = np.empty((len(some), 0), np.float32), np.empty((len(some), 0), np.int64)
+        batch = queries[first : first + 256]
+        scores, indices = np.empty((len(batch), 0), np.float32), np.empty((len(batch), 0), np.int64)
         for start in range(0, len(passages), block):
             part = passages[start : start + block]
-            new_scores, new = _best(some, part, min(k, len(part)))
+            new_scores, new = _best(batch, part, min(k, len(part)))
             scores = np.concatenate([scores, new_scores], axis=1)
-            places = np.concatenate([places, np.asarray(new) + start], axis=1)
+            indices = np.concatenate([indices, np.asarray(new) + start], axis=1)
             best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            scores, places = np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
-        found[first : first + 256] = places
+            scores, indices = np.take_along_axis(scores, best, 1), np.take_along_axis(indices, best, 1)
+        found[first : first + 256] = indices
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a task is made of, and what the tasks share."""
+"""The base class of tasks, and functions that they share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -12,65 +12,76 @@ from ml_collections import FrozenConfigDict
 import jaxmodels as jm
 from experiments.data import bpe
 from experiments.data.buckets import Examples
-from experiments.predict import Predicted
+from experiments.predict import Predictions
+from jaxmodels.architectures.base import Model
 
 Scores = dict[str, float]
 
 
 class Task(ABC):
-    """Data, a model class with its facts, and what the predictions are worth.
+    """The data of a task, its model class, and its metrics.
 
     Attributes:
-      train, dev, test: examples; dev is scored while training runs, test once at the end.
-      tokenizer: as it is saved with the model.
-      facts: keys of the model's config that the data decide.
-      score: the name among the scores that the curve is drawn of.
+      model_class: Class of the model.
+      score: Name of the metric to plot.
+      train: Training examples.
+      dev: Examples that are scored during training.
+      test: Examples that are scored once at the end.
+      tokenizer: The tokenizer, as it is saved with the model.
+      config_fields: Fields of the model config that depend on the data.
     """
 
-    model_class: ClassVar[type]
+    model_class: ClassVar[type[Model]]
     score: ClassVar[str]
     train: Examples
     dev: Examples
     test: Examples
     tokenizer: jm.RobertaTokenizer
-    facts: dict[str, Any]
+    config_fields: dict[str, Any]
 
     @abstractmethod
-    def dev_scores(self, predicted: Predicted) -> Scores: ...
+    def __init__(self, config: FrozenConfigDict, folder: Path):
+        """Load the data; a tokenizer may be stored in `folder`."""
 
     @abstractmethod
-    def test_scores(self, predicted: Predicted) -> Scores: ...
+    def dev_scores(self, predicted: Predictions) -> Scores:
+        """Score predictions on the dev examples."""
+
+    @abstractmethod
+    def test_scores(self, predicted: Predictions) -> Scores:
+        """Score predictions on the test examples."""
 
     @abstractmethod
     def baselines(self) -> dict[str, Scores]:
-        """Scores of others on the test set, by name."""
+        """Return the test scores of the baselines, by name."""
 
     @abstractmethod
     def describe(self) -> str:
-        """The data in a line."""
+        """Describe the data in a line."""
 
     @abstractmethod
     def encoded_test(self, tokenizer: jm.RobertaTokenizer) -> Examples:
-        """The test set as another tokenizer, the one that was saved and loaded, reads it."""
+        """Tokenize the test examples with another tokenizer, the one that was saved and loaded."""
 
 
-def longest(config: FrozenConfigDict) -> int:
-    """Tokens that the model takes: RoBERTa counts positions from the padding id, 1, on."""
+def max_tokens(config: FrozenConfigDict) -> int:
+    """Return the maximum number of tokens: the position ids of RoBERTa start after the padding id, 1."""
     return config.model.max_position_embeddings - 2
 
 
-def tokenizer_facts(tokenizer: jm.RobertaTokenizer) -> dict[str, int]:
+def tokenizer_config(tokenizer: jm.RobertaTokenizer) -> dict[str, int]:
+    """Return the fields of the model config that depend on the tokenizer."""
     names = ("pad_token_id", "bos_token_id", "eos_token_id")
     return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name) for name in names}}
 
 
 def task_tokenizer(
-    config: FrozenConfigDict, folder: Path, texts: Callable[[], Iterable[str]], **options
+    config: FrozenConfigDict, folder: Path, texts: Callable[[], Iterable[str]], **options: Any
 ) -> jm.RobertaTokenizer:
-    """The tokenizer of `tokenizer.path`, else the one beside the model in `init`, else one trained on the texts."""
-    ready = config.tokenizer.path or config.init or folder / "tokenizer"
-    if jax.process_index() == 0 and ready == folder / "tokenizer" and not bpe.is_saved(ready):
+    """Load the tokenizer from `tokenizer.path` or `init`, or train one on the texts and store it in `folder`."""
+    source = config.tokenizer.path or config.init or folder / "tokenizer"
+    if jax.process_index() == 0 and source == folder / "tokenizer" and not bpe.is_saved(source):
         trained = bpe.train(texts(), config.tokenizer.vocab_size, bpe.ROBERTA)
-        bpe.save(trained, ready, longest(config), bpe.ROBERTA)
+        bpe.save(trained, source, max_tokens(config), bpe.ROBERTA)
     multihost_utils.sync_global_devices("tokenizer")
-    return jm.load_tokenizer(ready, cls=jm.RobertaTokenizer, model_max_length=longest(config), **options)
+    return jm.load_tokenizer(source, cls=jm.RobertaTokenizer, model_max_length=max_tokens(config), **options)

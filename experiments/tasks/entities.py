@@ -1,4 +1,4 @@
-"""Named entities as labels of words: WNUT-17 (Derczynski et al. 2017, "Novel and Emerging Entity Recognition")."""
+"""Named entity recognition as token classification: WNUT-17 (Derczynski et al. 2017)."""
 
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -10,22 +10,25 @@ from nervaluate import Evaluator
 import jaxmodels as jm
 from experiments.data import conll
 from experiments.data.batches import IGNORE
+from experiments.data.bpe import token_id
+from experiments.data.buckets import LabelledTexts
 from experiments.data.conll import Sentence
-from experiments.data.labelled import LabelledTexts
-from experiments.predict import Predicted
-from experiments.tasks.common import Scores, Task, longest, task_tokenizer, tokenizer_facts
+from experiments.predict import Predictions
+from experiments.tasks.common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
 
 FILES = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
 
 
 class Entities(Task):
-    """A tag for each word, read at its first token; the word's other tokens have no label.
+    """A tag for each word, predicted at its first token; its other tokens have no label.
 
-    A word beyond the longest text that the model takes gets no prediction, and counts as no entity.
+    Words beyond the maximum length of the model get no prediction, and count as O.
     """
 
     model_class = jm.RobertaPreLayerNormForTokenClassification
     score = "F1"
+    dev: LabelledTexts
+    test: LabelledTexts
 
     def __init__(self, config: FrozenConfigDict, folder: Path):
         root = Path(config.data.path)
@@ -33,32 +36,32 @@ class Entities(Task):
         self._tags = tags(self._sentences["train"])
         for split in ("dev", "test"):
             check_tags(self._sentences[split], self._tags, root / FILES[split])
-        self._longest = longest(config)
+        self._max_tokens = max_tokens(config)
         self.tokenizer = task_tokenizer(
             config,
             folder,
             lambda: (" ".join(sentence.words) for sentence in self._sentences["train"]),
-            add_prefix_space=True,  # sentences come as words
+            add_prefix_space=True,  # sentences are lists of words
         )
         self.train, self.dev, self.test = (self._encode(split, self.tokenizer) for split in FILES)
-        self.facts = tokenizer_facts(self.tokenizer) | {"id2label": dict(enumerate(self._tags))}
+        self.config_fields = tokenizer_config(self.tokenizer) | {"id2label": dict(enumerate(self._tags))}
 
-    def dev_scores(self, predicted: Predicted) -> Scores:
+    def dev_scores(self, predicted: Predictions) -> Scores:
         scores = self._scores("dev", self.dev, predicted)
         return {name: scores[name] for name in ("F1", "precision", "recall")}
 
-    def test_scores(self, predicted: Predicted) -> Scores:
+    def test_scores(self, predicted: Predictions) -> Scores:
         return self._scores("test", self.test, predicted)
 
     def baselines(self) -> dict[str, Scores]:
-        """A dictionary of the training set's entities, and capital letters.
+        """Score a dictionary of the training entities, and a rule based on capital letters.
 
-        WNUT-17 was made so that the dictionary finds nothing: its dev and test sets have none of those entities.
+        The dictionary finds nothing by design of WNUT-17: no training entity occurs in the dev and test sets.
         """
-        known, kind = dictionary(self._sentences["train"]), most_frequent_type(self._sentences["train"])
+        known, label = entity_dictionary(self._sentences["train"]), most_frequent_type(self._sentences["train"])
         rules = {
-            "entities of the training set": lambda words: look_up(words, known),
-            f"capital letters: {kind}": lambda words: capitals(words, kind),
+            "entities of the training set": lambda words: tag_by_dictionary(words, known),
+            f"capital letters: {label}": lambda words: tag_capitalized(words, label),
         }
         test = self._sentences["test"]
         true = [sentence.tags for sentence in test]
@@ -80,7 +83,7 @@ class Entities(Task):
             [sentence.words for sentence in sentences],
             is_split_into_words=True,
             truncation=True,
-            max_length=self._longest,
+            max_length=self._max_tokens,
         )
         labels = []
         for row, sentence in enumerate(sentences):
@@ -91,39 +94,40 @@ class Entities(Task):
                     for before, word in zip(words, words[1:], strict=False)
                 ]
             )
-        return LabelledTexts([list(ids) for ids in encoded["input_ids"]], labels, tokenizer.pad_token_id)
+        return LabelledTexts([list(ids) for ids in encoded["input_ids"]], labels, token_id(tokenizer, "pad"))
 
-    def _scores(self, split: str, examples: LabelledTexts, predicted: Predicted) -> Scores:
+    def _scores(self, split: str, examples: LabelledTexts, predicted: Predictions) -> Scores:
         sentences = self._sentences[split]
         found = []
         for index, (sentence, best) in enumerate(zip(sentences, predicted.best, strict=True)):
             labels = examples.batch(np.array([index]), int(examples.lengths[index]))["labels"][0]
-            heads = [self._tags[tag] for tag in best[: len(labels)][labels != IGNORE]]
-            found.append(heads + ["O"] * (len(sentence.words) - len(heads)))
+            predicted_tags = [self._tags[tag] for tag in best[: len(labels)][labels != IGNORE]]
+            found.append(predicted_tags + ["O"] * (len(sentence.words) - len(predicted_tags)))
         return entity_scores([sentence.tags for sentence in sentences], found)
 
 
 def tags(sentences: list[Sentence]) -> list[str]:
-    """O, then the others in alphabetical order."""
+    """Return the tags in the sentences: O first, the others in alphabetical order."""
     return ["O", *sorted({tag for sentence in sentences for tag in sentence.tags} - {"O"})]
 
 
 def check_tags(sentences: list[Sentence], known: list[str], file: Path) -> None:
-    """Raises ValueError where a sentence has a tag that training never saw."""
-    strange = sorted({tag for sentence in sentences for tag in sentence.tags} - set(known))
-    if strange:
-        raise ValueError(f"{file}: the training set has no {', '.join(strange)}; it has {', '.join(known)}")
+    """Raise ValueError if a sentence has a tag that does not occur in the training set."""
+    unknown = sorted({tag for sentence in sentences for tag in sentence.tags} - set(known))
+    if unknown:
+        raise ValueError(f"{file}: the training set has no {', '.join(unknown)}; it has {', '.join(known)}")
 
 
 def entity_count(sentences: list[Sentence]) -> int:
+    """Return the number of entities."""
     return sum(tag.startswith("B-") for sentence in sentences for tag in sentence.tags)
 
 
 def entity_scores(true: list[list[str]], found: list[list[str]]) -> Scores:
-    """Precision, recall and F1 over all entities, and the F1 of each type.
+    """Compute precision, recall and F1 over all entities, and F1 for each type.
 
-    An entity is found where its first word, its last word and its type are right. An I- tag that continues nothing
-    begins an entity, as in CoNLL's own script.
+    An entity is correct if its first word, its last word and its type are correct. An I- tag that does not continue an
+    entity begins one, as in the original script of CoNLL.
     """
     types = sorted({tag[2:] for row in true for tag in row} - {""})
     results = Evaluator(true, found, tags=types, loader="list").evaluate()
@@ -133,11 +137,11 @@ def entity_scores(true: list[list[str]], found: list[list[str]]) -> Scores:
     return {name: float(value) for name, value in scores.items()}
 
 
-def dictionary(sentences: list[Sentence]) -> dict[tuple[str, ...], str]:
-    """The words of each entity -> the type that it has most often."""
-    seen = defaultdict(Counter)
+def entity_dictionary(sentences: list[Sentence]) -> dict[tuple[str, ...], str]:
+    """Map the words of each entity to its most frequent type."""
+    seen: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for words, tagged in sentences:
-        starts = [place for place, tag in enumerate(tagged) if tag[0] == "B"]
+        starts = [index for index, tag in enumerate(tagged) if tag[0] == "B"]
         for start in starts:
             end = start + 1
             while end < len(tagged) and tagged[end][0] == "I":
@@ -146,29 +150,30 @@ def dictionary(sentences: list[Sentence]) -> dict[tuple[str, ...], str]:
     return {words: types.most_common(1)[0][0] for words, types in seen.items()}
 
 
-def look_up(words: list[str], known: dict[tuple[str, ...], str]) -> list[str]:
-    """Tags of the dictionary's entities in a sentence; where two overlap the first, and then the longest, wins."""
+def tag_by_dictionary(words: list[str], known: dict[tuple[str, ...], str]) -> list[str]:
+    """Tag the entities of a dictionary in a sentence; if two overlap, the first one wins, then the longest."""
     longest_entry = max(map(len, known), default=0)
-    found, place = ["O"] * len(words), 0
-    while place < len(words):
-        for end in range(min(place + longest_entry, len(words)), place, -1):
-            kind = known.get(tuple(words[place:end]))
-            if kind:
-                found[place:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - place - 1)]
-                place = end - 1
+    found, start = ["O"] * len(words), 0
+    while start < len(words):
+        for end in range(min(start + longest_entry, len(words)), start, -1):
+            label = known.get(tuple(words[start:end]))
+            if label:
+                found[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
+                start = end - 1
                 break
-        place += 1
+        start += 1
     return found
 
 
 def most_frequent_type(sentences: list[Sentence]) -> str:
+    """Return the most frequent entity type."""
     return Counter(tag[2:] for sentence in sentences for tag in sentence.tags if tag[0] == "B").most_common(1)[0][0]
 
 
-def capitals(words: list[str], kind: str) -> list[str]:
-    """Tags that make one entity of each run of words with a capital letter in front, but for the sentence's first."""
+def tag_capitalized(words: list[str], label: str) -> list[str]:
+    """Tag each run of capitalized words as an entity, except for the first word of the sentence."""
     found = ["O"] * len(words)
-    for place in range(1, len(words)):
-        if words[place][0].isupper():
-            found[place] = f"B-{kind}" if found[place - 1] == "O" else f"I-{kind}"
+    for index in range(1, len(words)):
+        if words[index][0].isupper():
+            found[index] = f"B-{label}" if found[index - 1] == "O" else f"I-{label}"
     return found

@@ -1,7 +1,9 @@
-"""What a text asks for, as one label per text: BANKING77."""
+"""Intent detection as sequence classification: BANKING77."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from ml_collections import FrozenConfigDict
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -11,14 +13,15 @@ from sklearn.pipeline import make_pipeline
 
 import jaxmodels as jm
 from experiments.data import banking
+from experiments.data.bpe import token_id
+from experiments.data.buckets import LabelledTexts
 from experiments.data.corpus import held_out
-from experiments.data.labelled import LabelledTexts
-from experiments.predict import Predicted
-from experiments.tasks.common import Scores, Task, longest, task_tokenizer, tokenizer_facts
+from experiments.predict import Predictions
+from experiments.tasks.common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
 
 
 class Intents(Task):
-    """A category for each text. BANKING77 has no dev set: `data.held_out` of the training texts are taken for it."""
+    """A category for each text. BANKING77 has no dev set, so a share `data.held_out` of the training texts is used."""
 
     model_class = jm.RobertaPreLayerNormForSequenceClassification
     score = "accuracy"
@@ -26,31 +29,31 @@ class Intents(Task):
     def __init__(self, config: FrozenConfigDict, folder: Path):
         root = Path(config.data.path)
         self._categories = banking.categories(root)
-        everything, fraction = banking.read(root, "train"), config.data.held_out
+        all_examples, fraction = banking.read(root, "train"), config.data.held_out
         self._examples = {
-            "train": [example for example in everything if not held_out(example.text, fraction)],
-            "dev": [example for example in everything if held_out(example.text, fraction)],
+            "train": [example for example in all_examples if not held_out(example.text, fraction)],
+            "dev": [example for example in all_examples if held_out(example.text, fraction)],
             "test": banking.read(root, "test"),
         }
         for split, examples in self._examples.items():
             if not examples:
-                raise ValueError(f"data.held_out={fraction} leaves no example for {split}")
-        self._longest = longest(config)
+                raise ValueError(f"data.held_out={fraction} leaves no examples for {split}")
+        self._max_tokens = max_tokens(config)
         self.tokenizer = task_tokenizer(config, folder, lambda: self._texts("train"))
         self.train, self.dev, self.test = (self._encode(split, self.tokenizer) for split in self._examples)
-        self.facts = tokenizer_facts(self.tokenizer) | {
+        self.config_fields = tokenizer_config(self.tokenizer) | {
             "id2label": dict(enumerate(self._categories)),
             "problem_type": "single_label_classification",
         }
 
-    def dev_scores(self, predicted: Predicted) -> Scores:
+    def dev_scores(self, predicted: Predictions) -> Scores:
         return self._scores("dev", predicted.best)
 
-    def test_scores(self, predicted: Predicted) -> Scores:
+    def test_scores(self, predicted: Predictions) -> Scores:
         return self._scores("test", predicted.best)
 
     def baselines(self) -> dict[str, Scores]:
-        """The most frequent category for all; and a linear classifier of words and pairs of words."""
+        """Score the most frequent category, and a linear classifier of words and word pairs."""
         linear = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=30, max_iter=300)
         )
@@ -69,8 +72,8 @@ class Intents(Task):
         return self._encode("test", tokenizer)
 
     def _encode(self, split: str, tokenizer: jm.RobertaTokenizer) -> LabelledTexts:
-        ids = tokenizer(self._texts(split), truncation=True, max_length=self._longest)["input_ids"]
-        return LabelledTexts([list(row) for row in ids], self._labels(split), tokenizer.pad_token_id)
+        ids = tokenizer(self._texts(split), truncation=True, max_length=self._max_tokens)["input_ids"]
+        return LabelledTexts([list(row) for row in ids], self._labels(split), token_id(tokenizer, "pad"))
 
     def _texts(self, split: str) -> list[str]:
         return [example.text for example in self._examples[split]]
@@ -78,7 +81,7 @@ class Intents(Task):
     def _labels(self, split: str) -> list[int]:
         return [self._categories.index(example.category) for example in self._examples[split]]
 
-    def _scores(self, split: str, found) -> Scores:
+    def _scores(self, split: str, found: Sequence[int] | np.ndarray | list[np.ndarray]) -> Scores:
         labels = self._labels(split)
         return {
             "accuracy": float(accuracy_score(labels, found)),

@@ -1,11 +1,11 @@
-"""Runs of experiments that several tests of a file look at."""
+"""Experiment runs that several tests of a file use."""
 
 import pytest
 from support.experiment_runs import finish
 
 
 @pytest.fixture(scope="module")
-def undisturbed(start, tmp_path_factory):
-    """The folder and the output of a run that nobody killed; the file says how one is started."""
-    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+def uninterrupted(start, tmp_path_factory):
+    """Folder and output of an uninterrupted run; each file defines its fixture `start`."""
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
     return folder, finish(start(folder))

@@ -1,4 +1,4 @@
-"""The baselines: a bigram model that is a probability, and compressors on the same bytes."""
+"""The baselines: a bigram model with normalised probabilities, and compressors."""
 
 import gzip
 import lzma
@@ -11,7 +11,7 @@ from experiments import baselines
 
 
 def test_bigram_against_counting_by_hand():
-    """n(01)=2, n(00)=1, n(10)=1: after 0 come two kinds, three times."""
+    """n(01)=2, n(00)=1, n(10)=1: two different tokens follow 0, three times in total."""
     train, vocab = np.array([0, 1, 0, 0, 1]), 3
     unigram = np.array([4, 3, 1]) / 8
     after_0 = (np.array([1, 2, 0]) + 2 * unigram) / (3 + 2)
@@ -34,7 +34,7 @@ def test_bigram_does_not_overflow_small_ids():
     assert baselines.bigram_bits(train, train, 65_536, 100) < 1
 
 
-def test_compressors_are_the_compressors():
+def test_compressors_match_zlib_and_lzma():
     text = b"def f(x):\n    return x\n" * 50
     assert len(gzip.decompress(gzip.compress(text, 9))) == len(text)
     assert baselines.gzip_bits(text) == 8 * len(gzip.compress(text, 9)) / len(text)

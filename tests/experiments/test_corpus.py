@@ -1,4 +1,4 @@
-"""Corpora: what is read, and what is held out."""
+"""Corpora: documents, and the held-out split."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from experiments.data.corpus import Document, held_out, module, read
 
 
-def test_standard_library_is_there_and_split_by_module():
+def test_standard_library_is_split_by_module():
     documents = list(read("stdlib"))
     groups = {document.group for document in documents}
     assert {"json", "asyncio", "argparse", "decimal"} <= groups
@@ -26,11 +26,11 @@ def test_standard_library_is_there_and_split_by_module():
         ("__future__.py", "future__"),
     ],
 )
-def test_a_module_takes_its_tests_and_its_python_copy_along(tmp_path, file, group):
+def test_module_tests_and_python_copy_share_a_group(tmp_path, file, group):
     assert module((tmp_path / file).relative_to(tmp_path)) == group
 
 
-def test_the_split_depends_on_nothing_but_the_name():
+def test_split_depends_on_the_name_only():
     names = [f"module{i}" for i in range(2000)]
     held = {name for name in names if held_out(name, 0.1)}
     assert 150 < len(held) < 250
@@ -39,7 +39,7 @@ def test_the_split_depends_on_nothing_but_the_name():
     assert not any(held_out(name, 0.0) for name in names) and all(held_out(name, 1.0) for name in names)
 
 
-def test_folder_of_texts_skips_what_is_not_text(tmp_path):
+def test_text_folder_skips_binary_files(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "b.txt").write_text("zwei\n")
     (tmp_path / "sub" / "a.md").write_text("één\n", encoding="utf-8")
@@ -48,7 +48,7 @@ def test_folder_of_texts_skips_what_is_not_text(tmp_path):
     assert list(read("text", str(tmp_path))) == [Document("b.txt", "zwei\n"), Document("sub/a.md", "één\n")]
 
 
-def test_line_ends_stay_as_they_are(tmp_path):
+def test_line_ends_are_preserved(tmp_path):
     (tmp_path / "dos.txt").write_bytes(b"a\r\nb\r\n")
     assert [document.text for document in read("text", str(tmp_path))] == ["a\r\nb\r\n"]
 
@@ -64,22 +64,22 @@ def test_json_lines_of_a_folder_or_one_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"body": "one"}', r"x\.jsonl, line 1: no text under data\.field='text'; it has body"),
-        ('{"text": 3}', "line 1: no text under"),
-        ('["text"]', "it has list"),
+        ('{"body": "one"}', r"x\.jsonl, line 1: expected a text under data\.field='text'; got body"),
+        ('{"text": 3}', "line 1: expected a text under"),
+        ('["text"]', "got list"),
         ('{"text": ', "line 1: not JSON"),
     ],
 )
-def test_a_wrong_json_line_is_named(tmp_path, line, message):
+def test_invalid_json_line_is_reported_with_its_location(tmp_path, line, message):
     (tmp_path / "x.jsonl").write_text(line + "\n")
     with pytest.raises(ValueError, match=message):
         list(read("jsonl", str(tmp_path)))
 
 
-def test_wrong_sources_are_refused_in_words(tmp_path):
+def test_invalid_data_sources_are_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"data\.kind is one of stdlib, english, text, jsonl; got 'csv'"):
         list(read("csv"))
-    with pytest.raises(FileNotFoundError, match="nothing at data.path='/no/such/place'"):
+    with pytest.raises(FileNotFoundError, match="data.path='/no/such/place' does not exist"):
         list(read("text", "/no/such/place"))
     with pytest.raises(FileNotFoundError, match="nothing at data.path=''"):
         list(read("jsonl"))

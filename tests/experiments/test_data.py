@@ -1,4 +1,4 @@
-"""From texts to batches: the tokenizer, packing, the order of the data, and that every token counts once."""
+"""From texts to batches: tokenizer, packing, order of the data, and that every token is predicted once."""
 
 import itertools
 
@@ -31,13 +31,13 @@ def packed(folder, encoder):
     return packing.unpack(folder / "data")
 
 
-def test_tokenizer_files_are_the_same_every_time(folder, tmp_path):
+def test_tokenizer_files_are_deterministic(folder, tmp_path):
     bpe.save(bpe.train(TEXTS, 320), tmp_path / "again", 32)
     for name in ("vocab.json", "merges.txt", "tokenizer.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / "tokenizer" / name).read_bytes()
 
 
-def test_tokenizer_keeps_every_byte_and_knows_the_end(folder):
+def test_tokenizer_is_lossless_and_has_an_eos_token(folder):
     tokenizer = jm.load_tokenizer(folder / "tokenizer")
     assert isinstance(tokenizer, jm.GPT2Tokenizer)
     assert (len(tokenizer), tokenizer.eos_token, tokenizer.model_max_length) == (320, bpe.END, 32)
@@ -48,12 +48,12 @@ def test_tokenizer_keeps_every_byte_and_knows_the_end(folder):
     assert widths[tokenizer.eos_token_id] == 0
 
 
-def test_a_vocabulary_without_room_for_the_bytes_is_refused():
+def test_too_small_vocabulary_is_rejected():
     with pytest.raises(ValueError, match="at least 257"):
         bpe.train(TEXTS, 256)
 
 
-def test_packing_keeps_every_document_on_its_side(folder, encoder, packed):
+def test_packing_keeps_every_document_in_its_split(folder, encoder, packed):
     sides = {True: [], False: []}
     for document in DOCUMENTS:
         ids = [encoder.eos_token_id, *encoder.encode(document.text)]
@@ -68,7 +68,7 @@ def test_packing_keeps_every_document_on_its_side(folder, encoder, packed):
     assert bpe.END.encode() in held, "what looks like a special token in a text is text"
 
 
-def test_a_killed_packing_leaves_nothing_that_is_taken_for_data(folder, encoder, tmp_path):
+def test_interrupted_packing_leaves_no_data(folder, encoder, tmp_path):
     def killed():
         yield from DOCUMENTS[:10]
         raise KeyboardInterrupt
@@ -82,8 +82,8 @@ def test_a_killed_packing_leaves_nothing_that_is_taken_for_data(folder, encoder,
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
-def test_an_empty_side_is_refused(encoder, tmp_path, fraction):
-    with pytest.raises(ValueError, match="leaves no document for"):
+def test_empty_split_is_rejected(encoder, tmp_path, fraction):
+    with pytest.raises(ValueError, match="leaves no documents for"):
         packing.pack(DOCUMENTS, encoder, tmp_path / "data", fraction)
 
 
@@ -93,7 +93,7 @@ def take(iterator, n):
 
 def test_an_epoch_predicts_every_token_once_in_a_shuffled_order():
     tokens = np.arange(1 + 12 * 7, dtype=np.uint16)
-    data = batches.training(tokens, length=8, rows=3, seed=0)
+    data = batches.training(tokens, length=8, batch_size=3, seed=0)
     epoch = np.concatenate(take(data, 4))
     assert sorted(epoch[:, 1:].ravel()) == list(range(1, 85))
     again = np.concatenate(take(data, 4))
@@ -104,15 +104,15 @@ def test_an_epoch_predicts_every_token_once_in_a_shuffled_order():
 
 def test_order_is_a_function_of_the_seed(packed):
     def first(seed):
-        return np.stack(take(batches.training(packed[0].tokens, length=16, rows=4, seed=seed), 20))
+        return np.stack(take(batches.training(packed[0].tokens, length=16, batch_size=4, seed=seed), 20))
 
     np.testing.assert_array_equal(first(1), first(1))
     assert not np.array_equal(first(1), first(2))
 
 
 @pytest.mark.parametrize("position", [0, 1, 7, 30])
-def test_a_restored_iterator_goes_on_where_the_saved_one_was(packed, position):
-    choices = {"length": 16, "rows": 4, "seed": 3}
+def test_restored_iterator_continues_at_the_saved_position(packed, position):
+    choices = {"length": 16, "batch_size": 4, "seed": 3}
     data = batches.training(packed[0].tokens, **choices)
     take(data, position)
     state = data.get_state()
@@ -122,42 +122,44 @@ def test_a_restored_iterator_goes_on_where_the_saved_one_was(packed, position):
     np.testing.assert_array_equal(take(restored, 10), expected)
 
 
-def test_processes_share_out_the_batches_of_one(packed):
-    choices = {"length": 16, "rows": 4, "seed": 3}
+def test_processes_split_the_batches_of_one_process(packed):
+    choices = {"length": 16, "batch_size": 4, "seed": 3}
     whole = take(batches.training(packed[0].tokens, **choices), 12)
     parts = [take(batches.training(packed[0].tokens, **choices, process=p, processes=2), 12) for p in range(2)]
     for batch, *shares in zip(whole, *parts, strict=True):
         assert sorted(map(tuple, batch)) == sorted(map(tuple, np.concatenate(shares)))
 
 
-def test_rows_that_processes_do_not_divide_are_refused(packed):
+def test_indivisible_batch_size_is_rejected(packed):
     with pytest.raises(ValueError, match="batch_size=4 does not divide among 3 processes"):
-        batches.training(packed[0].tokens, length=16, rows=4, seed=0, processes=3)
+        batches.training(packed[0].tokens, length=16, batch_size=4, seed=0, processes=3)
 
 
-def test_too_little_text_is_refused():
+def test_too_little_text_is_rejected():
     with pytest.raises(ValueError, match="10 tokens do not fill one window of 16"):
-        batches.training(np.zeros(10, np.uint16), length=16, rows=2, seed=0)
+        batches.training(np.zeros(10, np.uint16), length=16, batch_size=2, seed=0)
 
 
 @pytest.mark.parametrize("count", [2, 8, 9, 15, 16, 100])
 def test_validation_scores_every_token_but_the_first_once(count):
     tokens = np.arange(count, dtype=np.uint16)
     scored = []
-    for batch in batches.validation(tokens, length=8, rows=3):
+    for batch in batches.validation(tokens, length=8, batch_size=3):
         assert batch["input_ids"].shape == batch["labels"].shape == (3, 8)
         scored += batch["labels"][:, 1:].ravel().tolist()
     assert sorted(label for label in scored if label != batches.IGNORE) == list(range(1, count))
 
 
-def test_a_limited_validation_is_spread_over_the_text():
+def test_limited_validation_is_evenly_spaced():
     tokens = np.arange(1 + 100 * 7, dtype=np.uint16)
-    firsts = np.concatenate([b["input_ids"][:, 0] for b in batches.validation(tokens, length=8, rows=2, limit=10)])
+    firsts = np.concatenate(
+        [b["input_ids"][:, 0] for b in batches.validation(tokens, length=8, batch_size=2, limit=10)]
+    )
     assert len(firsts) == 10 and firsts[0] == 0 and firsts[-1] == 99 * 7 and (np.diff(firsts) > 60).all()
 
 
-def test_processes_share_out_the_validation_rows(packed):
-    choices = {"length": 8, "rows": 4}
+def test_processes_split_the_validation_batches(packed):
+    choices = {"length": 8, "batch_size": 4}
     whole = list(batches.validation(packed[1].tokens, **choices))
     parts = [list(batches.validation(packed[1].tokens, **choices, process=p, processes=2)) for p in range(2)]
     for batch, *shares in zip(whole, *parts, strict=True):

@@ -1,4 +1,4 @@
-"""What the retrieval experiment reads: SQuAD, DPR's JSON, bare text; and the batches made of it."""
+"""Data of the retrieval experiment: SQuAD, DPR's JSON, plain text; and its batches."""
 
 import copy
 import subprocess
@@ -10,43 +10,43 @@ import pytest
 from support import retrieval_samples as samples
 
 import jaxmodels as jm
-from experiments.data import cloze, dpr_json, pairs, squad, wordpiece
+from experiments.data import pairs, retrieval, wordpiece
 from experiments.data.corpus import Document
 from experiments.data.retrieval import Passage, Question
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_squad_of_both_versions(tmp_path):
+def test_squad_versions_1_and_2(tmp_path):
     content = samples.squad(2)
-    found = squad.read(samples.write(tmp_path, content))
+    found = retrieval.read_squad(samples.write(tmp_path, content))
     assert len(found.passages) == 6 and len(found.questions) == 12
     assert found.passages[0].title == "Aldria (country)"
     first = found.questions[2]
     assert first == Question("Aldria (country)", "Which capital does Aldria have?", ("Aldcaon",), (1,))
-    # Version 2: a question without an answer is left out, and its paragraph stays.
+    # Version 2: questions without an answer are skipped, but not their paragraph.
     for paragraph in content["data"][0]["paragraphs"]:
         for question in paragraph["qas"]:
             question |= {"is_impossible": True, "answers": []}
-    again = squad.read(samples.write(tmp_path, content))
+    again = retrieval.read_squad(samples.write(tmp_path, content))
     assert again.passages == found.passages and again.questions == found.questions[6:]
 
 
 def squad_is_read(folder, *, counts, questions_of_version_2):
-    found = squad.read(folder / "qa/squad/dev-v1.1.rebuilt.json")
+    found = retrieval.read_squad(folder / "qa/squad/dev-v1.1.rebuilt.json")
     assert (len({q.group for q in found.questions}), len(found.passages), len(found.questions)) == counts
     assert all(any(a in found.passages[q.positives[0]].text for a in q.answers) for q in found.questions)
-    second = squad.read(folder / "qa/squad/haystack-small-v2.0.json")
+    second = retrieval.read_squad(folder / "qa/squad/haystack-small-v2.0.json")
     assert len(second.questions) == questions_of_version_2
     assert {q.group for q in second.questions} == {"Normans", "Computational complexity theory"}
 
 
-def test_squad_of_real_files(data_dir):
+def test_squad_test_data(data_dir):
     squad_is_read(data_dir, counts=(16, 64, 442), questions_of_version_2=41)
 
 
 @pytest.mark.full_data
-def test_squad_of_the_whole_files(full_data_dir):
+def test_squad_full_files(full_data_dir):
     squad_is_read(full_data_dir, counts=(48, 2067, 10570), questions_of_version_2=293)
 
 
@@ -70,70 +70,70 @@ QUESTION = ("data", 0, "paragraphs", 1, "qas", 0)
         (without(samples.squad(1), "data", 0, "paragraphs", 2, "context"), r"paragraphs\[2\]: no 'context'"),
         (without(samples.squad(1), *QUESTION, "question"), r"paragraphs\[1\], qas\[0\]: no 'question'"),
         (without(samples.squad(1), *QUESTION, "answers", 0, "text"), r"answers\[0\]: no 'text'"),
-        ({"data": [{"title": " ", "paragraphs": []}]}, "'title' is a text that is not empty, got ' '"),
+        ({"data": [{"title": " ", "paragraphs": []}]}, "'title' is a non-empty string, got ' '"),
         ({"data": [{"title": "a", "paragraphs": 3}]}, "'paragraphs' is a list, got 3"),
         ({"data": ["a"]}, r"data\[0\]: expected an object with 'title', got str"),
     ],
 )
-def test_what_is_wrong_with_a_squad_file_is_named(tmp_path, content, message):
+def test_invalid_squad_file_is_reported_with_its_location(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
-        squad.read(samples.write(tmp_path, content))
+        retrieval.read_squad(samples.write(tmp_path, content))
 
 
 def test_dpr_json(tmp_path):
-    found = dpr_json.read(samples.write(tmp_path, samples.dpr()))
+    found = retrieval.read_dpr(samples.write(tmp_path, samples.dpr()))
     assert [passage.title for passage in found.passages] == ["Ann", "Bo", "Cy", "Dee", "", "Eve"]
     assert found.questions == [
-        # A hard negative that is a positive too is none, and one that is listed twice is one.
+        # Hard negatives that are also positives are dropped, and duplicates are merged.
         Question("who sings", "who sings", ("Ann", "Bo"), (0, 1), (3,)),
         Question("who dances", "who dances", ("Cy",), (4,), (0,)),
     ]
 
 
 def dpr_json_is_read(folder, negatives, passages):
-    found = dpr_json.read(folder / "qa/dpr/sample.json")
+    found = retrieval.read_dpr(folder / "qa/dpr/sample.json")
     assert [len(question.negatives) for question in found.questions] == negatives
     assert found.questions[0].answers == ("Linda Davis",)
     assert found.passages[found.questions[0].positives[0]].title == "Does He Love You"
     assert len(set(found.passages)) == len(found.passages) > passages
 
 
-def test_dpr_json_of_a_real_file(data_dir):
+def test_dpr_json_test_data(data_dir):
     dpr_json_is_read(data_dir, negatives=[10] * 5, passages=70)
 
 
 @pytest.mark.full_data
-def test_dpr_json_of_the_whole_file(full_data_dir):
+def test_dpr_json_full_file(full_data_dir):
     dpr_json_is_read(full_data_dir, negatives=[95, 95, 98, 99, 94], passages=700)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (samples.squad(1), "not DPR's JSON, which is a list of questions.*data.kind=squad"),
+        (samples.squad(1), "not DPR's JSON, a list of questions.*data.kind=squad"),
         ([{"answers": []}], "question 0: no 'question'; it has 'answers'"),
         ([samples.dpr()[0], without(samples.dpr()[1], "negative_ctxs")], "question 1: no 'negative_ctxs'"),
         (without(samples.dpr(), 0, "positive_ctxs", 1, "text"), r"question 0, positive_ctxs\[1\]: no 'text'"),
-        ([{"question": "a", "answers": [3]}], r"'answers' is a list of texts, got \[3\]"),
-        ([samples.dpr()[0] | {"positive_ctxs": [{"text": "a", "title": 3}]}], "'title' is a text, got 3"),
+        ([{"question": "a", "answers": [3]}], r"'answers' is a list of strings, got \[3\]"),
+        ([samples.dpr()[0] | {"positive_ctxs": [{"text": "a", "title": 3}]}], "'title' is a string, got 3"),
     ],
 )
-def test_what_is_wrong_with_a_dpr_file_is_named(tmp_path, content, message):
+def test_invalid_dpr_file_is_reported_with_its_location(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
-        dpr_json.read(samples.write(tmp_path, content))
+        retrieval.read_dpr(samples.write(tmp_path, content))
 
 
-def test_what_is_no_json_is_named(tmp_path):
+def test_file_that_is_not_json_is_rejected(tmp_path):
     file = tmp_path / "broken.json"
     file.write_text('{"data": ')
     with pytest.raises(ValueError, match=r"broken\.json is not a JSON file"):
-        squad.read(file)
+        retrieval.read_squad(file)
 
 
-def test_cloze_takes_one_sentence_out_of_each_passage():
+def test_cloze_removes_one_sentence_from_each_passage():
     sentences = [f"This is the sentence with number {n}." for n in range(10)]
     documents = [Document("notes/a.txt", " ".join(sentences)), Document("b.txt", "Too short. No.")]
-    found = cloze.read(documents, words=20)
+    found = retrieval.make_cloze_questions(documents, words=20)
     assert len(found.passages) == len(found.questions) == 3, "of three sentences each; one that is left over is none"
     assert {passage.title for passage in found.passages} == {"a"}
     for question in found.questions:
@@ -141,9 +141,9 @@ def test_cloze_takes_one_sentence_out_of_each_passage():
         assert question.text not in text and question.group == "notes/a.txt" and question.answers == ()
     whole = {s for p in found.passages for s in p.text.split(". ")} | {q.text for q in found.questions}
     assert {s.rstrip(".") for s in whole} >= {s.rstrip(".") for s in sentences[:9]}
-    assert cloze.read(documents, words=20) == found, "the same in every run"
+    assert retrieval.make_cloze_questions(documents, words=20) == found, "the same in every run"
     with pytest.raises(ValueError, match="passage_words is at least 1, got 0"):
-        cloze.read(documents, words=0)
+        retrieval.make_cloze_questions(documents, words=0)
 
 
 TEXTS = [paragraph["context"] for article in samples.squad()["data"] for paragraph in article["paragraphs"]]
@@ -156,22 +156,22 @@ def tokenizer(tmp_path_factory):
     return jm.load_tokenizer(folder)
 
 
-def test_a_vocabulary_is_the_same_in_every_process(tokenizer, tmp_path):
+def test_vocabulary_is_deterministic_across_processes(tokenizer, tmp_path):
     code = "import pathlib, sys; from experiments.data import wordpiece as w; "
     code += "w.train(sys.argv[2:], 200, pathlib.Path(sys.argv[1]), 40)"
     subprocess.run([sys.executable, "-c", code, tmp_path / "again", *TEXTS], cwd=ROOT, check=True)
     assert jm.load_tokenizer(tmp_path / "again").get_vocab() == tokenizer.get_vocab()
-    with pytest.raises(ValueError, match="vocab_size=30 has no room for the letters alone"):
+    with pytest.raises(ValueError, match="vocab_size=30 is too small: the letters alone need"):
         wordpiece.train(TEXTS, 30, tmp_path / "small", 40)
 
 
-def test_a_trained_vocabulary_spells_its_texts(tokenizer):
+def test_trained_vocabulary_covers_its_texts(tokenizer):
     assert isinstance(tokenizer, jm.DPRContextEncoderTokenizer)
     assert (tokenizer.pad_token_id, len(tokenizer), tokenizer.model_max_length) == (0, 200, 40)
     assert tokenizer.decode(tokenizer.encode("the river OF aldria!!")[1:-1]).startswith("the river of aldria")
 
 
-def test_passages_are_pairs_of_title_and_text(tokenizer):
+def test_passages_are_encoded_as_title_text_pairs(tokenizer):
     passages = [Passage("the river", "the capital of aldria " * 20), Passage("", "bread")]
     tokens = pairs.tokenize_passages(tokenizer, passages, 16)
     assert tokens.input_ids.shape == (2, 16) and tokens.lengths[0] == 16 and tokens.lengths[1] < 16
@@ -184,12 +184,12 @@ def test_passages_are_pairs_of_title_and_text(tokenizer):
 
 def batches(questions, count, **options):
     tokens = pairs.Tokens(np.arange(40)[:, None].repeat(3, 1), np.zeros((40, 3), int), np.full(40, 3))
-    options = {"negatives": 2, "rows": 4, "seed": 0, **options}
+    options = {"negatives": 2, "batch_size": 4, "seed": 0, **options}
     iterator = pairs.training(questions, tokens, tokens, **options)
     return [next(iterator) for _ in range(count)]
 
 
-def test_batches_have_the_right_passage_first_then_hard_negatives():
+def test_batches_have_the_positive_passage_first_then_hard_negatives():
     questions = [Question("g", f"q{n}", (), (n, n + 10), tuple(range(20, 30))) for n in range(8)]
     some = batches(questions, 4)
     for batch in some:
@@ -206,14 +206,14 @@ def test_batches_have_the_right_passage_first_then_hard_negatives():
     assert not np.array_equal(some[0]["passages"], batches(questions, 1, seed=1)[0]["passages"])
 
 
-def test_questions_short_of_negatives_get_some_anyway():
+def test_questions_with_too_few_negatives_get_others():
     questions = [Question("g", "few", (), (0,), (7,)), Question("g", "none", (), (1,))]
-    (batch,) = batches(questions, 1, rows=2)
+    (batch,) = batches(questions, 1, batch_size=2)
     negatives = {row[0]: row[1:] for row in batch["passages"].tolist()}
     assert negatives == {0: [7, 7], 1: [0, 0]}
 
 
-def test_two_processes_read_the_batch_of_one():
+def test_two_processes_split_the_batch_of_one_process():
     questions = [Question("g", f"q{n}", (), (n,), (20, 21, 22)) for n in range(8)]
     (whole,) = batches(questions, 1)
     halves = [batches(questions, 1, process=p, processes=2)[0] for p in range(2)]

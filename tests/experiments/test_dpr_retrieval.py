@@ -1,4 +1,4 @@
-"""The retrieval experiment whole, on a tiny config: killed at random moments it ends as if undisturbed."""
+"""The complete retrieval experiment with a tiny config, also killed at random moments."""
 
 import json
 import random
@@ -10,7 +10,7 @@ from support.experiment_runs import curve, finish, in_two_processes, keys, kill_
 
 import jaxmodels as jm
 from experiments.configs import dpr_smoke, dpr_squad_minilm, dpr_squad_scratch
-from experiments.data import pairs, squad
+from experiments.data import pairs, retrieval
 from experiments.data.corpus import held_out
 from experiments.metrics import read
 
@@ -24,7 +24,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(file):
-    """start(workdir, *flags, **environment) -> a running experiment with its output in a pipe."""
+    """start(workdir, *flags, **environment) -> a running process with piped output."""
     return starter(
         "dpr_retrieval",
         "--config=experiments/configs/dpr_smoke.py",
@@ -35,29 +35,29 @@ def start(file):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_as_undisturbed(start, undisturbed, tmp_path):
+def test_run_killed_at_random_moments_matches_uninterrupted_run(start, uninterrupted, tmp_path):
     folder, rng = tmp_path / "killed", random.Random(0)
     log, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
 
     first = rng.randrange(5, 12)
     moments = [
         lambda: (folder / "tokenizer.draft").exists() or (folder / "tokenizer").exists(),
-        # While a checkpoint is being written, under the name Orbax gives it until it is whole.
+        # While Orbax writes a checkpoint, which has a temporary name until it is complete.
         lambda: logged(log) >= first and any(checkpoints.glob("*tmp*")),
     ]
     kills = [kill_when(start(folder), moment) for moment in moments]
     output = finish(start(folder))
     assert all(kills), "the run was over before it could be killed"
-    assert "going on from the checkpoint of step" in output
-    assert curve(folder) == curve(undisturbed[0])
-    assert (folder / "baselines.json").read_bytes() == (undisturbed[0] / "baselines.json").read_bytes()
+    assert "resuming from the checkpoint of step" in output
+    assert curve(folder) == curve(uninterrupted[0])
+    assert (folder / "baselines.json").read_bytes() == (uninterrupted[0] / "baselines.json").read_bytes()
     for name in ("context_encoder", "question_encoder"):
-        ours, theirs = ((f / name / "model.safetensors").read_bytes() for f in (folder, undisturbed[0]))
-        assert ours == theirs, "the weights are the undisturbed run's, too"
+        ours, theirs = ((f / name / "model.safetensors").read_bytes() for f in (folder, uninterrupted[0]))
+        assert ours == theirs, "the weights are the uninterrupted run's, too"
 
 
-def test_the_log_has_every_step_once_and_the_model_learns(undisturbed):
-    rows = curve(undisturbed[0])
+def test_log_has_every_step_once_and_loss_decreases(uninterrupted):
+    rows = curve(uninterrupted[0])
     training = [row for row in rows if "loss" in row]
     assert [row["step"] for row in training] == list(range(1, STEPS + 1))
     assert set(training[0]) == {"step", "loss", "in_batch_accuracy", "grad_norm", "skipped", "learning_rate"}
@@ -65,8 +65,8 @@ def test_the_log_has_every_step_once_and_the_model_learns(undisturbed):
     assert np.mean([row["loss"] for row in training[-5:]]) < np.mean([row["loss"] for row in training[:5]]) - 0.1
 
 
-def test_what_a_run_leaves_and_says(undisturbed):
-    folder, output = undisturbed
+def test_output_files_and_messages_of_a_run(uninterrupted):
+    folder, output = uninterrupted
     result = json.loads((folder / "result.json").read_text())
     tables = result["accuracy"]
     assert list(tables) == ["BM25", "before training", "this model"]
@@ -83,11 +83,11 @@ def test_what_a_run_leaves_and_says(undisturbed):
     assert any((folder / "tensorboard").iterdir()) and "questions/s" in output
 
 
-def test_accuracy_is_that_of_the_saved_models(undisturbed, file):
-    """Recomputed from the saved folders and the file: every question against every passage, in full length."""
-    folder, _ = undisturbed
+def test_accuracy_is_reproduced_by_the_saved_models(uninterrupted, file):
+    """Recompute the accuracy from the saved models: every question against every passage, without buckets."""
+    folder, _ = uninterrupted
     result = json.loads((folder / "result.json").read_text())
-    found = squad.read(file)
+    found = retrieval.read_squad(file)
     test = [question for question in found.questions if held_out(question.group, 0.3)]
     assert result["questions"] == len(test) > 0
     (context, c), (question, q) = (jm.load(folder / f"{name}_encoder") for name in ("context", "question"))
@@ -105,8 +105,8 @@ def test_accuracy_is_that_of_the_saved_models(undisturbed, file):
         assert np.mean(hits) == pytest.approx(share, abs=1.01 / len(test)), "one question may be a near tie"
 
 
-def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
-    folder, before = undisturbed
+def test_complete_run_prints_its_result_without_training(start, uninterrupted):
+    folder, before = uninterrupted
     log = (folder / "metrics.jsonl").stat().st_mtime_ns
     output = finish(start(folder))
     assert "this run is complete" in output
@@ -116,7 +116,7 @@ def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dpr", "text"])
-def test_the_other_kinds_of_data_train_too(start, data_dir, tmp_path, kind):
+def test_training_on_other_data_formats(start, data_dir, tmp_path, kind):
     source = data_dir / "qa/dpr/sample.json" if kind == "dpr" else tmp_path / "texts"
     if kind == "text":
         source.mkdir()
@@ -126,17 +126,17 @@ def test_the_other_kinds_of_data_train_too(start, data_dir, tmp_path, kind):
     flags = [f"--config.data.kind={kind}", f"--config.data.path={source}", "--config.shared=True", "--config.steps=8"]
     output = finish(start(tmp_path / "run", *flags, "--config.data.held_out=0.4"))
     assert "vectors equal, bit for bit" in output
-    assert ("answer in it" in output) == (kind == "dpr"), "bare text has no answers"
+    assert ("contains an answer" in output) == (kind == "dpr"), "plain text has no answers"
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_two_devices(start, tmp_path):
-    """The processes find each other as on a cluster; dropout off, because which row draws which mask would differ."""
+def test_two_processes_match_one_process_with_two_devices(start, tmp_path):
+    """The processes connect as on a cluster; dropout is off because the masks depend on the position in the batch."""
     off = [f"--config.model.{name}=0.0" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
     finish(start(tmp_path / "one", *off, devices=2))
     outputs = in_two_processes(start, tmp_path / "two", *off)
     for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
-        # Of 18 questions one may find a passage that another run has a rounding error further down.
+        # Rounding may change the order of passages for one of the 18 questions.
         shares = {name for name in ours if "top" in name or "accuracy" in name}
         assert {n: ours[n] for n in shares} == pytest.approx({n: expected[n] for n in shares}, abs=0.13)
         assert {n: ours[n] for n in ours.keys() - shares} == pytest.approx(

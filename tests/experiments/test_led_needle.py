@@ -1,4 +1,4 @@
-"""The long-range task: what its texts hold, what can reach the answer, and the whole experiment on a tiny config."""
+"""The needle task: its texts, the receptive field, and the complete experiment with a tiny config."""
 
 import json
 
@@ -12,14 +12,14 @@ import jaxmodels as jm
 from experiments import led_needle
 from experiments.configs import led_needle_smoke
 from experiments.data.needle import BOS, EOS, QUESTION, Curriculum, Language, at_distance
+from experiments.led_needle import Reader
 from experiments.metrics import read
-from experiments.needle.reader import Reader
 
 LANGUAGE = Language(words=8, key_words=4, value_words=5, facts=3, apart=4)
 
 
 @pytest.mark.parametrize("distance", [2, 9, 37])
-def test_the_answer_stands_behind_the_key_that_is_asked_for(distance):
+def test_answer_follows_the_queried_key(distance):
     rng = np.random.default_rng(0)
     for _ in range(20):
         ids, answer = LANGUAGE.example(rng, 40, distance)
@@ -34,7 +34,7 @@ def test_the_answer_stands_behind_the_key_that_is_asked_for(distance):
         assert ids.max() < LANGUAGE.vocabulary and ids.dtype == np.int32
 
 
-def test_the_question_is_global_where_that_is_wanted():
+def test_question_is_global_if_requested():
     rng = np.random.default_rng(0)
     for use_global in (True, False):
         batch = LANGUAGE.batch(rng, 16, [3, 5], use_global=use_global)
@@ -42,25 +42,25 @@ def test_the_question_is_global_where_that_is_wanted():
         assert batch["labels"].shape == (2, 1) and batch["input_ids"].shape == (2, 16)
 
 
-def test_texts_get_longer_and_depend_on_nothing_but_number_and_seed():
+def test_texts_get_longer_and_depend_on_index_and_seed_only():
     stages = ((3, 16), (5, 64))
     first, again, other = (Curriculum(LANGUAGE, stages, 128, seed, True) for seed in (0, 0, 1))
     assert [first[n]["input_ids"].shape for n in range(5)] == [(8, 16)] * 3 + [(2, 64)] * 2
     for number in (4, 0):
         np.testing.assert_array_equal(first[number]["input_ids"], again[number]["input_ids"])
         assert not np.array_equal(first[number]["input_ids"], other[number]["input_ids"])
-    test = next(at_distance(LANGUAGE, 64, 30, rows=2, batches=1, use_global=True))
+    test = next(at_distance(LANGUAGE, 64, 30, batch_size=2, batches=1, use_global=True))
     assert not np.array_equal(test["input_ids"], first[4]["input_ids"])
 
 
 @pytest.mark.parametrize("stages", [((5, 16), (3, 64)), ((5, 4),), ((5, 256),)])
-def test_a_curriculum_that_cannot_be_is_refused(stages):
-    with pytest.raises(ValueError, match="steps rising, lengths from 5 to batch_tokens=128"):
+def test_impossible_curriculum_is_rejected(stages):
+    with pytest.raises(ValueError, match="ascending steps, lengths from 5 to batch_tokens=128"):
         Curriculum(LANGUAGE, stages, 128, 0, True)
 
 
-def test_the_answer_depends_on_the_reach_of_the_windows_and_on_all_with_global_tokens():
-    """By gradient: which words of the text can change the logits."""
+def test_receptive_field_of_windows_and_of_global_tokens():
+    """Determine by gradients which words of the text can change the logits."""
     config = jm.LEDConfig(
         vocab_size=LANGUAGE.vocabulary, d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, attention_window=(4, 6), init_std=0.5,
@@ -85,7 +85,7 @@ def test_the_answer_depends_on_the_reach_of_the_windows_and_on_all_with_global_t
 
 
 @pytest.mark.slow
-def test_the_whole_experiment_on_a_tiny_config(tmp_path, capsys):
+def test_experiment_with_a_tiny_config(tmp_path, capsys):
     config = FrozenConfigDict(led_needle_smoke.get_config())
     result = led_needle.run(config, tmp_path)
     assert result["reach"] == 4 and result["chance"] == 0.25 and result["length"] == 32

@@ -1,4 +1,4 @@
-"""The summary experiment whole, on a tiny config: killed it ends as if undisturbed. And the picture of attention."""
+"""The complete summarisation experiment with a tiny config, also when killed; and the attention map."""
 
 import json
 
@@ -13,14 +13,14 @@ from support.experiment_runs import curve, finish, keys, kill_when, logged, star
 import jaxmodels as jm
 from experiments import led_summarize
 from experiments.configs import led_qmsum_4096, led_qmsum_16384, led_smoke
-from experiments.summarize.attention_map import attention_map, unroll
+from experiments.summarize.attention_map import attention_map, dense_attention
 
 STEPS = 12
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """start(workdir) -> a running experiment with its output in a pipe."""
+    """start(workdir) -> a running process with piped output."""
     data = samples.folder(tmp_path_factory.mktemp("qmsum"))
     return starter(
         "led_summarize",
@@ -31,19 +31,19 @@ def start(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_killed_it_ends_as_undisturbed(start, undisturbed, tmp_path):
+def test_killed_run_matches_uninterrupted_run(start, uninterrupted, tmp_path):
     folder = tmp_path / "killed"
     log = folder / "metrics.jsonl"
     assert kill_when(start(folder), lambda: logged(log) >= 7), "the run was over before it could be killed"
-    assert "going on from the checkpoint of step" in finish(start(folder))
-    assert curve(folder) == curve(undisturbed[0])
+    assert "resuming from the checkpoint of step" in finish(start(folder))
+    assert curve(folder) == curve(uninterrupted[0])
     for name in ("model/model.safetensors", "test.jsonl", "transfer.jsonl"):
-        assert (folder / name).read_bytes() == (undisturbed[0] / name).read_bytes()
+        assert (folder / name).read_bytes() == (uninterrupted[0] / name).read_bytes()
 
 
 @pytest.mark.slow
-def test_what_a_run_leaves_and_says(undisturbed):
-    folder, output = undisturbed
+def test_output_files_and_messages_of_a_run(uninterrupted):
+    folder, output = uninterrupted
     rows = curve(folder)
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))
     assert [row["step"] for row in rows if "test_loss" in row] == [4, 8, 12]
@@ -65,8 +65,8 @@ def test_what_a_run_leaves_and_says(undisturbed):
 
 
 @pytest.mark.slow
-def test_the_saved_model_is_the_one_that_was_scored(undisturbed):
-    folder, _ = undisturbed
+def test_scores_are_reproduced_by_the_saved_model(uninterrupted):
+    folder, _ = uninterrupted
     model, _ = jm.load(folder / "model")
     tokenizer = jm.load_tokenizer(folder / "model")
     assert isinstance(model, jm.LEDForConditionalGeneration) and isinstance(tokenizer, jm.LEDTokenizer)
@@ -74,8 +74,8 @@ def test_the_saved_model_is_the_one_that_was_scored(undisturbed):
     assert model.config.max_encoder_position_embeddings == 64 and model.config.attention_window == 8
 
 
-def test_a_complete_run_shows_its_result_and_trains_nothing(undisturbed, capsys):
-    folder, before = undisturbed
+def test_complete_run_prints_its_result_without_training(uninterrupted, capsys):
+    folder, before = uninterrupted
     config = FrozenConfigDict(led_smoke.get_config())
     led_summarize.show(led_summarize.run(config, folder), config, folder)
     output = capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_a_complete_run_shows_its_result_and_trains_nothing(undisturbed, capsys)
 
 @pytest.fixture(scope="module")
 def attended():
-    """A tiny LED with strong weights, a text of 20 tokens in 24 columns with 3 global ones, and its probabilities."""
+    """A tiny LED with large weights, 20 tokens padded to 24 with 3 global ones, and the attention probabilities."""
     config = jm.LEDConfig(
         vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, init_std=0.8,
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, attention_window=4,
@@ -104,10 +104,10 @@ def attended():
     return model, params, example, local, wide.T
 
 
-def test_the_map_is_the_matrix_of_attention(attended):
+def test_full_resolution_map_is_the_attention_matrix(attended):
     *_, local, wide = attended
     places = np.array([0, 1, 9])
-    found = unroll(local, wide, places, 20, 20)
+    found = dense_attention(local, wide, places, 20, 20)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5, err_msg="every real token's probabilities")
     rows, keys = np.indices(found.shape)
     seen = (abs(rows - keys) <= 2) | np.isin(keys, places) | np.isin(rows, places)
@@ -117,16 +117,16 @@ def test_the_map_is_the_matrix_of_attention(attended):
     np.testing.assert_allclose(found[15, places], local[15, :3])
 
 
-def test_a_coarse_map_has_the_largest_of_each_block(attended):
+def test_downsampled_map_has_the_maximum_of_each_block(attended):
     *_, local, wide = attended
     places = np.array([0, 1, 9])
-    fine, coarse = (unroll(local, wide, places, 20, points) for points in (20, 7))
+    fine, coarse = (dense_attention(local, wide, places, 20, points) for points in (20, 7))
     padded = np.pad(fine, (0, 1))
     assert coarse.shape == (7, 7)
     np.testing.assert_array_equal(coarse, padded.reshape(7, 3, 7, 3).max(axis=(1, 3)))
 
 
-def test_the_picture_marks_the_global_tokens(attended, tmp_path):
+def test_plot_marks_the_global_tokens(attended, tmp_path):
     model, params, example, *_ = attended
     attention_map(tmp_path / "map.png", model, params, example)
     pixels = matplotlib.image.imread(tmp_path / "map.png")[..., :3]

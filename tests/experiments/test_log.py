@@ -1,4 +1,4 @@
-"""The metrics log and the run's folder: what a killed run leaves, and what the next one makes of it."""
+"""The metrics log and the output folder of a run, also after a kill."""
 
 import json
 import subprocess
@@ -19,13 +19,13 @@ def write(folder, resume_at, steps):
     log.flush()
 
 
-def test_rows_after_the_checkpoint_are_forgotten(tmp_path):
+def test_rows_after_the_checkpoint_are_deleted(tmp_path):
     write(tmp_path, 0, range(1, 8))
     write(tmp_path, 5, range(6, 10))
     assert read(tmp_path / "metrics.jsonl") == [{"step": n, "loss": n / 8} for n in range(1, 10)]
 
 
-def test_a_line_cut_off_by_a_kill_is_no_row(tmp_path):
+def test_incomplete_last_line_is_ignored(tmp_path):
     write(tmp_path, 0, range(1, 4))
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "lo')
@@ -34,7 +34,7 @@ def test_a_line_cut_off_by_a_kill_is_no_row(tmp_path):
     assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
-def test_losses_are_kept_bit_for_bit(tmp_path):
+def test_losses_round_trip_bit_for_bit(tmp_path):
     loss = 0.1 + 0.2
     log = MetricsLog(tmp_path)
     log.write({"step": 1, "loss": loss})
@@ -42,7 +42,7 @@ def test_losses_are_kept_bit_for_bit(tmp_path):
     assert read(tmp_path / "metrics.jsonl")[0]["loss"] == loss
 
 
-def test_tensorboard_gets_the_same_rows_and_is_told_to_forget(tmp_path):
+def test_tensorboard_gets_the_same_rows_and_a_restart_event(tmp_path):
     write(tmp_path, 0, range(1, 4))
     write(tmp_path, 2, [3])
     events = [event for file in sorted((tmp_path / "tensorboard").iterdir()) for event in events_of(file)]
@@ -52,7 +52,7 @@ def test_tensorboard_gets_the_same_rows_and_is_told_to_forget(tmp_path):
 
 
 def events_of(file):
-    """The records of a TFRecord file: length (8 bytes), checksum (4), content, checksum (4)."""
+    """Read the records of a TFRecord file: length (8 bytes), checksum (4), content, checksum (4)."""
     content, at, events = file.read_bytes(), 0, []
     while at < len(content):
         size = int.from_bytes(content[at : at + 8], "little")
@@ -67,7 +67,7 @@ def config():
 
 
 def opened(folder, config, fresh=False):
-    """What a start of a run does with its folder before anything else."""
+    """Open and close the output folder."""
     with open_workdir(folder, FrozenConfigDict(config), fresh):
         pass
 
@@ -81,7 +81,7 @@ def test_a_folder_belongs_to_one_config(tmp_path, config):
         opened(folder, config)
 
 
-def test_what_does_not_change_the_run_may_change(tmp_path, config):
+def test_mutable_config_keys_may_change(tmp_path, config):
     folder = tmp_path / "run"
     opened(folder, config)
     written = (folder / "config.json").read_text()
@@ -91,7 +91,7 @@ def test_what_does_not_change_the_run_may_change(tmp_path, config):
     assert (folder / "config.json").read_text() == written
 
 
-def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path, config):
+def test_fresh_deletes_only_the_earlier_run(tmp_path, config):
     folder = tmp_path / "run"
     opened(folder, config)
     (folder / "checkpoint").mkdir()
@@ -105,7 +105,7 @@ def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path, config):
     photos.mkdir()
     (photos / "me.jpg").write_text("precious")
     for fresh in (False, True):
-        with pytest.raises(ValueError, match="is not empty and holds no run"):
+        with pytest.raises(ValueError, match="is not empty and contains no run"):
             opened(photos, config, fresh)
     assert [path.name for path in photos.iterdir()] == ["me.jpg"]
 
@@ -122,13 +122,13 @@ with open_workdir(Path(sys.argv[1]), FrozenConfigDict({"steps": 10}), fresh=Fals
 """
 
 
-def test_one_process_at_a_time_works_in_a_folder_and_a_killed_one_leaves_it_free(tmp_path):
+def test_folder_is_locked_until_its_process_ends(tmp_path):
     config = {"steps": 10}
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as other:
         try:
             assert other.stdout.readline() == "held\n"
             for fresh in (False, True):
-                with pytest.raises(ValueError, match="another process works in .*choose another --workdir"):
+                with pytest.raises(ValueError, match="another process is using .*choose another --workdir"):
                     opened(tmp_path, config, fresh)
             assert json.loads((tmp_path / "config.json").read_text()) == config
         finally:

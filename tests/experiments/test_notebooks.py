@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and hold no outputs that a reader could take for theirs."""
+"""The notebooks run from top to bottom and contain no outputs."""
 
 import ast
 import json
@@ -12,7 +12,7 @@ from support import generation_samples as samples
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "experiments/notebooks").glob("*.ipynb"))
-# Every cell in one namespace, as a kernel has it; then what the reader was promised.
+# Runs every cell in one namespace, like a kernel, and then checks the results.
 DRIVER = """
 import json, sys
 names = {}
@@ -38,7 +38,7 @@ def cells(notebook: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_its_cells_are_python_without_outputs(notebook):
+def test_notebook_cells_are_python_without_outputs(notebook):
     assert json.loads(notebook.read_text(encoding="utf-8"))["nbformat"] == 4
     names = [cell["id"] for cell in cells(notebook)]
     assert len(set(names)) == len(names)
@@ -50,8 +50,8 @@ def test_its_cells_are_python_without_outputs(notebook):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_first_steps_runs_and_keeps_its_promises(tmp_path):
-    """On a checkpoint of the test, since the Hub may be out of reach."""
+def test_first_steps_notebook_runs(tmp_path):
+    """Use a local checkpoint, since the Hub may be unreachable."""
     checkpoint = samples.gpt2(tmp_path / "checkpoint")
     environment = {**os.environ, "CHECKPOINT": str(checkpoint), "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = str(ROOT)

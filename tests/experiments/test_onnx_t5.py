@@ -1,4 +1,4 @@
-"""A T5 out of ONNX graphs: the same weights as the checkpoint that the graphs are of, in float32 and in int8."""
+"""Conversion of T5 from ONNX graphs in float32 and int8."""
 
 import re
 import shutil
@@ -12,15 +12,15 @@ from onnx import TensorProto, helper, numpy_helper, save_model
 from safetensors.numpy import load_file
 
 import jaxmodels as jm
-from experiments import packages
-from experiments.rag import onnx_t5, start
+from experiments.rag import models, onnx_t5
+from experiments.retrieval import biencoder
 
 SCOPES = {"encoder": "enc", "decoder": "m.decoder"}  # as in the graphs that were seen
 
 
 @pytest.fixture(scope="module")
 def tensors(tmp_path_factory) -> dict[str, np.ndarray]:
-    """A FLAN-T5 with random weights, by the names of the Hub, all sizes different."""
+    """Random weights of a FLAN-T5 under the names of the Hub; all sizes are different."""
     facts = jm.T5Config(
         d_model=12,
         d_kv=4,
@@ -40,7 +40,7 @@ def tensors(tmp_path_factory) -> dict[str, np.ndarray]:
 
 
 def graph(part: str, tensors: dict[str, np.ndarray], *, quantised: bool, path: Path) -> None:
-    """One half as torch exports and ONNX Runtime quantises it, with products alone and nothing that feeds them."""
+    """Write one graph as exported by torch and quantised by ONNX Runtime, with matrix products only."""
     initializers, nodes = [], []
 
     def put(name: str, array: np.ndarray, kind: type) -> str:
@@ -91,7 +91,7 @@ def tokenizer(data_dir) -> Path:
 
 
 @pytest.mark.parametrize("quantised", [False, True])
-def test_the_weights_are_those_of_the_checkpoint(quantised, tensors, tokenizer, tmp_path):
+def test_converted_weights_match_the_checkpoint(quantised, tensors, tokenizer, tmp_path):
     source = write(tmp_path / "graphs", tensors, quantised, tokenizer)
     onnx_t5.rewrite(source, tmp_path / "model")
     found = load_file(tmp_path / "model/model.safetensors")
@@ -107,7 +107,7 @@ def test_the_weights_are_those_of_the_checkpoint(quantised, tensors, tokenizer, 
     assert np.isfinite(out.logits).all()
 
 
-def test_what_is_no_t5_is_refused_and_leaves_nothing(tensors, tokenizer, tmp_path):
+def test_other_graphs_are_rejected_without_output(tensors, tokenizer, tmp_path):
     source = write(tmp_path / "graphs", tensors, False, tokenizer)
     (source / "tokenizer.json").rename(tmp_path / "kept")
     with pytest.raises(FileNotFoundError, match=r"graphs has no tokenizer\.json"):
@@ -131,12 +131,12 @@ def test_what_is_no_t5_is_refused_and_leaves_nothing(tensors, tokenizer, tmp_pat
         quantised=False,
         path=source / "encoder.onnx",
     )
-    with pytest.raises(ValueError, match=r"a weight 'enc\.pooler\.weight', which is none of a T5"):
+    with pytest.raises(ValueError, match=r"a weight 'enc\.pooler\.weight', which T5 does not have"):
         onnx_t5.rewrite(source, tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graphs"]
 
 
-def test_a_package_is_unpacked_once(tensors, tokenizer, tmp_path, monkeypatch):
+def test_package_is_converted_once(tensors, tokenizer, tmp_path, monkeypatch):
     source = write(tmp_path / "graphs", tensors, True, tokenizer)
 
     class File:
@@ -146,12 +146,12 @@ def test_a_package_is_unpacked_once(tensors, tokenizer, tmp_path, monkeypatch):
         def locate(self):
             return self.path
 
-    monkeypatch.setattr(packages.metadata, "files", lambda name: [File(path) for path in source.iterdir()])
+    monkeypatch.setattr(biencoder.metadata, "files", lambda name: [File(path) for path in source.iterdir()])
     config = FrozenConfigDict({"generator": {"start": "package:some-t5", "model": {}}})
-    changed = start.unpacked(config, tmp_path)
+    changed = models.unpack_generator(config, tmp_path)
     assert changed.generator.start == str(tmp_path / "generator_start")
     when = (tmp_path / "generator_start/model.safetensors").stat().st_mtime_ns
-    assert start.unpacked(config, tmp_path) == changed
+    assert models.unpack_generator(config, tmp_path) == changed
     assert (tmp_path / "generator_start/model.safetensors").stat().st_mtime_ns == when
     plain = FrozenConfigDict({"generator": {"start": "google/flan-t5-small", "model": {}}})
-    assert start.unpacked(plain, tmp_path) == plain
+    assert models.unpack_generator(plain, tmp_path) == plain

@@ -1,4 +1,4 @@
-"""The experiment's optimizers: what Muon takes, and that its momentum is sharded with the parameters."""
+"""The optimizers: the matrices of Muon, and sharding of the optimizer state."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ def params():
     return jm.init(MODEL, jax.random.key(0))
 
 
-def test_muon_reads_every_kernel_of_the_layers_as_the_matrices_they_are(params):
+def test_muon_dimension_numbers_of_all_layer_kernels(params):
     numbers = {path: n for path, n in flatten(matrices(params)).items() if n is not None}
     assert set(numbers) == {path for path in flatten(params) if "layers" in path and path.endswith("kernel")}
     for path, n in numbers.items():
@@ -35,8 +35,8 @@ def test_muon_reads_every_kernel_of_the_layers_as_the_matrices_they_are(params):
         assert (inside, outside) == expected, path
 
 
-def test_muon_makes_orthogonal_updates_of_one_matrix_each(params):
-    """Newton and Schulz bring the singular values near 1, for q, k and v of each layer apart."""
+def test_muon_orthogonalises_each_matrix_separately(params):
+    """Newton-Schulz iterations bring all singular values near 1, separately for q, k and v of each layer."""
     optimizer, _ = make_optimizer(config(name="muon", weight_decay=0.0, clip=1e9))
     grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(1), p.shape), params)
     updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
@@ -47,11 +47,11 @@ def test_muon_makes_orthogonal_updates_of_one_matrix_each(params):
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])
-def test_what_the_optimizer_keeps_is_sharded_as_the_parameters(name):
+def test_optimizer_state_is_sharded_like_the_parameters(name):
     optimizer, _ = make_optimizer(config(name=name))
-    here = {"mesh": jm.sharding.make_mesh({"data": 8}), "rules": jm.sharding.FSDP}
-    state = init_state(optimizer, jm.init(MODEL, jax.random.key(0), **here))
-    like = abstract_state(MODEL, optimizer, **here)
+    sharding = {"mesh": jm.sharding.make_mesh({"data": 8}), "rules": jm.sharding.FSDP}
+    state = init_state(optimizer, jm.init(MODEL, jax.random.key(0), **sharding))
+    like = abstract_state(MODEL, optimizer, **sharding)
     split = 0
     for (path, leaf), shape in zip(
         jax.tree.leaves_with_path(state.opt_state), jax.tree.leaves(like.opt_state), strict=True
@@ -63,6 +63,6 @@ def test_what_the_optimizer_keeps_is_sharded_as_the_parameters(name):
     assert split == (4 if name == "muon" else 8), "one momentum per matrix with Muon, two moments with AdamW"
 
 
-def test_another_name_is_refused():
+def test_unknown_optimizer_is_rejected():
     with pytest.raises(ValueError, match="optimizer.name is adamw or muon, got 'sgd'"):
         make_optimizer(config(name="sgd"))

@@ -1,4 +1,4 @@
-"""Data that have to be given: one sentence says so, names the flag, what is expected and where it is public."""
+"""Missing data: a one-line error names the flag, the expected data and where to download it."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ from experiments.data import published
 ROOT = Path(__file__).resolve().parents[2]
 PATH = "--config.data.path=PATH is required: "
 QMSUM = f"{PATH}{published.QMSUM}; --config.data.transfer=PATH is required: {published.REPORTS}"
-# Each config, the experiment that it is for, and what is said without any flag.
+# Each config, its experiment, and the error message without flags.
 RUNS = {
     "dpr_squad_scratch": ("dpr_retrieval", PATH + published.KINDS["squad"]),
     "dpr_squad_minilm": ("dpr_retrieval", PATH + published.KINDS["squad"]),
@@ -31,16 +31,16 @@ RUNS = {
     "led_qmsum_16384": ("led_summarize", QMSUM),
     "generate": (
         "generate",
-        "--config.model.path=PATH is required: a model: a folder, or an id of the Hub; "
-        "--config.input=PATH is required: JSON lines with a prompt each",
+        "--config.model.path=PATH is required: a model: a folder or a Hub id; "
+        "--config.input=PATH is required: JSON lines, each with a prompt",
     ),
 }
 NEED_NOTHING = {"gpt2_demo", "led_needle"}
 STARTED = ("dpr_squad_scratch", "encode_squad", "rag_nq_bart", "roberta_banking77", "gpt2_xl_pod", "led_qmsum_16384")
-# One process for all: what is slow is to import. Each child is an experiment started as from the command line.
+# One process for all, since imports are slow. Each child runs an experiment like on the command line.
 START_ALL = """
 import os, runpy, sys
-import experiments.command, experiments.loop, experiments.rag.prepare, experiments.rag.start, experiments.scores
+import experiments.command, experiments.loop, experiments.rag.prepare, experiments.rag.models
 for name, module in (run.split(":") for run in sys.argv[1:]):
     child = os.fork()
     if not child:
@@ -55,7 +55,7 @@ for name, module in (run.split(":") for run in sys.argv[1:]):
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    """Every experiment that takes data, without a flag, in one folder: that, and the exit statuses."""
+    """Run every experiment that needs data without flags in one folder; return the folder and the exit statuses."""
     folder = tmp_path_factory.mktemp("started")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CONFIGS": str(ROOT / "experiments/configs")}
     command = [sys.executable, "-c", START_ALL, *(f"{name}:{RUNS[name][0]}" for name in STARTED)]
@@ -64,32 +64,35 @@ def started(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", STARTED)
-def test_an_experiment_without_its_data_says_one_sentence(started, name):
+def test_missing_data_is_a_one_line_error(started, name):
     folder, statuses = started
     assert statuses[name] == "1" and (folder / f"{name}.out").read_text() == ""
     assert (folder / f"{name}.err").read_text() == RUNS[name][1] + "\n"
     assert "https://" in RUNS[name][1]
-    assert not (folder / "runs").exists(), "nothing was begun"
+    assert not (folder / "runs").exists(), "nothing was started"
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_every_config_says_what_it_lacks(name):
+def test_every_config_reports_missing_data(name):
     config = importlib.import_module(f"experiments.configs.{name}").get_config()
     module = importlib.import_module(f"experiments.{RUNS[name][0]}")
-    assert published.absent(config, getattr(module, "wanted", published.of_kind)(config)) == RUNS[name][1]
+    assert (
+        published.missing_data(config, getattr(module, "required_data", published.data_by_kind)(config))
+        == RUNS[name][1]
+    )
 
 
-def test_every_config_is_tried_and_none_names_a_place_of_one_machine():
+def test_all_configs_are_tested_and_have_no_machine_specific_paths():
     files = {file.stem: file.read_text() for file in (ROOT / "experiments/configs").glob("*.py")}
     whole = {name for name in files if not name.endswith(("_smoke", "__init__"))}
     assert whole == RUNS.keys() | NEED_NOTHING
     assert [name for name, text in files.items() if '"../' in text or '"/' in text] == []
 
 
-def test_data_that_are_elsewhere_are_asked_for(tmp_path):
+def test_nonexistent_data_path_is_reported(tmp_path):
     config = ConfigDict({"data": {"kind": "nq", "path": str(tmp_path / "train.jsonl")}})
-    complaint = published.absent(config, published.of_kind(config))
-    assert complaint.startswith(f"--config.data.path={tmp_path}/train.jsonl does not exist; expected JSON lines")
+    problem = published.missing_data(config, published.data_by_kind(config))
+    assert problem.startswith(f"--config.data.path={tmp_path}/train.jsonl does not exist; expected JSON lines")
     (tmp_path / "train.jsonl").touch()
-    assert published.absent(config, published.of_kind(config)) is None
-    assert published.of_kind(ConfigDict({"data": {"kind": "stdlib", "path": ""}})) == {}
+    assert published.missing_data(config, published.data_by_kind(config)) is None
+    assert published.data_by_kind(ConfigDict({"data": {"kind": "stdlib", "path": ""}})) == {}

@@ -1,4 +1,4 @@
-"""RAG on questions: the scores, what the models read, the joint step and its index, and the experiment whole."""
+"""The RAG experiment: scores, inputs of the models, the joint training step and its index, and the complete run."""
 
 import json
 from functools import partial
@@ -13,11 +13,11 @@ from support.experiment_runs import curve, finish, keys, kill_when, logged, star
 import jaxmodels as jm
 from experiments import rag_qa
 from experiments.configs import rag_nq, rag_nq_bart, rag_smoke, rag_squad
-from experiments.data import nq_gold
+from experiments.data import retrieval
 from experiments.optimizer import make_optimizer
-from experiments.rag import prepare, start, tables
-from experiments.rag.exact_match import f1, normalised, scores
-from experiments.rag.joint import passages_of
+from experiments.rag import models, prepare, tables
+from experiments.rag.answers import f1, normalize_answer, scores
+from experiments.rag.joint import retrieve_passages
 from experiments.rag_qa import Experiment
 from jaxmodels.__main__ import main
 from jaxmodels.training import init_state, place
@@ -29,7 +29,7 @@ LONG = 1500  # seconds that a whole run may take
 def config(file, **more) -> FrozenConfigDict:
     found = rag_smoke.get_config()
     found.data.path = str(file)
-    # Dropout off, so that a loss can be computed in two ways.
+    # Without dropout, so that losses are comparable.
     found.generator.model.dropout = 0.0
     found.model.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     found.update(more)
@@ -43,7 +43,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[("token", 1), pytest.param(("sequence", 8), marks=pytest.mark.slow)], ids=str)
 def experiment(request, file, tmp_path_factory):
-    """One of each likelihood, on one device and on eight."""
+    """Experiments with both likelihoods, on one device and on eight."""
     marginal, devices = request.param
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jm.sharding, "make_mesh", partial(jm.sharding.make_mesh, devices=jax.devices()[:devices]))
@@ -51,8 +51,8 @@ def experiment(request, file, tmp_path_factory):
 
 
 @pytest.mark.full_data
-def test_a_published_system_has_its_published_scores(full_data_dir):
-    """BERT large, an ensemble of 2018: 86.2 and 92.2 on SQuAD's page."""
+def test_scores_of_a_published_system(full_data_dir):
+    """A BERT large ensemble of 2018 has 86.2 and 92.2 on the SQuAD leaderboard."""
     articles = json.loads((full_data_dir / "qa/squad/dev-v1.1.rebuilt.json").read_text())["data"]
     right = {q["id"]: [a["text"] for a in q["answers"]] for d in articles for p in d["paragraphs"] for q in p["qas"]}
     given = json.loads((full_data_dir / "qa/squad/predictions-bert-ensemble.json").read_text())
@@ -61,7 +61,7 @@ def test_a_published_system_has_its_published_scores(full_data_dir):
 
 
 def test_scores_by_hand():
-    assert normalised("  The cat, a   dog & an 'ox'!") == "cat dog ox"
+    assert normalize_answer("  The cat, a   dog & an 'ox'!") == "cat dog ox"
     assert f1("the red red house", "red house of brick") == pytest.approx(2 * 2 / (3 + 4))
     assert f1("the", "an") == 0.0, "nothing is left of either, and they share nothing"
     assert scores(["A cat", "dog"], [["a hat", "The Cat!"], ["big dog", "ox"]]) == {
@@ -71,27 +71,27 @@ def test_scores_by_hand():
 
 
 def natural_questions_are_read(folder, *, dev, train, blank):
-    """dev, train: questions and passages. blank: the training questions with no answer in the file."""
-    found = nq_gold.read(folder / "qa/nq_gold/dev.jsonl")
+    """dev, train: numbers of questions and passages. blank: number of training questions without an answer."""
+    found = retrieval.read_natural_questions(folder / "qa/nq_gold/dev.jsonl")
     assert (len(found.questions), len(found.passages)) == dev
     first = found.questions[0]
     assert first.text == "who got the first nobel prize in physics" and "Wilhelm Conrad Röntgen" in first.answers
     assert found.passages[first.positives[0]].title == "List of Nobel laureates in Physics" == first.group
-    found = nq_gold.read(folder / "qa/nq_gold/train.jsonl")
+    found = retrieval.read_natural_questions(folder / "qa/nq_gold/train.jsonl")
     assert (len(found.questions), len(found.passages)) == train
     assert sum(not question.answers for question in found.questions) == blank
 
 
-def test_natural_questions_are_read_with_their_passages(data_dir):
+def test_natural_questions_test_data(data_dir):
     natural_questions_are_read(data_dir, dev=(48, 48), train=(26, 26), blank=2)
 
 
 @pytest.mark.full_data
-def test_all_natural_questions_are_read(full_data_dir):
+def test_natural_questions_full_files(full_data_dir):
     natural_questions_are_read(full_data_dir, dev=(1204, 1196), train=(7167, 6854), blank=20)
 
 
-def test_what_is_wrong_with_natural_questions_is_named(tmp_path):
+def test_invalid_natural_questions_line_is_reported(tmp_path):
     file = tmp_path / "bad.jsonl"
     for line, message in (
         ("{", "line 1: not JSON"),
@@ -103,14 +103,14 @@ def test_what_is_wrong_with_natural_questions_is_named(tmp_path):
     ):
         file.write_text(line)
         with pytest.raises(ValueError, match=message):
-            nq_gold.read(file)
+            retrieval.read_natural_questions(file)
 
 
-def test_with_one_document_rags_loss_is_the_readers(experiment):
-    """What the reader learned on is what RAG shows the generator: contexts, beginnings and labels."""
+def test_rag_loss_with_one_document_matches_the_reader(experiment):
+    """The reader is trained on the same contexts, start tokens and labels as the generator in RAG."""
     questions, sizes = experiment.data.train[:4], experiment.sizes
-    own = tables.own_passage(experiment.retriever, questions, **sizes)
-    table = tables.asked(experiment.retriever, questions, **sizes)
+    own = tables.with_gold_passage(experiment.retriever, questions, **sizes)
+    table = tables.rag_examples(experiment.retriever, questions, **sizes)
     model = experiment.model.clone(context_encoder_training=False)
     params = {"rag": {**experiment.encoders, "generator": experiment.first}}
     gold = np.array([question.positives[0] for question in questions])
@@ -146,7 +146,7 @@ def joint_of(experiment, every=2):
 
 
 def vectors_of(experiment, params, texts) -> np.ndarray:
-    """One passage at a time, by an encoder that knows nothing of RAG."""
+    """Encode one passage at a time with a separate DPR encoder."""
     encoder = jm.DPRContextEncoder(experiment.model.config.question_encoder)
     tokenizer, length = experiment.data.encoder, experiment.config.lengths.passage
     rows = [tokenizer([title], [text], truncation=True, max_length=length) for title, text in texts]
@@ -155,14 +155,14 @@ def vectors_of(experiment, params, texts) -> np.ndarray:
     return np.concatenate([apply(row["input_ids"]) for row in rows])
 
 
-def test_the_index_is_refreshed_in_place_and_all_three_models_learn(experiment):
-    """Five steps; then the last one again, as by a process that goes on from a checkpoint of the fourth."""
+def test_index_is_refreshed_in_place_and_all_models_are_updated(experiment):
+    """Run five steps, then the last one again as after resuming from a checkpoint of the fourth."""
     joint, optimizer = joint_of(experiment)
     params = experiment.join(experiment.first)
     before = jax.tree.map(np.asarray, params)
     some = experiment.data.passages[:5]
-    table = tables.asked(experiment.retriever, experiment.data.train, **experiment.sizes)
-    batch = place(table.rows(np.arange(8)), **experiment.here)
+    table = tables.rag_examples(experiment.retriever, experiment.data.train, **experiment.sizes)
+    batch = place(table.take(np.arange(8)), **experiment.sharding)
     state, losses, indices = init_state(optimizer, params), [], []
     for n in range(5):
         kept, old = jax.tree.map(np.asarray, state), joint.retriever.index.values
@@ -184,13 +184,13 @@ def test_the_index_is_refreshed_in_place_and_all_three_models_learn(experiment):
     np.testing.assert_array_equal(joint.retriever.index.vectors(np.arange(5)), indices[-1])
 
 
-def test_what_is_found_is_what_a_plain_search_finds(experiment):
+def test_retrieval_matches_exhaustive_search(experiment):
     joint, _ = joint_of(experiment)
     params = {"rag": {**experiment.encoders, "generator": experiment.first}}
     joint.refresh(params)
     questions = experiment.data.train[:5]
-    table = tables.asked(experiment.retriever, questions, **experiment.sizes)
-    found = passages_of(experiment.model, params, joint.retriever, table, 100, rows=3)
+    table = tables.rag_examples(experiment.retriever, questions, **experiment.sizes)
+    found = retrieve_passages(experiment.model, params, joint.retriever, table, 100, batch_size=3)
     count = len(experiment.data.passages)
     assert found.shape == (5, count) and all(sorted(row) == list(range(count)) for row in found.tolist())
     own = {"params": experiment.encoders["question_encoder"]}
@@ -201,16 +201,16 @@ def test_what_is_found_is_what_a_plain_search_finds(experiment):
     assert (np.diff(ranked, axis=1) <= 1e-4).all()
 
 
-def test_the_encoders_of_a_retrieval_run_are_taken_over(experiment, tmp_path):
+def test_encoders_are_loaded_from_a_retrieval_run(experiment, tmp_path):
     facts = experiment.model.config.question_encoder
     for name, cls, own in (
-        (start.CONTEXT, jm.DPRContextEncoder, experiment.encoders["ctx_encoder"]),
-        (start.QUESTION, jm.DPRQuestionEncoder, experiment.encoders["question_encoder"]),
+        (models.CONTEXT, jm.DPRContextEncoder, experiment.encoders["ctx_encoder"]),
+        (models.QUESTION, jm.DPRQuestionEncoder, experiment.encoders["question_encoder"]),
     ):
         jm.save(tmp_path / name, cls(facts), own)
         experiment.data.encoder.save_pretrained(tmp_path / name)
     changed = config(experiment.config.data.path, start=str(tmp_path))
-    taken, params = start.encoders(changed, experiment.data.encoder, experiment.here)
+    taken, params = models.load_encoders(changed, experiment.data.encoder, experiment.sharding)
     assert taken.hidden_size == facts.hidden_size
     for part in ("ctx_encoder", "question_encoder"):
         jax.tree.map(np.testing.assert_array_equal, params[part], experiment.encoders[part])
@@ -218,32 +218,32 @@ def test_the_encoders_of_a_retrieval_run_are_taken_over(experiment, tmp_path):
     assert tokenizer.get_vocab() == experiment.data.encoder.get_vocab()
 
 
-def test_a_generator_that_can_read_already_is_taken_over(experiment, tmp_path):
+def test_generator_is_loaded_from_a_checkpoint(experiment, tmp_path):
     jm.save(tmp_path / "bart", experiment.generator, experiment.first)
     experiment.data.generator.save_pretrained(tmp_path / "bart")
     changed = rag_smoke.get_config()
     changed.generator.start, changed.generator.model = str(tmp_path / "bart"), ConfigDict({"dropout": 0.2})
     tokenizer = prepare._generator_tokenizer(changed, [], tmp_path / "unused")
-    model, params = start.generator(changed, tokenizer, experiment.here)
+    model, params = models.load_generator(changed, tokenizer, experiment.sharding)
     assert model.config.dropout == 0.2 and model.config.d_model == 16
     jax.tree.map(np.testing.assert_array_equal, params, experiment.first)
     assert tokenizer.get_vocab() == experiment.data.generator.get_vocab()
 
 
-def test_wrong_configs_are_refused_in_words(file, tmp_path):
+def test_invalid_configs_are_rejected(file, tmp_path):
     with pytest.raises(ValueError, match="data.kind is one of squad, nq, dpr; got 'csv'"):
         prepare.read(config(file, data={"kind": "csv", "path": ""}))
     with pytest.raises(FileNotFoundError, match=r"no file at data.path='/no'.*JSON lines of question"):
         prepare.read(config(file, data={"kind": "nq", "path": "/no"}))
-    with pytest.raises(ValueError, match=r"held_out=0.0 leaves 36 questions with answers to train on and 0 to test"):
+    with pytest.raises(ValueError, match=r"held_out=0.0 leaves 36 training and 0 test questions with"):
         prepare.prepare(config(file, data={"kind": "squad", "path": str(file), "held_out": 0.0}), tmp_path)
     with pytest.raises(ValueError, match="marginal is one of token, sequence; got 'both'"):
-        start.rag(config(file, marginal="both"), jm.DPRConfig(), None)
-    with pytest.raises(ValueError, match="one process"):
+        models.make_rag(config(file, marginal="both"), jm.DPRConfig(), None)
+    with pytest.raises(ValueError, match="in one process"):
         rag_qa.run(config(file, distributed=True), tmp_path)
 
 
-def test_a_checkpoint_between_refreshes_is_refused(experiment):
+def test_checkpoint_between_refreshes_is_rejected(experiment):
     between = config(experiment.config.data.path, joint={"save_every": 3})
     other = object.__new__(Experiment)
     other.config = between
@@ -259,18 +259,18 @@ def test_configs_have_the_same_keys(module):
 
 @pytest.fixture(scope="module")
 def begin(file):
-    """begin(workdir, *flags) -> a running experiment with its output in a pipe."""
+    """begin(workdir, *flags) -> a running process with piped output."""
     flags = ["--config=experiments/configs/rag_smoke.py", f"--config.data.path={file}"]
     return starter("rag_qa", *flags)
 
 
 @pytest.mark.slow
-def test_killed_it_ends_as_undisturbed_and_can_be_asked(begin, tmp_path, capsys):
+def test_killed_run_matches_uninterrupted_run_and_answers_questions(begin, tmp_path, capsys):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     output = finish(begin(whole), LONG)
     log = killed / "RAG" / "metrics.jsonl"
     assert kill_when(begin(killed), lambda: logged(log) >= 6), "the run was over before it could be killed"
-    assert "going on from the checkpoint of step 4" in finish(begin(killed), LONG)
+    assert "resuming from the checkpoint of step 4" in finish(begin(killed), LONG)
     rows = curve(whole / "RAG")
     assert curve(killed / "RAG") == rows and [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
     same = ("before.json", "answers.jsonl", "model/model.safetensors", "context_encoder/model.safetensors")

@@ -1,4 +1,4 @@
-"""Masking and length buckets: what is hidden, what a batch holds, and that a restored run sees the same."""
+"""Masking and length buckets: masked tokens, batches, and resumed iterators."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import pytest
 import jaxmodels as jm
 from experiments.data import bpe, buckets
 from experiments.data.batches import IGNORE
-from experiments.data.labelled import LabelledTexts
+from experiments.data.buckets import LabelledTexts
 from experiments.data.masking import MaskedWindows
 
 TEXTS = [f"the quick brown fox {i} jumps over the lazy dog {i * 7}" for i in range(50)]
@@ -30,7 +30,7 @@ def windows(tokens, tokenizer, **changes):
     return MaskedWindows(tokens, tokenizer, **{"length": 32, "rate": 0.4, "seed": 0, "rest": False} | changes)
 
 
-def test_the_trained_tokenizer_is_robertas(tokenizer):
+def test_trained_tokenizer_is_a_roberta_tokenizer(tokenizer):
     assert isinstance(tokenizer, jm.RobertaTokenizer) and len(tokenizer) == 300
     assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]) == [0, 1, 2, 3, 4]
     assert tokenizer.decode(tokenizer.encode(TEXTS[3]), skip_special_tokens=True) == TEXTS[3]
@@ -40,8 +40,8 @@ def test_the_trained_tokenizer_is_robertas(tokenizer):
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.4])
-def test_the_shares_are_those_of_the_paper(tokens, tokenizer, rate):
-    """Devlin et al. 2018, section 3.1: of the chosen 80% masked, 10% replaced, 10% left."""
+def test_shares_of_masked_replaced_and_unchanged_tokens(tokens, tokenizer, rate):
+    """Devlin et al. 2018, section 3.1: 80% masked, 10% replaced, 10% unchanged."""
     source = windows(tokens, tokenizer, rate=rate)
     batch = source.batch(np.arange(len(source.lengths)), 32)
     ids, labels = batch["input_ids"], batch["labels"]
@@ -55,7 +55,7 @@ def test_the_shares_are_those_of_the_paper(tokens, tokenizer, rate):
     assert set(counts) <= {int(rate * 30), int(rate * 30) + 1}, "the same share of every window"
 
 
-def test_what_is_not_chosen_is_the_text(tokens, tokenizer):
+def test_other_tokens_are_unchanged(tokens, tokenizer):
     source = windows(tokens, tokenizer)
     batch = source.batch(np.arange(10), 32)
     whole = np.where(batch["labels"] == IGNORE, batch["input_ids"], batch["labels"])
@@ -63,7 +63,7 @@ def test_what_is_not_chosen_is_the_text(tokens, tokenizer):
     np.testing.assert_array_equal(whole[:, 1:-1].ravel(), tokens[:300])
 
 
-def test_special_tokens_are_never_hidden_nor_put_in(tokenizer):
+def test_special_tokens_are_never_masked_or_inserted(tokenizer):
     mixed = np.tile([2, 3, 4, 0, 1, 7], 500)
     source = windows(mixed, tokenizer, rate=0.9)
     batch = source.batch(np.arange(len(source.lengths)), 32)
@@ -86,7 +86,7 @@ def test_masks_change_with_epoch_seed_and_window_only(tokens, tokenizer):
         assert not np.array_equal(other["labels"], windows(same, tokenizer).batch(np.array([0]), 32)["labels"])
 
 
-def test_the_last_window_is_padded_or_left_out(tokens, tokenizer):
+def test_last_window_is_padded_or_dropped(tokens, tokenizer):
     whole, rest = (windows(tokens[:70], tokenizer, rest=rest).lengths for rest in (False, True))
     assert whole.tolist() == [32, 32] and rest.tolist() == [32, 32, 12]
     batch = windows(tokens[:70], tokenizer, rest=True).batch(np.array([2]), 32)
@@ -94,7 +94,7 @@ def test_the_last_window_is_padded_or_left_out(tokens, tokenizer):
     assert (batch["labels"][0, 12:] == IGNORE).all()
 
 
-def test_wrong_masking_is_refused(tokens, tokenizer):
+def test_invalid_masking_is_rejected(tokens, tokenizer):
     for rate in (0.0, 1.0, 40):
         with pytest.raises(ValueError, match=r"masking\.rate is between 0 and 1"):
             windows(tokens, tokenizer, rate=rate)
@@ -111,14 +111,14 @@ def texts():
 
 
 def take(examples, count, start=None, **changes):
-    choices = {"steps": 100, "rows": 4, "buckets": (8, 16, 32), "seed": 0} | changes
+    choices = {"steps": 100, "batch_size": 4, "buckets": (8, 16, 32), "seed": 0} | changes
     data = buckets.training(examples, **choices)
     if start is not None:
         data.set_state(start)
     return data, list(itertools.islice(data, count))
 
 
-def test_an_epoch_has_every_example_once_but_for_the_last_few(texts):
+def test_epoch_has_every_example_once_except_for_the_remainder(texts):
     _, batches = take(texts, 50)
     assert [len(batch["labels"]) for batch in batches] == [4] * 50
     for epoch in (batches[:25], batches[25:]):
@@ -142,7 +142,7 @@ def test_batches_have_few_shapes_and_little_padding(texts):
 
 
 @pytest.mark.parametrize("position", [0, 1, 24, 25, 40])
-def test_a_restored_run_goes_on_with_the_same_batches(texts, position):
+def test_resumed_run_has_the_same_batches(texts, position):
     data, _ = take(texts, position)
     state = data.get_state()
     expected = list(itertools.islice(data, 10))
@@ -152,7 +152,7 @@ def test_a_restored_run_goes_on_with_the_same_batches(texts, position):
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_processes_share_out_the_rows(texts):
+def test_processes_split_the_batch(texts):
     _, whole = take(texts, 30)
     parts = [take(texts, 30, process=p, processes=2)[1] for p in range(2)]
     for batch, *shares in zip(whole, *parts, strict=True):
@@ -162,25 +162,25 @@ def test_processes_share_out_the_rows(texts):
 
 def test_evaluation_has_every_example_once(texts):
     seen = []
-    for indices, batch in buckets.evaluation(texts, rows=4, buckets=(8, 16, 32)):
+    for indices, batch in buckets.evaluation(texts, batch_size=4, buckets=(8, 16, 32)):
         np.testing.assert_array_equal(batch["labels"][: len(indices)], indices)
         assert (batch["labels"][len(indices) :] == IGNORE).all() and batch["labels"].shape == (4,)
         assert batch["input_ids"].shape[1] in (8, 16, 32)
         seen += indices.tolist()
     assert sorted(seen) == list(range(101))
-    whole = list(buckets.evaluation(texts, rows=4, buckets=(32,)))
-    parts = [list(buckets.evaluation(texts, rows=4, buckets=(32,), process=p, processes=2)) for p in range(2)]
+    whole = list(buckets.evaluation(texts, batch_size=4, buckets=(32,)))
+    parts = [list(buckets.evaluation(texts, batch_size=4, buckets=(32,), process=p, processes=2)) for p in range(2)]
     for (_, batch), (_, one), (_, two) in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(batch["labels"], np.concatenate([one["labels"], two["labels"]]))
 
 
-def test_wrong_buckets_are_refused(texts):
+def test_invalid_buckets_are_rejected(texts):
     for wrong in ((), (16, 8), (8, 8)):
         with pytest.raises(ValueError, match=r"data\.buckets are lengths in tokens"):
             take(texts, 1, buckets=wrong)
-    with pytest.raises(ValueError, match=r"an example has 32 tokens, and the last of data\.buckets is 31"):
+    with pytest.raises(ValueError, match=r"an example has 32 tokens, but the last of data\.buckets is 31"):
         take(texts, 1, buckets=(8, 31))
     with pytest.raises(ValueError, match="batch_size=102 is more than the 101 examples"):
-        take(texts, 1, rows=102)
+        take(texts, 1, batch_size=102)
     with pytest.raises(ValueError, match="batch_size=4 does not divide among 3 processes"):
         take(texts, 1, processes=3)

@@ -1,4 +1,4 @@
-"""RoBERTa-PreLayerNorm's training whole, on tiny configs: pretraining, both tasks from its checkpoint, kills."""
+"""Complete RoBERTa-PreLayerNorm runs with tiny configs: pretraining and both tasks, also when killed."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from support.experiment_runs import curve, finish, in_two_processes, kill_when, 
 
 import jaxmodels as jm
 from experiments.configs import roberta_smoke
-from experiments.roberta_finetune import Experiment, wanted
+from experiments.roberta_finetune import Experiment, required_data
 from experiments.tasks.entities import FILES
 
 STEPS = 16
@@ -21,7 +21,7 @@ TOWNS = ("Rome", "Oslo", "Lima", "Bonn", "Cairo", "Perth", "Quito", "Riga")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder of data for each task."""
+    """Data folders of the tasks."""
     chance, root = random.Random(0), tmp_path_factory.mktemp("data")
     folders = {task: root / task for task in ("masked-lm", "entities", "intents")}
     for folder in folders.values():
@@ -46,7 +46,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(data):
-    """start[task](workdir, *flags, **environment) -> a running experiment with its output in a pipe."""
+    """start[task](workdir, *flags, **environment) -> a running process with piped output."""
     return {
         task: starter(
             "roberta_finetune",
@@ -66,36 +66,36 @@ def pretrained(start, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tuned(start, pretrained, tmp_path_factory):
-    """Folder and output of both tasks, from the pretrained model."""
+    """Folder and output of both fine-tuning tasks."""
     root, init = tmp_path_factory.mktemp("tuned"), f"--config.init={pretrained[0] / 'model'}"
     return {task: (root / task, finish(start[task](root / task, init))) for task in ("entities", "intents")}
 
 
-def check_killed(start, undisturbed, folder, rows, *flags):
+def check_killed(start, uninterrupted, folder, rows, *flags):
     log = folder / "metrics.jsonl"
     assert kill_when(start(folder, *flags), lambda: logged(log) >= rows), "the run was over before it could be killed"
     output = finish(start(folder, *flags))
-    assert "going on from the checkpoint of step" in output
-    assert curve(folder) == curve(undisturbed)
-    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, undisturbed))
+    assert "resuming from the checkpoint of step" in output
+    assert curve(folder) == curve(uninterrupted)
+    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, uninterrupted))
     assert ours == theirs
 
 
 @pytest.mark.slow
-def test_killed_pretraining_ends_as_undisturbed(start, pretrained, tmp_path):
-    """The second epoch's masks, too, are those of the undisturbed run."""
+def test_killed_pretraining_matches_uninterrupted_run(start, pretrained, tmp_path):
+    """The masks of the second epoch match, too."""
     check_killed(start["masked-lm"], pretrained[0], tmp_path / "killed", 10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["entities", "intents"])
-def test_killed_fine_tuning_ends_as_undisturbed(start, pretrained, tuned, tmp_path, task):
-    """With dropout on, in buckets of two lengths, from the same checkpoint."""
+def test_killed_fine_tuning_matches_uninterrupted_run(start, pretrained, tuned, tmp_path, task):
+    """With dropout and two buckets, from the same checkpoint."""
     init = f"--config.init={pretrained[0] / 'model'}"
     check_killed(start[task], tuned[task][0], tmp_path / "killed", random.Random(task).randrange(8, 14), init)
 
 
-def test_what_a_run_leaves_and_says(pretrained, tuned):
+def test_output_files_and_messages_of_a_run(pretrained, tuned):
     folders = {"masked-lm": pretrained, **tuned}
     baselines = {
         "masked-lm": {"word frequencies"},
@@ -118,23 +118,23 @@ def test_what_a_run_leaves_and_says(pretrained, tuned):
         assert losses[-1] < losses[0], "it learns"
 
 
-def test_heads_that_the_checkpoint_lacks_are_named_and_the_rest_is_taken(pretrained, tuned):
+def test_missing_heads_are_reported_and_other_parameters_loaded(pretrained, tuned):
     _, before = jm.load(pretrained[0] / "model")
     labels = {"entities": "O|B-location|B-person", "intents": "lost|found|thanks"}
     for task, (folder, output) in tuned.items():
-        assert "initialised, because" in output and "classifier" in output and "starts from" in output
+        assert "initialised, because" in output and "classifier" in output and "initial checkpoint: " in output
         model, after = jm.load(folder / "model")
         assert "|".join(model.config.id2label.values()) == labels[task]
         old, new = (p["roberta_prelayernorm"]["embeddings"]["word_embeddings"] for p in (before, after))
         for name in old:
             moved = jnp.max(jnp.abs(old[name] - new[name]))
-            # 16 steps of at most 5e-4 each, and the decay
+            # 16 steps of at most 5e-4 each, and weight decay
             assert 0 < moved < 0.02 < jnp.max(jnp.abs(old[name])), "fine-tuning starts from the pretrained weights"
 
 
 @pytest.mark.slow
-def test_entities_of_the_saved_folder_are_those_that_were_scored(tuned, data):
-    """Recomputed text by text from the saved folder, without the experiment's batches."""
+def test_entity_scores_are_reproduced_by_the_saved_model(tuned, data):
+    """Recompute the scores one text at a time with the saved model."""
     folder, _ = tuned["entities"]
     model, params = jm.load(folder / "model")
     tokenizer = jm.load_tokenizer(folder / "model")
@@ -156,7 +156,7 @@ def test_entities_of_the_saved_folder_are_those_that_were_scored(tuned, data):
     assert scores["F1"] == pytest.approx(2 * right / (wanted + found))
 
 
-def test_a_complete_run_shows_its_result_and_trains_nothing(start, pretrained):
+def test_complete_run_prints_its_result_without_training(start, pretrained):
     folder, before = pretrained
     log = (folder / "metrics.jsonl").stat().st_mtime_ns
     output = finish(start["masked-lm"](folder))
@@ -164,22 +164,22 @@ def test_a_complete_run_shows_its_result_and_trains_nothing(start, pretrained):
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == log
 
 
-def test_wrong_settings_are_refused_in_words(data, pretrained, tmp_path):
+def test_invalid_settings_are_rejected(data, pretrained, tmp_path):
     settings = roberta_smoke.get_config("entities")
     settings.data.path, settings.init = str(data["entities"]), str(pretrained[0] / "model")
     settings.model.hidden_size = 8
     with pytest.raises(jm.WeightsError, match="shape"):
         Experiment(FrozenConfigDict(settings), tmp_path)
     settings.task = "ner"
-    assert wanted(settings) == {}, "what is no task needs no data"
+    assert required_data(settings) == {}, "what is no task needs no data"
     with pytest.raises(ValueError, match="task is one of masked-lm, entities, intents; got 'ner'"):
         Experiment(FrozenConfigDict(settings), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["masked-lm", "entities"])
-def test_two_processes_train_as_one_with_two_devices(start, tmp_path, task):
-    """Dropout off, because which row draws which mask would differ."""
+def test_two_processes_match_one_process_with_two_devices(start, tmp_path, task):
+    """Without dropout, because the masks depend on the position in the batch."""
     off = ("--config.model.hidden_dropout_prob=0.0", "--config.model.attention_probs_dropout_prob=0.0")
     finish(start[task](tmp_path / "one", *off, devices=2))
     outputs = in_two_processes(start[task], tmp_path / "two", *off)

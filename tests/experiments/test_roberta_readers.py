@@ -1,14 +1,14 @@
-"""CoNLL, BANKING77 and the English corpus: what is read, and how damaged files are named."""
+"""Readers of CoNLL, BANKING77 and the English corpus, and errors for damaged files."""
 
 import json
 
 import pytest
 
-from experiments.data import banking, conll, corpus, english
+from experiments.data import banking, conll, corpus
 from experiments.data.conll import Sentence
 
 
-def test_sentences_end_at_empty_lines_also_at_those_with_a_tab(tmp_path):
+def test_sentences_end_at_lines_with_only_white_space(tmp_path):
     file = tmp_path / "a.conll"
     file.write_bytes("New\tB-location\nYork\tI-location\r\n\t\n\n\nx\u2028y\tO\nO\u2019Hara\tB-person\n".encode())
     assert conll.read(file) == [
@@ -20,32 +20,32 @@ def test_sentences_end_at_empty_lines_also_at_those_with_a_tab(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"word", r"a\.conll, line 2: a line is a word, a tab and its tag; got 'word'"),
-        (b"word\tB-x\tO", "line 2: a line is a word, a tab and its tag"),
-        (b"\tO", "line 2: a line is a word, a tab and its tag"),
+        (b"word", r"a\.conll, line 2: expected a word, a tab and its tag; got 'word'"),
+        (b"word\tB-x\tO", "line 2: expected a word, a tab and its tag"),
+        (b"\tO", "line 2: expected a word, a tab and its tag"),
         (b"word\tB", "line 2: a tag is O, B-type or I-type; got 'B'"),
         (b"word\tE-person", "got 'E-person'"),
-        (b"word\tI-person", "line 2: I-person continues an entity, but the word before has O"),
+        (b"word\tI-person", "line 2: I-person continues an entity, but the previous word has O"),
         (b"\xff\tO", "line 2: not UTF-8"),
     ],
 )
-def test_a_malformed_conll_line_is_named(tmp_path, line, message):
+def test_malformed_conll_line_is_reported(tmp_path, line, message):
     (tmp_path / "a.conll").write_bytes(b"one\tO\n" + line + b"\n")
     with pytest.raises(ValueError, match=message):
         conll.read(tmp_path / "a.conll")
 
 
-def test_an_entity_does_not_go_on_over_the_end_of_a_sentence(tmp_path):
+def test_entity_cannot_continue_in_the_next_sentence(tmp_path):
     (tmp_path / "a.conll").write_text("one\tB-person\n\ntwo\tI-person\n")
-    with pytest.raises(ValueError, match="line 3: I-person continues an entity, but the word before has O"):
+    with pytest.raises(ValueError, match="line 3: I-person continues an entity, but the previous word has O"):
         conll.read(tmp_path / "a.conll")
 
 
-def test_an_empty_or_absent_conll_file_is_refused(tmp_path):
+def test_empty_or_missing_conll_file_is_rejected(tmp_path):
     (tmp_path / "a.conll").write_text("\n\n")
-    with pytest.raises(ValueError, match="holds no sentence"):
+    with pytest.raises(ValueError, match="contains no sentences"):
         conll.read(tmp_path / "a.conll")
-    with pytest.raises(FileNotFoundError, match=r"no file .*b\.conll; data\.path names the folder"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*b\.conll; data\.path is the folder"):
         conll.read(tmp_path / "b.conll")
 
 
@@ -55,7 +55,7 @@ def bank(tmp_path):
     return tmp_path
 
 
-def test_quoted_texts_may_hold_commas_and_lines(bank):
+def test_quoted_texts_may_contain_commas_and_newlines(bank):
     (bank / "train.csv").write_text('text,category\n"Where, oh\nwhere?",lost\nHere,found\n')
     assert banking.read(bank, "train") == [("Where, oh\nwhere?", "lost"), ("Here", "found")]
     assert banking.categories(bank) == ["lost", "found"]
@@ -66,29 +66,29 @@ def test_quoted_texts_may_hold_commas_and_lines(bank):
     [
         ("a,lost\n", r"train\.csv, line 1: the header is text,category; got \['a', 'lost'\]"),
         ("", "line 1: the header is text,category; got None"),
-        ("text,category\na,lost\nb\n", "line 3: a row is a text and its category"),
-        ("text,category\na,lost,x\n", "line 2: a row is a text and its category"),
-        ("text,category\n ,lost\n", "line 2: a row is a text and its category"),
+        ("text,category\na,lost\nb\n", "line 3: expected a text and its category"),
+        ("text,category\na,lost,x\n", "line 2: expected a text and its category"),
+        ("text,category\n ,lost\n", "line 2: expected a text and its category"),
         ("text,category\na,stolen\n", r"line 2: categories\.json has no category 'stolen'"),
         ('text,category\na,lost\n"b,lost\n', "line 3: unexpected end of data"),
-        ("text,category\n", "holds no example"),
+        ("text,category\n", "contains no examples"),
     ],
 )
-def test_a_malformed_csv_row_is_named(bank, content, message):
+def test_malformed_csv_row_is_reported(bank, content, message):
     (bank / "train.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         banking.read(bank, "train")
 
 
 @pytest.mark.parametrize("content", ["[", "{}", '["a", "a"]', "[]"])
-def test_malformed_categories_are_refused(bank, content):
+def test_malformed_categories_are_rejected(bank, content):
     (bank / "categories.json").write_text(content)
     with pytest.raises(ValueError, match=r"categories\.json: "):
         banking.categories(bank)
 
 
 def sizes_are(folder, *, entities, banking77):
-    """entities: of each file of WNUT-17, its sentences and its entities."""
+    """entities: numbers of sentences and entities in each file of WNUT-17."""
     names = ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated")
     for name, expected in zip(names, entities, strict=True):
         sentences = conll.read(folder / "ner" / "wnut17" / name)
@@ -98,17 +98,17 @@ def sizes_are(folder, *, entities, banking77):
     assert len(banking.categories(folder)) == 77
 
 
-def test_real_files_are_read_whole(data_dir):
+def test_sizes_of_the_test_data(data_dir):
     sizes_are(data_dir, entities=[(120, 75), (60, 61), (60, 48)], banking77=(201, 62))
 
 
 @pytest.mark.full_data
-def test_the_published_files_have_their_known_sizes(full_data_dir):
+def test_sizes_of_the_full_files(full_data_dir):
     sizes_are(full_data_dir, entities=[(3394, 1975), (1009, 836), (1287, 1079)], banking77=(10003, 3080))
 
 
 def english_is_read(folder, *, articles, characters):
-    documents = list(english.read(folder))
+    documents = list(corpus.read_english(folder))
     groups = {group for group, _ in documents}
     assert sum(group.startswith("squad:") for group in groups) == articles["squad"]
     assert sum(group.startswith("wikitext:") for group in groups) == articles["wikitext"]
@@ -120,15 +120,15 @@ def english_is_read(folder, *, articles, characters):
     assert (folder / "classification/banking77/test.csv").read_text().count("How do I locate my card?") == 1
 
 
-def test_english_is_read_by_article(data_dir):
+def test_english_test_data(data_dir):
     english_is_read(data_dir, articles={"squad": 16, "wikitext": 9}, characters=183_000)
 
 
 @pytest.mark.full_data
-def test_english_of_the_whole_files(full_data_dir):
+def test_english_full_files(full_data_dir):
     english_is_read(full_data_dir, articles={"squad": 48, "wikitext": 108}, characters=5_500_000)
 
 
-def test_english_without_its_files_says_which(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"valid\.txt; data\.path names the folder"):
+def test_missing_english_file_is_reported(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"valid\.txt; data\.path is the folder"):
         list(corpus.read("english", str(tmp_path)))

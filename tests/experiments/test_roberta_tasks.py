@@ -1,4 +1,4 @@
-"""Entities, intents and masked words: labels of tokens, scores, baselines."""
+"""Entities, intents and masked tokens: labels, scores, baselines."""
 
 import itertools
 import json
@@ -10,8 +10,15 @@ from ml_collections import FrozenConfigDict
 
 from experiments.configs import roberta_banking77, roberta_mlm_15, roberta_mlm_40, roberta_smoke, roberta_wnut17
 from experiments.data.conll import Sentence
-from experiments.predict import Predicted
-from experiments.tasks.entities import FILES, Entities, capitals, dictionary, entity_scores, look_up
+from experiments.predict import Predictions
+from experiments.tasks.entities import (
+    FILES,
+    Entities,
+    entity_dictionary,
+    entity_scores,
+    tag_by_dictionary,
+    tag_capitalized,
+)
 from experiments.tasks.intents import Intents
 from experiments.tasks.masked_lm import MaskedLM
 
@@ -20,7 +27,7 @@ TEST = "Ada\tB-person\nsaw\tO\nNew\tB-location\nYork\tI-location\n\nnobody\tO\n\
 
 
 def spans(tags):
-    """Entities of a well-formed row of tags, found another way than the library does."""
+    """Find the entities in well-formed tags, independently of the library."""
     found = set()
     for inside, group in itertools.groupby(enumerate(tags), key=lambda item: item[1] != "O"):
         if inside:
@@ -30,7 +37,7 @@ def spans(tags):
     return found
 
 
-def test_entity_f1_is_that_of_exact_spans_on_random_tags():
+def test_entity_f1_matches_exact_spans_on_random_tags():
     random = np.random.default_rng(0)
 
     def row(n=12):
@@ -59,7 +66,7 @@ def test_entity_scores_of_edge_cases():
     assert entity_scores(true, [["I-a", "I-a", "O"], ["B-a", "B-b", "O"]])["F1"] == pytest.approx(2 / 3)
 
 
-def test_the_dictionary_takes_the_most_frequent_type_and_the_longest_entry():
+def test_dictionary_prefers_the_most_frequent_type_and_the_longest_entry():
     sentences = [
         Sentence(["York"], ["B-person"]),
         Sentence(["York", "x"], ["B-location", "O"]),
@@ -67,19 +74,19 @@ def test_the_dictionary_takes_the_most_frequent_type_and_the_longest_entry():
         Sentence(["New", "York", "Times"], ["B-group", "I-group", "I-group"]),
         Sentence(["New"], ["B-product"]),
     ]
-    known = dictionary(sentences)
+    known = entity_dictionary(sentences)
     assert known == {("York",): "location", ("New", "York", "Times"): "group", ("New",): "product"}
     words = ["York", "New", "York", "Times", "new", "York", "New", "York"]
-    assert look_up(words, known) == [
+    assert tag_by_dictionary(words, known) == [
         *("B-location", "B-group", "I-group", "I-group"),
         *("O", "B-location", "B-product", "B-location"),
     ]
-    assert look_up(["a"], {}) == ["O"]
+    assert tag_by_dictionary(["a"], {}) == ["O"]
 
 
-def test_capital_letters_make_runs():
-    assert capitals(["So", "Ada", "Lovelace", "met", "IBM"], "x") == ["O", "B-x", "I-x", "O", "B-x"]
-    assert capitals(["so"], "x") == ["O"]
+def test_runs_of_capitalized_words_are_entities():
+    assert tag_capitalized(["So", "Ada", "Lovelace", "met", "IBM"], "x") == ["O", "B-x", "I-x", "O", "B-x"]
+    assert tag_capitalized(["so"], "x") == ["O"]
 
 
 @pytest.fixture
@@ -96,9 +103,9 @@ def config(task, path, **changes):
     return FrozenConfigDict(config)
 
 
-def test_the_first_token_of_each_word_has_the_label(wnut, tmp_path):
+def test_first_token_of_each_word_has_the_label(wnut, tmp_path):
     task = Entities(config("entities", wnut), tmp_path / "run")
-    tags = task.facts["id2label"]
+    tags = task.config_fields["id2label"]
     assert list(tags.values()) == ["O", "B-location", "B-person", "I-location"]
     batch = task.train.batch(np.array([0, 1]), 16)
     for ids, labels, words, expected in zip(
@@ -116,15 +123,15 @@ def test_the_first_token_of_each_word_has_the_label(wnut, tmp_path):
 
 
 def predictions(task, wrong=()):
-    """What a perfect model would say about the test set, but for some examples: nothing there."""
+    """Perfect predictions on the test set, except for some examples where everything is O."""
     best = []
     for index, length in enumerate(task.test.lengths):
         labels = task.test.batch(np.array([index]), int(length))["labels"][0]
         best.append(np.where(labels < 0, 1, 0 if index in wrong else labels))
-    return Predicted(0.5, best)
+    return Predictions(0.5, best)
 
 
-def test_entities_are_scored_from_the_words_first_tokens(wnut, tmp_path):
+def test_entities_are_scored_by_first_tokens(wnut, tmp_path):
     task = Entities(config("entities", wnut), tmp_path / "run")
     assert task.test_scores(predictions(task))["F1"] == 1
     scores = task.test_scores(predictions(task, wrong=[2]))
@@ -133,7 +140,7 @@ def test_entities_are_scored_from_the_words_first_tokens(wnut, tmp_path):
     assert (known["precision"], known["recall"]) == (1, 0.75), "Hal is not in the training set"
 
 
-def test_words_beyond_the_longest_text_are_no_entities(wnut, tmp_path):
+def test_words_beyond_the_maximum_length_are_not_entities(wnut, tmp_path):
     (wnut / FILES["test"]).write_text("Ada\tB-person\n" + "word\tO\n" * 100 + "Ada\tB-person\n")
     task = Entities(config("entities", wnut), tmp_path / "run")
     assert task.test.lengths.tolist() == [32]
@@ -141,7 +148,7 @@ def test_words_beyond_the_longest_text_are_no_entities(wnut, tmp_path):
     assert (scores["precision"], scores["recall"]) == (1, 0.5)
 
 
-def test_a_tag_that_training_lacks_is_refused(wnut, tmp_path):
+def test_tag_missing_from_training_data_is_rejected(wnut, tmp_path):
     (wnut / FILES["dev"]).write_text("x\tB-product\n")
     with pytest.raises(
         ValueError, match=r"emerging\.dev\.conll: the training set has no B-product; it has O, B-location"
@@ -160,10 +167,10 @@ def bank(tmp_path):
     return tmp_path
 
 
-def test_intents_are_split_scored_and_beside_baselines(bank, tmp_path):
+def test_intents_are_split_and_scored_with_baselines(bank, tmp_path):
     task = Intents(config("intents", bank), tmp_path / "run")
     assert len(task.train.lengths) + len(task.dev.lengths) == 41 and 0 < len(task.dev.lengths) < 20
-    scores = task.test_scores(Predicted(0.0, [np.int32(n) for n in (0, 1, 1, 2)]))
+    scores = task.test_scores(Predictions(0.0, [np.int32(n) for n in (0, 1, 1, 2)]))
     assert scores["accuracy"] == 0.75
     assert scores["macro F1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     others = task.baselines()
@@ -172,12 +179,12 @@ def test_intents_are_split_scored_and_beside_baselines(bank, tmp_path):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
-def test_an_empty_side_of_the_intents_is_refused(bank, tmp_path, fraction):
-    with pytest.raises(ValueError, match=f"data.held_out={fraction} leaves no example for"):
+def test_empty_intent_split_is_rejected(bank, tmp_path, fraction):
+    with pytest.raises(ValueError, match=f"data.held_out={fraction} leaves no examples for"):
         Intents(config("intents", bank, **{"data.held_out": fraction}), tmp_path / "run")
 
 
-def test_masked_words_are_scored_beside_their_frequencies(tmp_path):
+def test_masked_tokens_are_scored_with_a_frequency_baseline(tmp_path):
     (tmp_path / "texts").mkdir()
     for name in range(12):
         (tmp_path / "texts" / f"{name}.txt").write_text("a b " * 2000)
@@ -196,14 +203,14 @@ def test_masked_words_are_scored_beside_their_frequencies(tmp_path):
     assert rates == pytest.approx([0.4, 0.15], abs=0.04), "the held-out text is masked at 15% whatever the training is"
 
 
-def test_the_two_rates_differ_in_one_number():
+def test_masking_configs_differ_only_in_the_rate():
     ours, theirs = roberta_mlm_15.get_config().to_dict(), roberta_mlm_40.get_config().to_dict()
     assert (ours["masking"].pop("rate"), theirs["masking"].pop("rate")) == (0.15, 0.4)
     assert ours == theirs
 
 
 @pytest.mark.parametrize("module", [roberta_wnut17, roberta_banking77])
-def test_fine_tuning_drops_out_and_fits_the_pretrained_model(module):
+def test_fine_tuning_configs_use_dropout_and_match_the_pretrained_model(module):
     tuned, pretrained = module.get_config(), roberta_mlm_40.get_config()
     rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     assert all(tuned.model[name] > 0 for name in rates)

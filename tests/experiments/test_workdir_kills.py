@@ -1,4 +1,4 @@
-"""A start of a run, killed before each of its operations on the file system: the same command goes on."""
+"""Opening the output folder, killed before each of its file system operations."""
 
 import os
 import random
@@ -20,7 +20,7 @@ def opened(folder, config, fresh):
 
 
 def killed(folder, config, fresh, moment: int) -> bool:
-    """Whether a fork that opens the folder died before its operation of that number."""
+    """Return whether a forked process died before the file system operation with the given number."""
     child = os.fork()
     if child == 0:
         left = [moment]
@@ -41,8 +41,8 @@ def killed(folder, config, fresh, moment: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_folder_is_never_refused_for_ever(tmp_path):
-    """Over a new folder and over an earlier run with --fresh; killed twice as well, the second time anywhere."""
+def test_folder_stays_usable_after_kills(tmp_path):
+    """For a new folder and for an earlier run with --fresh; also killed a second time."""
     rng, kills = random.Random(0), 0
     for earlier in (False, True):
         moment, died = 0, True

@@ -1,6 +1,6 @@
-"""Our speed and memory beside the peers', side by side in one run: `python -m benchmarks`, or `make bench`.
+"""Compare speed and memory of jaxmodels with other libraries: `python -m benchmarks`, or `make bench`.
 
-Every participant of a case is a process of its own (`worker`), which sets up once and then makes one timed call on each
-command of the `coordinator`. The coordinator goes round the participants, A B C A B C ..., so that a drift of the
-machine's speed cancels in the ratios, which are taken round by round. Everything is float32 on all cores of the CPU.
+Every participant of a case runs in a separate process (`worker`), which is set up once and then makes one timed call
+per command of the `coordinator`. The coordinator alternates between the participants, A B C A B C ..., and takes ratios
+within each round, so that changes in the speed of the machine cancel out. Everything is in float32 on all CPU cores.
 """

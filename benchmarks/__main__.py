@@ -21,38 +21,38 @@ RECORDS = Path("runs/bench")
 
 
 def main() -> int:
-    """Runs the cases; 1 if ours failed in one of them, or gave another output than the reference."""
+    """Run the cases; return 1 if jaxmodels failed in one of them, or its output differs from the reference."""
     arguments = _parser().parse_args()
     scale = TINY if arguments.quick else BASE
-    around = {**records.circumstances(), "scale": dataclasses.asdict(scale)}
-    print(_heading(around))
+    context = {**records.environment(), "scale": dataclasses.asdict(scale)}
+    print(_heading(context))
     if arguments.quick:
-        print("A tiny model: these figures mean nothing.")
-    bad = []
+        print("Tiny models: these figures are meaningless.")
+    failed = []
     with tempfile.TemporaryDirectory(prefix="jaxmodels-benchmarks-") as temporary:
         folder = Path(temporary)
         written: set[str] = set()
         for name in arguments.case:
             case = CASES[name](scale, folder)
-            case = dataclasses.replace(case, participants=_chosen(case, arguments.peers))
+            case = dataclasses.replace(case, participants=_select(case, arguments.peers))
             if not case.participants:
                 continue
             if case.weights and case.weights.arguments["folder"] not in written:
                 _write(case.weights)
                 written.add(case.weights.arguments["folder"])
             rows = measure(case, arguments.rounds or case.rounds, partial(_report, name))
-            records.append(RECORDS, name, rows, around)
+            records.append(RECORDS, name, rows, context)
             if case.curve:
                 plot(case, rows, RECORDS / f"{name}.png")
             print(f"\n**{name}: {case.title}**\n", table(case, rows), "", *remarks(case, rows), sep="\n", flush=True)
             if any(row.peer == "ours" and not row.agrees for row in rows):
-                bad.append(name)
-    if bad:
-        print(f"\nours failed, or its output differs, in: {', '.join(bad)}")
-    return 1 if bad else 0
+                failed.append(name)
+    if failed:
+        print(f"\nours failed, or its output differs, in: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
-def _chosen(case: Case, peers: list[str]) -> tuple[Participant, ...]:
+def _select(case: Case, peers: list[str]) -> tuple[Participant, ...]:
     return tuple(participant for participant in case.participants if participant.peer in peers)
 
 
@@ -64,19 +64,20 @@ def _write(weights: Participant) -> None:
         lane.close()
 
 
-def _heading(around: dict) -> str:
-    machine = around["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in around["versions"].items() if version)
+def _heading(context: dict) -> str:
+    """Describe machine, versions and commit; warn if the machine is busy."""
+    machine = context["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in context["versions"].items() if version)
     load = machine["load_average"][0]
     lines = [
-        f"{around['time']}, commit {around['commit']}: {machine['cores']} cores of {machine['processor']}, "
+        f"{context['time']}, commit {context['commit']}: {machine['cores']} cores of {machine['processor']}, "
         f"{machine['memory_gib']} GiB, {machine['system']}, load average {load}",
         versions,
     ]
     if load > machine["cores"] / 2:
         lines.append(
-            "Other work is running: repeat this on a quiet machine. PyTorch and CTranslate2 wait for each other's "
-            "threads at OpenMP barriers, so a busy machine slows them far more than XLA and flatters ours."
+            "Other processes are running: repeat this on an idle machine. PyTorch and CTranslate2 wait for all their "
+            "threads at OpenMP barriers, so a busy machine slows them down far more than XLA, in favour of ours."
         )
     return "\n".join(lines)
 
@@ -88,16 +89,18 @@ def _report(case: str, line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     def positive(text: str) -> int:
         if not text.isdecimal() or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"a number of rounds is at least 1, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected a number of rounds of at least 1, got {text!r}")
         return int(text)
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our speed and memory beside the peers'.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Compare speed and memory with other libraries."
+    )
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=", ".join(CASES))
     parser.add_argument(
         "--peers", nargs="+", choices=MODULES, default=list(MODULES), metavar="NAME", help=", ".join(MODULES)
     )
-    parser.add_argument("--rounds", type=positive, help="timed calls of everyone; default: what the case says")
-    parser.add_argument("--quick", action="store_true", help="a tiny model: tries everything out, measures nothing")
+    parser.add_argument("--rounds", type=positive, help="timed calls per participant; default: set by the case")
+    parser.add_argument("--quick", action="store_true", help="use tiny models, to test the benchmarks themselves")
     return parser
 
 

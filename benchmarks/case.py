@@ -1,8 +1,9 @@
-"""What a case is made of: participants, their rate, and who writes the weights they load."""
+"""The definition of a benchmark case: participants, throughput, and the weights that they load."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from benchmarks.scales import Scale
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """What one call is worth: `amount` in `unit` for the user, and what it costs of one of the machine's limits.
+    """What one call processes, and what it costs relative to a limit of the machine.
 
     Attributes:
-      cost: GB of a "bandwidth" limit, GFLOP of a "gemm" limit.
+      amount: Amount processed by one call.
+      unit: Unit of `amount`.
+      limit: "bandwidth" or "gemm".
+      cost: GB for "bandwidth", GFLOP for "gemm".
     """
 
     amount: float
@@ -27,17 +31,21 @@ class Rate:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One table.
+    """A benchmark case, which results in one table.
 
     Attributes:
-      rounds: how often everyone is timed, unless `--rounds` says otherwise.
-      machine: measures the limit of `rate` in every round.
-      weights: writes the folder that the participants load; None: they load nothing.
-      fresh: every call in a new process, and so the first one there.
-      token_width: the outputs are token ids in rows of that width; None: they are numbers, or there are none.
-      goals: the least ratio to a peer that ours is to reach.
-      curve: the unit of the participants' labels, which are numbers to plot the seconds against; None: no plot.
-      rise_over: MiB of the parameters and of the largest tensor, where the rise of memory in the call matters.
+      name: Name of the case.
+      title: Heading of the table.
+      participants: The participants.
+      rounds: Number of timed calls per participant, unless `--rounds` is given.
+      rate: Throughput of a call; None: not reported.
+      machine: Measures the limit of `rate` in every round.
+      weights: Writes the folder that the participants load; None: they load nothing.
+      fresh: Run every call in a new process.
+      token_width: The outputs are sequences of token ids of this length; None: they are numbers, or there are none.
+      goals: Minimum speedup over each peer.
+      curve: The labels of participants are numbers in this unit, to plot the seconds against; None: no plot.
+      rise_over: MiB of the parameters and of the largest tensor, if the memory allocated by the call is reported.
     """
 
     name: str
@@ -59,26 +67,26 @@ CaseMaker = Callable[[Scale, Path], Case]
 
 
 def peers(
-    names: Iterable[str], job: str, weights: Path, environment: dict | None = None, **arguments
+    names: Iterable[str], job: str, weights: Path, environment: dict | None = None, **arguments: Any
 ) -> tuple[Participant, ...]:
-    """One participant per library, all with the same job and the same weights."""
+    """Create one participant per library, all with the same job and the same weights."""
     arguments = {"folder": str(weights), **arguments}
     return tuple(Participant(name, name, MODULES[name], job, arguments, environment or {}) for name in names)
 
 
 def writer(cls: str, config: dict, weights: Path) -> Participant:
-    """Writes random weights of one of our classes, which all peers then load."""
+    """Create the participant that writes random weights of a class of jaxmodels, which all peers load."""
     arguments = {"folder": str(weights), "cls": cls, "config": config}
     return Participant("weights", "ours", MODULES["ours"], "write_weights", arguments)
 
 
 def machine(rate: Rate, scale: Scale) -> Participant:
-    """Measures the limit of that rate."""
-    sizes = {"bandwidth": {"mib": scale.bandwidth_mib}, "gemm": {"size": scale.gemm_size}}
+    """Create the participant that measures the limit of a rate."""
+    sizes: dict[str, dict[str, int]] = {"bandwidth": {"mib": scale.bandwidth_mib}, "gemm": {"size": scale.gemm_size}}
     arguments = {"folder": "", **sizes[rate.limit]}
     return Participant("machine", "machine", "benchmarks.peers.machine", rate.limit, arguments)
 
 
 def random_ids(model: Mapping[str, float], batch: int, length: int) -> list[list[int]]:
-    """Random ids of that model's vocabulary without 0 and 1, the paddings."""
-    return np.random.default_rng(0).integers(2, model["vocab_size"], (batch, length)).tolist()
+    """Return random token ids [batch,length], without 0 and 1, which are padding."""
+    return np.random.default_rng(0).integers(2, int(model["vocab_size"]), (batch, length)).tolist()

@@ -1,4 +1,4 @@
-"""Takes the participants of a case in rounds, and puts their replies into rows."""
+"""Run the participants of a case in rounds, and collect their results in rows."""
 
 import dataclasses
 import statistics
@@ -8,20 +8,30 @@ from benchmarks.case import Case
 from benchmarks.figures import agreement, ratios, share
 from benchmarks.lane import Lane, NoReply, Participant, Reply
 
-# Whose outputs the others' are compared with: the first of these that took part.
+# The outputs of the first of these that took part are the reference for the others.
 REFERENCES = ("hf-torch-sdpa", "ours")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One participant's figures.
+    """The results of a participant.
 
     Attributes:
-      seconds: one for each round; first: the call before the rounds.
-      ratios: to each participant, above 1 where this one is faster.
-      limit: the machine's median GB/s or GFLOP/s in these rounds; reached: of them, this one's; share: by rounds.
-      output: how the outputs of all calls compare with the reference's; agrees: whether they do.
-      problem: why there are no figures.
+      label: Label of the participant.
+      peer: Its library.
+      seconds: Seconds of each round.
+      first: Seconds of the first call, before the rounds.
+      ratios: Speedup over each participant.
+      rate: Throughput by the median of the seconds.
+      limit: Median limit of the machine in these rounds, in GB/s or GFLOP/s.
+      reached: Throughput of this participant in the same unit.
+      share: Median over the rounds of the share of the limit.
+      peak_mib: Peak memory of the process.
+      rise_mib: Memory allocated by a call, at most.
+      facts: Further numbers.
+      output: How the outputs of all calls compare with the reference.
+      agrees: Whether they agree.
+      problem: Why there are no results.
     """
 
     label: str
@@ -42,15 +52,17 @@ class Row:
 
 
 def measure(case: Case, rounds: int, report: Callable[[str], None]) -> list[Row]:
-    """The case's rows, fastest first; those without figures at the end.
+    """Run a case; return its rows, the fastest first and those without results last.
 
     Args:
-      report: gets one line for each call.
+      case: The case.
+      rounds: Number of timed calls.
+      report: Called with a line for each call.
     """
-    everyone = [*case.participants, *([case.machine] if case.machine else [])]
-    replies, problems = take_rounds(everyone, rounds, case.fresh, report)
+    participants = [*case.participants, *([case.machine] if case.machine else [])]
+    replies, problems = take_rounds(participants, rounds, case.fresh, report)
     if case.machine and case.machine.label in problems:
-        raise RuntimeError(f"the machine's limits could not be measured: {problems[case.machine.label]}")
+        raise RuntimeError(f"the limits of the machine could not be measured: {problems[case.machine.label]}")
     limits = [reply.values[0] for reply in replies.pop(case.machine.label)[1:]] if case.machine else None
     rows = [_row(case, p, replies, limits) for p in case.participants if p.label in replies]
     rows.sort(key=lambda row: statistics.median(row.seconds))
@@ -61,25 +73,26 @@ def measure(case: Case, rounds: int, report: Callable[[str], None]) -> list[Row]
 def take_rounds(
     participants: list[Participant], rounds: int, fresh: bool, report: Callable[[str], None]
 ) -> tuple[dict[str, list[Reply]], dict[str, str]]:
-    """A first call of everyone, then the rounds: replies by label, and the problems of those that dropped out.
+    """Run a first call of all participants and then the rounds; return replies and problems by label.
 
-    The machine keeps its process also where the others get fresh ones: it has nothing to show the first time.
+    The participant "machine" keeps its process even if the others get fresh ones, since it has no startup cost to
+    measure.
     """
     lanes = {p.label: Lane(p, fresh and p.peer != "machine") for p in participants}
     replies: dict[str, list[Reply]] = {label: [] for label in lanes}
     problems: dict[str, str] = {}
     try:
-        for turn in range(rounds + 1):
+        for number in range(rounds + 1):
             for label, lane in lanes.items():
                 if label in problems:
                     continue
                 try:
                     replies[label].append(lane.call())
-                    report(f"round {turn}/{rounds} {label}: {replies[label][-1].seconds:.3g} s")
+                    report(f"round {number}/{rounds} {label}: {replies[label][-1].seconds:.3g} s")
                 except NoReply as problem:
                     problems[label] = str(problem)
                     lane.close()
-                    report(f"round {turn}/{rounds} {label}: {problem}")
+                    report(f"round {number}/{rounds} {label}: {problem}")
     finally:
         for lane in lanes.values():
             lane.close()
@@ -89,22 +102,22 @@ def take_rounds(
 def _row(case: Case, participant: Participant, replies: dict[str, list[Reply]], limits: list[float] | None) -> Row:
     label = participant.label
     seconds = {other: tuple(reply.seconds for reply in got[1:]) for other, got in replies.items()}
-    mine, median = replies[label], statistics.median(seconds[label])
+    own, median = replies[label], statistics.median(seconds[label])
     output, agrees = _output(case, label, replies)
-    rises = [reply.rise_mib for reply in mine if reply.rise_mib is not None]
+    rises = [reply.rise_mib for reply in own if reply.rise_mib is not None]
     return Row(
         label=label,
         peer=participant.peer,
         seconds=seconds[label],
-        first=mine[0].seconds,
+        first=own[0].seconds,
         ratios=ratios(seconds, label),
-        rate=case.rate and case.rate.amount / median,
-        limit=limits and statistics.median(limits),
-        reached=case.rate and case.rate.cost / median,
-        share=limits and share(case.rate.cost, seconds[label], limits),
-        peak_mib=max((reply.peak_mib for reply in mine if reply.peak_mib is not None), default=None),
+        rate=case.rate.amount / median if case.rate else None,
+        limit=statistics.median(limits) if limits else None,
+        reached=case.rate.cost / median if case.rate else None,
+        share=share(case.rate.cost, seconds[label], limits) if case.rate and limits else None,
+        peak_mib=max((reply.peak_mib for reply in own if reply.peak_mib is not None), default=None),
         rise_mib=max(rises, default=None),
-        facts=mine[-1].facts,
+        facts=own[-1].facts,
         output=output,
         agrees=agrees,
     )
@@ -116,8 +129,8 @@ def _output(case: Case, label: str, replies: dict[str, list[Reply]]) -> tuple[st
         return "", True
     if reference == label:
         return "reference", True
-    for mine, theirs in zip(replies[label], replies[reference], strict=True):
-        difference = agreement(mine.values, theirs.values, case.token_width)
+    for reply, expected in zip(replies[label], replies[reference], strict=True):
+        difference = agreement(reply.values, expected.values, case.token_width)
         if difference:
             return f"DIFFERS from {reference}: {difference}", False
     equal = "equal to" if case.token_width else "within 1e-3 of"

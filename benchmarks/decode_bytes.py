@@ -11,8 +11,7 @@ to it.
 import argparse
 import dataclasses
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -32,7 +31,7 @@ from jaxmodels.layers.stack import unstack_layers
 from jaxmodels.parameters import abstract
 
 CHIPS = ("v5e:1x1", "v6e:1x1")
-NO_COPIES = {"xla_msa_enable": "false"}  # MSA: memory space assignment
+NO_COPIES: dict[str, str | bool] = {"xla_msa_enable": "false"}  # MSA: memory space assignment
 BEAMS = 4
 BATCH_SIZE = 32
 
@@ -85,11 +84,12 @@ class Bytes:
         return self.counted / (self.weights + self.cache)
 
 
-def measure(scale: Scale, chip: str, texts: int, beams: int, dtype: str, variant: Variant) -> Bytes:
+def measure(scale: Scale, chip: str, batch_size: int, beams: int, dtype: str, variant: Variant) -> Bytes:
     """Compile the step with and without copies."""
-    config, kind = jm.GPT2Config(**scale.model), jnp.dtype(dtype)
-    model = jm.GPT2LMHeadModel(config, dtype=kind, param_dtype=kind, attention=variant.attention)
-    params, rows = abstract(model), texts * (beams if variant.copied else 1)
+    hyperparameters: Mapping[str, Any] = scale.model
+    config, float_type = jm.GPT2Config(**hyperparameters), jnp.dtype(dtype)
+    model = jm.GPT2LMHeadModel(config, dtype=float_type, param_dtype=float_type, attention=variant.attention)
+    params, rows = abstract(model), batch_size * (beams if variant.copied else 1)
     ids = jnp.zeros((rows, scale.prompt), jnp.int32)
     real = jnp.int32(rows)
     prompts = DecoderOnlyPrompts(
@@ -100,28 +100,27 @@ def measure(scale: Scale, chip: str, texts: int, beams: int, dtype: str, variant
     if beams > 1 and not variant.copied:
         search = BeamSearch(search_config, jnp.float32(1.0), num_beams=beams)
 
-    def begin(params):
+    def begin(params: Any) -> Any:
         return loop.start(params, None, prompts, search, None, jnp.int32(scale.new), capacity=scale.new, requested=())
 
-    step = _moved(prompts, search) if variant.copied else _step(prompts, search)
+    step = _reordered(prompts, search) if variant.copied else _step(prompts, search)
     mesh = topology_mesh(chip, {"chip": 1})
-    place = NamedSharding(mesh, PartitionSpec())
-    where = Format(Layout.AUTO, place) if variant.automatic else place
+    replicated = NamedSharding(mesh, PartitionSpec())
+    sharding = Format(Layout.AUTO, replicated) if variant.automatic else replicated
     with jax.set_mesh(mesh):
         carry = jax.eval_shape(begin, params)
         weights = params if variant.stacked else jax.eval_shape(unstack_layers, params)
-        lowered = jax.jit(step, donate_argnums=1, in_shardings=where, out_shardings=where).lower(weights, carry)
-    counts = [
-        lowered.compile(compiler_options=options).cost_analysis()["bytes accessed"] for options in (NO_COPIES, None)
-    ]
+        lowered = jax.jit(step, donate_argnums=1, in_shardings=sharding, out_shardings=sharding).lower(weights, carry)
+    analyses = [lowered.compile(compiler_options=options).cost_analysis() for options in (NO_COPIES, None)]
+    counts = [analysis["bytes accessed"] for analysis in analyses if analysis is not None]
     positions = _size(weights["transformer"]["wpe"])
     return Bytes(_size(weights) - positions, _size(carry.model.cache.layers), *counts)
 
 
 def _step(prompts: DecoderOnlyPrompts, search: Search) -> Callable:
-    """The body of the decoding loop: (weights, carry) -> carry."""
+    """Return the body of the decoding loop: (weights, carry) -> carry."""
 
-    def step(weights, carry):
+    def step(weights: Any, carry: Any) -> Any:
         tokens = carry.search.tokens.reshape(-1, search.num_beams)
         out = prompts.decode(weights, tokens, carry.model, carry.search, requested=())
         state, _ = search.advance(carry.search, out.logits)
@@ -130,47 +129,50 @@ def _step(prompts: DecoderOnlyPrompts, search: Search) -> Callable:
     return step
 
 
-def _moved(prompts: DecoderOnlyPrompts, search: Search) -> Callable:
-    """The same after the rows of the cache have followed some order of the beams."""
+def _reordered(prompts: DecoderOnlyPrompts, search: Search) -> Callable:
+    """Return the loop body, preceded by a reordering of the KV caches of the beams."""
     step = _step(prompts, search)
 
-    def moved(weights, carry):
+    def reordered(weights: Any, carry: Any) -> Any:
         order = carry.search.tokens % carry.search.tokens.shape[0]
         layers = jax.tree.map(lambda a: jnp.take(a, order, axis=0), carry.model.cache.layers)
         cache = dataclasses.replace(carry.model.cache, layers=layers)
         return step(weights, dataclasses.replace(carry, model=carry.model._replace(cache=cache)))
 
-    return moved
+    return reordered
 
 
-def _size(tree) -> int:
+def _size(tree: Any) -> int:
+    """Return the number of bytes of all arrays."""
     return sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
 
 def main() -> None:
+    """Print a table of all variants."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_bytes", description="Bytes of a decode step.")
     parser.add_argument("--chips", nargs="+", default=CHIPS, metavar="CHIP")
-    parser.add_argument("--quick", action="store_true", help="a tiny model: tries everything out, means nothing")
+    parser.add_argument("--quick", action="store_true", help="use a tiny model, to test this script")
     arguments = parser.parse_args()
     scale = TINY if arguments.quick else BASE
-    full = dataclasses.replace(scale, prompt=scale.model["n_positions"] - scale.new)
+    full = dataclasses.replace(scale, prompt=int(scale.model["n_positions"]) - scale.new)
     print(
-        "| chip | texts | slots | beams | dtype | variant | floor: weights + cache MB | counted | ratio | with copies |"
+        "| chip | batch | slots | beams | dtype | variant | floor: weights + cache MB | counted | ratio | with copies |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for chip in arguments.chips:
-        for texts, beams, of in ((1, 1, scale), (1, BEAMS, scale), (BATCH_SIZE, 1, full)):
-            ways = [("bfloat16", OURS), ("float32", OURS)]
-            ways += [("bfloat16", variant) for variant in OTHERS if beams > 1 or not variant.copied]
-            for dtype, variant in ways:
-                found = measure(of, chip, texts, beams, dtype, variant)
+        for batch_size, beams, sizes in ((1, 1, scale), (1, BEAMS, scale), (BATCH_SIZE, 1, full)):
+            variants = [("bfloat16", OURS), ("float32", OURS)]
+            variants += [("bfloat16", variant) for variant in OTHERS if beams > 1 or not variant.copied]
+            for dtype, variant in variants:
+                found = measure(sizes, chip, batch_size, beams, dtype, variant)
                 floor = f"{found.weights / 1e6:.1f} + {found.cache / 1e6:.1f}"
                 counted = f"{found.counted / 1e6:.1f} | {found.ratio:.2f}x | {found.with_copies / 1e6:.1f}"
-                row = f"{chip} | {texts} | {of.prompt + of.new} | {beams} | {dtype} | {variant.name} | {floor} | {counted}"
+                slots = sizes.prompt + sizes.new
+                row = f"{chip} | {batch_size} | {slots} | {beams} | {dtype} | {variant.name} | {floor} | {counted}"
                 print(f"| {row} |", flush=True)
 
 
 if __name__ == "__main__":
     # The TPU compiler takes a lock for the process that uses the TPU; here it only compiles.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    sys.exit(main())
+    main()

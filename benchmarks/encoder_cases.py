@@ -1,4 +1,4 @@
-"""The encoders' cases: DPR on passages, RoBERTa-PreLayerNorm on masked text."""
+"""Encoder cases: DPR on passages, RoBERTa-PreLayerNorm on masked text."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from benchmarks.peers import MODULES
 from benchmarks.scales import Scale
 
 ALL_OF_THEM = ["ours", "hf-torch-sdpa", "hf-flax", "onnxruntime"]
-# A random model's vectors hardly differ with BERT's 0.02.
+# With BERT's default of 0.02, the vectors of a random model are nearly equal.
 INIT = {"initializer_range": 0.05}
 
 
@@ -31,18 +31,18 @@ def passages(scale: Scale, folder: Path) -> Case:
 
 def paragraphs(scale: Scale, folder: Path) -> Case:
     random = np.random.default_rng(0)
-    texts = [random.integers(2, scale.encoder["vocab_size"], n).tolist() for n in scale.paragraphs]
+    texts = [random.integers(2, int(scale.encoder["vocab_size"]), n).tolist() for n in scale.paragraphs]
     rows = scale.passages[0]
     return _encode(
         "encode_squad",
-        f"The same on {len(texts)} texts of the lengths of SQuAD's paragraphs: ours in the order of their lengths, "
+        f"The same on {len(texts)} texts with the lengths of SQuAD paragraphs: ours sorted by length, "
         f"{rows // 2} at a time, the others as they come, {rows} at a time",
         texts,
         rows,
         {"hf-torch-sdpa": 1.5},
         scale,
         folder,
-        # Padding is 8 % of these batches; of twice as many rows, rounded up to 32 tokens, it would be 16 %.
+        # Padding is 8 % of these batches; with twice the batch size, rounded up to 32 tokens, it would be 16 %.
         {"rows": rows // 2, "multiple": 8},
     )
 
@@ -52,7 +52,7 @@ def masked(scale: Scale, folder: Path) -> Case:
     rate = Rate(rows, "seq", "gemm", rows * work.masked_gigaflops(scale.encoder, length))
     return Case(
         "mlm_8x512",
-        f"RoBERTa-PreLayerNorm masked language model, {rows} x {length}, all logits (torch: eager, it has no other)",
+        f"RoBERTa-PreLayerNorm masked language model, {rows} x {length}, all logits (torch: eager)",
         peers(["ours", "hf-torch-sdpa", "hf-flax"], "masked_lm", folder / "roberta", ids=_rows(scale)),
         rounds=3,
         rate=rate,
@@ -63,7 +63,7 @@ def masked(scale: Scale, folder: Path) -> Case:
 
 
 def relative(scale: Scale, folder: Path) -> Case:
-    """Not a race: the memory that distances take. An array [B,H,T,T,K] of them would be 6 GiB at the full size."""
+    """Memory of relative position embeddings, without peers: an array [B,H,T,T,K] would take 6 GiB at full size."""
 
     def participant(kind: str, attention: str) -> Participant:
         config = {**scale.encoder, "position_embedding_type": kind}
@@ -75,7 +75,7 @@ def relative(scale: Scale, folder: Path) -> Case:
     kinds, ways = ("absolute", "relative_key", "relative_key_query"), ("xla", "xla_blocked")
     return Case(
         "relative_memory",
-        f"Compiling a forward pass of {scale.masked[0]} x {scale.masked[1]} tokens, and the memory that it will take",
+        f"Compiling a forward pass of {scale.masked[0]} x {scale.masked[1]} tokens, and the memory that it needs",
         tuple(participant(kind, attention) for kind in kinds for attention in ways),
         rounds=1,
     )
@@ -99,7 +99,7 @@ def _encode(
     folder: Path,
     own: dict | None = None,
 ) -> Case:
-    """own: what we do otherwise than the others."""
+    """own: Arguments for jaxmodels only."""
     cost = sum(work.encoder_gigaflops(scale.encoder, len(text)) for text in texts)
     rate = Rate(len(texts), "psg", "gemm", cost)
     config = {**scale.encoder, **INIT}

@@ -1,4 +1,4 @@
-"""Cases of the ways to generate: beams, prompts of different lengths, processors of the scores."""
+"""Generation cases: beam search, prompts of different lengths, logits processors."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from benchmarks.peers import MODULES
 from benchmarks.scales import Scale
 
 BEAMS = 4
-# An end that never comes before the limit, for the processors that are about it.
+# An EOS token that is never generated before the limit, for processors that depend on one.
 END = {"eos_token_id": 1, "pad_token_id": 0}
 
 
@@ -58,7 +58,7 @@ def led_beams(scale: Scale, folder: Path) -> Case:
 
 def mixed(scale: Scale, folder: Path) -> Case:
     random, lengths = np.random.default_rng(0), scale.paragraphs[::2]
-    texts = [random.integers(2, scale.model["vocab_size"], length).tolist() for length in lengths]
+    texts = [random.integers(2, int(scale.model["vocab_size"]), length).tolist() for length in lengths]
     rows = len(texts) // 4
     arguments = {"folder": str(folder / "gpt2"), "texts": texts, "new": scale.summary}
 
@@ -82,8 +82,11 @@ def mixed(scale: Scale, folder: Path) -> Case:
 
 
 def processors(scale: Scale, folder: Path) -> Case:
-    """Not a race but a price. Left out: guidance, which is a second forward pass; what the caller brings; diversity,
-    which needs groups of beams."""
+    """Cost of logits processors, without peers.
+
+    Not included: classifier-free guidance, which is a second forward pass; custom processors; and diversity, which
+    needs groups of beams.
+    """
 
     def participant(label: str, job: str, **arguments) -> Participant:
         arguments = {"folder": str(folder / "gpt2"), "new": scale.new, **arguments}
@@ -108,7 +111,7 @@ def processors(scale: Scale, folder: Path) -> Case:
 
 
 def options(scale: Scale) -> dict[str, dict]:
-    """Every processor and warper, by name: the options that switch it on, and that can be on together."""
+    """Return the options that enable each processor or warper, by name; they can be combined."""
     length = scale.prompt + scale.new // 2
     return {
         "sequence_bias": {"sequence_bias": [[[5], -1.0], [[7, 9], 2.0]]},

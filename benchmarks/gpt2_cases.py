@@ -1,6 +1,7 @@
-"""GPT-2's cases: who does what on which sizes."""
+"""GPT-2 cases: decoding, prefill, training, loading and compilation."""
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks import work
 from benchmarks.case import Case, CaseMaker, Rate, machine, peers, random_ids, writer
@@ -8,7 +9,7 @@ from benchmarks.lane import Participant
 from benchmarks.peers import MODULES
 from benchmarks.scales import Scale
 
-# Dropout is off so that losses can be compared; no id ends a text, so that every peer makes the same number of tokens.
+# Without dropout, losses are comparable. Without an EOS token, all peers generate the same number of tokens.
 CONFIG = {
     **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     **{"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0},
@@ -34,7 +35,7 @@ def prefill(scale: Scale, folder: Path) -> Case:
     rate = Rate(scale.prefill, "tok", "gemm", work.prefill_gigaflops(scale.model, 1, scale.prefill))
     return Case(
         "prefill_512",
-        f"Prefill of {scale.prefill} tokens, logits of the last one (hf-flax makes all)",
+        f"Prefill of {scale.prefill} tokens, logits of the last one (hf-flax computes all)",
         peers(
             ["ours", "hf-torch-sdpa", "hf-flax"],
             "prefill",
@@ -107,7 +108,7 @@ def startup_warm(scale: Scale, folder: Path) -> Case:
 
 
 def compile_train(scale: Scale, folder: Path) -> Case:
-    arguments = {"config": {**scale.model, **CONFIG}, "ids": random_ids(scale.model, 2, scale.train)}
+    arguments: dict[str, Any] = {"config": {**scale.model, **CONFIG}, "ids": random_ids(scale.model, 2, scale.train)}
     return Case(
         "compile_train",
         f"Tracing, lowering and compiling the training step, 2 x {scale.train}, in a fresh process",
@@ -127,7 +128,7 @@ def compile_growth(scale: Scale, folder: Path) -> Case:
 
     return Case(
         "compile_growth",
-        f"Compiling the training step, 2 x {scale.train}, of a model with that many layers",
+        f"Compiling the training step, 2 x {scale.train}, by number of layers",
         tuple(participant(layers, unroll) for unroll in (False, True) for layers in scale.depths),
         rounds=1,
         fresh=True,

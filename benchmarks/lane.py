@@ -1,4 +1,4 @@
-"""The coordinator's side of one participant: starting its worker and having it make calls."""
+"""The coordinator's interface to a participant: start its worker process and make calls."""
 
 import contextlib
 import dataclasses
@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-# OpenMP threads of the peers go on spinning after a call, up to 200 ms, on the cores that the next peer needs.
+# OpenMP threads of some libraries keep spinning after a call, for up to 200 ms, on the cores that the next call needs.
 PAUSE_SECONDS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Participant:
-    """Who takes part in a case, and with what.
+    """A participant of a case.
 
     Attributes:
-      label: its row in the table.
-      peer: the library behind it, what `--peers` selects by.
-      module, job, arguments: what the worker calls.
-      environment: further variables of its process.
+      label: Its label in the table.
+      peer: Its library, which `--peers` selects.
+      module: Module that defines the job.
+      job: Name of the job class.
+      arguments: Arguments of the job.
+      environment: Additional environment variables of its process.
     """
 
     label: str
@@ -37,7 +39,7 @@ class Participant:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """One timed call; fields as in `worker`."""
+    """The result of a timed call; for the fields see `worker`."""
 
     seconds: float
     peak_mib: float | None
@@ -47,21 +49,21 @@ class Reply:
 
 
 class NoReply(Exception):
-    """The participant is skipped, or its process ended; the text says why."""
+    """The participant was skipped, or its process ended; the message gives the reason."""
 
 
 class Lane:
-    """Calls of one participant, all in one process, or each in a fresh one."""
+    """Makes the calls of a participant, all in one process, or each in a fresh one."""
 
     def __init__(self, participant: Participant, fresh: bool = False):
         self._participant, self._fresh = participant, fresh
         self._worker: _Worker | None = None
 
     def call(self) -> Reply:
-        """One timed call; the set-up before the first is not timed.
+        """Make a timed call; the setup before the first one is not timed.
 
         Raises:
-          NoReply: the library is not installed, or the job failed.
+          NoReply: The library is not installed, or the job failed.
         """
         if self._worker is None:
             self._worker = _Worker(self._participant)
@@ -72,49 +74,54 @@ class Lane:
         return reply
 
     def close(self) -> None:
+        """End the process."""
         if self._worker is not None:
             self._worker.close()
             self._worker = None
 
 
 class _Worker:
-    """The process of `benchmarks.worker`. What it writes to stderr is kept only to say why it died."""
+    """A process of `benchmarks.worker`. Its stderr is stored to report why it died."""
 
     def __init__(self, participant: Participant):
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by `close`
         command = [sys.executable, "-m", "benchmarks.worker"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        self._process = subprocess.Popen(command, text=True, env=_environment(participant), **pipes)
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, text=True, env=_environment(participant), stdin=pipe, stdout=pipe, stderr=self._errors
+        )
         request = {"module": participant.module, "job": participant.job, "arguments": participant.arguments}
         try:
-            self._ask(json.dumps(request))
+            self._send(json.dumps(request))
         except BaseException:
             self.close()
             raise
 
     def call(self) -> Reply:
-        return Reply(**self._ask("run"))
+        return Reply(**self._send("run"))
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError), self._process:  # closes the pipes, which ends the worker, and waits
             pass
         self._errors.close()
 
-    def _ask(self, line: str) -> dict:
+    def _send(self, line: str) -> dict:
+        """Send a line and return the answer."""
+        assert self._process.stdin and self._process.stdout
         try:
             print(line, file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise NoReply(f"failed: {self._last_words()}")
+            raise NoReply(f"failed: {self._last_error()}")
         message = json.loads(answer)
         if "problem" in message:
             raise NoReply(message["problem"])
         return message
 
-    def _last_words(self) -> str:
-        """Of a process that ended without an answer: killed for memory, or crashed in native code."""
+    def _last_error(self) -> str:
+        """Describe how a process ended without an answer: killed by the OOM killer, or crashed in native code."""
         status = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
@@ -122,7 +129,7 @@ class _Worker:
 
 
 def _environment(participant: Participant) -> dict[str, str]:
-    """That of this process, with every library on all cores of the CPU, offline and quiet."""
+    """Return the environment of this process, with all libraries on all CPU cores, offline and quiet."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     fixed = {
         "PYTHONPATH": path,
@@ -131,6 +138,6 @@ def _environment(participant: Participant) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }
-    # A cache that the user has set up would hide what compiling costs.
+    # A compilation cache of the user would hide compile times.
     inherited = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     return {**inherited, **fixed, **participant.environment}

@@ -1,4 +1,4 @@
-"""LED's cases: long documents through the encoder, and answers out of the decoder."""
+"""LED cases: encoding long documents, and generating answers."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from benchmarks.lane import Participant
 from benchmarks.peers import MODULES
 from benchmarks.scales import Scale
 
-# A random model's states hardly differ with 0.02; no id ends a text, so that all peers make the same number of tokens.
+# With 0.02, the states of a random model are nearly equal. Without an EOS token, all peers generate the same length.
 CONFIG = {"init_std": 0.05, "eos_token_id": None}
 
 
@@ -42,7 +42,7 @@ def generate(scale: Scale, folder: Path) -> Case:
 
 
 def lengths(scale: Scale, folder: Path) -> Case:
-    """Not a race: a straight line, if the cost grows with the length."""
+    """Time by length, without peers: linear if the cost is proportional to the length."""
 
     def participant(length: int) -> Participant:
         arguments = {"folder": str(folder / "led"), "ids": random_ids(scale.led, 1, length)}

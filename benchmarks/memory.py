@@ -1,6 +1,6 @@
-"""Resident memory of this process, from Linux's /proc; None on other systems.
+"""Resident memory of this process, from /proc on Linux; None on other systems.
 
-Not `resource.getrusage`: its peak is inherited from the process that forked this one, and it cannot be reset.
+`resource.getrusage` is not used because its peak is inherited from the parent process and cannot be reset.
 """
 
 from pathlib import Path
@@ -12,26 +12,26 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def resident() -> float | None:
-    """MiB now."""
+    """Return the current MiB."""
     return _field("VmRSS")
 
 
 def peak() -> float | None:
-    """MiB at most since the start, or since `reset_peak`."""
+    """Return the peak in MiB since the start, or since `reset_peak`."""
     return _field("VmHWM")
 
 
 def reset_peak() -> None:
-    """Lets the peak start from the memory that is resident now (proc(5), clear_refs)."""
+    """Reset the peak to the current memory (proc(5), clear_refs)."""
     if _CLEAR.exists():
         _CLEAR.write_text("5")
 
 
 def provide(gigabytes: float = 2) -> None:
-    """Touches that much memory and gives it back, so that the next to take it finds it there.
+    """Touch and release memory, so that the next allocation does not wait for the host of the virtual machine.
 
-    A virtual machine has memory from its host only once it is touched, here 2 s for a GB, ten times as long as the
-    machine itself takes; some seconds after it was given back the host has it again.
+    A virtual machine gets memory from its host when it is first touched, which took 2 s per GB here, ten times as long
+    as on the machine itself; some seconds after the memory is released, the host takes it back.
     """
     np.ones(int(gigabytes * 1e9), np.uint8)
     reset_peak()

@@ -1,4 +1,4 @@
-"""RAG's cases: answers to questions whose documents are found already."""
+"""RAG cases: generating answers from retrieved documents."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from benchmarks.case import Case, CaseMaker, peers, random_ids, writer
 from benchmarks.scales import Scale
 
 BEAMS, DOCUMENTS = 4, 5
-# With 0.05 a random model says the same whatever it reads; no id ends an answer, so that all peers make as many tokens.
+# With 0.05, the output of a random model does not depend on its input. Without an EOS token, all lengths are equal.
 CONFIG = {"init_std": 0.1, "eos_token_id": None}
 
 
@@ -41,7 +41,7 @@ def token(scale: Scale, folder: Path) -> Case:
 
 
 def sequence(scale: Scale, folder: Path) -> Case:
-    how = "a search in each of them and its answers scored by all (thorough decoding)"
+    how = "a search in each of them, whose answers are scored with all documents"
     return answers("rag_sequence", "RagSequenceForGeneration", how, 5.0, scale, folder)
 
 
@@ -49,7 +49,7 @@ CASES: dict[str, CaseMaker] = {"rag_token": token, "rag_sequence": sequence}
 
 
 def _contexts(scale: Scale) -> list[list[int]]:
-    """[B*5,S] as a retriever gives them: padded with 1."""
+    """Return contexts [B*5,S] padded with 1, as from a retriever."""
     ids = np.array(random_ids(scale.bart, len(scale.contexts), scale.combined))
     return np.where(np.arange(scale.combined) < np.array(scale.contexts)[:, None], ids, 1).tolist()
 

@@ -1,4 +1,4 @@
-"""What was measured, and where: one JSON line for each run of a case."""
+"""Records of measurements: one JSON line per run of a case."""
 
 import dataclasses
 import datetime
@@ -16,8 +16,8 @@ from benchmarks.lane import ROOT
 PACKAGES = ("jaxmodels", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "ctranslate2")
 
 
-def circumstances() -> dict[str, Any]:
-    """Machine, versions and commit; the load average says how busy the machine was with other work."""
+def environment() -> dict[str, Any]:
+    """Describe machine, versions and commit; the load average shows how busy the machine was."""
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -32,11 +32,11 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def append(folder: Path, case: str, rows: list[Row], around: dict[str, Any]) -> Path:
-    """Adds a line to `folder`/`case`.jsonl and returns its path; `around`: what else it holds."""
+def append(folder: Path, case: str, rows: list[Row], context: dict[str, Any]) -> Path:
+    """Append a line to `folder`/`case`.jsonl, which also contains `context`; return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{case}.jsonl"
-    record = {**around, "case": case, "rows": [dataclasses.asdict(row) for row in rows]}
+    record = {**context, "case": case, "rows": [dataclasses.asdict(row) for row in rows]}
     with path.open("a") as file:
         file.write(json.dumps(record) + "\n")
     return path

@@ -1,4 +1,4 @@
-"""Retrieval's cases."""
+"""Retrieval cases."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def search(scale: Scale, folder: Path) -> Case:
 
 
 def merge(scale: Scale, folder: Path) -> Case:
-    """Not a race but a price: what it takes more than every device's own search to have the best of all."""
+    """Cost of merging the search results of all devices, without peers."""
     (rows, width), (queries, k) = scale.index, scale.searches
     shared = {"folder": "", "rows": rows, "width": width, "queries": queries, "k": k}
     many = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}"}

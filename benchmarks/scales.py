@@ -1,24 +1,184 @@
-"""The sizes of the cases: real ones, and tiny ones that try everything out."""
+"""The sizes of the cases: realistic ones, and tiny ones for testing."""
 
 import dataclasses
 from collections.abc import Mapping
 
-# Lengths in WordPiece tokens, with [CLS] and [SEP], of every 16th paragraph of SQuAD 1.1's dev set in the order of the
-# file, cut at 256: 128 of 2067.
-# fmt: off
+# Lengths in WordPiece tokens, including [CLS] and [SEP], of every 16th paragraph of the SQuAD 1.1 dev set in the order
+# of the file, truncated to 256: 128 of 2067. fmt: off
 PARAGRAPHS = (
-    159, 99, 145, 138, 161, 169, 256, 164, 64, 68, 93, 39, 37, 67, 101, 84, 102, 192, 114, 89, 216, 150, 193, 250,
-    192, 68, 85, 190, 94, 79, 63, 145, 164, 110, 169, 115, 140, 139, 256, 135, 133, 127, 133, 110, 172, 120, 100,
-    256, 163, 256, 104, 256, 256, 112, 101, 192, 114, 163, 89, 143, 159, 169, 251, 184, 171, 117, 217, 256, 126,
-    164, 203, 256, 113, 200, 102, 250, 175, 139, 108, 164, 105, 175, 139, 185, 195, 131, 256, 172, 133, 171, 115,
-    179, 186, 156, 185, 175, 130, 168, 146, 129, 121, 115, 164, 132, 145, 145, 204, 124, 201, 210, 147, 117, 142,
-    146, 177, 204, 152, 213, 188, 256, 243, 139, 129, 256, 129, 216, 136, 113,
+    159,
+    99,
+    145,
+    138,
+    161,
+    169,
+    256,
+    164,
+    64,
+    68,
+    93,
+    39,
+    37,
+    67,
+    101,
+    84,
+    102,
+    192,
+    114,
+    89,
+    216,
+    150,
+    193,
+    250,
+    192,
+    68,
+    85,
+    190,
+    94,
+    79,
+    63,
+    145,
+    164,
+    110,
+    169,
+    115,
+    140,
+    139,
+    256,
+    135,
+    133,
+    127,
+    133,
+    110,
+    172,
+    120,
+    100,
+    256,
+    163,
+    256,
+    104,
+    256,
+    256,
+    112,
+    101,
+    192,
+    114,
+    163,
+    89,
+    143,
+    159,
+    169,
+    251,
+    184,
+    171,
+    117,
+    217,
+    256,
+    126,
+    164,
+    203,
+    256,
+    113,
+    200,
+    102,
+    250,
+    175,
+    139,
+    108,
+    164,
+    105,
+    175,
+    139,
+    185,
+    195,
+    131,
+    256,
+    172,
+    133,
+    171,
+    115,
+    179,
+    186,
+    156,
+    185,
+    175,
+    130,
+    168,
+    146,
+    129,
+    121,
+    115,
+    164,
+    132,
+    145,
+    145,
+    204,
+    124,
+    201,
+    210,
+    147,
+    117,
+    142,
+    146,
+    177,
+    204,
+    152,
+    213,
+    188,
+    256,
+    243,
+    139,
+    129,
+    256,
+    129,
+    216,
+    136,
+    113,
 )
-# Lengths in RoBERTa's BPE tokens of "title / text // question", as a RAG's generator reads it: 40 passages of Natural
-# Questions' dev set, evenly spread and cut to 100 words as DPR's are, five each with the first eight questions.
+# Lengths in BPE tokens of RoBERTa of "title / text // question", the input of the generator of RAG: 40 evenly spaced
+# passages of the Natural Questions dev set, truncated to 100 words as in DPR, five for each of the first eight
+# questions.
 CONTEXTS = (
-    140, 123, 132, 123, 143, 102, 123, 87, 50, 83, 119, 86, 116, 106, 68, 134, 91, 150, 124, 131, 107, 68, 123, 128,
-    136, 124, 134, 33, 125, 195, 111, 128, 99, 92, 133, 140, 126, 138, 129, 93,
+    140,
+    123,
+    132,
+    123,
+    143,
+    102,
+    123,
+    87,
+    50,
+    83,
+    119,
+    86,
+    116,
+    106,
+    68,
+    134,
+    91,
+    150,
+    124,
+    131,
+    107,
+    68,
+    123,
+    128,
+    136,
+    124,
+    134,
+    33,
+    125,
+    195,
+    111,
+    128,
+    99,
+    92,
+    133,
+    140,
+    126,
+    138,
+    129,
+    93,
 )
 # fmt: on
 
@@ -39,14 +199,22 @@ class Scale:
     """Sizes of all cases.
 
     Attributes:
-      model: GPT-2 config keys. With its own initializer_range of 0.02 a random model only echoes the last token.
-      encoder: BERT config keys, for DPR and RoBERTa-PreLayerNorm.
-      led: LED config keys; documents: the lengths of two texts for it; summary: tokens that it makes of one.
-      bart: BART config keys, for RAG; contexts: lengths of its passages with their question, five for each; combined:
-        the length that its retriever pads them to; answer: tokens that it makes of five (the reference's default).
-      depths: numbers of layers; passages, masked: rows and tokens; the rest lengths in tokens.
-      paragraphs: lengths of real texts.
-      index: rows and width of an index; searches: queries, and results of each.
+      model: Config of GPT-2. With the default initializer_range of 0.02, a random model only repeats the last token.
+      encoder: Config of BERT, for DPR and RoBERTa-PreLayerNorm.
+      led: Config of LED.
+      documents: Lengths of two documents for LED.
+      summary: Number of tokens that LED generates.
+      bart: Config of BART, for RAG.
+      contexts: Lengths of passages with their question, five per question.
+      combined: Length to which the retriever pads them.
+      answer: Number of tokens that RAG generates (the default of the reference).
+      prompt, new, prefill, train: Lengths in tokens.
+      depths: Numbers of layers.
+      passages, masked: Batch size and length.
+      paragraphs: Lengths of real texts.
+      index: Number and width of vectors in an index.
+      searches: Number of queries and of results per query.
+      bandwidth_mib, gemm_size: Sizes for measuring the limits of the machine.
     """
 
     model: Mapping[str, float]

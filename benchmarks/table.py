@@ -1,4 +1,4 @@
-"""Rows as a Markdown table, and what is to be said below it."""
+"""Results as a Markdown table, and remarks below it."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ LIMITS = {"bandwidth": ("memory bandwidth", "GB/s"), "gemm": ("float32 matrix pr
 
 
 def table(case: Case, rows: Sequence[Row]) -> str:
-    """One line for each participant; `vs X` above 1 means faster than X."""
+    """Format one line per participant; `vs X` is the speedup over X."""
     lines = [_cells(case, row) for row in rows]
-    # In the order in which they first occur; a column that no line has does not exist.
+    # In the order of their first occurrence; empty columns are left out.
     columns = list(dict.fromkeys(name for line in lines for name in line))
     body = [columns, *([line.get(name, "") for name in columns] for line in lines)]
     widths = [max(map(len, column)) for column in zip(*body, strict=True)]
@@ -22,7 +22,7 @@ def table(case: Case, rows: Sequence[Row]) -> str:
 
 
 def remarks(case: Case, rows: Sequence[Row]) -> list[str]:
-    """The machine's limit, and how ours stands against the goals."""
+    """Describe the limit of the machine, and compare jaxmodels with the goals."""
     done = {row.label: row for row in rows if row.problem is None}
     lines = []
     if case.rate and done:
@@ -45,13 +45,13 @@ def _cells(case: Case, row: Row) -> dict[str, str]:
         "min..max": f"{min(row.seconds):.3g}..{max(row.seconds):.3g}",
         "n": str(len(row.seconds)),
     }
-    # Participants that are one library with different arguments are no peers of each other.
+    # Participants of the same library with different arguments are not compared.
     peers = [p.label for p in case.participants if p.label == p.peer and p.label in row.ratios]
     cells |= {f"vs {peer}": f"{row.ratios[peer]:.2f}x" for peer in peers}
     if case.rate:
         cells["rate"] = f"{row.rate:.1f} {case.rate.unit}/s"
         cells["share of limit"] = f"{row.reached:.1f} {LIMITS[case.rate.limit][1]} = {row.share:.0%}"
-    if not case.fresh:
+    if not case.fresh and row.first is not None:
         cells["first call s"] = f"{row.first:.2f}"
         cells["first - median s"] = f"{row.first - median:.2f}"
     return cells | _memory(case, row) | {name: f"{value:.0f}" for name, value in row.facts.items()} | _output(row)
@@ -61,7 +61,7 @@ def _memory(case: Case, row: Row) -> dict[str, str]:
     if row.peak_mib is None:
         return {}
     cells = {"peak RSS MiB": f"{row.peak_mib:.0f}"}
-    if case.rise_over:
+    if case.rise_over and row.rise_mib is not None:
         parameters, largest = case.rise_over
         cells["rise in the call MiB"] = f"{row.rise_mib:.0f}"
         cells["rise"] = f"parameters + {(row.rise_mib - parameters) / largest:.2f} x largest tensor"

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.worker`: the process of one participant.
+"""`python -m benchmarks.worker`: the process of a participant.
 
 Reads JSON lines on stdin: first {"module", "job", "arguments"}, then "run" for every timed call; ends with stdin.
 Answers with JSON lines on stdout: {"ready": true}, then one {"seconds", ...} for every call; or, at the end,
@@ -17,7 +17,8 @@ from benchmarks.peers import Job
 
 
 def main() -> None:
-    # Libraries print to stdout; the answers get a channel that nobody else knows.
+    """Answer requests on stdin until it is closed."""
+    # Libraries may print to stdout, so the answers use a duplicate of it.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -40,20 +41,20 @@ def _serve(request: dict, answer: Callable[[dict], None]) -> None:
     peak = memory.peak()
     for _ in sys.stdin:
         reply = timed(job)
-        # The peak is reset before every call, to see what this call adds; the process's own is the highest so far.
+        # The peak is reset before every call, to measure this call; the peak of the process is the highest so far.
         peak = reply["peak_mib"] = None if peak is None else max(peak, reply["peak_mib"])
         answer(reply)
 
 
 def timed(job: Job) -> dict:
-    """One call, and what it cost."""
+    """Make a call; return its time, memory and results."""
     memory.reset_peak()
     before = memory.resident()
     start = time.perf_counter()
     result = job.run()
     seconds = time.perf_counter() - start
     peak = memory.peak()
-    rise = None if peak is None else peak - before
+    rise = None if peak is None or before is None else peak - before
     measured = {"seconds": seconds, "peak_mib": peak, "rise_mib": rise}
     return {**measured, "values": job.values(result), "facts": job.facts(result)}
 

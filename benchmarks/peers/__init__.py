@@ -41,7 +41,7 @@ MODULES = {
 
 
 def as_values(result: Any) -> list[float]:
-    """The numbers of an array-like, flat."""
+    """Return the numbers of an array-like as a flat list."""
     return np.asarray(result).ravel().tolist()
 
 
@@ -61,12 +61,12 @@ class Job:
 
 
 def total(arrays: Iterable[np.ndarray]) -> float:
-    """The sum over every tensor, by numpy for every peer: views of the parameters, nothing is copied or compiled."""
+    """Sum every tensor with NumPy, on views of the parameters, without copies or compilation."""
     return float(sum(array.sum(dtype=np.float32) for array in arrays))
 
 
 def random_rows(rows: int, width: int, batch: int = 8192) -> Iterator[np.ndarray]:
-    """The same [rows,width] float32 for everyone, batch by batch."""
+    """Generate the same random vectors, float32 [rows,width], in blocks."""
     numbers = np.random.default_rng(0)
     for start in range(0, rows, batch):
         yield numbers.standard_normal((min(batch, rows - start), width), dtype=np.float32)
@@ -76,18 +76,18 @@ def random_queries(count: int, width: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((count, width), dtype=np.float32)
 
 
-# What a peer's batch of texts is: their places, and ids and mask [rows,T].
+# A batch of texts: their indices, and ids and mask [B,T].
 TextBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def as_they_come(texts: list[list[int]], rows: int) -> list[TextBatch]:
-    """Batches in the order given, each padded to its longest text: what one writes without further thought."""
+    """Split texts into batches in order, each padded to its longest text: the naive way."""
     places = np.arange(len(texts))
     return [padded(texts, part) for part in np.split(places, range(rows, len(texts), rows))]
 
 
 def padded(texts: list[list[int]], places: np.ndarray, width: int = 0) -> TextBatch:
-    """Those texts as one batch, padded with 0 to the longest or to `width`."""
+    """Create a batch of some texts, padded with 0 to the longest or to `width`."""
     width = max(width, *(len(texts[place]) for place in places))
     ids = np.zeros((len(places), width), np.int64)
     for row, place in enumerate(places):
@@ -96,7 +96,7 @@ def padded(texts: list[list[int]], places: np.ndarray, width: int = 0) -> TextBa
 
 
 def padded_left(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as one batch, padded with 0 on the left: ids and mask [B,T]."""
+    """Create a batch of prompts, padded with 0 on the left: ids and mask [B,T]."""
     ids = np.zeros((len(texts), max(map(len, texts))), np.int64)
     for row, text in enumerate(texts):
         ids[row, ids.shape[1] - len(text) :] = text
@@ -104,16 +104,16 @@ def padded_left(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def in_order(results: Iterable[tuple[np.ndarray, Any]]) -> list[float]:
-    """The vectors of all batches, text by text."""
+    """Return the vectors of all batches in the order of the texts."""
     places, vectors = zip(*results, strict=True)
     return as_values(np.concatenate([np.asarray(part) for part in vectors])[np.argsort(np.concatenate(places))])
 
 
 def some_states(states: Any) -> list[float]:
-    """States [B,T,D] at every 16th position of every 13th axis."""
+    """Return states [B,T,D] at every 16th position and every 13th feature."""
     return as_values(np.asarray(states)[:, ::16, ::13])
 
 
 def some_logits(logits: Any) -> list[float]:
-    """Logits [B,T,V] at every 64th position of every 97th word: all of them would be gigabytes of text."""
+    """Return logits [B,T,V] at every 64th position and every 97th token: all of them would be gigabytes of text."""
     return as_values(np.asarray(logits)[:, ::64, ::97])

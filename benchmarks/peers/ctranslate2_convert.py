@@ -11,7 +11,7 @@ from ctranslate2.converters import TransformersConverter
 
 
 class Numbers:
-    """The vocabulary "0", "1", ..., as far as the converter looks at it."""
+    """A vocabulary "0", "1", ... with the interface that the converter uses."""
 
     bos_token = eos_token = unk_token = "0"
 

@@ -20,10 +20,10 @@ def decode(folder: str, ids: list[list[int]], new: int, beams: int = 1) -> Job:
     model, params = _load(folder)
     prompt = jnp.array(ids, jnp.int32)
 
-    # Its `generate` alone traces the model anew in every call, which takes seconds; users wrap it in jit.
+    # Its `generate` traces the model again in every call, which takes seconds; users wrap it in jit.
     @jax.jit
     def generate(params, prompt):
-        # It does not accept None; this id is outside the vocabulary, so that no row ends early.
+        # None is not accepted; this id is outside the vocabulary, so that no sequence ends early.
         eos = model.config.vocab_size
         options = {"max_length": prompt.shape[1] + new, "do_sample": False, "eos_token_id": eos, "pad_token_id": 0}
         options["num_beams"] = beams
@@ -35,7 +35,7 @@ def decode(folder: str, ids: list[list[int]], new: int, beams: int = 1) -> Job:
 def prefill(folder: str, ids: list[list[int]]) -> Job:
     model, params = _load(folder)
     prompt = jnp.array(ids, jnp.int32)
-    # It has no way to leave out the logits of the other positions.
+    # There is no option to omit the logits of the other positions.
     forward = jax.jit(lambda params, prompt: model(prompt, params=params).logits[:, -1])
     return Job(lambda: forward(params, prompt).block_until_ready())
 
@@ -55,7 +55,7 @@ def train(folder: str, ids: list[list[int]]) -> Job:
 
 
 def compile_step(folder: str, config: dict, ids: list[list[int]]) -> Job:
-    """Traces, lowers and compiles a training step without any parameters; `folder` is not read."""
+    """Trace, lower and compile a training step without parameters; `folder` is not used."""
     model = FlaxGPT2LMHeadModel(GPT2Config(**config), _do_init=False)
     params, batch = model.params_shape_tree, jax.ShapeDtypeStruct(np.shape(ids), jnp.int32)
     optimizer = _optimizer()
@@ -88,7 +88,7 @@ def _step(model: FlaxGPT2LMHeadModel, optimizer: optax.GradientTransformation):
 
 
 def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
-    """It has no DPR: BERT's first state."""
+    """The first state of BERT, since there is no Flax DPR."""
     with tempfile.TemporaryDirectory() as bert:
         _write_bert(Path(folder), Path(bert))
         model = FlaxBertModel.from_pretrained(bert, add_pooling_layer=False)
@@ -112,7 +112,7 @@ def masked_lm(folder: str, ids: list[list[int]]) -> Job:
 
 
 def _write_bert(dpr: Path, bert: Path) -> None:
-    """The encoder inside a DPR folder, as a BERT folder."""
+    """Write the encoder in a DPR folder as a BERT folder."""
     tensors = load_file(dpr / "model.safetensors")
     renamed = {name.removeprefix("ctx_encoder.bert_model."): tensor for name, tensor in tensors.items()}
     save_file(renamed, bert / "model.safetensors", metadata={"format": "pt"})

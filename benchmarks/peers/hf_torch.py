@@ -1,6 +1,7 @@
 """Hugging Face Transformers on PyTorch, with its scaled_dot_product_attention."""
 
 import os
+from typing import Any
 
 import torch
 import transformers
@@ -81,7 +82,7 @@ def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
 
 
 def long_encode(folder: str, ids: list[list[int]]) -> Job:
-    """It has no fused attention for this family."""
+    """There is no fused attention for this model."""
     model, inputs = _led(folder, ids)
 
     @torch.inference_mode()
@@ -122,7 +123,7 @@ def _led(folder: str, ids: list[list[int]]):
 
 
 def documents_answer(folder: str, cls: str, ids: list[list[int]], doc_scores: list, new: int, beams: int) -> Job:
-    """RAG-token's `generate` reads no max_new_tokens, and no id from config.json where generation_config.json is."""
+    """`generate` of RAG-token ignores max_new_tokens, and ids in config.json if there is a generation_config.json."""
     model = _threads(getattr(transformers, cls).from_pretrained(folder, attn_implementation="sdpa"))
     contexts, scores = torch.tensor(ids), torch.tensor(doc_scores)
     found = {"context_input_ids": contexts, "context_attention_mask": (contexts != 1).long(), "doc_scores": scores}
@@ -137,7 +138,7 @@ def documents_answer(folder: str, cls: str, ids: list[list[int]], doc_scores: li
 
 
 def masked_lm(folder: str, ids: list[list[int]]) -> Job:
-    """It has no fused attention for this family."""
+    """There is no fused attention for this model."""
     model, batch = _threads(RobertaPreLayerNormForMaskedLM.from_pretrained(folder)), torch.tensor(ids)
 
     @torch.inference_mode()
@@ -157,11 +158,11 @@ def load(folder: str) -> Job:
     return Job(run)
 
 
-def _model(folder: str) -> GPT2LMHeadModel:
+def _model(folder: str) -> Any:
     return _threads(GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa"))
 
 
-def _threads(model: torch.nn.Module) -> torch.nn.Module:
-    """The model in evaluation mode, on all cores."""
-    torch.set_num_threads(os.cpu_count())
+def _threads(model: Any) -> Any:
+    """Load the model in evaluation mode, on all cores."""
+    torch.set_num_threads(os.cpu_count() or 1)
     return model.eval()

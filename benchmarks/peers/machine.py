@@ -16,7 +16,7 @@ ATTEMPTS = 3
 
 
 def bandwidth(folder: str, mib: int) -> Job:
-    """GB/s of reading memory: sums and matrix-vector products over an array that fits no cache."""
+    """Measure memory bandwidth in GB/s: sums and matrix-vector products over an array larger than the caches."""
     rows = mib * 2**20 // 4 // 1024
     on_host = np.ones((rows, 1024), np.float32)
     vector = np.ones(1024, np.float32)
@@ -31,7 +31,7 @@ def bandwidth(folder: str, mib: int) -> Job:
 
 
 def gemm(folder: str, size: int) -> Job:
-    """GFLOP/s of a float32 product of two square matrices."""
+    """Measure GFLOP/s of a float32 product of two square matrices."""
     on_host = np.ones((size, size), np.float32)
     array, multiply = jnp.asarray(on_host), jax.jit(jnp.matmul)
     ways = [lambda: multiply(array, array).block_until_ready(), lambda: on_host @ on_host]
@@ -39,7 +39,7 @@ def gemm(folder: str, size: int) -> Job:
 
 
 def _fastest(ways: list[Callable]) -> float:
-    """Seconds of the fastest attempt, over all ways and attempts."""
+    """Return the seconds of the fastest attempt of all functions."""
     return min(_seconds(way) for way in ways for _ in range(ATTEMPTS))
 
 

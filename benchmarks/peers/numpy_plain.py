@@ -1,4 +1,4 @@
-"""numpy alone."""
+"""NumPy."""
 
 import numpy as np
 

@@ -12,7 +12,7 @@ from benchmarks.peers import Job, as_they_come, in_order
 
 
 class _Vectors(torch.nn.Module):
-    """Only the output that is asked for, so that the graph holds nothing else."""
+    """Returns only the requested output, so that the graph has no others."""
 
     def __init__(self, model: DPRContextEncoder):
         super().__init__()

@@ -1,7 +1,9 @@
 """jaxmodels."""
 
 import time
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from benchmarks.peers import (
     some_states,
     total,
 )
+from jaxmodels.architectures.base import Model
 from jaxmodels.parameters import abstract
 from jaxmodels.retrieval.search import best_of_shard
 from jaxmodels.training import abstract_state, init_state, make_step
@@ -30,55 +33,59 @@ from jaxmodels.training import abstract_state, init_state, make_step
 
 def decode(folder: str, ids: list[list[int]], new: int, beams: int = 1) -> Job:
     model, params = jm.load(folder)
-    prompt, options = np.array(ids, np.int32), {"max_new_tokens": new, "num_beams": beams}
-    return Job(lambda: jm.generate(model, params, prompt, **options).sequences.block_until_ready())
+    inputs = {"input_ids": np.array(ids, np.int32), "max_new_tokens": new, "num_beams": beams}
+    return Job(lambda: _generate(model, params, inputs))
 
 
 def decode_mixed(folder: str, texts: list[list[int]], new: int, rows: int | None = None) -> Job:
-    """rows: texts at a time, in the order of their lengths; None: all of them at once."""
+    """rows: Texts per batch, sorted by length; None: all in one batch."""
     model, params = jm.load(folder)
     plan = jm.length_batches([len(text) for text in texts], rows or len(texts))
-    batches = [(places, *padded_left([texts[place] for place in places])) for places, _ in plan]
+    batches = [(indices, *padded_left([texts[index] for index in indices])) for indices, _ in plan]
 
     def run():
         found = []
-        for places, ids, mask in batches:
+        for indices, ids, mask in batches:
             out = jm.generate(model, params, ids, attention_mask=mask, max_new_tokens=new)
-            found.append((places, out.sequences[:, ids.shape[1] :]))
+            assert out.sequences is not None
+            found.append((indices, out.sequences[:, ids.shape[1] :]))
         return jax.block_until_ready(found)
 
     return Job(run, values=in_order)
 
 
 def decode_with(folder: str, ids: list[list[int]], new: int, options: dict) -> Job:
-    """Decoding with these options; what it says is nobody else's."""
+    """Decode with options; the output is not compared with peers."""
     model, params = jm.load(folder)
-    prompt, options = np.array(ids, np.int32), {"max_new_tokens": new, "key": jax.random.key(0), **options}
+    prompt = np.array(ids, np.int32)
+    inputs = {"input_ids": prompt, "max_new_tokens": new, "key": jax.random.key(0), **options}
 
     def run():
-        sequences = jm.generate(model, params, prompt, **options).sequences.block_until_ready()
+        sequences = _generate(model, params, inputs)
         if sequences.shape[1] != prompt.shape[1] + new:
-            raise ValueError(f"{new} tokens are timed, and {sequences.shape[1] - prompt.shape[1]} came")
+            raise ValueError(f"expected {new} new tokens, got {sequences.shape[1] - prompt.shape[1]}")
         return sequences
 
     return Job(run, values=lambda _: [])
 
 
 def decode_with_each(folder: str, config: dict, ids: list[list[int]], new: int, options: dict[str, dict]) -> Job:
-    """What each set of options takes more than none, with a model so narrow that little else takes time; `folder` is
-    not read."""
+    """Measure the time that each set of options adds, with a model so narrow that it takes little time itself.
+
+    `folder` is not used.
+    """
     model = jm.GPT2LMHeadModel(jm.GPT2Config(**config))
     params, prompt = jm.init(model, jax.random.key(0)), np.array(ids, np.int32)
 
     def seconds(chosen: dict) -> float:
-        began = time.perf_counter()
-        out = jm.generate(model, params, prompt, max_new_tokens=new, key=jax.random.key(0), **chosen)
-        out.sequences.block_until_ready()
-        return time.perf_counter() - began
+        start = time.perf_counter()
+        inputs = {"input_ids": prompt, "max_new_tokens": new, "key": jax.random.key(0), **chosen}
+        _generate(model, params, inputs)
+        return time.perf_counter() - start
 
     def run():
         taken = {"nothing": {}, **options}
-        # The best of a few turns: what else the machine does only ever adds.
+        # The minimum of several runs, since other processes only add time.
         turns = [{name: seconds(chosen) for name, chosen in taken.items()} for _ in range(4)]
         return {name: min(turn[name] for turn in turns[1:]) / new * 1e6 for name in taken}
 
@@ -123,7 +130,7 @@ def load(folder: str) -> Job:
 
 
 def compile_step(folder: str, config: dict, ids: list[list[int]], unroll: bool = False) -> Job:
-    """Traces, lowers and compiles a training step without any parameters; `folder` is not read."""
+    """Trace, lower and compile a training step without parameters; `folder` is not used."""
     model = jm.GPT2LMHeadModel(jm.GPT2Config(**config), unroll=unroll)
     batch = dict.fromkeys(("input_ids", "labels"), jax.ShapeDtypeStruct(np.shape(ids), jnp.int32))
     optimizer = _optimizer()
@@ -144,7 +151,7 @@ def encode(folder: str, texts: list[list[int]], rows: int, multiple: int = 32) -
     forward = jax.jit(lambda params, ids, mask: model.apply({"params": params}, ids, attention_mask=mask).pooler_output)
 
     def run():
-        # All batches are on their way before the first is waited for.
+        # All batches are dispatched before waiting for the first one.
         return [(places, forward(params, ids, mask)) for places, ids, mask in batches]
 
     return Job(lambda: jax.block_until_ready(run()), values=in_order)
@@ -160,16 +167,16 @@ def long_decode(folder: str, ids: list[list[int]], new: int) -> Job:
     states = _states(model, params, inputs).block_until_ready()
 
     def run():
-        out = jm.generate(model, params, inputs["input_ids"], encoder_outputs=(states,), max_new_tokens=new)
-        return out.sequences.block_until_ready()
+        options = {"input_ids": inputs["input_ids"], "encoder_outputs": (states,), "max_new_tokens": new}
+        return _generate(model, params, options)
 
     return Job(run)
 
 
 def long_answer(folder: str, ids: list[list[int]], new: int, beams: int) -> Job:
     model, params, inputs = _led(folder, ids)
-    options = {"max_new_tokens": new, "num_beams": beams}
-    return Job(lambda: jm.generate(model, params, **inputs, **options).sequences.block_until_ready())
+    options = {**inputs, "max_new_tokens": new, "num_beams": beams}
+    return Job(lambda: _generate(model, params, options))
 
 
 def _led(folder: str, ids: list[list[int]]):
@@ -189,8 +196,8 @@ def documents_answer(folder: str, cls: str, ids: list[list[int]], doc_scores: li
     model, params = jm.load(folder, cls=getattr(jm, cls))
     contexts, scores = np.array(ids, np.int32), np.array(doc_scores, np.float32)
     found = {"context_input_ids": contexts, "context_attention_mask": contexts != 1, "doc_scores": scores}
-    options = {"max_length": new + 1, "num_beams": beams}
-    return Job(lambda: jm.generate(model, params, **found, **options).sequences.block_until_ready())
+    options = {**found, "max_length": new + 1, "num_beams": beams}
+    return Job(lambda: _generate(model, params, options))
 
 
 def masked_lm(folder: str, ids: list[list[int]]) -> Job:
@@ -207,8 +214,7 @@ def search(folder: str, rows: int, width: int, queries: int, k: int) -> Job:
 
 
 def search_shards(folder: str, rows: int, width: int, queries: int, k: int, merged: bool) -> Job:
-    """The search over all devices of this process; not merged, it ends when each has the best of its own rows, which
-    is nobody's result."""
+    """Search over all devices of this process; with merged=False, only up to the best results of each device."""
     mesh = jm.sharding.make_mesh({"data": jax.device_count()})
     index = jm.DenseIndex.from_batches(random_rows(rows, width), rows=rows, mesh=mesh)
     questions = jnp.asarray(random_queries(queries, width))
@@ -222,16 +228,16 @@ def search_shards(folder: str, rows: int, width: int, queries: int, k: int, merg
     found = jax.jit(
         jax.shard_map(own, mesh=mesh, in_specs=(index.layout.spec, whole), out_specs=(beside, beside), check_vma=False)
     )
-    # The queries go to all devices in every call, as they do in a search.
+    # The queries are sent to all devices in every call, as in a search.
     everywhere = NamedSharding(mesh, whole)
     placed = partial(jax.device_put, questions, everywhere)
     return Job(lambda: jax.block_until_ready(found(index.values, placed())), values=lambda _: [])
 
 
 def memory(folder: str, cls: str, config: dict, ids: list[list[int]], attention: str) -> Job:
-    """Compiles a forward pass without any parameters, for the memory it takes beside them; `folder` is not read."""
-    cls = getattr(jm, cls)
-    model = cls(cls.config_class(**config), attention=attention)
+    """Compile a forward pass without parameters, to measure its additional memory; `folder` is not used."""
+    model_class = getattr(jm, cls)
+    model = model_class(model_class.config_class(**config), attention=attention)
     batch = jax.ShapeDtypeStruct(np.shape(ids), jnp.int32)
     forward = jax.jit(lambda params, ids: model.apply({"params": params}, ids)[0])
 
@@ -242,15 +248,22 @@ def memory(folder: str, cls: str, config: dict, ids: list[list[int]], attention:
 
 
 def write_weights(folder: str, cls: str, config: dict) -> Job:
-    """Random weights in Hugging Face's format, which every peer then loads."""
-    cls = getattr(jm, cls)
-    model = cls(cls.config_class(**config))
+    """Write random weights in Hugging Face format, for all peers."""
+    model_class = getattr(jm, cls)
+    model = model_class(model_class.config_class(**config))
 
     def run():
         jm.save(folder, model, jm.init(model, jax.random.key(0)))
         return []
 
     return Job(run)
+
+
+def _generate(model: Model, params: dict, inputs: Mapping[str, Any]) -> jax.Array:
+    """Call `jm.generate` and wait for the generated ids."""
+    sequences = jm.generate(model, params, **inputs).sequences
+    assert sequences is not None
+    return sequences.block_until_ready()
 
 
 def _optimizer() -> optax.GradientTransformation:

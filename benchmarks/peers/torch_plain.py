@@ -1,4 +1,4 @@
-"""PyTorch without any library on top."""
+"""PyTorch without other libraries."""
 
 import numpy as np
 import torch

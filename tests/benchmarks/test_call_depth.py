@@ -41,6 +41,7 @@ def outer(tmp_path, monkeypatch):
     """A function in one file that calls a function in another."""
     monkeypatch.syspath_prepend(tmp_path)
     inner = "call_depth_inner"
+    monkeypatch.delitem(sys.modules, inner, raising=False)  # of an earlier test
     (tmp_path / f"{inner}.py").write_text(INNER)
     file = tmp_path / "call_depth_outer.py"
     file.write_text(OUTER.format(inner=inner))

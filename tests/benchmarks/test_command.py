@@ -1,4 +1,4 @@
-"""`python -m benchmarks` as a whole, on a tiny model. No time is asserted: the machine may be busy."""
+"""`python -m benchmarks` with tiny models. No times are asserted, since the machine may be busy."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_quick_run_compares_ours_with_torch(tmp_path):
 
 
 @pytest.mark.slow
-def test_quick_runs_of_rag_agree_with_torch_and_a_merge_finds_what_one_device_does(tmp_path):
+def test_quick_runs_of_rag_match_torch_and_merged_search_matches_one_device(tmp_path):
     arguments = ["--quick", "--rounds", "1", "--case", "rag_token", "rag_sequence", "mips_merge"]
     run = bench(tmp_path, *arguments, "--peers", "ours", "hf-torch-sdpa")
     assert run.returncode == 0, run.stderr
@@ -51,7 +51,7 @@ def test_quick_runs_of_rag_agree_with_torch_and_a_merge_finds_what_one_device_do
     assert rows["mips_merge"]["one-device"]["output"] == "within 1e-3 of ours"
 
 
-def test_unknown_names_are_refused(tmp_path):
+def test_unknown_names_are_rejected(tmp_path):
     for arguments, message in (
         (["--case", "decode_b2"], "invalid choice: 'decode_b2'"),
         (["--peers", "tensorflow"], "invalid choice: 'tensorflow'"),

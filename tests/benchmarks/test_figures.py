@@ -20,7 +20,7 @@ def test_ratio_needs_the_same_rounds():
             ratio(theirs, ours)
 
 
-def test_ratios_are_above_one_where_this_one_is_faster():
+def test_ratios_above_one_mean_faster():
     seconds = {"ours": [1.0, 1.0], "theirs": [4.0, 4.0]}
     assert ratios(seconds, "ours") == {"ours": 1.0, "theirs": 4.0}
     assert ratios(seconds, "theirs") == {"ours": 0.25, "theirs": 1.0}
@@ -31,9 +31,9 @@ def test_share_uses_the_limit_of_its_own_round():
     assert share(10.0, [1.0, 2.0, 4.0], [20.0, 10.0, 5.0]) == 0.5
 
 
-def test_token_agreement_is_exact_and_names_the_place():
+def test_token_agreement_is_exact_and_reports_the_position():
     assert agreement([1, 2, 3, 4], [1, 2, 3, 4], width=2) is None
-    assert agreement([1, 2, 3, 5], [1, 2, 3, 4], width=2) == "row 1 differs from token 1 on"
+    assert agreement([1, 2, 3, 5], [1, 2, 3, 4], width=2) == "sequence 1 differs from token 1 on"
     assert agreement([1, 2], [1, 2, 3, 4], width=2) == "2 values instead of 4"
 
 

@@ -1,4 +1,4 @@
-"""The cases as they are put together, at both scales; nothing runs."""
+"""The definitions of the cases at both scales, without running them."""
 
 import importlib
 import inspect
@@ -16,7 +16,7 @@ SCALES = {"base": BASE, "tiny": TINY}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_case_can_be_handed_to_its_workers(name, tmp_path):
+def test_case_arguments_are_json_serialisable(name, tmp_path):
     for scale in SCALES.values():
         case = CASES[name](scale, tmp_path)
         assert case.name == name, "its records would be another case's"
@@ -31,7 +31,7 @@ def test_a_case_can_be_handed_to_its_workers(name, tmp_path):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_contexts_of_rag_are_as_a_retriever_pads_them(scale):
+def test_contexts_of_rag_are_padded_like_a_retriever_does(scale):
     scale = SCALES[scale]
     case = CASES["rag_token"](scale, Path("nowhere"))
     both = [participant.arguments for participant in case.participants]
@@ -42,7 +42,7 @@ def test_contexts_of_rag_are_as_a_retriever_pads_them(scale):
     assert CASES["rag_sequence"](scale, Path("nowhere")).weights == case.weights, "written once for both"
 
 
-def test_a_price_is_of_the_same_search():
+def test_merge_case_compares_the_same_search():
     with_it, without, alone = CASES["mips_merge"](TINY, Path("nowhere")).participants
     assert {**with_it.arguments, "merged": False} == without.arguments and with_it.environment == without.environment
     assert {**alone.arguments, "merged": False} == without.arguments and not alone.environment

@@ -1,4 +1,4 @@
-"""The coordinator and its workers, with peers that do nothing."""
+"""The coordinator and its workers, with fake libraries."""
 
 import os
 import sys
@@ -17,24 +17,24 @@ def participant(label: str, job: str, module: str = "toy_peer", **arguments) -> 
     return Participant(label, label, module, job, arguments, SEARCH)
 
 
-def noting(diary: Path, label: str, *values: float) -> Participant:
-    return participant(label, "note", diary=str(diary), name=label, values=list(values))
+def recorder(log: Path, label: str, *values: float) -> Participant:
+    return participant(label, "note", log=str(log), name=label, values=list(values))
 
 
 @pytest.fixture
-def diary(tmp_path) -> Path:
-    return tmp_path / "diary"
+def log(tmp_path) -> Path:
+    return tmp_path / "log"
 
 
-def entries(diary: Path) -> list[list[str]]:
-    return [line.split() for line in diary.read_text().splitlines()]
+def entries(log: Path) -> list[list[str]]:
+    return [line.split() for line in log.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_participants_take_turns(diary, fresh):
-    everyone = [noting(diary, "a"), noting(diary, "b")]
+def test_participants_take_turns(log, fresh):
+    everyone = [recorder(log, "a"), recorder(log, "b")]
     replies, problems = take_rounds(everyone, 2, fresh, report=lambda line: None)
-    names, processes = zip(*entries(diary), strict=True)
+    names, processes = zip(*entries(log), strict=True)
     assert names == ("a", "b") * 3
     assert len(set(processes)) == (6 if fresh else 2)
     assert problems == {}
@@ -42,12 +42,12 @@ def test_participants_take_turns(diary, fresh):
     assert all(reply.seconds > 0 and reply.facts == {"answers": 0} for got in replies.values() for reply in got)
 
 
-def test_who_has_a_problem_drops_out(diary):
+def test_failed_participant_drops_out(log):
     everyone = [
         participant("missing", "note", module="no_such_library"),
         participant("failing", "refuse"),
         participant("crashing", "crash"),
-        noting(diary, "a"),
+        recorder(log, "a"),
     ]
     replies, problems = take_rounds(everyone, 1, False, report=lambda line: None)
     assert list(replies) == ["a"]
@@ -59,7 +59,7 @@ def test_who_has_a_problem_drops_out(diary):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from Linux's /proc")
-def test_memory_is_that_of_each_call():
+def test_memory_is_measured_for_each_call():
     lane = Lane(participant("a", "allocate_once", mib=64))
     try:
         first, second = lane.call(), lane.call()
@@ -71,25 +71,25 @@ def test_memory_is_that_of_each_call():
     assert second.peak_mib >= first.peak_mib > 60
 
 
-def test_an_unknown_job_is_no_reply():
+def test_unknown_job_raises_no_reply():
     with pytest.raises(NoReply, match="has no attribute 'no_such_job'"):
         Lane(participant("a", "no_such_job")).call()
 
 
-def test_rows_compare_outputs_and_machine(diary):
+def test_rows_compare_outputs_and_machine(log):
     case = Case(
         "toy",
         "Toy",
-        (noting(diary, "ours", 5, 6), noting(diary, "hf-torch-sdpa", 5, 6), noting(diary, "hf-flax", 5, 7)),
+        (recorder(log, "ours", 5, 6), recorder(log, "hf-torch-sdpa", 5, 6), recorder(log, "hf-flax", 5, 7)),
         rate=Rate(10, "tok", "bandwidth", cost=2.0),
-        machine=noting(diary, "machine", 20.0),
+        machine=recorder(log, "machine", 20.0),
         token_width=2,
     )
     rows = {row.label: row for row in measure(case, 3, report=lambda line: None)}
     assert {label: row.output for label, row in rows.items()} == {
         "ours": "equal to hf-torch-sdpa",
         "hf-torch-sdpa": "reference",
-        "hf-flax": "DIFFERS from hf-torch-sdpa: row 0 differs from token 1 on",
+        "hf-flax": "DIFFERS from hf-torch-sdpa: sequence 0 differs from token 1 on",
     }
     assert [label for label, row in rows.items() if not row.agrees] == ["hf-flax"]
     ours = rows["ours"]

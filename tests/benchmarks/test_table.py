@@ -1,4 +1,4 @@
-"""The tables, from made-up figures."""
+"""The tables, with invented results."""
 
 from benchmarks.case import Case, Rate
 from benchmarks.coordinator import Row

@@ -1,4 +1,4 @@
-"""The costs that shares are computed from, against the shapes of the model itself."""
+"""The theoretical costs, compared with the shapes of the models."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def _model(sizes):
 
 
 def _flops(function, ids) -> float:
-    """XLA's count, which holds the elementwise work too."""
+    """Count by XLA, which includes elementwise operations."""
     return jax.jit(function).lower(abstract(_model(WIDE)), ids).cost_analysis()["flops"]
 
 

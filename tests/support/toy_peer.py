@@ -1,4 +1,4 @@
-"""A peer for tests of the machinery around the real ones: its jobs take no time and say who they are."""
+"""A fake library for tests of the benchmark harness; its jobs take no time and record their calls."""
 
 import os
 from pathlib import Path
@@ -8,20 +8,20 @@ import numpy as np
 from benchmarks.peers import Job
 
 
-def note(diary: str, name: str, values: list[float]) -> Job:
-    """Every call adds a line "name process" to the diary."""
+def note(log: str, name: str, values: list[float]) -> Job:
+    """Append a line "name process" to the log in every call."""
 
     def run():
-        with Path(diary).open("a") as file:
+        with Path(log).open("a") as file:
             file.write(f"{name} {os.getpid()}\n")
-        print("what a library prints does not disturb the answers")
+        print("output of a library must not disturb the replies")
         return values
 
     return Job(run, facts=lambda result: {"answers": len(result)})
 
 
 def allocate_once(mib: int) -> Job:
-    """The first call touches that much memory for a moment, the others nothing."""
+    """Allocate memory in the first call only."""
     left = [mib]
 
     def run():

@@ -1,13 +1,13 @@
-# `make demo` and `make test` set everything up by themselves; they need Python 3.11 or newer and make.
+# All targets create the environments that they need; Python 3.11 or newer and make are required.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The whole files of tests/testdata, where a developer has them: tests marked full_data run on them. Empty: none.
+# Folder with the complete files of tests/testdata, for tests marked full_data. Empty: these tests do not run.
 export JAXMODELS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 
 .PHONY: demo test test-versions test-slow test-long test-cuda-aot lint bench clean
 
-# The stamp is renewed when the dependencies change; the install is editable, so code changes need nothing.
+# The stamp is updated when the dependencies change; the installation is editable, so code changes do not matter.
 $(VENV)/stamp: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}"'
 	$(PYTHON) -m venv $(VENV)
@@ -23,29 +23,29 @@ $(VENV)/stamp-bench: $(VENV)/stamp-test
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@
 
-# Trains a small GPT-2 on the Python standard library's source, saves, loads, generates. Offline, 5 to 6.5 minutes on two cores.
+# Trains a small GPT-2 on the Python standard library, saves, loads and generates. Offline, 5 to 6.5 minutes on two cores.
 demo: $(VENV)/stamp
 	$(BIN)/python -m experiments.gpt2_lm --config=experiments/configs/gpt2_demo.py
 
-# A file's tests share a process; files with few but long tests, which xdist would put last, come in their order.
+# All tests of a file run in one process; files run in their order, since xdist would put those with few tests last.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/stamp-test lint
 	$(PYTEST) -m 'not slow' tests
 
-# In two environments without torch: the newest packages, and the lowest that pyproject.toml allows.
+# In two environments without torch: with the newest packages, and with the oldest that pyproject.toml allows.
 test-versions:
 	$(PYTHON) tests/tools/versions.py
 
 test-slow: $(VENV)/stamp-test
 	$(PYTEST) -m 'slow and not long' tests
 
-# What CI leaves out and contributors' machines run by night: notebooks, and whole sweeps.
+# Nightly tests that CI leaves out: notebooks and full sweeps.
 test-long: $(VENV)/stamp-test
 	$(PYTEST) -m long tests
 
-# Compiles the GPU kernels to an H200's machine code, without a GPU. In an environment of its own, since JAX looks for a GPU
-# wherever its CUDA plugin is installed, and with the JAX whose XLA writes out the PTX that is counted. Linux, 300 MB.
+# Compiles the GPU kernels to machine code for H200, without a GPU. In a separate environment, since JAX requires a GPU if its
+# CUDA plugin is installed, and with the version of JAX that can dump PTX for the counts. Linux, 300 MB.
 CUDA := $(VENV)/cuda-aot
 CUDA_JAX := 0.10.2
 $(CUDA)/stamp: pyproject.toml

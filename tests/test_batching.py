@@ -1,4 +1,4 @@
-"""Texts in batches of like length."""
+"""Batches of sequences of similar length."""
 
 import numpy as np
 import pytest

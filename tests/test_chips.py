@@ -1,4 +1,4 @@
-"""What a device of each kind of TPU has, and how many of them a slice has: by hand, and as the compiler sees it."""
+"""Specifications of TPU devices and slices, by hand and according to the compiler."""
 
 import importlib.util
 

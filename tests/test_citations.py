@@ -1,4 +1,4 @@
-"""What comments, docstrings and Markdown texts cite of the repository exists."""
+"""Files cited by comments, docstrings and Markdown texts exist."""
 
 from pathlib import PurePosixPath
 
@@ -14,7 +14,7 @@ def test_files_named_in_comments_are_there():
     found, read = {}, 0
     for path in files(".py"):
         source = path.read_text()
-        # Comments take long to find, and most files name none.
+        # Extracting comments is slow, and most files cite nothing.
         if tool.PATH.search(source) or tool.CAPITALS.search(source):
             read += 1
             name = tool.relative(path, ROOT)

@@ -1,4 +1,4 @@
-"""Nothing in the library turns what a file holds into code (docs/threat_model.md)."""
+"""The library never executes code from files (docs/threat_model.md)."""
 
 import ast
 from pathlib import Path
@@ -21,7 +21,7 @@ RUNS_CODE = {
     "yaml",
 }
 RUNS_CODE |= {"subprocess", "torch", "pickletools", "ctypes"}
-# Where one is imported all the same: for the names of opcodes, and to find an installed package or a driver.
+# Allowed imports: for the names of opcodes, and to find an installed package or a driver.
 ALLOWED = {
     "jaxmodels/tensor_files/unpickler.py": {"pickle", "pickletools"},
     "jaxmodels/retrieval/array_pickle.py": {"pickle"},
@@ -29,12 +29,12 @@ ALLOWED = {
     "pallas_kernels/gpu/device.py": {"ctypes", "importlib"},
 }
 CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "load_module", "import_module", "run_path"}
-# Functions of that name that are no code of Python.
+# Functions with these names that do not execute Python code.
 HARMLESS = {"re.compile"}
 
 
 def called(tree: ast.AST) -> set[str]:
-    """Names that are called; of an attribute its last name, and with what it is an attribute of."""
+    """Return the names of called functions; for an attribute, the last name with and without its object."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -44,12 +44,12 @@ def called(tree: ast.AST) -> set[str]:
 
 
 def suspicious(source: str, path: str) -> list[str]:
-    """What in a source could run what a file holds."""
+    """Return the calls and imports in a source that could execute content of a file."""
     tree = ast.parse(source)
     wrong = {name.split(".")[0] for name in imports(source, ())} & (RUNS_CODE - ALLOWED.get(path, set()))
     for name in called(tree):
         head, _, last = name.rpartition(".")
-        # .compile() of a program that JAX has lowered takes no source
+        # .compile() of a lowered JAX program takes no source
         if last in CALLS and not (last == "compile" and head) or name in ("pickle.load", "pickle.loads", "np.load"):
             wrong.add(name)
     wrong |= {word.arg for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "allow_pickle"}

@@ -1,4 +1,4 @@
-"""What is imported is declared: a fresh machine has only what pyproject.toml names."""
+"""All imported packages are declared in pyproject.toml."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from test_imports import imports, modules
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Which extras each folder may count on.
+# Extras that each folder may use.
 FOLDERS = {
     "jaxmodels": ["chat", "t5", "retrieval", "faiss"],
     "pallas_kernels": [],
@@ -22,12 +22,12 @@ FOLDERS = {
 
 
 def normal(name: str) -> str:
-    """A requirement's name as the package index compares it (PEP 503)."""
+    """Return the normalised name of a requirement (PEP 503)."""
     return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", name)[0]).lower()
 
 
 def declared(extras: list[str]) -> set[str]:
-    """Names of the packages that the project with these extras asks for by name."""
+    """Return the direct dependencies of the project with these extras."""
     wanted, names = [*PROJECT["dependencies"]], set()
     for extra in extras:
         wanted += PROJECT["optional-dependencies"][extra]

@@ -1,4 +1,4 @@
-"""The table of planted faults fits the library and the tests as they are now (see tests/tools/faults.py)."""
+"""The table of planted faults matches the current library and tests (see tests/tools/faults.py)."""
 
 import ast
 import dataclasses
@@ -11,7 +11,7 @@ from tools.faults import failures, faults
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST = 7
-# Where the faults of an area lie.
+# The folders of each area.
 AREAS = {
     "layers": ("jaxmodels/layers/",),
     "architectures": ("jaxmodels/architectures/",),

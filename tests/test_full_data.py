@@ -1,4 +1,4 @@
-"""JAXMODELS_TEST_DATA: what it turns on, and what is said of a wrong one."""
+"""JAXMODELS_TEST_DATA: the tests that it enables, and errors for invalid values."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def collected(given: str) -> subprocess.CompletedProcess:
-    """The names of tests, some of which are marked full_data."""
+    """Names of tests, some of which are marked full_data."""
     command = [
         sys.executable,
         "-m",
@@ -31,14 +31,14 @@ def test_without_it_marked_tests_are_left_out_and_not_skipped():
     ran = collected("")
     assert ran.returncode == 0 and "1 deselected" in ran.stdout and "skipped" not in ran.stdout
     assert "test_it_is_small" in ran.stdout and "test_the_scripts_make_what_is_here" not in ran.stdout
-    assert "full data: none, so tests marked full_data are left out; JAXMODELS_TEST_DATA=FOLDER turns" in ran.stdout
+    assert "full data: none, so tests marked full_data are not collected; JAXMODELS_TEST_DATA=FOLDER" in ran.stdout
 
 
 def test_a_wrong_folder_is_one_error(tmp_path):
     ran = collected(str(tmp_path))
     assert ran.returncode == pytest.ExitCode.USAGE_ERROR and ran.stdout.strip() == ""
     (line,) = ran.stderr.strip().splitlines()
-    assert line.startswith(f"ERROR: JAXMODELS_TEST_DATA={tmp_path}: expected a folder with the whole files")
+    assert line.startswith(f"ERROR: JAXMODELS_TEST_DATA={tmp_path}: expected a folder with the complete files")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_wrong_folder_is_one_error(tmp_path):
     [
         (
             "absent",
-            "absent: expected .* that tests/testdata/README.md names, but it is no folder; name another, or unset",
+            r"absent: expected .* listed in tests/testdata/README.md, but it is not a folder; set another",
         ),
         (str(full_data.TESTDATA), "but it lacks 3 of its .* files, such as checkpoints/fake_gpt2/model.safetensors"),
     ],

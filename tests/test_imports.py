@@ -1,4 +1,4 @@
-"""Imports point down only (CONTRIBUTING.md, "Where things are"), and the library never needs torch."""
+"""Imports only point down (CONTRIBUTING.md, "Repository layout"), and the library never needs torch."""
 
 import ast
 import os
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Who may import whom among the parts of the library; a part may always import itself.
+# The parts of the library that each part may import, besides itself.
 BELOW = {
     "pallas_kernels": set(),
     "batching": set(),
@@ -39,11 +39,11 @@ BELOW = {
     "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
     | {"retrieval", "sharding", "tensor_files", "tokenization", "training"},
 }
-# Helpers for error messages, for every part.
+# Error messages, used by every part.
 EVERYWHERE = {"messages"}
-# The public face and the command line may import every part.
+# The public API and the command line may import every part.
 FACES = {"__init__", "__main__"}
-# Which family may import which other one.
+# Model families that other families may import.
 FAMILIES = {"rag": {"bart", "dpr", "t5"}, "led": {"bart"}}
 # pallas_kernels takes arrays, not modules; torch belongs to tests and benchmarks.
 FOREIGN = {"pallas_kernels": {"flax", "jaxmodels", "optax"}}
@@ -55,7 +55,7 @@ def modules(*folders) -> list[Path]:
 
 
 def imports(source: str, folder: tuple[str, ...]) -> set[str]:
-    """Full names of all that a file in `folder` imports, wherever in it the statement stands."""
+    """Return the full names of all imports of a file in `folder`, including local imports."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -68,7 +68,7 @@ def imports(source: str, folder: tuple[str, ...]) -> set[str]:
 
 
 def part_of(name: str) -> str:
-    """The part of the library that a full name belongs to; "" for all else."""
+    """Return the part of the library to which a full name belongs, or ""."""
     head, *rest = name.split(".")
     if head == "pallas_kernels":
         return head
@@ -81,14 +81,14 @@ def family_of(name: str) -> str:
 
 
 def wrong_arrows(module: str, names: set[str]) -> list[str]:
-    """What a module of that full name may not import."""
+    """Return the forbidden imports of a module, given its full name."""
     part, family, wrong = part_of(module), family_of(module), []
     for name in sorted(names):
         target, other = part_of(name), family_of(name)
         top = name.split(".")[0]
         upward = target and target != part and part not in FACES and target not in BELOW[part] | EVERYWHERE
         sideways = is_family(family) and is_family(other) and other not in {family, *FAMILIES.get(family, ())}
-        # What all families share must not depend on one of them; the list of families (no name) names them all.
+        # Shared code of all families must not depend on one of them; only the list of families imports all.
         shared = family and not is_family(family) and is_family(other)
         if upward or sideways or shared or top in NOWHERE | {"experiments"} | FOREIGN.get(part, set()):
             wrong.append(f"{module} imports {name}")

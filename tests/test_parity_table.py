@@ -1,4 +1,4 @@
-"""docs/parity.md and the tests that carry its rows fit together, and each of these checks can fail."""
+"""docs/parity.md is consistent with the tests, and each of the checks can fail."""
 
 import pytest
 from tools import comments as tool
@@ -52,7 +52,7 @@ def test_what_comments_cite_of_the_table_is_there():
     table, found, read = parity.TABLE.read_text(), [], 0
     for path in tool.files(".py"):
         source = path.read_text()
-        # Comments take long to find, and most files cite nothing.
+        # Extracting comments is slow, and most files cite nothing.
         if parity.CITATION.search(" ".join(source.replace("#", " ").split())):
             read += 1
             found += parity.wrong_citations(table, tool.comments(source), path.relative_to(tool.ROOT).as_posix())

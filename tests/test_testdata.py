@@ -1,4 +1,4 @@
-"""What tests/testdata holds is small, named with its source and licence, and cut by the scripts beside the tests."""
+"""Files in tests/testdata are small, listed with source and licence, and created by scripts in tests/tools."""
 
 import fnmatch
 

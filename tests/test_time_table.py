@@ -1,4 +1,4 @@
-"""The table of where a run's time goes counts every second once, and the cache of programs is this machine's."""
+"""The time table counts every second once, and the compilation cache is specific to the machine."""
 
 import os
 import time

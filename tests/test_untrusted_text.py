@@ -1,4 +1,4 @@
-"""Numbers and names out of all proportion, from files and callers: one error of a few words, at once, or no harm."""
+"""Extremely large numbers and long names from files and callers: a short error without delay, or no effect."""
 
 import sys
 
@@ -20,7 +20,7 @@ HUGE = 10**30
 
 
 def named(value):
-    """The id of a case; pytest's own would spell the value."""
+    """Return the id of a case, since pytest's default contains the value."""
     return f"{type(value).__name__} {brief(value)[:20]}"
 
 

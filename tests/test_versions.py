@@ -1,4 +1,4 @@
-"""The script of `make test-versions`: what it installs, which Pythons it takes, and tests beside packages that lack."""
+"""The script of `make test-versions`: requirements, Python versions, and tests with missing packages."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def test_a_kind_of_environment_that_there_is_not_is_refused():
 
 
 def test_a_test_of_a_missing_package_is_skipped_and_the_others_run(tmp_path):
-    """In a copy of the plugin, since it serves the files beside it."""
+    """Use a copy of the plugin, since it applies to the files next to it."""
     (tmp_path / "tests" / "tools").mkdir(parents=True)
     plugin = ROOT / "tests" / "tools" / "stand_ins.py"
     (tmp_path / "tests" / "tools" / "stand_ins.py").write_text(plugin.read_text())

@@ -1,4 +1,4 @@
-"""Inputs, what a call may be asked for, and arrays that are equal within a tolerance; nothing here imports torch."""
+"""Random inputs, and comparison of arrays within a tolerance; torch is not imported."""
 
 import numpy as np
 from support.tiny import TINY
@@ -6,28 +6,34 @@ from support.tiny import TINY
 from jaxmodels.parameters import flatten
 
 TOLERANCE = 2e-5
-# Of a call: all that it may return beside its result.
+# Call arguments for all optional outputs.
 EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 
 
 def ids(shape: tuple[int, ...], seed: int = 0, low: int = 1, high: int = TINY["vocab_size"]) -> np.ndarray:
-    """Random ids; the pad id 0 is left out."""
+    """Return random ids without the padding id 0."""
     return np.random.default_rng(seed).integers(low, high, shape)
 
 
 def numbers(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Return normally distributed float32 numbers."""
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def flags(length: int, *rows: tuple[int, ...]) -> np.ndarray:
-    """int [rows, length]: 1 at the places of each row."""
+    """Return int [rows, length] with 1 at the positions listed for each row."""
     return np.array([[int(t in row) for t in range(length)] for row in rows])
 
 
 def close(got, expected, name: str = "", where: np.ndarray | None = None, tolerance: float = TOLERANCE) -> None:
-    """Equal within `tolerance`, relative to the largest entry; `where` restricts the leading axes.
+    """Assert equality within `tolerance` relative to the largest entry.
 
-    expected: an array, or a tensor of torch.
+    Args:
+      got: Actual array.
+      expected: Expected array, or a tensor of torch.
+      name: Name for the error message.
+      where: bool mask over the leading axes of the entries to compare.
+      tolerance: Relative tolerance.
     """
     got = np.asarray(got, np.float64)
     expected = expected.detach().double().numpy() if hasattr(expected, "detach") else np.asarray(expected)
@@ -40,6 +46,7 @@ def close(got, expected, name: str = "", where: np.ndarray | None = None, tolera
 
 
 def trees_agree(got: dict, expected: dict, tolerance: float = TOLERANCE) -> None:
+    """Assert that two parameter trees are equal within a tolerance, and not all zero."""
     got, expected = flatten(got), flatten(expected)
     assert got.keys() == expected.keys()
     assert any(np.asarray(leaf).any() for leaf in expected.values()), "nothing to compare: all zero"
@@ -48,5 +55,5 @@ def trees_agree(got: dict, expected: dict, tolerance: float = TOLERANCE) -> None
 
 
 def as_lists(value: np.ndarray | list[np.ndarray]) -> list:
-    """An array, or rows of different lengths, as lists."""
+    """Convert an array, or a list of arrays of different lengths, to nested lists."""
     return [row.tolist() for row in value] if isinstance(value, list) else value.tolist()

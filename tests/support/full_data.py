@@ -1,9 +1,11 @@
-"""Whole published files, laid out as tests/testdata: `JAXMODELS_TEST_DATA=FOLDER` turns on the tests that need them."""
+"""Complete published files, in the layout of tests/testdata; `JAXMODELS_TEST_DATA=FOLDER` enables their tests."""
 
 import functools
 import importlib.util
 import os
 from pathlib import Path
+
+import pytest
 
 VARIABLE = "JAXMODELS_TEST_DATA"
 TESTDATA = Path(__file__).resolve().parents[1] / "testdata"
@@ -15,8 +17,8 @@ PUBLISHED = (
     "qa",
     "text",
     "tokenizers",
-)  # what else is there is ours
-# What is too large, or of no use cut down.
+)  # the other folders were not published by others
+# Files that are not in testdata: too large, or useless if reduced.
 MORE = (
     "checkpoints/fake_gpt2/model.safetensors",
     "checkpoints/torch_formats/mnist.pt",
@@ -26,31 +28,33 @@ MORE = (
 
 @functools.cache
 def folder() -> Path | None:
-    """The folder that the environment names, or None.
+    """Return the folder set in the environment, or None.
 
     Raises:
-      ValueError: it is none, or lacks files.
+      ValueError: The folder does not exist, or files are missing.
     """
-    given = os.environ.get(VARIABLE)
-    if not given:
+    value = os.environ.get(VARIABLE)
+    if not value:
         return None
-    path = Path(given).resolve()
+    path = Path(value).resolve()
     files = [file for name in PUBLISHED for file in (TESTDATA / name).rglob("*") if file.is_file()]
     names = [*MORE, *sorted(file.relative_to(TESTDATA).as_posix() for file in files)]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         found = (
-            f"lacks {len(missing)} of its {len(names)} files, such as {missing[0]}" if path.is_dir() else "is no folder"
+            f"lacks {len(missing)} of its {len(names)} files, such as {missing[0]}"
+            if path.is_dir()
+            else "is not a folder"
         )
         raise ValueError(
-            f"{VARIABLE}={given}: expected a folder with the whole files that tests/testdata/README.md names, but it "
-            f"{found}; name another, or unset {VARIABLE} to leave out the tests that need them"
+            f"{VARIABLE}={value}: expected a folder with the complete files listed in tests/testdata/README.md, but it "
+            f"{found}; set another folder, or unset {VARIABLE} to skip the tests that need them"
         )
     return path
 
 
-def here(mark) -> bool:
-    """Whether a test with this marker, or with None, has its data: those files, or `package`, which carries weights."""
+def here(mark: pytest.Mark | None) -> bool:
+    """Return whether the data of a test is available: the complete files, or a `package` that contains weights."""
     if mark is None:
         return True
     package = mark.kwargs.get("package")
@@ -58,8 +62,8 @@ def here(mark) -> bool:
 
 
 def left_out() -> str:
-    """What a run says of it, in one line."""
+    """Describe the data in one line, for the header of a test run."""
     path = folder()
     if path is None:
-        return f"full data: none, so tests marked full_data are left out; {VARIABLE}=FOLDER turns them on"
+        return f"full data: none, so tests marked full_data are not collected; {VARIABLE}=FOLDER enables them"
     return f"full data: {path}"

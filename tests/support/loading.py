@@ -1,4 +1,4 @@
-"""Checkpoints read without a warning, and parameters that are the same to the bit."""
+"""Load checkpoints without warnings, and compare parameters bit for bit."""
 
 import warnings
 from pathlib import Path
@@ -10,13 +10,14 @@ from jaxmodels.parameters import flatten
 
 
 def quietly(folder: Path, **options) -> tuple:
-    """`load`, in which a warning is an error."""
+    """Call `load` with warnings turned into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return jm.load(folder, **options)
 
 
 def same(got: dict, expected: dict) -> None:
+    """Assert that two parameter trees are equal, including dtypes."""
     got, expected = flatten(got), flatten(expected)
     assert got.keys() == expected.keys()
     for path, leaf in expected.items():

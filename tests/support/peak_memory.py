@@ -1,4 +1,4 @@
-"""Run as a program: loads a large checkpoint and prints the peak of the memory it took over the baseline, in bytes."""
+"""Script that loads a large checkpoint and prints the peak memory above the baseline in bytes."""
 
 import json
 import sys
@@ -11,13 +11,13 @@ import jaxmodels as jm
 
 
 def main(small: str, large: str, options: dict) -> None:
-    jm.load(small, **options)  # what importing and tracing take is the baseline
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    jm.load(small, **options)  # the baseline includes imports and tracing
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     baseline = status("VmRSS")
     _, params = jm.load(large, **options)
     jax.block_until_ready(params)
     leaves = jax.tree.leaves(params)
-    largest = max(4 * leaf.size for leaf in leaves)  # as the file has it, in float32
+    largest = max(4 * leaf.size for leaf in leaves)  # float32, as in the file
     total = sum(leaf.nbytes for leaf in leaves)
     print(json.dumps({"over": status("VmHWM") - baseline, "parameters": total, "largest": largest}))
 

@@ -8,16 +8,16 @@ from jaxmodels.parameters import abstract
 
 TINY = {"vocab_size": 67, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0}
 _BERT = {"vocab_size": 67, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
-# The stacks differ, so that none can be taken for the other.
+# Encoder and decoder have different sizes, so that mix-ups fail.
 _BART = {"vocab_size": 67, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2}
 _BART |= {"encoder_ffn_dim": 40, "encoder_attention_heads": 4, "decoder_ffn_dim": 48, "decoder_attention_heads": 8}
-# By the first letters of a class name: small values for the config of its family.
+# Small config values by the prefix of a class name.
 SIZES = {
     "GPT2": TINY,
     "DPR": {**_BERT, "max_position_embeddings": 24, "type_vocab_size": 3},
     # Positions are counted from pad_token_id + 1 = 2.
     "Roberta": {**_BERT, "max_position_embeddings": 26, "type_vocab_size": 3},
-    # The heads' width is not d_model / num_heads; few buckets, so that short texts meet the last ones.
+    # The head width is not d_model / num_heads; there are few buckets, so that short texts reach the last ones.
     "T5": {"vocab_size": 67, "d_model": 32, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_heads": 4}
     | {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 10, "decoder_start_token_id": 0},
     "Bart": {**_BART, "max_position_embeddings": 24},
@@ -38,12 +38,12 @@ CLASSES = (
 
 
 def sizes(name: str) -> dict:
-    """Values of a tiny config for a class of that name."""
+    """Return the values of a tiny config for a class name."""
     return next(values for prefix, values in SIZES.items() if name.startswith(prefix))
 
 
 def tiny(name: str = "GPT2LMHeadModel", *, seed: int = 0, choices: dict | None = None, **config) -> tuple:
-    """(model, params). The parameters are plain random numbers: compiling the initialisation would take seconds."""
+    """Return (model, params) with normally distributed parameters: compiling the initialisation would take seconds."""
     cls = getattr(jm, name)
     model = cls(cls.config_class(**{**sizes(name), **config}), **(choices or {}))
     return model, random_params(model, seed)

@@ -1,4 +1,4 @@
-"""Files of the repository that comments, docstrings and Markdown texts name: whether they are there."""
+"""Check that files cited by comments, docstrings and Markdown texts exist in the repository."""
 
 import re
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 PATH = re.compile(r"(?<![\w/.:*<>{}-])[\w./-]*\w\.(?:md|py|toml|yml|ipynb)\b(?!\()")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
-# A document that is named in capitals, with a section or a row of it: none lies in the repository.
+# Citations of documents in capitals, with a section or row: no such document is in the repository.
 CAPITALS = re.compile(r"\b[A-Z_]{5,}(?: section \d+| [A-Z]\d{1,2}\b)")
-# Other projects' files: by the folder that they are named with, by the way they are called, and by name.
+# Files of other projects: by folder, by naming pattern, and by name.
 FOREIGN_FOLDERS = ("transformers/", "torch/", "flax/", ".../", "M/", "G/", "utils/", "scripts/", "path/to/")
 FOREIGN_NAMES = re.compile(r"(tokenization|modeling|configuration|convert)_\w+\.py")
 FOREIGN = {"_fast.py", "faiss_indexers.py", "generate_dense_embeddings.py", "pickletools.py", "pytorch_utils.py"}
@@ -16,7 +16,7 @@ FOREIGN |= {"retrieval_rag.py", "utils.py"}
 
 
 class Known:
-    """The files of a repository, named from its root on."""
+    """The files of a repository, with paths relative to its root."""
 
     def __init__(self, names: Iterable[str]):
         self.names = frozenset(names)
@@ -26,7 +26,7 @@ class Known:
 
 
 def missing(text: str, folder: PurePosixPath, known: Known, *, links: bool = False) -> list[str]:
-    """The files that a text in a folder names and that are not there.
+    """Return the files that a text in a folder cites and that do not exist.
 
     A file may be named from the repository's root, from the text's own folder, or by the last parts of its path.
 

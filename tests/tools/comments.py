@@ -1,4 +1,4 @@
-"""What is said in Python files beside the code: comments and docstrings."""
+"""Extract comments and docstrings from Python files."""
 
 import ast
 import io
@@ -12,7 +12,7 @@ NOT_OURS = ("testdata", "__pycache__", ".ipynb_checkpoints")
 
 
 def files(*endings: str, leave_out: tuple[str, ...] = NOT_OURS) -> Iterator[Path]:
-    """The files of the repository with one of these endings: of the code, of docs/ and beside them."""
+    """Return the files of the repository with one of these suffixes, in the code folders, docs/ and the root."""
     found = [path for folder in (*CODE, "docs", ".ci", ".github") for path in (ROOT / folder).rglob("*")]
     for path in (*ROOT.glob("*"), *found):
         if path.name.endswith(endings) and path.is_file() and not set(path.parts) & set(leave_out):
@@ -20,7 +20,7 @@ def files(*endings: str, leave_out: tuple[str, ...] = NOT_OURS) -> Iterator[Path
 
 
 def comments(source: str) -> list[tuple[int, str]]:
-    """(line, text) of each docstring and of each block of comments, their lines joined by spaces."""
+    """Yield (line, text) for each docstring and block of comments, with lines joined by spaces."""
     found = list(_docstrings(source))
     block: list[str] = []
     first = last = 0

@@ -1,4 +1,4 @@
-"""Makes the cut-down texts and checkpoints of tests/testdata from the published files.
+"""Create the reduced texts and checkpoints of tests/testdata from the published files.
 
     python tests/tools/cut_texts.py FULL [OUT]
 
@@ -30,7 +30,7 @@ Cut = Callable[[str], str]
 def main(full: Path, out: Path = OUT) -> None:
     for name, cut in CUTS.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        # As bytes: some have Windows's line ends, and keep them.
+        # As bytes, to preserve Windows line ends.
         (out / name).write_bytes(cut((full / name).read_bytes().decode()).encode())
     for name in WHOLE:
         for file in sorted((full / name).iterdir()) if (full / name).is_dir() else [full / name]:
@@ -40,7 +40,7 @@ def main(full: Path, out: Path = OUT) -> None:
 
 
 def lines(count: int) -> Cut:
-    """The first ones."""
+    """Take the first entries."""
     return lambda text: "".join(f"{line}\n" for line in text.split("\n")[:count])
 
 
@@ -49,7 +49,7 @@ def numbered(*numbers: int) -> Cut:
 
 
 def rows_of_csv(step: int) -> Cut:
-    """The head, and a row of every `step`: the classes come one after the other."""
+    """Take the header and every `step`-th row, since the rows are sorted by class."""
 
     def cut(text: str) -> str:
         head, *rows = text.split("\r\n")
@@ -59,7 +59,7 @@ def rows_of_csv(step: int) -> Cut:
 
 
 def sentences(count: int) -> Cut:
-    """A blank line ends each; in some files it has tabs or spaces."""
+    """Take the first sentences, which end with a blank line; in some files it contains tabs or spaces."""
 
     def cut(text: str) -> str:
         kept, ended = [], 0
@@ -96,7 +96,7 @@ def dpr(**most: int) -> Cut:
 
 
 def checkpoint(full: Path, out: Path) -> None:
-    """With the first rows of everything that has one for each token."""
+    """Keep only the first rows of all parameters that have one row per token."""
     config = json.loads((full / "config.json").read_text())
     size, config["vocab_size"] = config["vocab_size"], VOCABULARY
     for file in sorted(full.iterdir()):

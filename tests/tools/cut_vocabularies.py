@@ -1,4 +1,4 @@
-"""Makes the cut-down vocabularies of tests/testdata/tokenizers from the published ones.
+"""Create the reduced vocabularies of tests/testdata/tokenizers from the published ones.
 
     python tests/tools/cut_vocabularies.py FULL [OUT]
 
@@ -36,7 +36,7 @@ def roberta(full: Path, out: Path) -> None:
 
 
 def first_merges(full: Path, out: Path, vocab_name: str, merges_name: str, keep: set[str]) -> dict[str, int]:
-    """Writes the merges, the single bytes and what they make; the tokens keep their order and get ids without a gap."""
+    """Write some merges, the single bytes and the resulting tokens, in the original order with consecutive ids."""
     version, *merges = (full / merges_name).read_text(encoding="utf-8").split("\n")[: MERGES + 1]
     made = {merge.replace(" ", "") for merge in merges} | keep
     tokens = json.loads((full / vocab_name).read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def bpe_state(full: Path, out: Path, vocab: dict[str, int]) -> None:
 
 
 def bert(full: Path, out: Path) -> None:
-    """The first lines with the ids they have, and after them every single character, so that no script is lost."""
+    """Keep the first lines with their ids, and append all single characters, to cover all scripts."""
     lines = (full / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
     kept = lines[:WORDS] + [line for line in lines[WORDS:] if len(line.removeprefix("##")) == 1]
     (out / "vocab.txt").write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
@@ -65,7 +65,7 @@ def bert(full: Path, out: Path) -> None:
 
 
 def t5(full: Path, out: Path) -> None:
-    """The first pieces and every single character; the 100 sentinels follow, as in the whole vocabulary."""
+    """Keep the first pieces and all single characters; the 100 sentinels follow, as in the full vocabulary."""
     model = sentencepiece_model_pb2.ModelProto.FromString((full / "spiece.model").read_bytes())
     pieces = [piece for i, piece in enumerate(model.pieces) if i < PIECES or len(piece.piece.lstrip("\u2581")) <= 1]
     kept = {piece.piece for piece in pieces}
@@ -83,7 +83,7 @@ def t5(full: Path, out: Path) -> None:
 
 
 def read_state(full: Path, vocab: dict[str, int]) -> dict:
-    """A tokenizer.json whose added tokens have their new ids."""
+    """Change the ids of the added tokens in a tokenizer.json."""
     state = json.loads((full / "tokenizer.json").read_text(encoding="utf-8"))
     for token in state["added_tokens"]:
         token["id"] = vocab[token["content"]]

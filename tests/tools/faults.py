@@ -1,4 +1,4 @@
-"""Plants faults in the library, one at a time, and says whether the tests that ought to notice do.
+"""Mutation testing: introduce faults in the library one at a time, and report whether the tests detect them.
 
     python tests/tools/faults.py [--tree FOLDER] [--only ID ...] [--jobs N] [--limit SECONDS] [--json FILE] [--list]
 
@@ -28,14 +28,14 @@ from pathlib import Path
 TABLE = Path(__file__).with_name("planted_faults.toml")
 HERE = Path(__file__).resolve().parents[2]
 WANTED = 0.95
-# Where the copy's code has to be found, also by the processes that tests start.
+# Prints where packages are imported from: it must be the copy, also in processes that tests start.
 PACKAGES = ("jaxmodels", "pallas_kernels")
 ANSWER = "import importlib.util as u; print(*(u.find_spec(n).origin for n in {names!r}), sep='\\n')"
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One row of the table.
+    """A fault: one row of the table.
 
     Attributes:
       area: the part of the library. file: of the tree; old: a text that it holds once; new: what takes its place.
@@ -52,7 +52,7 @@ class Fault:
     k: str = ""
 
     def planted(self, text: str) -> str:
-        """The file's text with the fault in it; ValueError where it does not hold `old` exactly once."""
+        """Return the text of the file with the fault; raise ValueError if `old` does not occur exactly once."""
         if (count := text.count(self.old)) != 1:
             raise ValueError(
                 f"{self.id}: {self.file} holds the old text {count} times, not once: bring the table up to date"
@@ -62,7 +62,7 @@ class Fault:
 
 @dataclasses.dataclass
 class Result:
-    """What became of a fault: "killed", "survived", or "survived (time)" where the limit came first."""
+    """The outcome for a fault: "killed", "survived", or "survived (time)" after a timeout."""
 
     id: str
     area: str
@@ -72,13 +72,13 @@ class Result:
 
 
 def faults() -> list[Fault]:
-    """The table."""
+    """Read the table of faults."""
     rows = tomllib.loads(TABLE.read_text(encoding="utf-8"))
     return [Fault(area, **{**row, "tests": tuple(row["tests"])}) for area, several in rows.items() for row in several]
 
 
 class Copy:
-    """A copy of a tree, without what git ignores, beside a link to the data that lies beside the tree."""
+    """A copy of a repository without ignored files, next to a link to the data that is next to the repository."""
 
     def __init__(self, tree: Path, folder: Path):
         self.root = folder / "tree"
@@ -90,19 +90,19 @@ class Copy:
         if (shared := tree.parent / "shared").is_dir():
             (folder / "shared").symlink_to(shared.resolve())
         self.environment = {**os.environ, "PYTHONPATH": str(self.root), "COLUMNS": "1000"}
-        # Asked from another folder, as a process that a test starts may be in one.
+        # Run in another folder, like processes that tests start.
         ask = [sys.executable, "-c", ANSWER.format(names=PACKAGES)]
         found = subprocess.run(ask, check=True, capture_output=True, text=True, cwd=folder, env=self.environment).stdout
         if outside := [path for path in found.splitlines() if not path.startswith(str(self.root))]:
-            raise RuntimeError(f"not the copy's code would be tested, but {', '.join(outside)}")
+            raise RuntimeError(f"expected to test the code of the copy, but imports resolve to {', '.join(outside)}")
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).write_text(text, encoding="utf-8")
-        # A file of the same length and second would be taken for the one that was compiled.
+        # A file with the same size and time stamp (in seconds) would be mistaken for the compiled one.
         shutil.rmtree((self.root / name).parent / "__pycache__", ignore_errors=True)
 
     def pytest(self, *arguments: str, limit: float | None) -> tuple[int | None, str]:
-        """Its exit status and output; None where the limit came first, and then nothing of it runs on."""
+        """Run a command; return exit status and output, or None after a timeout, which also ends its children."""
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *arguments]
         process = subprocess.Popen(
             command,
@@ -125,13 +125,13 @@ class Copy:
 
 
 def failures(output: str) -> list[str]:
-    """The tests (or files that could not be read) in pytest's short summary."""
+    """Return the failed tests (or files that failed to import) in pytest's short summary."""
     lines = [line.partition(" ") for line in output.splitlines()]
     return [rest.partition(" - ")[0] for kind, _, rest in lines if kind in ("FAILED", "ERROR") and "tests/" in rest]
 
 
 def tried(fault: Fault, copy: Copy, limit: float) -> Result:
-    """Plants the fault, runs its tests, and takes it out again."""
+    """Introduce a fault, run its tests, and remove it again."""
     whole = (copy.root / fault.file).read_text(encoding="utf-8")
     copy.write(fault.file, fault.planted(whole))
     start = time.monotonic()
@@ -149,7 +149,7 @@ def tried(fault: Fault, copy: Copy, limit: float) -> Result:
 
 
 def run(chosen: list[Fault], tree: Path, jobs: int, limit: float, keep: Path | None) -> list[Result]:
-    """Tries all, in `jobs` copies of the tree at a time."""
+    """Test all faults, with `jobs` copies of the repository at a time."""
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as folder, ThreadPoolExecutor(jobs) as pool:
         free: queue.Queue[Copy] = queue.Queue()
@@ -173,18 +173,18 @@ def run(chosen: list[Fault], tree: Path, jobs: int, limit: float, keep: Path | N
 
 
 def _without_what_fails_anyway(results: list[Result], copy: Copy) -> None:
-    """Takes back the kills by tests that fail where there is no fault, too."""
+    """Correct the outcome of faults whose failing tests also fail without the fault."""
     tests = sorted({result.test for result in results if result.test})
     if not tests:
         return
     status, output = copy.pytest(*tests, limit=None)
     broken = set(failures(output))
     if status not in (0, 1) or (status == 1 and not broken):
-        raise RuntimeError(f"the tests that failed could not be run without a fault:\n{output[-2000:]}")
+        raise RuntimeError(f"the failed tests could not be run without a fault:\n{output[-2000:]}")
     for result in results:
         if result.outcome == "killed" and result.test in broken:
             result.outcome = "survived"
-            print(f"{result.id}: {result.test} fails without the fault, too", flush=True)
+            print(f"{result.id}: {result.test} also fails without the fault", flush=True)
 
 
 def _keep(path: Path | None, results: list[Result]) -> None:
@@ -193,7 +193,7 @@ def _keep(path: Path | None, results: list[Result]) -> None:
 
 
 def report(results: list[Result]) -> float:
-    """Prints a table by area; returns the share that was killed."""
+    """Print a table by area; return the share of killed faults."""
     areas = list(dict.fromkeys(result.area for result in results))
     print(f"\n{'area':16}{'faults':>8}{'killed':>8}  survived")
     for area in areas:
@@ -209,12 +209,12 @@ def report(results: list[Result]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tree", type=Path, default=HERE, help="the checkout whose code and tests are tried")
-    parser.add_argument("--only", nargs="+", metavar="ID", help="these faults, or all of an area")
-    parser.add_argument("--jobs", type=int, default=1, help="faults that are tried at a time")
-    parser.add_argument("--limit", type=float, default=60, help="seconds for the tests of a fault")
-    parser.add_argument("--json", type=Path, help="where to write the results, after each fault")
-    parser.add_argument("--list", action="store_true", help="print the table and try nothing")
+    parser.add_argument("--tree", type=Path, default=HERE, help="the repository to test")
+    parser.add_argument("--only", nargs="+", metavar="ID", help="test only these faults, or all of an area")
+    parser.add_argument("--jobs", type=int, default=1, help="number of faults tested in parallel")
+    parser.add_argument("--limit", type=float, default=60, help="timeout in seconds for the tests of a fault")
+    parser.add_argument("--json", type=Path, help="file for the results, written after each fault")
+    parser.add_argument("--list", action="store_true", help="print the table and exit")
     options = parser.parse_args()
     table = faults()
     names = {fault.id for fault in table} | {fault.area for fault in table}

@@ -1,4 +1,4 @@
-"""Which tests pin which rows of docs/parity.md.
+"""Maintain the column of tests in docs/parity.md.
 
     python tests/tools/parity_table.py          # writes the column "Tests" anew
     python tests/tools/parity_table.py --check  # says whether it is up to date
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """A test function; raises: it says what an error is like."""
+    """A test function; raises: whether it checks an error."""
 
     file: str
     name: str
@@ -53,10 +53,10 @@ def rows(table: str) -> list[Row]:
             continue
         cells = _cells(line)
         if len(cells) != COLUMNS or cells[-2] not in STATUS:
-            raise ValueError(f"a row has {COLUMNS} columns, the fifth {' or '.join(STATUS)}; got {line[:60]!r}")
+            raise ValueError(f"expected {COLUMNS} columns, the fifth {' or '.join(STATUS)}; got {line[:60]!r}")
         row = Row(cells[0], *cells[-2:])
         if row.code in found:
-            raise ValueError(f"row {row.code} is there twice")
+            raise ValueError(f"row {row.code} occurs twice")
         found[row.code] = row
     return list(found.values())
 
@@ -66,7 +66,7 @@ def _cells(line: str) -> list[str]:
 
 
 def tests_of(source: str, file: str) -> list[Marked]:
-    """The test functions in a file's source, also those without a row."""
+    """Return the test functions in a source, including those without a row."""
     return list(_tests(ast.parse(source), file, ()))
 
 
@@ -88,7 +88,9 @@ def _codes(nodes: Iterable[ast.AST], file: str) -> tuple[str, ...]:
     arguments = [argument for mark in marks for argument in mark.args]
     for argument in arguments:
         if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
-            raise ValueError(f"{file}:{argument.lineno}: a row is written out, got {ast.unparse(argument)}")
+            raise ValueError(
+                f"{file}:{argument.lineno}: expected the code of a row as a string literal, got {ast.unparse(argument)}"
+            )
     return tuple(argument.value for argument in arguments if isinstance(argument, ast.Constant))
 
 
@@ -97,7 +99,7 @@ def _name(call: ast.Call) -> str:
 
 
 def cited(text: str) -> tuple[list[str], list[int]]:
-    """Rows and notes that a comment cites: `docs/parity.md, A1 to A4, N2, note 7`.
+    """Return the rows and notes that a comment cites: `docs/parity.md, A1 to A4, N2, note 7`.
 
     Of a range, the first and the last row.
     """
@@ -109,12 +111,12 @@ def cited(text: str) -> tuple[list[str], list[int]]:
 
 
 def notes_of(table: str) -> set[int]:
-    """The numbers of the notes in the table's last section."""
+    """Return the numbers of the notes in the last section."""
     return {int(number) for number in re.findall(r"^(\d+)\. ", table, flags=re.MULTILINE)}
 
 
 def wrong(table: str, tests: Sequence[Marked]) -> list[str]:
-    """What does not fit between rows and tests, each in a sentence."""
+    """Return inconsistencies between rows and tests, as sentences."""
     listed = rows(table)
     codes = {row.code for row in listed}
     found = [
@@ -139,7 +141,7 @@ def wrong(table: str, tests: Sequence[Marked]) -> list[str]:
 
 
 def wrong_citations(table: str, comments: Iterable[tuple[int, str]], file: str) -> list[str]:
-    """What the comments of a file cite and the table lacks."""
+    """Return citations in the comments of a file that are missing in the table."""
     codes, notes = {row.code for row in rows(table)}, notes_of(table)
     found = []
     for line, text in comments:
@@ -150,13 +152,13 @@ def wrong_citations(table: str, comments: Iterable[tuple[int, str]], file: str) 
 
 
 def all_tests(folder: Path = TESTS) -> list[Marked]:
-    """The test functions of a folder and its sub-folders; files are named from the folder on."""
+    """Return the test functions in a folder and its subfolders; paths are relative to the folder."""
     paths = sorted(folder.glob("**/test_*.py"))
     return [test for path in paths for test in tests_of(path.read_text(), path.relative_to(folder).as_posix())]
 
 
 def with_column(table: str, tests: Iterable[Marked]) -> str:
-    """The same text, its last column written anew."""
+    """Return the text with an updated last column."""
     counts: dict[str, Counter[str]] = {row.code: Counter() for row in rows(table)}
     for test in tests:
         for code in test.codes:
@@ -176,7 +178,7 @@ def _filled(line: str, counts: dict[str, Counter[str]]) -> str:
 
 def main(arguments: list[str], path: Path = TABLE, folder: Path = TESTS) -> int:
     if arguments not in ([], ["--check"]):
-        print(f"the only argument is --check, got {' '.join(arguments)}", file=sys.stderr)
+        print(f"expected --check or no argument, got {' '.join(arguments)}", file=sys.stderr)
         return 2
     old = path.read_text()
     new = with_column(old, all_tests(folder))

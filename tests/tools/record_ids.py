@@ -1,4 +1,4 @@
-"""Writes tests/testdata/ids.json: what the reference's tokenizers make of texts that are easy to get wrong.
+"""Write tests/testdata/ids.json: token ids of difficult texts by the reference tokenizers.
 
     python tests/tools/record_ids.py
 

@@ -1,4 +1,4 @@
-"""A plugin of pytest that runs tests where what they are compared with is not installed.
+"""A pytest plugin to run tests where the libraries that they compare with are not installed.
 
 A package that a file of tests/ imports, itself or by way of another package, and that is not there is a stand-in for
 that file alone: the test that uses it is skipped, and so is the whole file where it is used while the file is imported.
@@ -28,7 +28,7 @@ class StandIn(types.ModuleType):
 
 
 def import_or_stand_in(name, globals=None, locals=None, fromlist=(), level=0):
-    """As `builtins.__import__`."""
+    """Replacement for `builtins.__import__`."""
     try:
         return IMPORT(name, globals, locals, fromlist, level)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Where the time of a test run goes, by file.
+"""Measure where the time of a test run is spent, by file.
 
     python tests/tools/time_table.py [arguments of pytest]
 
@@ -33,7 +33,7 @@ Event = tuple[float, float, str]  # start, end, phase
 
 
 def innermost(events: Iterable[Event]) -> dict[str, float]:
-    """Seconds of each phase; where events nest, the shortest one has the time."""
+    """Return the seconds of each phase; for nested events, the time counts for the shortest."""
     events = sorted(events, key=lambda event: event[0] - event[1])  # longest first: shorter ones overwrite
     edges = sorted({edge for start, end, _ in events for edge in (start, end)})
     place = {edge: i for i, edge in enumerate(edges)}
@@ -47,7 +47,7 @@ def innermost(events: Iterable[Event]) -> dict[str, float]:
 
 
 class Meter:
-    """What this process spends from `start` to `read`."""
+    """Measures the time that this process spends between `start` and `read`."""
 
     def __init__(self):
         self.events: list[Event] = []
@@ -80,13 +80,13 @@ class Meter:
 
 
 def processor_seconds() -> float:
-    """Of this process, and of its children that have ended."""
+    """Return the CPU time of this process and of its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(use.ru_utime + use.ru_stime for use in used)
 
 
 def table(files: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown, the file with the most processor time first; files below a second are one row."""
+    """Format a Markdown table by descending CPU time; files below a second are combined in one row."""
     rows = sorted(files.items(), key=lambda row: -row[1]["processor"])
     small = [spent for _, spent in rows if spent["processor"] < 1]
     named = [("**all**", total(files.values()))]
@@ -108,7 +108,7 @@ def total(rows: Iterable[Mapping[str, float]]) -> Counter:
 
 
 class Plugin:
-    """Measures in the process that runs tests; the reports carry it to the process that prints."""
+    """Measures in the process that runs tests; the reports transfer the numbers to the process that prints."""
 
     def __init__(self):
         self.files: dict[str, Counter] = defaultdict(Counter)
@@ -126,7 +126,7 @@ class Plugin:
 
     def pytest_collectreport(self, report):
         if spent := getattr(report, "spent", None):
-            # What imports compile is part of importing.
+            # Compilation during imports counts as import time.
             row = {"processor": spent["processor"], "wall": spent["wall"], "importing": spent["wall"]}
             self.files[report.nodeid].update(row)
 

@@ -1,4 +1,4 @@
-"""Tokenizers of every family as transformers 5 saves them, and what it makes of texts; and what it makes of folders.
+"""Save tokenizers of every family with transformers 5, and record its ids for texts and for our folders.
 
     python tests/tools/tokenizers5.py record VOCABULARIES OUT
     python tests/tools/tokenizers5.py read FOLDERS OUT
@@ -24,7 +24,7 @@ OPTIONS = {"padding_side": "left", "model_max_length": 77, "chat_template": "{{ 
 
 
 def tokenizers(vocabularies: Path):
-    """(name, vocabulary's folder, tokenizer): plain ones, those with more tokens, and those of no family."""
+    """Yield (name, folder of the vocabulary, tokenizer): plain ones, with added tokens, and of unknown families."""
     import transformers
 
     for name, folder in SOURCES.items():

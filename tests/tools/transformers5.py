@@ -1,4 +1,4 @@
-"""Release 5 of transformers beside the one that the tests run against: it writes models for us to read, and reads ours.
+"""Test compatibility with transformers 5: it writes models that we read, and reads models that we write.
 
     python tests/tools/transformers5.py write FOLDER
     python tests/tools/transformers5.py read FOLDER
@@ -23,7 +23,7 @@ PACKAGES = ROOT / ".venv" / "transformers5"
 
 
 def install() -> None:
-    """Raises subprocess.CalledProcessError where pip cannot; its stderr says why."""
+    """Install the release; raise subprocess.CalledProcessError if pip fails, with the reason in stderr."""
     stamp = PACKAGES / f"stamp-{VERSION}"
     if not stamp.exists():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(PACKAGES)]
@@ -32,7 +32,7 @@ def install() -> None:
 
 
 def run(*arguments: str | Path, script: str = __file__) -> None:
-    """A script, this one where none is named, with release 5."""
+    """Run a script, by default this one, with release 5."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -41,7 +41,7 @@ def run(*arguments: str | Path, script: str = __file__) -> None:
 
 
 def make(transformers, torch, case: dict):
-    """A model with random weights, none of which is near nothing."""
+    """Create a model with random weights that are not close to zero."""
     cls = getattr(transformers, case["class"])
     model = cls(cls.config_class(**case["config"]))
     if case.get("head") == "own":

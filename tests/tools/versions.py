@@ -1,4 +1,4 @@
-"""Tests with the packages that users have: the newest of everything, and the lowest that pyproject.toml allows.
+"""Run tests with the newest versions of all packages, and with the oldest that pyproject.toml allows.
 
     python tests/tools/versions.py [newest] [lowest]
 
@@ -29,7 +29,10 @@ EXPECTED, NEWEST = (3, 13), 14  # what the newest packages should run on at leas
 EXTRAS = ("chat", "t5", "retrieval")
 CHOSEN = ("tokenization", "parity", "weights", "tensor_files", "training", "sharding", "pallas_kernels")
 CHOSEN += ("retrieval/test_index_files.py", "retrieval/test_passages.py")
-LEFT_OUT = tuple(f"pallas_kernels/test_{name}.py" for name in ("blocked", "cuda_compiled", "microbatch", "reference", "sliding_window"))
+LEFT_OUT = tuple(
+    f"pallas_kernels/test_{name}.py"
+    for name in ("blocked", "cuda_compiled", "microbatch", "reference", "sliding_window")
+)
 OURS = r"error::DeprecationWarning:(jaxmodels|pallas_kernels)(\.|$)"
 
 
@@ -51,7 +54,7 @@ def lowest(requirement: str) -> str:
 
 
 def packages(kind: str, project: dict) -> list[str]:
-    """Requirements for pip, beside the project itself; the lowest allowed ones are pinned."""
+    """Return additional requirements for pip; for the oldest versions, they are pinned."""
     extras = project["optional-dependencies"]
     if kind == "newest":
         return [*(each for extra in EXTRAS for each in extras[extra]), "pytest"]
@@ -60,7 +63,7 @@ def packages(kind: str, project: dict) -> list[str]:
 
 
 def python(version: tuple[int, int]) -> str | None:
-    """A Python of that version: on the PATH, or among those of pyenv."""
+    """Find a Python of a version on the PATH, or among those of pyenv."""
     name = _name(version)
     roots = [os.environ.get("PYENV_ROOT"), Path.home() / ".pyenv"]
     kept = [path for root in roots if root for path in sorted(Path(root).glob(f"versions/{name}.*/bin/python"))]
@@ -71,13 +74,13 @@ def python(version: tuple[int, int]) -> str | None:
 
 
 def _version(path: str) -> tuple[int, int] | None:
-    """None for what does not run, such as pyenv's pointer to a version that is not switched on."""
-    asked = subprocess.run([path, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
-    return tuple(map(int, asked.stdout.split())) if asked.returncode == 0 else None
+    """Return the version of a Python, or None if it does not run, such as an inactive shim of pyenv."""
+    done = subprocess.run([path, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
+    return tuple(map(int, done.stdout.split())) if done.returncode == 0 else None
 
 
 def choose(oldest: tuple[int, int], find: Callable = python) -> tuple[dict[str, str], list[str]]:
-    """{kind: its Python}, and a sentence for each that is left out or runs on another one than it should."""
+    """Return {kind: Python}, and a message for each that is skipped or runs with another version than intended."""
     at_hand = {version: path for minor in range(oldest[1], NEWEST + 1) if (path := find(version := (3, minor)))}
     found, said = {}, []
     if at_hand:
@@ -99,7 +102,7 @@ def _name(version: tuple[int, int]) -> str:
 
 
 def environment(kind: str, interpreter: str) -> Path:
-    """The Python of the environment, which is made anew where pyproject.toml, this file or the interpreter changed."""
+    """Return the Python of the environment, which is created again if pyproject.toml, this file or Python changed."""
     folder = ROOT / ".venv" / f"versions-{kind}"
     sources = [(ROOT / "pyproject.toml").read_bytes(), Path(__file__).read_bytes(), interpreter.encode()]
     stamp, mark = folder / "stamp", hashlib.sha256(b"\0".join(sources)).hexdigest()
@@ -115,7 +118,7 @@ def environment(kind: str, interpreter: str) -> Path:
 
 
 def versions(inside: Path) -> str:
-    """A line for each package that the project names, and Python's."""
+    """Return a line for each package of the project, and for Python."""
     names = [re.match(r"[\w.-]+", each)[0] for each in packages("lowest", project())]
     code = "import sys; from importlib.metadata import version; print('Python', sys.version.split()[0])\n"
     code += "for name in sys.argv[1:]: print(name, version(name))"
@@ -123,7 +126,7 @@ def versions(inside: Path) -> str:
 
 
 def run(kind: str, inside: Path) -> tuple[int, str]:
-    """Exit status and pytest's last line; all lines are printed as they come, with the kind before them."""
+    """Return exit status and last line of pytest; all lines are printed immediately, with the kind as prefix."""
     command = [inside, "-m", "pytest", "-q", "-m", "not slow", "-p", "tests.tools.stand_ins"]
     command += ["-o", f"filterwarnings={OURS}", *(f"tests/{name}" for name in CHOSEN)]
     command += [f"--ignore=tests/{name}" for name in LEFT_OUT]

@@ -95,7 +95,7 @@ def generate(
         head).
       options: options of `GenerationConfig`, which override the settings; the result is validated. Decoder-only models
         also take negative_prompt_ids and negative_prompt_attention_mask [B,U], for guidance. Encoder-decoders take
-        decoder_input_ids [B,T], the beginning of the output; encoder_outputs, the output of `encode` for input_ids; and
+        decoder_input_ids [B,T], the prefix of the output; encoder_outputs, the output of `encode` for input_ids; and
         further inputs of the encoder (LED: global_attention_mask, max_global_tokens). RAG models take a retriever and
         n_docs, or context_input_ids, context_attention_mask and doc_scores; RAG-sequence do_deduplication.
 

@@ -245,10 +245,10 @@ def collect_settings(config: Config, generation_config: Any, call: Mapping[str, 
     if generation_config is None:
         values = {**ids, **known_settings(config.generation)}
     else:
-        given = _read_generation_config(generation_config)
-        settings.override(GENERATION_CONFIG, given)
+        replacement = _read_generation_config(generation_config)
+        settings.override(GENERATION_CONFIG, replacement)
         # Ids that it does not set are those of the model.
-        values = {name: value for name, value in ids.items() if given.get(name) in (None, (), [])}
+        values = {name: value for name, value in ids.items() if replacement.get(name) in (None, (), [])}
     values = {name: value for name, value in values.items() if name not in call}
     settings.override(CHECKPOINT, _drop_ids_outside(values, config.vocab_size))
     return settings.override(CALL, {name: value for name, value in call.items() if name not in OTHER_LIBRARIES})
@@ -285,7 +285,7 @@ def _read_generation_config(generation_config: Any) -> dict[str, Any]:
             "generation_config must be a GenerationConfig, a dict of options, or another library's object with "
             f"to_dict; got {brief(generation_config)}; for a folder pass GenerationConfig.from_pretrained(folder)"
         )
-    # By default such objects say that no record is returned; here one always is.
+    # By default such objects have return_dict_in_generate=False; here a GenerateOutput is always returned.
     values = {name: value for name, value in values.items() if name not in METADATA | {"return_dict_in_generate"}}
     reject_other_options("generation_config= has no option", values, TypeError, allow_methods=True)
     return {name: value for name, value in values.items() if name not in OTHER_LIBRARIES}

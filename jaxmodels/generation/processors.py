@@ -290,7 +290,7 @@ def make_processors(
     prefix_function: np.int32 | None,
     custom: Sequence[Processor],
 ) -> tuple[Processor, ...]:
-    """The enabled processors, in the order of the reference (generation/utils.py, `_get_logits_processor`).
+    """The enabled processors, in the order of the reference (`_get_logits_processor`).
 
     Args:
       source: int32 [B,S], the encoder's input, or the prompt; NO_TOKEN at padding.

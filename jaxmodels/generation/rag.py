@@ -415,9 +415,9 @@ def _score_candidates(
     ids = np.full((batch, count, width + 1), model.config.generator.pad_token_id, np.int32)
     without_first = np.zeros(batch, bool)
     for question in range(batch):
-        mine = candidates[min(question, len(candidates) - 1)]
-        ids[question, :, :length] = mine[np.minimum(np.arange(count), len(mine) - 1)]
-        without_first[question] = bool(model.begins_with_bos(mine))
+        selected = candidates[min(question, len(candidates) - 1)]
+        ids[question, :, :length] = selected[np.minimum(np.arange(count), len(selected) - 1)]
+        without_first[question] = bool(model.begins_with_bos(selected))
     return np.asarray(_score(params, contexts, states, jnp.asarray(ids), without_first, model=model, n_docs=n_docs)).T
 
 

@@ -17,10 +17,10 @@ IDS = random_ids(2, 5)
 def test_without_ids_the_prompt_is_bos(gpt2, bart):
     for pair in (gpt2, bart):
         bos = pair.model.config.bos_token_id
-        got = generate(pair, None, max_new_tokens=5)
-        np.testing.assert_array_equal(got.sequences, generate(pair, np.array([[bos]]), max_new_tokens=5).sequences)
+        actual = generate(pair, None, max_new_tokens=5)
+        np.testing.assert_array_equal(actual.sequences, generate(pair, np.array([[bos]]), max_new_tokens=5).sequences)
         expected = pair.reference.generate(max_new_tokens=5, do_sample=False, num_beams=1)
-        np.testing.assert_array_equal(got.sequences, expected)
+        np.testing.assert_array_equal(actual.sequences, expected)
     assert generate(gpt2, None, bos_token_id=9, max_new_tokens=2).sequences[0, 0] == 9
     ones = np.ones((3, 1), int)
     assert generate(gpt2, None, attention_mask=ones, max_new_tokens=2).sequences.shape == (3, 3)
@@ -29,8 +29,8 @@ def test_without_ids_the_prompt_is_bos(gpt2, bart):
 @pytest.mark.parity("N1")
 def test_encoder_outputs_need_no_ids(bart):
     encoded = bart.model.apply({"params": bart.params}, IDS, method="encode")
-    got = generate(bart, None, encoder_outputs=encoded, max_new_tokens=5)
-    np.testing.assert_array_equal(got.sequences, generate(bart, IDS, max_new_tokens=5).sequences)
+    actual = generate(bart, None, encoder_outputs=encoded, max_new_tokens=5)
+    np.testing.assert_array_equal(actual.sequences, generate(bart, IDS, max_new_tokens=5).sequences)
     for wrong in (5, (), {"a": 1}):
         with pytest.raises(TypeError, match="encoder_outputs must be the output of `encode`"):
             generate(bart, None, encoder_outputs=wrong)
@@ -138,6 +138,6 @@ def test_invalid_models_and_parameters_are_rejected(gpt2):
 
 def test_an_ngram_size_beyond_the_sequence_has_no_effect(gpt2):
     free = generate(gpt2, IDS, max_new_tokens=4)
-    got = generate(gpt2, IDS, max_new_tokens=4, no_repeat_ngram_size=2**30)
-    np.testing.assert_array_equal(got.sequences, free.sequences)
+    actual = generate(gpt2, IDS, max_new_tokens=4, no_repeat_ngram_size=2**30)
+    np.testing.assert_array_equal(actual.sequences, free.sequences)
     assert reference_generate(gpt2, IDS, max_new_tokens=4).sequences.tolist() == free.sequences.tolist()

@@ -61,8 +61,8 @@ def reference_selected(sums, eos) -> list[tuple]:
 @pytest.mark.parametrize("eos", [[], [2]], ids=["no end", "an end"])
 @pytest.mark.parity("N5")
 def test_draws_of_a_step_follow_torch_multinomial(sums, eos):
-    mine, other = (collections.Counter(f(sums, eos)) for f in (selected, reference_selected))
-    both = {pair: (mine[pair], other[pair]) for pair in mine | other}
+    counts, reference_counts = (collections.Counter(f(sums, eos)) for f in (selected, reference_selected))
+    both = {pair: (counts[pair], reference_counts[pair]) for pair in counts | reference_counts}
     frequent = [(a, b) for a, b in both.values() if a + b > 20]
     assert len(frequent) > 5
     chi_square = sum((a - b) ** 2 / (a + b) for a, b in frequent)
@@ -86,12 +86,12 @@ def sampled(gpt2, batch, seed=0, **options):
 
 
 def test_the_same_key_gives_the_same_beams_in_any_batch(gpt2, batch):
-    one, again, other = (np.asarray(sampled(gpt2, batch, seed).sequences) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one, again)
-    assert one.shape != other.shape or (one != other).any()
-    alone = np.asarray(sampled(gpt2, {name: array[:1] for name, array in batch.items()}).sequences)
-    width = min(alone.shape[1], one.shape[1])
-    np.testing.assert_array_equal(alone[:, :width], one[:3, :width])
+    first, again, other = (np.asarray(sampled(gpt2, batch, seed).sequences) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape != other.shape or (first != other).any()
+    single = np.asarray(sampled(gpt2, {name: array[:1] for name, array in batch.items()}).sequences)
+    width = min(single.shape[1], first.shape[1])
+    np.testing.assert_array_equal(single[:, :width], first[:3, :width])
 
 
 def test_keys_per_prompt_make_draws_independent_of_batch_order(gpt2, batch):
@@ -107,19 +107,19 @@ def test_keys_per_prompt_make_draws_independent_of_batch_order(gpt2, batch):
 @pytest.mark.parity("N11")
 def test_warped_scores_sum_to_the_scores_of_beams(gpt2, batch):
     eos = frequent_ids(gpt2, **batch)[:2]
-    got = sampled(gpt2, batch, eos_token_id=eos, output_scores=True)
-    scores = np.asarray(got.scores)
+    actual = sampled(gpt2, batch, eos_token_id=eos, output_scores=True)
+    scores = np.asarray(actual.scores)
     assert (np.isfinite(scores).sum(axis=-1) == CALL["top_k"]).all()
-    transitions = np.asarray(jm.compute_transition_scores(got.sequences, got.scores, got.beam_indices))
-    lengths = (np.asarray(got.beam_indices) >= 0).sum(axis=1)
-    whole = [row for row, n in enumerate(lengths) if n == NEW and not np.isin(got.sequences[row, -1], eos)]
+    transitions = np.asarray(jm.compute_transition_scores(actual.sequences, actual.scores, actual.beam_indices))
+    lengths = (np.asarray(actual.beam_indices) >= 0).sum(axis=1)
+    whole = [row for row, n in enumerate(lengths) if n == NEW and not np.isin(actual.sequences[row, -1], eos)]
     assert whole
-    close(transitions[whole].sum(axis=1) / NEW, np.asarray(got.sequences_scores)[whole], tolerance=1e-5)
+    close(transitions[whole].sum(axis=1) / NEW, np.asarray(actual.sequences_scores)[whole], tolerance=1e-5)
 
 
 @pytest.mark.slow
 def test_a_low_temperature_equals_greedy_decoding(gpt2, batch):
     """All beams start equal (in 4.57 only one starts), so each of them selects the most likely token."""
     greedy = generate(gpt2, **batch, max_new_tokens=NEW, pad_token_id=PAD, eos_token_id=[]).sequences
-    got = sampled(gpt2, batch, temperature=1e-3, top_k=0, eos_token_id=[]).sequences
-    np.testing.assert_array_equal(got, np.repeat(greedy, 3, axis=0))
+    actual = sampled(gpt2, batch, temperature=1e-3, top_k=0, eos_token_id=[]).sequences
+    np.testing.assert_array_equal(actual, np.repeat(greedy, 3, axis=0))

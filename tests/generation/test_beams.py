@@ -35,9 +35,9 @@ def frequent(gpt2, batch):
 
 def agree(gpt2, batch, **options):
     options = {"max_new_tokens": 16, "pad_token_id": PAD, **options}
-    got = generate(gpt2, **batch, **options)
-    assert_equal_beams(got, reference_generate(gpt2, **batch, **options))
-    return np.asarray(got.sequences)
+    actual = generate(gpt2, **batch, **options)
+    assert_equal_beams(actual, reference_generate(gpt2, **batch, **options))
+    return np.asarray(actual.sequences)
 
 
 RULES = [(2, True), (3, "never"), (4, True), (5, "never")]
@@ -52,7 +52,7 @@ def test_ids_and_scores_for_beam_counts_and_stopping_rules(beams, early_stopping
     ended = set()
     for penalty in (-1.0, 0.0, 1.0, 2.0):
         for eos in frequent[:3]:
-            got = agree(
+            actual = agree(
                 gpt2,
                 batch,
                 num_beams=beams,
@@ -61,7 +61,7 @@ def test_ids_and_scores_for_beam_counts_and_stopping_rules(beams, early_stopping
                 num_return_sequences=beams,
                 eos_token_id=eos,
             )
-            ended.add(bool((got[:, -1] == PAD).any()))
+            ended.add(bool((actual[:, -1] == PAD).any()))
     assert True in ended, "no sequence ended early"
 
 
@@ -84,17 +84,17 @@ def test_never_continues_while_a_longer_sequence_could_be_better(gpt2, batch):
     beams = {"num_beams": 2, "length_penalty": 1.0, "max_new_tokens": 8, "eos_token_id": eos, "pad_token_id": PAD}
     for early_stopping, expected, score in (("never", [token] * 8, -3 / 8), (False, [eos], -1.0)):
         options = {**beams, "early_stopping": early_stopping, "logits_processor": [dictated]}
-        got = generate(gpt2, batch["ids"][:1], **options)
-        assert np.asarray(got.sequences)[0, PROMPT:].tolist() == expected
-        close(got.sequences_scores, [score], tolerance=1e-5)
+        actual = generate(gpt2, batch["ids"][:1], **options)
+        assert np.asarray(actual.sequences)[0, PROMPT:].tolist() == expected
+        close(actual.sequences_scores, [score], tolerance=1e-5)
 
 
 @pytest.mark.parity("N13")
 def test_several_eos_ids_keep_the_generated_one(gpt2, batch, frequent):
     eos = [frequent[2], frequent[0], frequent[1]]
     options = {"num_beams": 4, "num_return_sequences": 4, "early_stopping": True}
-    got = agree(gpt2, batch, eos_token_id=eos, **options)
-    assert all((got[:, PROMPT:] == each).any() for each in eos)
+    actual = agree(gpt2, batch, eos_token_id=eos, **options)
+    assert all((actual[:, PROMPT:] == each).any() for each in eos)
     agree(gpt2, batch, eos_token_id=eos[::-1], length_penalty=-1.0, **options)
 
 
@@ -117,17 +117,17 @@ def test_fewer_returned_sequences_are_the_best_ones(gpt2, batch, frequent):
     scores = np.asarray(everything.sequences_scores).reshape(3, 4)
     assert (np.diff(scores) <= 0).all()
     for count in (1, 2, 3):
-        got = generate(gpt2, **batch, **options, pad_token_id=PAD, num_return_sequences=count)
-        np.testing.assert_array_equal(np.asarray(got.sequences_scores).reshape(3, count), scores[:, :count])
-        width = got.sequences.shape[1]
+        actual = generate(gpt2, **batch, **options, pad_token_id=PAD, num_return_sequences=count)
+        np.testing.assert_array_equal(np.asarray(actual.sequences_scores).reshape(3, count), scores[:, :count])
+        width = actual.sequences.shape[1]
         expected = np.asarray(everything.sequences).reshape(3, 4, -1)[:, :count, :width]
-        np.testing.assert_array_equal(np.asarray(got.sequences).reshape(3, count, -1), expected)
+        np.testing.assert_array_equal(np.asarray(actual.sequences).reshape(3, count, -1), expected)
 
 
 @pytest.mark.parity("N5")
 def test_a_single_new_token_gives_the_top_tokens_in_order(gpt2, batch):
-    got = generate(
+    actual = generate(
         gpt2, **batch, num_beams=4, num_return_sequences=4, early_stopping=True, max_new_tokens=1, eos_token_id=5
     )
     logits = gpt2.reference(torch.from_numpy(batch["ids"][:1])).logits[0, -1]  # the first prompt has no padding
-    np.testing.assert_array_equal(np.asarray(got.sequences)[:4, -1], logits.topk(4).indices)
+    np.testing.assert_array_equal(np.asarray(actual.sequences)[:4, -1], logits.topk(4).indices)

@@ -20,9 +20,9 @@ def batch():
 
 def agree(pair, batch, **options):
     options = {"max_new_tokens": 16, "pad_token_id": PAD, "num_beams": 3, "early_stopping": True, **options}
-    got = generate(pair, **batch, **options)
-    assert_equal_beams(got, reference_generate(pair, **batch, **options))
-    return np.asarray(got.sequences)
+    actual = generate(pair, **batch, **options)
+    assert_equal_beams(actual, reference_generate(pair, **batch, **options))
+    return np.asarray(actual.sequences)
 
 
 @pytest.mark.parity("A19", "L14", "N5")
@@ -30,8 +30,8 @@ def test_ids_and_scores_of_padded_inputs(pair, batch):
     ended = set()
     for eos in frequent_ids(pair, **batch)[:3]:
         for penalty in (0.0, 1.0, 2.0):
-            got = agree(pair, batch, eos_token_id=eos, length_penalty=penalty, num_return_sequences=3)
-            ended.add(bool((got[:, -1] == PAD).any()))
+            actual = agree(pair, batch, eos_token_id=eos, length_penalty=penalty, num_return_sequences=3)
+            ended.add(bool((actual[:, -1] == PAD).any()))
     assert True in ended
 
 
@@ -48,8 +48,8 @@ def test_forced_first_and_last_ids(bart, batch):
     """All beams but one start at -1e9, and forced tokens must not activate them."""
     eos, first, last = (frequent_ids(bart, **batch)[i] for i in (9, 5, 6))
     forced = {"forced_bos_token_id": first, "forced_eos_token_id": last}
-    got = agree(bart, batch, eos_token_id=eos, num_return_sequences=3, **forced)
-    assert (got[:, 1] == first).all() and (got[:, 16] == last).any()
+    actual = agree(bart, batch, eos_token_id=eos, num_return_sequences=3, **forced)
+    assert (actual[:, 1] == first).all() and (actual[:, 16] == last).any()
 
 
 @pytest.mark.slow
@@ -57,8 +57,8 @@ def test_forced_first_and_last_ids(bart, batch):
 def test_decoder_input_ids_of_several_tokens(bart, batch):
     prefix = random_ids(3, 3, seed=1)
     eos = frequent_ids(bart, **batch)[1]
-    got = agree(bart, batch, decoder_input_ids=prefix, eos_token_id=eos, max_new_tokens=10)
-    np.testing.assert_array_equal(got[:, 1:4], prefix)
+    actual = agree(bart, batch, decoder_input_ids=prefix, eos_token_id=eos, max_new_tokens=10)
+    np.testing.assert_array_equal(actual[:, 1:4], prefix)
 
 
 @pytest.mark.slow
@@ -67,8 +67,8 @@ def test_global_tokens_reach_every_beam(led, batch):
     flags = np.zeros_like(batch["ids"])
     flags[:, 0] = flags[0, 5] = 1
     eos = frequent_ids(led, **batch)[0]
-    got = agree(led, {**batch, "global_attention_mask": flags}, eos_token_id=eos)
-    assert not np.array_equal(got, agree(led, batch, eos_token_id=eos))
+    actual = agree(led, {**batch, "global_attention_mask": flags}, eos_token_id=eos)
+    assert not np.array_equal(actual, agree(led, batch, eos_token_id=eos))
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_encoder_outputs_replace_the_encoder(bart, batch):
     states = bart.model.apply(
         {"params": bart.params}, batch["ids"], attention_mask=batch["attention_mask"], method="encode"
     )
-    got = generate(bart, **batch, encoder_outputs=states, **options)
+    actual = generate(bart, **batch, encoder_outputs=states, **options)
     expected = generate(bart, **batch, **options)
-    np.testing.assert_array_equal(got.sequences, expected.sequences)
-    np.testing.assert_allclose(got.sequences_scores, expected.sequences_scores, rtol=1e-5)
+    np.testing.assert_array_equal(actual.sequences, expected.sequences)
+    np.testing.assert_allclose(actual.sequences_scores, expected.sequences_scores, rtol=1e-5)

@@ -57,7 +57,7 @@ def agree(
         **options,
     )
     group_options = {"num_beam_groups": groups, "diversity_penalty": diversity} if groups > 1 else {}
-    got = generate(
+    actual = generate(
         pair,
         ids,
         attention_mask=mask,
@@ -70,9 +70,9 @@ def agree(
         **options,
         **(more or {}),
     )
-    np.testing.assert_array_equal(got.sequences, sequences)
-    close(got.sequences_scores, scores, "sequences_scores", tolerance=1e-4)
-    np.testing.assert_array_equal(got.beam_indices, indices)
+    np.testing.assert_array_equal(actual.sequences, sequences)
+    close(actual.sequences_scores, scores, "sequences_scores", tolerance=1e-4)
+    np.testing.assert_array_equal(actual.beam_indices, indices)
     return sequences
 
 
@@ -96,7 +96,7 @@ def test_4_57_continues_where_4_37_stops(gpt2, frequent):
         ]
         for eos in frequent[:6]
     ]
-    assert any(mine != later for mine, later in lengths)
+    assert any(length != reference_length for length, reference_length in lengths)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_beam_groups_match_the_naive_search(beams, groups, gpt2, frequent):
     ended = set()
     for eos, diversity, penalty in ((frequent[:1], 0.5, 1.0), (frequent[1:2], 3.0, 0.0), (frequent[2:3], 1.0, 2.0)):
         options = {"groups": groups, "diversity": diversity, "length_penalty": penalty}
-        got = agree(gpt2, random_ids(2, PROMPT), beams=beams, num_return=beams, eos=eos, **options)
-        ended.add(bool((got[:, -1] == PAD).any()))
+        actual = agree(gpt2, random_ids(2, PROMPT), beams=beams, num_return=beams, eos=eos, **options)
+        ended.add(bool((actual[:, -1] == PAD).any()))
     assert True in ended
 
 
@@ -136,8 +136,8 @@ def test_diversity_makes_groups_differ(gpt2):
     options |= {"pad_token_id": PAD, "num_beam_groups": 4}
 
     def firsts(diversity):
-        got = generate(gpt2, random_ids(1, PROMPT), diversity_penalty=diversity, **options)
-        return len(set(np.asarray(got.sequences)[:, PROMPT].tolist()))
+        actual = generate(gpt2, random_ids(1, PROMPT), diversity_penalty=diversity, **options)
+        return len(set(np.asarray(actual.sequences)[:, PROMPT].tolist()))
 
     assert firsts(1e-4) == 1 and firsts(100.0) == 4
 
@@ -169,15 +169,15 @@ def test_beams_do_not_depend_on_batch_or_bucket(gpt2, frequent):
     def rows(out, prompt):
         return np.asarray(out.sequences)[:, prompt:], np.asarray(out.sequences_scores)
 
-    def same(got, expected):
-        width = min(got[0].shape[1], expected[0].shape[1])
-        np.testing.assert_array_equal(got[0][:, :width], expected[0][:, :width])
-        assert (got[0][:, width:] == PAD).all() and (expected[0][:, width:] == PAD).all()
-        np.testing.assert_allclose(got[1], expected[1], rtol=1e-5)
+    def same(actual, expected):
+        width = min(actual[0].shape[1], expected[0].shape[1])
+        np.testing.assert_array_equal(actual[0][:, :width], expected[0][:, :width])
+        assert (actual[0][:, width:] == PAD).all() and (expected[0][:, width:] == PAD).all()
+        np.testing.assert_allclose(actual[1], expected[1], rtol=1e-5)
 
     batch = rows(generate(gpt2, ids, attention_mask=mask, **options), PROMPT)
     wide = np.pad(ids, ((0, 0), (36, 0)), constant_values=PAD), np.pad(mask, ((0, 0), (36, 0)))
     same(rows(generate(gpt2, wide[0], attention_mask=wide[1], **options), PROMPT + 36), batch)
     for row, length in enumerate(lengths):
-        alone = rows(generate(gpt2, ids[row : row + 1, -length:], **options), length)
-        same(alone, tuple(part[3 * row : 3 * row + 3] for part in batch))
+        single = rows(generate(gpt2, ids[row : row + 1, -length:], **options), length)
+        same(single, tuple(part[3 * row : 3 * row + 3] for part in batch))

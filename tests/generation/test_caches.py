@@ -25,37 +25,37 @@ def generated(gpt2, batch, **options):
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_greedy_ids_mostly_match_float32(dtype, gpt2, batch):
     """Compared up to the first difference, after which the sequences diverge."""
-    expected, got = generated(gpt2, batch), generated(gpt2, batch, cache_dtype=dtype)
-    same = np.cumprod(expected == got, axis=1).sum(axis=1)
-    assert same.mean() > 0.9 * NEW, same
-    assert len({tuple(row) for row in got.tolist()}) > 1
+    expected, actual = generated(gpt2, batch), generated(gpt2, batch, cache_dtype=dtype)
+    equal = np.cumprod(expected == actual, axis=1).sum(axis=1)
+    assert equal.mean() > 0.9 * NEW, equal
+    assert len({tuple(row) for row in actual.tolist()}) > 1
 
 
 @pytest.mark.slow
 def test_beams_over_an_int8_cache_mostly_match_float32(gpt2, batch):
     expected = generate(gpt2, **batch, **OPTIONS, **BEAMS)
-    got = generate(gpt2, **batch, **OPTIONS, **BEAMS, cache_dtype="int8")
-    np.testing.assert_allclose(got.sequences_scores, expected.sequences_scores, rtol=0.03)
-    same = [
-        len({tuple(row) for row in mine} & {tuple(row) for row in other})
-        for mine, other in zip(
-            np.asarray(got.sequences).reshape(8, 3, -1).tolist(),
+    actual = generate(gpt2, **batch, **OPTIONS, **BEAMS, cache_dtype="int8")
+    np.testing.assert_allclose(actual.sequences_scores, expected.sequences_scores, rtol=0.03)
+    equal = [
+        len({tuple(row) for row in beams} & {tuple(row) for row in expected_beams})
+        for beams, expected_beams in zip(
+            np.asarray(actual.sequences).reshape(8, 3, -1).tolist(),
             np.asarray(expected.sequences).reshape(8, 3, -1).tolist(),
             strict=True,
         )
     ]
-    assert np.mean(same) > 0.6 * 3, same
+    assert np.mean(equal) > 0.6 * 3, equal
 
 
 def test_an_int8_cache_does_not_depend_on_the_batch(gpt2, batch):
     whole = generated(gpt2, batch, cache_dtype="int8")
-    alone = generated(gpt2, {name: array[1:2] for name, array in batch.items()}, cache_dtype="int8")
-    np.testing.assert_array_equal(alone[0], whole[1])
+    single = generated(gpt2, {name: array[1:2] for name, array in batch.items()}, cache_dtype="int8")
+    np.testing.assert_array_equal(single[0], whole[1])
 
 
 def test_equal_cache_dtypes_compile_once(gpt2, batch):
     generated(gpt2, batch, cache_dtype="bfloat16")
     before = num_compiled()
-    for same in (jnp.bfloat16, jnp.dtype("bfloat16")):
-        generated(gpt2, batch, cache_dtype=same)
+    for equal in (jnp.bfloat16, jnp.dtype("bfloat16")):
+        generated(gpt2, batch, cache_dtype=equal)
     assert num_compiled() == before

@@ -48,11 +48,11 @@ def another():
     return model, jm.init(model, jax.random.key(0))
 
 
-def programs(model, params, calls, rows=2):
+def programs(model, params, calls, batch=2):
     """How many decoding loops are compiled by the calls."""
     before = num_compiled()
     for length, options in calls:
-        ids = np.random.default_rng(length).integers(4, V, (rows, length))
+        ids = np.random.default_rng(length).integers(4, V, (batch, length))
         jm.generate(model, params, ids, **options)
     return num_compiled() - before
 
@@ -121,8 +121,8 @@ def test_another_bucket_compiles_once(gpt2):
     assert programs(*gpt2, [(10, greedy)]) == 1
     assert programs(*gpt2, [(12, greedy), (30, greedy), (1, greedy)]) == 0
     assert programs(*gpt2, [(33, greedy), (48, greedy), (40, greedy)]) == 1
-    assert programs(*gpt2, [(10, greedy)], rows=5) == 1
-    assert programs(*gpt2, [(7, {"max_new_tokens": 31})], rows=6) == 0, "a batch of five is padded to six"
+    assert programs(*gpt2, [(10, greedy)], batch=5) == 1
+    assert programs(*gpt2, [(7, {"max_new_tokens": 31})], batch=6) == 0, "a batch of five is padded to six"
 
 
 def test_another_callback_or_key_does_not_recompile(gpt2):
@@ -187,7 +187,7 @@ def test_warmup_compiles_what_later_calls_use(name, gpt2):
     assert jm.warmup(*gpt2, **sizes, **options) == 0
     later = {"max_time": 1e6} if "max_time" in options else {}
     calls = [(n, {**options, **later, "max_new_tokens": 6 + n // 2}) for n in range(1, 33, 5)]
-    assert programs(*gpt2, calls, rows=1) == 0
+    assert programs(*gpt2, calls, batch=1) == 0
 
 
 @pytest.mark.slow
@@ -195,8 +195,8 @@ def test_warmup_of_several_sizes_of_an_encoder_decoder(bart):
     sizes = {"prompt_lengths": [9, 30, 40], "batch_sizes": [1, 2], "max_new_tokens": 12}
     assert jm.warmup(bart.model, bart.params, **sizes, num_beams=2) == 4
     before = num_compiled()
-    for rows, length in ((1, 3), (2, 20), (1, 44), (2, 48)):
-        jm.generate(bart.model, bart.params, np.full((rows, length), 7), max_new_tokens=10, num_beams=2)
+    for batch, length in ((1, 3), (2, 20), (1, 44), (2, 48)):
+        jm.generate(bart.model, bart.params, np.full((batch, length), 7), max_new_tokens=10, num_beams=2)
     assert num_compiled() == before
 
 

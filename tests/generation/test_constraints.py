@@ -49,9 +49,9 @@ def test_sequence_biases_match_prefixes_and_add_up():
     ids = np.array([[4, 4, 4, 1, 1], [4, 4, 4, 2, 1], [4, 4, 4, 2, 0], [4, 4, 0, 2, 1]])
     # The last one is longer than the text and, as in the reference, has no effect.
     biases = {(1, 9): 1.0, (2, 1, 9): 10.0, (4, 4, 2, 1, 9): 100.0, (4, 4, 4, 2, 1, 9): 1000.0}
-    got = apply(SequenceBias.from_biases(biases), ids, np.zeros((4, V), np.float32))
-    np.testing.assert_array_equal(got[:, 9], [1.0, 111.0, 0.0, 11.0])
-    assert not np.delete(got, 9, axis=1).any()
+    actual = apply(SequenceBias.from_biases(biases), ids, np.zeros((4, V), np.float32))
+    np.testing.assert_array_equal(actual[:, 9], [1.0, 111.0, 0.0, 11.0])
+    assert not np.delete(actual, 9, axis=1).any()
 
 
 @pytest.mark.parity("N4")
@@ -119,17 +119,17 @@ def test_exponential_decay_keeps_forbidden_eos_ids_forbidden():
     """In the reference |-inf| becomes NaN, and the sequence ends."""
     scores = random_scores()
     scores[:, EOS[0]] = -np.inf
-    got = apply(ExponentialDecayLengthPenalty(jnp.int32(2), jnp.float32(1.3), BOTH), random_ids(6), scores)
-    assert np.isneginf(got[:, EOS[0]]).all() and (got[:, EOS[1]] > scores[:, EOS[1]]).all()
+    actual = apply(ExponentialDecayLengthPenalty(jnp.int32(2), jnp.float32(1.3), BOTH), random_ids(6), scores)
+    assert np.isneginf(actual[:, EOS[0]]).all() and (actual[:, EOS[1]] > scores[:, EOS[1]]).all()
 
 
 @pytest.mark.parity("N4")
 def test_inf_nan_remove_and_logit_normalization():
     ids, scores = random_ids(4), random_scores()
     scores[:, 0], scores[:, 1], scores[:, 2] = np.nan, np.inf, -np.inf
-    got = apply(InfNanRemove(), ids, scores)
-    np.testing.assert_array_equal(got, apply_reference(reference.InfNanRemoveLogitsProcessor(), ids, scores))
-    assert np.isfinite(got).all()
+    actual = apply(InfNanRemove(), ids, scores)
+    np.testing.assert_array_equal(actual, apply_reference(reference.InfNanRemoveLogitsProcessor(), ids, scores))
+    assert np.isfinite(actual).all()
     scores = random_scores()
     scores[:, :9] = -np.inf
     expected = apply_reference(reference.LogitNormalization(), ids, scores)
@@ -151,9 +151,9 @@ def test_prefix_allowed_tokens_fn_gets_each_sequence():
         for length, start in ((1, 6), (5, 0), (5, 12)):
             ids, scores = random_ids(length, seed=length), random_scores(length)
             seen.clear()
-            got = apply(processor, ids, scores, start)
+            actual = apply(processor, ids, scores, start)
             calls = list(seen)
-            np.testing.assert_array_equal(got, apply_reference(expected, ids, scores))
+            np.testing.assert_array_equal(actual, apply_reference(expected, ids, scores))
             assert calls == [(row // 2, ids[row].tolist()) for row in range(N)]
         processor = PrefixConstrained(callback.number, jnp.int32(1), beams=2)
         np.testing.assert_array_equal(apply(processor, ids, scores)[2:], scores[2:])
@@ -165,7 +165,7 @@ def test_other_values_ids_and_positions_do_not_recompile():
             for length in (1, 4, 12):
                 apply(processor, random_ids(length), random_scores(), start=COLUMNS - length)
 
-    kinds = (
+    cases = (
         [SequenceBias.from_biases(dict(list(BIASES.items())[:n])) for n in (3, 4)]
         + [SequenceBias.from_biases({(1, 2, 3): -np.inf})],
         [MinLength(jnp.int32(n), BOTH + n) for n in (1, 7)],
@@ -177,7 +177,7 @@ def test_other_values_ids_and_positions_do_not_recompile():
         + [ForcedTokens.from_pairs([8, 9, 9], [1, 2, 3])],
         [ExponentialDecayLengthPenalty(jnp.int32(n), jnp.float32(1 + n / 9), BOTH) for n in (1, 3)],
     )
-    for processors in kinds:
+    for processors in cases:
         apply(processors[0], random_ids(3), random_scores())
         before = num_compiled()
         calls(processors)

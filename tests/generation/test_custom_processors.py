@@ -66,17 +66,17 @@ BEAMS = {"num_beams": 3, "num_return_sequences": 2}
 def test_a_custom_processor_matches_one_of_the_reference(more, gpt2, batch):
     """It is applied after the repetition penalty, and before the scores are renormalized."""
     options = {**OPTIONS, "repetition_penalty": 1.5, "renormalize_logits": True, **more}
-    mine = NotNear(jnp.int32(9), jnp.float32(2.0))
-    got = generate(gpt2, **batch, logits_processor=[mine], output_scores=True, **options)
+    custom = NotNear(jnp.int32(9), jnp.float32(2.0))
+    actual = generate(gpt2, **batch, logits_processor=[custom], output_scores=True, **options)
     expected = reference_generate(
         gpt2, **batch, logits_processor=LogitsProcessorList([ReferenceNotNear(9, 2.0)]), **options
     )
     if more:
-        assert_equal_beams(got, expected)
+        assert_equal_beams(actual, expected)
     else:
-        np.testing.assert_array_equal(got.sequences, expected.sequences)
-    assert_equal_scores(got.scores, expected.scores)
-    assert not np.array_equal(got.sequences, generate(gpt2, **batch, **options).sequences)
+        np.testing.assert_array_equal(actual.sequences, expected.sequences)
+    assert_equal_scores(actual.scores, expected.scores)
+    assert not np.array_equal(actual.sequences, generate(gpt2, **batch, **options).sequences)
 
 
 def test_pytrees_are_traced_and_plain_functions_compile_once(gpt2, batch):
@@ -87,8 +87,8 @@ def test_pytrees_are_traced_and_plain_functions_compile_once(gpt2, batch):
 
     expected, _ = call(NotNear(jnp.int32(9), jnp.float32(2.0)))
     assert call(NotNear(jnp.int32(3), jnp.float32(1.0)))[1] == 0
-    got, compiled = call(plain)
-    np.testing.assert_array_equal(got, expected)
+    actual, compiled = call(plain)
+    np.testing.assert_array_equal(actual, expected)
     assert compiled == 1 and call(plain)[1] == 0
     assert call(lambda text, scores: scores)[1] == 1
 
@@ -102,12 +102,12 @@ def test_text_that_a_processor_gets(gpt2, batch):
         jax.debug.callback(lambda *values: seen.append([np.asarray(value) for value in values]), *facts, ordered=True)
         return scores
 
-    got = np.asarray(generate(gpt2, **batch, logits_processor=[look], **OPTIONS).sequences)
+    actual = np.asarray(generate(gpt2, **batch, logits_processor=[look], **OPTIONS).sequences)
     jax.effects_barrier()
     assert len(seen) == 12
     for step, (last, count, generated, written, first) in enumerate(seen):
         end = PROMPT + step
-        np.testing.assert_array_equal(last[:3], got[:, end - 3 : end])
+        np.testing.assert_array_equal(last[:3], actual[:, end - 3 : end])
         assert (count, generated, written) == (end, step, end)
         if step:
-            np.testing.assert_array_equal(first[:3], got[:, PROMPT])
+            np.testing.assert_array_equal(first[:3], actual[:, PROMPT])

@@ -28,25 +28,25 @@ def generated(both, ids, **options):
 
 def agree(both, ids, slots=None, **options):
     """slots: max_global_tokens, which the reference does not have."""
-    got = generated(both, ids, **options, **({} if slots is None else {"max_global_tokens": slots}))
-    np.testing.assert_array_equal(got, reference_generate(both, ids, **options).sequences)
-    return got
+    actual = generated(both, ids, **options, **({} if slots is None else {"max_global_tokens": slots}))
+    np.testing.assert_array_equal(actual, reference_generate(both, ids, **options).sequences)
+    return actual
 
 
 @pytest.mark.parametrize("length", [1, 7, 32])
 @pytest.mark.parity("A19", "L14")
 def test_ids_of_any_input_length(both, length):
-    got = agree(both, random_ids(length, seed=length), max_new_tokens=16)
-    assert (got[:, 0] == START).all()
-    assert len({tuple(row) for row in got.tolist()}) == 3
-    assert length == 1 or max(len(set(row)) for row in got.tolist()) > 3
+    actual = agree(both, random_ids(length, seed=length), max_new_tokens=16)
+    assert (actual[:, 0] == START).all()
+    assert len({tuple(row) for row in actual.tolist()}) == 3
+    assert length == 1 or max(len(set(row)) for row in actual.tolist()) > 3
 
 
 @pytest.mark.parity("A19", "L14")
 def test_right_padded_inputs_with_given_and_inferred_mask(both):
     ids, mask = right_padded(random_ids(9), 9, 4, 2)
-    got = agree(both, ids, attention_mask=mask, max_new_tokens=10)
-    np.testing.assert_array_equal(generated(both, ids, max_new_tokens=10), got)
+    actual = agree(both, ids, attention_mask=mask, max_new_tokens=10)
+    np.testing.assert_array_equal(generated(both, ids, max_new_tokens=10), actual)
 
 
 GLOBALS = {"the first": ((0,), (0,), (0,)), "scattered": ((0, 5, 8), (), (1,)), "none": ((), (), ())}
@@ -57,8 +57,8 @@ GLOBALS = {"the first": ((0,), (0,), (0,)), "scattered": ((0, 5, 8), (), (1,)), 
 def test_global_attention_reaches_the_encoder(name, led):
     ids, mask = right_padded(random_ids(9, seed=2), 9, 4, 7)
     inputs = {"attention_mask": mask, "max_new_tokens": 16}
-    got = agree(led, ids, slots=4, global_attention_mask=flags(9, *GLOBALS[name]), **inputs)
-    assert np.array_equal(got, generated(led, ids, **inputs)) == (name == "none"), "global tokens make a difference"
+    actual = agree(led, ids, slots=4, global_attention_mask=flags(9, *GLOBALS[name]), **inputs)
+    assert np.array_equal(actual, generated(led, ids, **inputs)) == (name == "none"), "global tokens make a difference"
 
 
 @pytest.mark.parity("L14")
@@ -76,17 +76,17 @@ def test_global_token_slots_default_to_the_next_power_of_two(led):
 
 def test_decoder_input_ids_follow_or_contain_the_start_id(bart):
     ids, prefix = random_ids(6), random_ids(3, seed=1)
-    got = agree(bart, ids, decoder_input_ids=prefix, max_new_tokens=8)
+    actual = agree(bart, ids, decoder_input_ids=prefix, max_new_tokens=8)
     started = np.pad(prefix, ((0, 0), (1, 0)), constant_values=START)
-    np.testing.assert_array_equal(got[:, :4], started)
-    np.testing.assert_array_equal(agree(bart, ids, decoder_input_ids=started, max_new_tokens=8), got)
+    np.testing.assert_array_equal(actual[:, :4], started)
+    np.testing.assert_array_equal(agree(bart, ids, decoder_input_ids=started, max_new_tokens=8), actual)
 
 
 def test_decoder_input_ids_with_start_id_in_some_examples_are_unchanged(bart):
     prefix = random_ids(4, seed=1)
     prefix[1, 0] = START
-    got = agree(bart, random_ids(6), decoder_input_ids=prefix, max_new_tokens=8)
-    np.testing.assert_array_equal(got[:, :4], prefix)
+    actual = agree(bart, random_ids(6), decoder_input_ids=prefix, max_new_tokens=8)
+    np.testing.assert_array_equal(actual[:, :4], prefix)
 
 
 @pytest.mark.parity("N2")
@@ -100,24 +100,26 @@ def test_max_length_includes_the_decoder_prefix(bart):
 @pytest.mark.parity("A19")
 def test_forced_first_and_last_ids(both):
     ids = random_ids(6, seed=5)
-    got = agree(both, ids, forced_bos_token_id=7, forced_eos_token_id=9, max_new_tokens=6)
-    assert (got[:, 1] == 7).all() and (got[:, 6] == 9).all()
+    actual = agree(both, ids, forced_bos_token_id=7, forced_eos_token_id=9, max_new_tokens=6)
+    assert (actual[:, 1] == 7).all() and (actual[:, 6] == 9).all()
     one = agree(both, ids, forced_bos_token_id=7, forced_eos_token_id=9, max_new_tokens=1)
     assert (one[:, 1] == 9).all()
 
 
 @pytest.mark.parity("A19")
 def test_forced_bos_applies_only_after_a_prefix_of_one_token(bart):
-    got = agree(bart, random_ids(6), forced_bos_token_id=7, decoder_input_ids=random_ids(3, seed=1), max_new_tokens=4)
-    assert not (got[:, 4] == 7).all()
+    actual = agree(
+        bart, random_ids(6), forced_bos_token_id=7, decoder_input_ids=random_ids(3, seed=1), max_new_tokens=4
+    )
+    assert not (actual[:, 4] == 7).all()
 
 
 @pytest.mark.parity("A19")
 def test_bart_forces_the_last_id_by_default(bart, led):
-    got = generated(bart, random_ids(6), max_new_tokens=5, eos_token_id=NEVER_GENERATED)
-    assert (got[:, -1] == 2).all()
-    got = generated(led, random_ids(6), max_new_tokens=5, eos_token_id=NEVER_GENERATED)
-    assert not (got[:, -1] == 2).any()
+    actual = generated(bart, random_ids(6), max_new_tokens=5, eos_token_id=NEVER_GENERATED)
+    assert (actual[:, -1] == 2).all()
+    actual = generated(led, random_ids(6), max_new_tokens=5, eos_token_id=NEVER_GENERATED)
+    assert not (actual[:, -1] == 2).any()
 
 
 @pytest.mark.parity("N13")
@@ -125,9 +127,9 @@ def test_several_eos_ids_end_sequences_followed_by_padding(led):
     ids = random_ids(6, seed=3)
     free = generated(led, ids, max_new_tokens=12, eos_token_id=NEVER_GENERATED)
     eos = sorted({int(free[0, 3]), int(free[1, 6])})  # ids that the model generates
-    got = agree(led, ids, max_new_tokens=12, eos_token_id=eos)
-    ended = np.isin(got[0], eos)
-    assert ended.any() and (got[0, ended.argmax() + 1 :] == PAD).all()
+    actual = agree(led, ids, max_new_tokens=12, eos_token_id=eos)
+    ended = np.isin(actual[0], eos)
+    assert ended.any() and (actual[0, ended.argmax() + 1 :] == PAD).all()
 
 
 def test_a_sequence_does_not_depend_on_the_batch(led):
@@ -136,9 +138,9 @@ def test_a_sequence_does_not_depend_on_the_batch(led):
     options = {"max_new_tokens": 10, "eos_token_id": NEVER_GENERATED, "max_global_tokens": 4}
     batch = generated(led, ids, attention_mask=mask, global_attention_mask=flags(9, *where), **options)
     for row, length in enumerate(lengths):
-        own = flags(length, where[row])
-        alone = generated(led, ids[row : row + 1, :length], global_attention_mask=own, **options)
-        np.testing.assert_array_equal(batch[row], alone[0])
+        global_mask = flags(length, where[row])
+        single = generated(led, ids[row : row + 1, :length], global_attention_mask=global_mask, **options)
+        np.testing.assert_array_equal(batch[row], single[0])
 
 
 @pytest.mark.parity("N14")
@@ -147,8 +149,11 @@ def test_start_id_from_call_then_file_then_bos(bart, tmp_path):
     (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": 5, "max_new_tokens": 3}')
     config = jm.load(tmp_path)[0].config
     neither = config.replace(decoder_start_token_id=None, bos_token_id=8, generation={})
-    for given, call, start in ((config, {}, 5), (config, {"decoder_start_token_id": 6}, 6), (neither, {}, 8)):
-        assert decoder_prefix(None, 2, jm.GenerationConfig.merge(given, None, call), 67).tolist() == [[start], [start]]
+    for model_config, call, start in ((config, {}, 5), (config, {"decoder_start_token_id": 6}, 6), (neither, {}, 8)):
+        assert decoder_prefix(None, 2, jm.GenerationConfig.merge(model_config, None, call), 67).tolist() == [
+            [start],
+            [start],
+        ]
     assert jm.GenerationConfig.merge(config, None, {}).max_new_tokens == 3
     neither = config.replace(decoder_start_token_id=None, bos_token_id=None, generation={})
     with pytest.raises(ValueError, match="the decoder needs a start id, .* pass one to generate"):
@@ -193,10 +198,10 @@ def test_inputs_are_padded_at_most_to_the_position_table(led):
 
 def test_the_streamer_gets_every_column_in_order(led):
     columns, ids = [], random_ids(7)
-    got = generated(led, ids, max_new_tokens=12, streamer=columns.append)
+    actual = generated(led, ids, max_new_tokens=12, streamer=columns.append)
     assert all(isinstance(column, np.ndarray) and column.shape == (3,) for column in columns)
-    np.testing.assert_array_equal(np.stack(columns, axis=1), got[:, 1:])
-    np.testing.assert_array_equal(generated(led, ids, max_new_tokens=12), got)
+    np.testing.assert_array_equal(np.stack(columns, axis=1), actual[:, 1:])
+    np.testing.assert_array_equal(generated(led, ids, max_new_tokens=12), actual)
 
 
 @pytest.mark.slow
@@ -221,8 +226,8 @@ def test_encoder_outputs_replace_the_encoder(led):
     ids, mask = right_padded(random_ids(9, seed=2), 9, 4, 7)
     inputs = {"attention_mask": mask, "global_attention_mask": flags(9, *GLOBALS["scattered"])}
     encoded = jax.jit(lambda p: led.model.apply({"params": p}, ids, **inputs, method="encode"))(led.params)
-    got = generated(led, ids, attention_mask=mask, encoder_outputs=encoded, max_new_tokens=16)
-    np.testing.assert_array_equal(got, generated(led, ids, **inputs, max_global_tokens=4, max_new_tokens=16))
+    actual = generated(led, ids, attention_mask=mask, encoder_outputs=encoded, max_new_tokens=16)
+    np.testing.assert_array_equal(actual, generated(led, ids, **inputs, max_global_tokens=4, max_new_tokens=16))
     with pytest.raises(
         ValueError, match=r"encoder_outputs must have states \[B,T,D\] for input_ids \(3, 8\), got \(3, 9, 32\)"
     ):

@@ -180,11 +180,11 @@ def test_call_overrides_checkpoint_settings_over_model_config():
 
 @pytest.mark.parity("N14")
 def test_generation_config_replaces_the_checkpoint_except_unset_ids():
-    given = GenerationConfig(max_new_tokens=6, pad_token_id=2)
-    merged = GenerationConfig.merge(MODEL, given, {"num_beams": 2})
+    config = GenerationConfig(max_new_tokens=6, pad_token_id=2)
+    merged = GenerationConfig.merge(MODEL, config, {"num_beams": 2})
     assert (merged.max_new_tokens, merged.num_beams, merged.top_k, merged.do_sample) == (6, 2, 50, False)
     assert (merged.pad_token_id, merged.bos_token_id, merged.eos_token_id) == (2, 1, (7,))
-    assert given == GenerationConfig(max_new_tokens=6, pad_token_id=2)
+    assert config == GenerationConfig(max_new_tokens=6, pad_token_id=2)
 
 
 def merged(**call):

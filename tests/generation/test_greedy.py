@@ -59,8 +59,8 @@ def test_a_sequence_does_not_depend_on_the_batch(gpt2):
     ids, mask = left_padded(prompts(3, 10), [10, 6, 2])
     batch = jm.generate(gpt2.model, gpt2.params, ids, attention_mask=mask, max_new_tokens=16, eos_token_id=[])
     for row, length in enumerate([10, 6, 2]):
-        alone = jm.generate(gpt2.model, gpt2.params, ids[row : row + 1, -length:], max_new_tokens=16, eos_token_id=[])
-        np.testing.assert_array_equal(batch.sequences[row, -16:], alone.sequences[0, -16:])
+        single = jm.generate(gpt2.model, gpt2.params, ids[row : row + 1, -length:], max_new_tokens=16, eos_token_id=[])
+        np.testing.assert_array_equal(batch.sequences[row, -16:], single.sequences[0, -16:])
 
 
 @pytest.mark.parity("N13")

@@ -25,11 +25,11 @@ def test_guidance_with_the_last_token(gpt2):
     free = np.asarray(generate(gpt2, random_ids(1, 6), **OPTIONS).sequences)
     changed = []
     for scale in (1.5, 3.0, 0.5):
-        got = generate(gpt2, random_ids(1, 6), guidance_scale=scale, output_scores=True, **OPTIONS)
+        actual = generate(gpt2, random_ids(1, 6), guidance_scale=scale, output_scores=True, **OPTIONS)
         expected = reference_generate(gpt2, random_ids(1, 6), guidance_scale=scale, **OPTIONS)
-        np.testing.assert_array_equal(got.sequences, expected.sequences)
-        assert_equal_scores(got.scores, expected.scores)
-        changed.append(not np.array_equal(got.sequences, free))
+        np.testing.assert_array_equal(actual.sequences, expected.sequences)
+        assert_equal_scores(actual.scores, expected.scores)
+        changed.append(not np.array_equal(actual.sequences, free))
     assert any(changed)
 
 
@@ -38,10 +38,10 @@ def test_guidance_with_a_negative_prompt_and_other_processors(gpt2):
     options = {**OPTIONS, "guidance_scale": 2.0, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
     for length in (5, 6):
         negative = random_ids(1, length, seed=7)
-        got = generate(gpt2, random_ids(1, 6), negative_prompt_ids=negative, output_scores=True, **options)
+        actual = generate(gpt2, random_ids(1, 6), negative_prompt_ids=negative, output_scores=True, **options)
         expected = reference_generate(gpt2, random_ids(1, 6), negative_prompt_ids=negative, **options)
-        np.testing.assert_array_equal(got.sequences, expected.sequences)
-        assert_equal_scores(got.scores, expected.scores)
+        np.testing.assert_array_equal(actual.sequences, expected.sequences)
+        assert_equal_scores(actual.scores, expected.scores)
 
 
 @pytest.mark.slow
@@ -55,10 +55,10 @@ def test_guidance_in_a_padded_batch(gpt2):
         gpt2, ids, attention_mask=mask, negative_prompt_ids=negative, negative_prompt_attention_mask=flags, **options
     )
     for row, (length, other) in enumerate(((6, 2), (3, 5))):
-        alone = generate(
+        single = generate(
             gpt2, ids[row : row + 1, -length:], negative_prompt_ids=negative[row : row + 1, -other:], **options
         )
-        np.testing.assert_array_equal(batch.sequences[row, 6:], alone.sequences[0, length:])
+        np.testing.assert_array_equal(batch.sequences[row, 6:], single.sequences[0, length:])
 
 
 @pytest.mark.parity("N4")
@@ -77,9 +77,9 @@ def test_guided_beams_match_a_naive_search(gpt2):
     found = [search(logits, prompt[0].tolist(), beams=3, new=NEW, eos=[20], pad=PAD)]
     sequences, scores, _ = as_output(found, prompt, num_return=3, width=3, pad=PAD)
     options = {**OPTIONS, "guidance_scale": scale, "num_beams": 3, "num_return_sequences": 3, "eos_token_id": 20}
-    got = generate(gpt2, prompt, **options)
-    np.testing.assert_array_equal(got.sequences, sequences)
-    close(got.sequences_scores, scores, tolerance=1e-4)
+    actual = generate(gpt2, prompt, **options)
+    np.testing.assert_array_equal(actual.sequences, sequences)
+    close(actual.sequences_scores, scores, tolerance=1e-4)
 
 
 BAD = {

@@ -59,14 +59,14 @@ NEUTRAL = [
 @pytest.mark.parametrize(("file", "call"), NEUTRAL, ids=repr)
 @pytest.mark.parity("N14")
 def test_settings_that_are_off_after_merging_are_not_validated(file, call):
-    got = merged(file, call)
+    actual = merged(file, call)
     for name, value in call.items():
         if value is not None and name != "penalty_alpha":
-            assert getattr(got, name) == value, name
+            assert getattr(actual, name) == value, name
 
 
 # Options of a file, options of a call, the invalid one.
-WRONG = [
+INVALID = [
     ({"temperature": 0.0, "do_sample": True}, {}, "temperature=0.0"),
     ({"temperature": 0.0}, {"do_sample": True}, "temperature=0.0"),
     ({"top_p": 2.0}, {"do_sample": True}, "top_p=2.0"),
@@ -84,7 +84,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("file", "call", "invalid"), WRONG, ids=repr)
+@pytest.mark.parametrize(("file", "call", "invalid"), INVALID, ids=repr)
 @pytest.mark.parity("N14")
 def test_errors_name_the_file_and_how_to_override_it(file, call, invalid):
     name = invalid.partition("=")[0]
@@ -134,8 +134,8 @@ def test_default_ids_outside_the_vocabulary_are_ignored_with_one_warning(small):
     model, params = small
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        got = jm.generate(model, params, np.array([[5, 6, 7]]), max_new_tokens=3)
-    assert got.sequences.shape == (1, 6)
+        actual = jm.generate(model, params, np.array([[5, 6, 7]]), max_new_tokens=3)
+    assert actual.sequences.shape == (1, 6)
     words = "ids of the checkpoint outside its vocabulary of 60 are ignored: bos_token_id 50256; eos_token_id 50256"
     assert [str(each.message) for each in caught] == [words]
     settings = {"eos_token_id": [3, 60], "suppress_tokens": [60], "forced_bos_token_id": 99, "pad_token_id": 60}
@@ -148,22 +148,22 @@ def test_default_ids_outside_the_vocabulary_are_ignored_with_one_warning(small):
 @pytest.mark.parity("N14")
 def test_ids_of_the_call_outside_the_vocabulary_are_rejected(small):
     model, params = small
-    for given in ({"eos_token_id": 60}, {"generation_config": GenerationConfig(eos_token_id=60)}):
+    for settings in ({"eos_token_id": 60}, {"generation_config": GenerationConfig(eos_token_id=60)}):
         with pytest.raises(ValueError, match="eos_token_id contains 60, outside the vocabulary of 60"):
-            jm.generate(model, params, np.array([[5]]), **given)
+            jm.generate(model, params, np.array([[5]]), **settings)
 
 
 @pytest.mark.parity("N14")
 def test_dicts_and_objects_of_other_libraries_are_read_by_name(gpt2):
     ids = random_ids(2, 5)
     expected = generate(gpt2, ids, generation_config=GenerationConfig(num_beams=2, max_new_tokens=4))
-    for given in (
+    for settings in (
         {"num_beams": 2, "max_new_tokens": 4, "use_cache": True},
         transformers.GenerationConfig(num_beams=2, max_new_tokens=4),
         transformers.GenerationConfig(num_beams=2, max_new_tokens=4).to_dict(),
     ):
-        got = generate(gpt2, ids, generation_config=given)
-        np.testing.assert_array_equal(got.sequences, expected.sequences)
+        actual = generate(gpt2, ids, generation_config=settings)
+        np.testing.assert_array_equal(actual.sequences, expected.sequences)
     assert generate(gpt2, ids, generation_config={"max_new_tokens": 4}, max_new_tokens=2).sequences.shape == (2, 7)
     with pytest.raises(TypeError, match="generation_config= has no option 'num_beem'"):
         generate(gpt2, ids, generation_config={"num_beem": 2})
@@ -171,9 +171,9 @@ def test_dicts_and_objects_of_other_libraries_are_read_by_name(gpt2):
         generate(gpt2, ids, generation_config=transformers.GenerationConfig(use_cache=False))
     with pytest.raises(ValueError, match=r"generation_config= has num_beams=0"):
         generate(gpt2, ids, generation_config={"num_beams": 0})
-    for given in ("folder", 5, GenerationConfig):
+    for settings in ("folder", 5, GenerationConfig):
         with pytest.raises(TypeError, match="GenerationConfig.from_pretrained"):
-            generate(gpt2, ids, generation_config=given)
+            generate(gpt2, ids, generation_config=settings)
 
 
 @pytest.mark.parity("N14")
@@ -181,8 +181,8 @@ def test_numpy_and_jax_scalars_are_accepted():
     numbers = {"num_beams": np.int64(3), "top_k": jnp.int32(7), "temperature": np.float32(0.5), "do_sample": np.True_}
     numbers |= {"eos_token_id": np.array([3, 4]), "pad_token_id": jnp.int32(0), "bad_words_ids": jnp.array([[5, 6]])}
     numbers |= {"sequence_bias": {(np.int32(5),): jnp.float32(1.5)}, "forced_eos_token_id": np.int8(2)}
-    got = GenerationConfig(**numbers)
-    assert (got.num_beams, got.top_k, got.temperature, got.do_sample) == (3, 7, 0.5, True)
-    assert (got.eos_token_id, got.pad_token_id, got.bad_words_ids) == ((3, 4), 0, ((5, 6),))
-    assert (got.sequence_bias, got.forced_eos_token_id) == ((((5,), 1.5),), (2,))
-    assert json.loads(json.dumps(got.to_dict())) == got.to_dict()
+    actual = GenerationConfig(**numbers)
+    assert (actual.num_beams, actual.top_k, actual.temperature, actual.do_sample) == (3, 7, 0.5, True)
+    assert (actual.eos_token_id, actual.pad_token_id, actual.bad_words_ids) == ((3, 4), 0, ((5, 6),))
+    assert (actual.sequence_bias, actual.forced_eos_token_id) == ((((5,), 1.5),), (2,))
+    assert json.loads(json.dumps(actual.to_dict())) == actual.to_dict()

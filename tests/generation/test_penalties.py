@@ -40,8 +40,8 @@ def test_repetition_penalty_matches_the_reference():
 @pytest.mark.parity("N4")
 def test_a_repeated_token_is_penalized_once():
     scores = np.ones((1, V), np.float32)
-    got = apply(RepetitionPenalty(jnp.float32(2.0)), np.array([[7, 7, 7]]), scores)
-    assert got[0, 7] == 0.5 and (np.delete(got[0], 7) == 1.0).all()
+    actual = apply(RepetitionPenalty(jnp.float32(2.0)), np.array([[7, 7, 7]]), scores)
+    assert actual[0, 7] == 0.5 and (np.delete(actual[0], 7) == 1.0).all()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -56,8 +56,8 @@ def test_no_repeat_ngram_forbids_only_completing_tokens():
     ids = np.array(
         [[4, 1, 2, 4, 1, 3, 4, 1], [0, 1, 2, 3, 0, 1, 4, 4], [4, 4, 4, 4, 4, 4, 4, 4], [1, 2, 3, 4, 0, 3, 2, 4]]
     )
-    got = apply(NoRepeatNGram(jnp.int32(3)), ids, np.zeros((4, V), np.float32))
-    assert [np.flatnonzero(row).tolist() for row in got] == [[2, 3], [], [4], []]
+    actual = apply(NoRepeatNGram(jnp.int32(3)), ids, np.zeros((4, V), np.float32))
+    assert [np.flatnonzero(row).tolist() for row in actual] == [[2, 3], [], [4], []]
 
 
 def of_each_example(make):
@@ -66,7 +66,7 @@ def of_each_example(make):
     def call(ids, scores):
         sources = [torch.from_numpy(np.int64(row[:length]))[None] for row, length in zip(SOURCE, LENGTHS, strict=True)]
         halves = zip(sources, ids.chunk(2), scores.chunk(2), strict=True)
-        return torch.cat([make(source)(rows, values) for source, rows, values in halves])
+        return torch.cat([make(source)(sequences, values) for source, sequences, values in halves])
 
     return call
 
@@ -96,8 +96,8 @@ def test_hamming_diversity_matches_the_reference():
         for seed in range(3):
             ids, scores = random_ids(5, seed), random_scores(seed)
             more = {"current_tokens": torch.from_numpy(chosen.ravel()), "beam_group_idx": group}
-            got = apply(HammingDiversity(jnp.float32(0.7)), ids, scores, earlier=np.repeat(earlier, 2, axis=0))
-            np.testing.assert_allclose(got, apply_reference(expected, ids, scores, **more), rtol=1e-6)
+            actual = apply(HammingDiversity(jnp.float32(0.7)), ids, scores, earlier=np.repeat(earlier, 2, axis=0))
+            np.testing.assert_allclose(actual, apply_reference(expected, ids, scores, **more), rtol=1e-6)
 
 
 @pytest.mark.parity("N6")
@@ -121,5 +121,5 @@ def test_other_values_and_positions_do_not_recompile():
 def test_infinite_scores_are_unchanged():
     scores = np.where(np.arange(V) % 2, random_scores(), -np.inf).astype(np.float32)
     for processor in (RepetitionPenalty(jnp.float32(1.5)), NoRepeatNGram(jnp.int32(1))):
-        got = apply(processor, random_ids(6), scores)
-        assert not np.isnan(got).any() and np.isneginf(got[:, ::2]).all()
+        actual = apply(processor, random_ids(6), scores)
+        assert not np.isnan(actual).any() and np.isneginf(actual[:, ::2]).all()

@@ -82,19 +82,19 @@ def both_outputs(case, name, **more):
     pair, inputs, prefix = case
     options = option_sets(frequent_ids(pair, **inputs), prefix)[name]
     options |= {"max_new_tokens": NEW, "pad_token_id": PAD, **more}
-    got = generate(pair, **inputs, **options, output_scores=True)
-    return got, reference_generate(pair, **inputs, **options), options["eos_token_id"]
+    actual = generate(pair, **inputs, **options, output_scores=True)
+    return actual, reference_generate(pair, **inputs, **options), options["eos_token_id"]
 
 
 @pytest.mark.parametrize(("case", "name"), some_slow(CASES, {2, 3}), indirect=["case"])
 @pytest.mark.parity("N4")
 def test_greedy_decoding_with_several_processors(case, name):
-    got, expected, eos = both_outputs(case, name)
-    np.testing.assert_array_equal(got.sequences, expected.sequences)
-    assert_equal_scores(got.scores, expected.scores)
+    actual, expected, eos = both_outputs(case, name)
+    np.testing.assert_array_equal(actual.sequences, expected.sequences)
+    assert_equal_scores(actual.scores, expected.scores)
     pair, inputs, _ = case
     free = generate(pair, **inputs, max_new_tokens=NEW, pad_token_id=PAD, eos_token_id=eos)
-    assert not np.array_equal(free.sequences, got.sequences), "the processors changed nothing"
+    assert not np.array_equal(free.sequences, actual.sequences), "the processors changed nothing"
 
 
 @pytest.mark.parametrize(("case", "name"), some_slow(CASES, {0, 1}), indirect=["case"])
@@ -110,7 +110,7 @@ def test_beam_search_with_several_processors(case, name):
 )
 @pytest.mark.parity("N4")
 def test_prefix_allowed_tokens_fn_with_other_processors(case, more):
-    """The function sees each example's random_ids, padding included, and never a row that fills a bucket."""
+    """The function gets the sequences of each example, with their padding, but not the padding of the batch."""
     pair, inputs, _ = case
     seen = set()
 
@@ -128,12 +128,12 @@ def test_prefix_allowed_tokens_fn_with_other_processors(case, more):
         "attention_mask": mask,
         **more,
     }
-    got = generate(pair, ids, prefix_allowed_tokens_fn=allowed, **options)
+    actual = generate(pair, ids, prefix_allowed_tokens_fn=allowed, **options)
     assert seen == set(range(5))
     expected = reference_generate(pair, ids, prefix_allowed_tokens_fn=allowed, **options)
-    np.testing.assert_array_equal(got.sequences, expected.sequences)
+    np.testing.assert_array_equal(actual.sequences, expected.sequences)
     if more:
-        close(got.sequences_scores, expected.sequences_scores, tolerance=1e-4)
+        close(actual.sequences_scores, expected.sequences_scores, tolerance=1e-4)
 
 
 @pytest.mark.parity("N4")
@@ -148,5 +148,7 @@ def test_exceptions_of_the_prefix_function_are_raised(gpt2):
     for wrong in ([], [67], [-1]):
         with pytest.raises(ValueError, match="prefix_allowed_tokens_fn must return at least one id of the 67"):
             generate(gpt2, random_ids(1, PROMPT), prefix_allowed_tokens_fn=lambda e, i, w=wrong: w, max_new_tokens=9)
-    got = generate(gpt2, random_ids(1, PROMPT), prefix_allowed_tokens_fn=lambda example, ids: [7, 8], max_new_tokens=9)
-    assert set(np.asarray(got.sequences)[0, PROMPT:].tolist()) <= {7, 8}
+    actual = generate(
+        gpt2, random_ids(1, PROMPT), prefix_allowed_tokens_fn=lambda example, ids: [7, 8], max_new_tokens=9
+    )
+    assert set(np.asarray(actual.sequences)[0, PROMPT:].tolist()) <= {7, 8}

@@ -156,6 +156,6 @@ def test_a_single_eos_id_among_bad_words_is_not_banned(gpt2):
     """As in the reference, [eos] among the bad words does not keep the sequence from ending."""
     free = np.asarray(generate(gpt2, IDS, max_new_tokens=8, pad_token_id=4, eos_token_id=[]).sequences)[:, 5:]
     eos, options = int(free[0, 2]), {"max_new_tokens": 8, "pad_token_id": 4}
-    got = np.asarray(generate(gpt2, IDS, eos_token_id=eos, bad_words_ids=[[eos], [66]], **options).sequences)[0, 5:]
+    actual = np.asarray(generate(gpt2, IDS, eos_token_id=eos, bad_words_ids=[[eos], [66]], **options).sequences)[0, 5:]
     end = free[0].tolist().index(eos)
-    assert got[end] == eos and (got[end + 1 :] == 4).all()
+    assert actual[end] == eos and (actual[end + 1 :] == 4).all()

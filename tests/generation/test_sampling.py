@@ -55,8 +55,8 @@ def test_draws_follow_the_reference_distribution(warpers):
 
 
 def test_steps_and_sequences_draw_independently():
-    rows = np.zeros((2000, VOCABULARY), np.float32)
-    first, second = drawn({}, rows), drawn({}, rows, step=1)
+    scores = np.zeros((2000, VOCABULARY), np.float32)
+    first, second = drawn({}, scores), drawn({}, scores, step=1)
     assert abs(float((first == second).mean()) - 1 / VOCABULARY) < 0.02
     assert abs(float((first[1:] == first[:-1]).mean()) - 1 / VOCABULARY) < 0.02
 
@@ -75,12 +75,12 @@ def sampled(fresh_gpt2, ids=IDS, seed=0, **options):
 
 
 def test_draws_do_not_depend_on_padding(fresh_gpt2):
-    texts = [sampled(fresh_gpt2, seed=seed)[:, 7:] for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(texts[0], texts[1])
-    assert (texts[0] != texts[2]).any()
+    sequences = [sampled(fresh_gpt2, seed=seed)[:, 7:] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(sequences[0], sequences[1])
+    assert (sequences[0] != sequences[2]).any()
     padded = np.pad(IDS, ((0, 1), (30, 0)), constant_values=0)
     padded[1] = 9
-    np.testing.assert_array_equal(sampled(fresh_gpt2, padded)[:1, 37:], texts[0])
+    np.testing.assert_array_equal(sampled(fresh_gpt2, padded)[:1, 37:], sequences[0])
 
 
 @pytest.mark.parity("N10")
@@ -88,10 +88,10 @@ def test_returned_sequences_are_different_draws_for_a_prompt(fresh_gpt2):
     """They are the draws of sequences at the same index of a larger batch."""
     two = np.repeat(IDS, 2, axis=0)
     two[1] = 9
-    got = sampled(fresh_gpt2, two, num_return_sequences=2)
-    assert got.shape == (4, 27) and (got[:2, :7] == two[0]).all() and (got[2:, :7] == two[1]).all()
-    assert len({tuple(row) for row in got.tolist()}) == 4
-    np.testing.assert_array_equal(got, sampled(fresh_gpt2, np.repeat(two, 2, axis=0)))
+    actual = sampled(fresh_gpt2, two, num_return_sequences=2)
+    assert actual.shape == (4, 27) and (actual[:2, :7] == two[0]).all() and (actual[2:, :7] == two[1]).all()
+    assert len({tuple(row) for row in actual.tolist()}) == 4
+    np.testing.assert_array_equal(actual, sampled(fresh_gpt2, np.repeat(two, 2, axis=0)))
 
 
 @pytest.mark.parity("N11")
@@ -109,10 +109,10 @@ def test_scores_of_sampling_are_warped(fresh_gpt2):
     )
     scores, logits = np.asarray(out.scores), np.asarray(out.logits)
     assert scores.shape == logits.shape == (20, 1, 61)
-    kept = np.isfinite(scores)
-    assert (kept.sum(axis=-1) == 5).all()
-    np.testing.assert_allclose(scores[kept], logits[kept] / 0.5, rtol=1e-6)
-    assert kept[np.arange(20), 0, np.asarray(out.sequences)[0, 7:]].all()
+    finite = np.isfinite(scores)
+    assert (finite.sum(axis=-1) == 5).all()
+    np.testing.assert_allclose(scores[finite], logits[finite] / 0.5, rtol=1e-6)
+    assert finite[np.arange(20), 0, np.asarray(out.sequences)[0, 7:]].all()
 
 
 @pytest.mark.parity("N3")

@@ -15,10 +15,10 @@ BEAMS = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": NEW, "pad_
 BEAMS |= {"attention_mask": MASK, "length_penalty": 0.0}
 
 
-def add_up(got, penalty: float = 0.0):
-    scores = np.asarray(jm.compute_transition_scores(got.sequences, got.scores, got.beam_indices))
-    lengths = (np.asarray(got.beam_indices) >= 0).sum(axis=1)
-    close(scores.sum(axis=1) / lengths**penalty, got.sequences_scores, tolerance=1e-4)
+def add_up(actual, penalty: float = 0.0):
+    scores = np.asarray(jm.compute_transition_scores(actual.sequences, actual.scores, actual.beam_indices))
+    lengths = (np.asarray(actual.beam_indices) >= 0).sum(axis=1)
+    close(scores.sum(axis=1) / lengths**penalty, actual.sequences_scores, tolerance=1e-4)
 
 
 def ends(pair) -> list[list[int]]:
@@ -33,15 +33,17 @@ def test_beams_end_with_the_generated_eos_id(name, request):
     pair = request.getfixturevalue(name)
     found = set()
     for eos in ends(pair):
-        got, expected = (
+        actual, expected = (
             generate(pair, IDS, **BEAMS, eos_token_id=eos, output_scores=True),
             reference_generate(pair, IDS, **BEAMS, eos_token_id=eos),
         )
-        np.testing.assert_array_equal(got.sequences, expected.sequences)
-        add_up(got)
-        last = np.asarray(got.beam_indices) >= 0
+        np.testing.assert_array_equal(actual.sequences, expected.sequences)
+        add_up(actual)
+        last = np.asarray(actual.beam_indices) >= 0
         start = 1 if name == "bart" else IDS.shape[1]
-        found |= {int(row[start + n - 1]) for row, n in zip(np.asarray(got.sequences), last.sum(axis=1), strict=True)}
+        found |= {
+            int(row[start + n - 1]) for row, n in zip(np.asarray(actual.sequences), last.sum(axis=1), strict=True)
+        }
     assert len(found & set(ends(pair)[0])) > 1, "all ended with the same id"
 
 

@@ -19,7 +19,7 @@ def _apply(warpers, scores):
     return warpers(scores).over_vocabulary(scores.shape[1])
 
 
-def scores_of(kind: str) -> np.ndarray:
+def make_scores(kind: str) -> np.ndarray:
     """float32 [N,V]: distributions from flat to peaked."""
     scores = np.random.default_rng(3).normal(size=(N, V)).astype(np.float32) * np.linspace(0.3, 6, N)[:, None]
     if kind == "banned":
@@ -72,11 +72,11 @@ ALONE = [
 def test_every_warper_matches_the_reference(keep):
     for options in ALONE:
         for kind in ("all", "banned", "few"):
-            scores = scores_of(kind)
+            scores = make_scores(kind)
             expected = reference_scores(options, keep, scores)
-            got = warped_scores(options, keep, scores)
-            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
-            assert (np.isfinite(got).sum(axis=1) >= min(keep, 5)).all()
+            actual = warped_scores(options, keep, scores)
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
+            assert (np.isfinite(actual).sum(axis=1) >= min(keep, 5)).all()
 
 
 CHAINS = [
@@ -91,15 +91,15 @@ CHAINS = [
 def test_several_warpers_match_the_order_of_the_reference(keep):
     for options in CHAINS:
         for kind in ("all", "banned"):
-            scores = scores_of(kind)
-            got, expected = warped_scores(options, keep, scores), reference_scores(options, keep, scores)
-            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
+            scores = make_scores(kind)
+            actual, expected = warped_scores(options, keep, scores), reference_scores(options, keep, scores)
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6, err_msg=f"{options} {kind}")
 
 
 @pytest.mark.parity("N3")
 def test_the_order_of_warpers_matters():
     """Temperature is first: the result of top_p depends on it, so the test above detects a wrong order."""
-    options, scores = CHAINS[0], scores_of("all")
+    options, scores = CHAINS[0], make_scores("all")
     hot = reference_scores({"temperature": 1.5}, 1, reference_scores({"top_k": 20, "top_p": 0.9}, 1, scores))
     assert (np.isfinite(hot) != np.isfinite(reference_scores(options, 1, scores))).any()
 
@@ -121,15 +121,17 @@ def test_disabled_warpers_have_no_effect():
     neutral |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
     warpers = Warpers.from_config(jm.GenerationConfig(do_sample=True, **neutral), V)
     assert jax.tree.leaves(warpers) == []
-    np.testing.assert_array_equal(_apply(warpers, scores_of("banned")), scores_of("banned"))
+    np.testing.assert_array_equal(_apply(warpers, make_scores("banned")), make_scores("banned"))
 
 
 def test_other_values_do_not_recompile():
     every = {"temperature": 0.9, "top_k": 9, "top_p": 0.9, "min_p": 0.1, "typical_p": 0.9, "epsilon_cutoff": 0.01}
-    warped_scores(every, 1, scores_of("all"))
+    warped_scores(every, 1, make_scores("all"))
     before = _apply._cache_size()
     for i in range(1, 30):
         warped_scores(
-            {name: i if name == "top_k" else value * (1 - i / 99) for name, value in every.items()}, 1, scores_of("few")
+            {name: i if name == "top_k" else value * (1 - i / 99) for name, value in every.items()},
+            1,
+            make_scores("few"),
         )
     assert _apply._cache_size() == before

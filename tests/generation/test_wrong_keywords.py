@@ -70,9 +70,9 @@ def accepted(keywords: dict, call: PreparedCall) -> str:
     (name, value), *_ = keywords.items()
     if name == "generation_config":
         ((name, value),) = value.items() if isinstance(value, dict) else ((None, None),)
-    got = getattr(call.config, name, None)
+    actual = getattr(call.config, name, None)
     none = ((), None) if name == "eos_token_id" else ()  # a negative one
-    return "accepted" if got in (value, (value,), *none) else "silent"
+    return "accepted" if actual in (value, (value,), *none) else "silent"
 
 
 @pytest.fixture

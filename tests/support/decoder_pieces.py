@@ -1,4 +1,4 @@
-"""Encoder and decoder of BART, LED or T5 apart, and the decoder in pieces over a cache."""
+"""Encoder and decoder of BART, LED or T5 called separately, and the decoder in chunks with a cache."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,13 @@ from support.reference import Pair, compare
 
 @dataclasses.dataclass
 class Pieces:
-    """source, mask: int [B,S], what the encoder reads. tokens: int [B,T], what the decoder does."""
+    """A model with inputs.
+
+    Attributes:
+      source, mask: int [B,S], inputs of the encoder.
+      tokens: int [B,T], inputs of the decoder.
+      capacity: slots of the cache.
+    """
 
     pair: Pair
     source: np.ndarray
@@ -23,7 +29,7 @@ class Pieces:
 
     @cached_property
     def step(self):
-        """(cache, inputs) -> the output of a compiled step of the decoder; encoder states only where there are some."""
+        """A compiled step of the decoder, (cache, inputs) -> output. The encoder states are optional."""
 
         @jax.jit
         def run(cache, inputs):
@@ -39,9 +45,15 @@ class Pieces:
         return jax.jit(encode)({"params": self.pair.params}, self.source, attention_mask=self.mask).last_hidden_state
 
     def run(self, chunks: Sequence[int], mask: np.ndarray | None = None, again: bool = False) -> list:
-        """One output per chunk. The encoder's states are given once; later steps read their projections in the cache.
+        """Runs the decoder in chunks, of which the first gets the encoder states and later ones use the cache.
 
-        mask: [B,T], of the decoder. again: later steps are given states that are no numbers.
+        Args:
+          chunks: lengths of the chunks.
+          mask: [B,T], of the decoder.
+          again: pass NaN as encoder states to later chunks, which must not read them.
+
+        Returns:
+          One output per chunk.
         """
         mask = np.ones_like(self.tokens) if mask is None else mask
         cache, seen, outs = self.pair.model.init_cache(len(mask), self.capacity), 0, []
@@ -59,7 +71,7 @@ class Pieces:
         return outs
 
     def check_steps(self, chunks: Sequence[int]) -> None:
-        """Logits, states and attentions of every step are the reference's, with its own cache."""
+        """Compares logits, states and attentions of every chunk with the reference, which uses its own cache."""
         past, start, states = None, 0, (torch.tensor(np.asarray(self.encoded)),)
         for got, count in zip(self.run(chunks), chunks, strict=True):
             expected = self.pair.reference(
@@ -76,8 +88,7 @@ class Pieces:
             compare(got, {names.get(name, name): expected[name] for name in fields})
 
     def check_call(self, chunks: Sequence[int]) -> None:
-        """A call encodes, with the first chunk; the next has the cache only, and the encoder's mask. Together they give
-        what the pieces do."""
+        """Compares the chunks with two calls of the whole model, the second with only the cache and the encoder mask."""
         model, variables = self.pair.model, {"params": self.pair.params}
         cache, logits = model.init_cache(len(self.tokens), self.capacity), []
         for i, part in enumerate(np.split(self.tokens, [chunks[0]], axis=1)):
@@ -92,7 +103,7 @@ class Pieces:
 
 
 def assert_encode_and_decode_are_one_call(pair: Pair, batch: dict[str, np.ndarray], whole) -> None:
-    """`encode` and `decode` one after the other; whole: the output of a call, with everything."""
+    """Compares `encode` followed by `decode` with `whole`, the output of a single call."""
 
     @jax.jit
     def parts(params):

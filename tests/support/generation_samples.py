@@ -1,6 +1,7 @@
-"""Tiny models of several families with their tokenizers, and a file of prompts for them."""
+"""Tiny models of several types with their tokenizers, and files of prompts for them."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -69,12 +70,13 @@ def t5(folder: Path) -> Path:
 
 
 def prompts(count: int) -> list[str]:
-    """Texts of 1 to 9 words, no two alike in any file that a test uses."""
+    """Texts of 1 to 9 words, all different within the sizes that the tests use."""
     return [" ".join(WORDS[n : n + 1 + 5 * n % 9]) for n in range(count)]
 
 
-def write(file: Path, rows) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write(file: Path, lines: Iterable) -> Path:
+    """Writes one JSON value per line."""
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
 
 

@@ -41,8 +41,7 @@ from experiments.progress import progress_bar
 from experiments.report import print0
 from experiments.retrieval.biencoder import resolve_checkpoint
 from jaxmodels.chips import slice_of
-from jaxmodels.retrieval.index_files import IndexFiles, join_shards
-from jaxmodels.retrieval.manifest import MANIFEST
+from jaxmodels.retrieval.index_files import MANIFEST, IndexFiles, join_shards
 from jaxmodels.retrieval.passages import PASSAGES
 
 INDEX, PARTS = "index", "parts"

@@ -18,11 +18,16 @@ from experiments.data import corpus, retrieval
 from experiments.loop import Sharding
 from jaxmodels.chips import slice_of
 from jaxmodels.retrieval import fingerprint
-from jaxmodels.retrieval.arguments import checked_rows
-from jaxmodels.retrieval.foreign_files import read_passages_tsv
+from jaxmodels.retrieval.importers import read_passages_tsv
 from jaxmodels.retrieval.index_files import write_shard
-from jaxmodels.retrieval.layout import make_layout
-from jaxmodels.retrieval.rows import DTYPES, Stored, checked_dtype, stored
+from jaxmodels.retrieval.rows import (
+    DTYPES,
+    EncodedRows,
+    encode_rows,
+    make_layout,
+    validate_dtype,
+    validate_embeddings,
+)
 from jaxmodels.tensor_files.atomic_save import atomic_save
 from jaxmodels.training import place
 
@@ -41,7 +46,7 @@ class Encoder:
     """
 
     def __init__(self, config: FrozenConfigDict):
-        self._batch_size, self._length, self._dtype = config.rows, config.length, checked_dtype(config.index_dtype)
+        self._batch_size, self._length, self._dtype = config.rows, config.length, validate_dtype(config.index_dtype)
         mesh = jm.sharding.make_mesh({"data": -1}, jax.local_devices())
         self._sharding: Sharding = {"mesh": mesh, "rules": jm.sharding.DP}
         dtypes: dict[str, Any] = {"dtype": config.dtype, "param_dtype": config.dtype}
@@ -59,7 +64,7 @@ class Encoder:
         options = {"padding": "max_length", "truncation": True, "max_length": self._length}
         return dict(self._tokenizer(titles, texts, **options))
 
-    def encode(self, tokens: Tokens, done: Callable[[int], object]) -> Stored:
+    def encode(self, tokens: Tokens, done: Callable[[int], object]) -> EncodedRows:
         """Encode passages to rows of an index; the result depends on these passages only.
 
         Args:
@@ -79,11 +84,11 @@ class Encoder:
             _fetch(vectors, pending, done)
             pending = indices, found
         _fetch(vectors, pending, done)
-        return stored(checked_rows(vectors), self._dtype)
+        return encode_rows(validate_embeddings(vectors), self._dtype)
 
 
 @partial(jax.jit, static_argnums=0)
-def _vectors(model: jm.DPRContextEncoder, params: dict, batch: Tokens) -> jax.Array:
+def _vectors(model: jm.DPRContextEncoder, params: dict, batch: dict[str, Any]) -> jax.Array:
     out: Any = model.apply({"params": params}, **batch)
     return out.pooler_output.astype(jnp.float32)
 
@@ -143,7 +148,7 @@ class Parts:
                     entries[entry["id"]] = entry
         return [number for number in range(len(self._sizes)) if not self._is_whole(number, entries.get(number))]
 
-    def add(self, number: int, rows: Stored) -> None:
+    def add(self, number: int, rows: EncodedRows) -> None:
         """Write a part, then its line of the journal. If killed in between, the same part is written again."""
         if len(rows[0]) != self._sizes[number]:
             raise ValueError(f"part {number} has {self._sizes[number]} rows, got {len(rows[0])}")
@@ -209,7 +214,8 @@ WIKIPEDIA = 21_015_300  # number of passages in DPR's psgs_w100.tsv
 
 def bytes_per_device(rows: int, width: int, count: int, dtype: np.dtype) -> int:
     """Return the size of the index arrays on each of `count` devices, including padding and int8 scales."""
-    layout = make_layout(rows, AbstractMesh((count,), ("rows",)), None)
+    # Only the sizes of the mesh axes are used.
+    layout = make_layout(rows, AbstractMesh((count,), ("rows",)), None)  # type: ignore[arg-type]
     return layout.shard_rows * (width * dtype.itemsize + (4 if dtype == np.int8 else 0))
 
 

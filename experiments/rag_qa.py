@@ -90,10 +90,9 @@ class Experiment:
 
     def _retriever(self) -> jm.DeviceRetriever:
         """Create a retriever over all passages, with an index of zeros."""
-        data = self.data
-        host = jm.RagRetriever(
-            self.model.config, data.encoder, data.generator, index=self._empty_index(), passages=data.passages
-        )
+        data, config = self.data, self.model.config
+        assert isinstance(config, jm.RagConfig)
+        host = jm.RagRetriever(config, data.encoder, data.generator, index=self._empty_index(), passages=data.passages)
         host.set_ctx_encoder_tokenizer(data.encoder, self.config.lengths.passage)
         replicated = jax.sharding.NamedSharding(self.sharding["mesh"], jax.sharding.PartitionSpec())
         return jm.DeviceRetriever.of(host, sharding=replicated)

@@ -54,7 +54,7 @@ class BatchGenerator:
           max_global_tokens: The largest number of global tokens of all prompts of the job.
         """
         filled = [prompts[i % len(prompts)] for i in range(self._batch_size)]
-        arrays: dict[str, Any] = {**self._arrays(filled)}
+        arrays: dict[str, Any] = {**self._arrays(filled), "tokenizer": self._tokenizer}
         if has_global_tokens(self._model):
             arrays["max_global_tokens"] = max_global_tokens
         out = jm.generate(
@@ -62,7 +62,6 @@ class BatchGenerator:
             self._params,
             **arrays,
             key=_keys(self._seed, _id_hashes(filled)) if self.settings.do_sample else None,
-            tokenizer=self._tokenizer,
             cache_dtype=self._cache_dtype,
             **self._options,
         )

@@ -81,7 +81,7 @@ def _probabilities(
     """Return the probabilities (local [T,G+w+1], global [G,T]) of the last layer, averaged over heads."""
 
     @jax.jit
-    def encode(params: dict, inputs: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def encode(params: dict, inputs: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
         out: Any = model.apply(
             {"params": params},
             **inputs,

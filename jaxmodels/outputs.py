@@ -6,6 +6,7 @@ from typing import Any, ClassVar, dataclass_transform
 
 import jax
 
+from jaxmodels.arrays import AttentionByLayer, Hidden, HiddenByLayer, Logits, Loss
 from jaxmodels.layers.cache import Cache
 
 
@@ -54,97 +55,97 @@ class Output:
 class BaseModelOutput(Output):
     """last_hidden_state [B,T,D]; hidden_states [L+1,B,T,D]; attentions [L,B,H,T,T]."""
 
-    last_hidden_state: jax.Array | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
+    last_hidden_state: Hidden | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
 
 
 class BaseModelOutputWithPastAndCrossAttentions(Output):
     """last_hidden_state [B,T,D]; hidden_states [L+1,B,T,D]; attentions, cross_attentions [L,B,H,T,S]."""
 
-    last_hidden_state: jax.Array | None = None
+    last_hidden_state: Hidden | None = None
     cache: Cache | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
-    cross_attentions: jax.Array | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
+    cross_attentions: AttentionByLayer | None = None
 
 
 class BaseModelOutputWithPoolingAndCrossAttentions(Output):
     """last_hidden_state [B,T,D]; pooler_output [B,D]; hidden_states [L+1,B,T,D]; (cross_)attentions [L,B,H,T,S]."""
 
-    last_hidden_state: jax.Array | None = None
+    last_hidden_state: Hidden | None = None
     pooler_output: jax.Array | None = None
     cache: Cache | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
-    cross_attentions: jax.Array | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
+    cross_attentions: AttentionByLayer | None = None
 
 
 class CausalLMOutputWithCrossAttentions(Output):
     """loss: float32 scalar; logits [B,T,V] float32."""
 
-    loss: jax.Array | None = None
-    logits: jax.Array | None = None
+    loss: Loss | None = None
+    logits: Logits | None = None
     cache: Cache | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
-    cross_attentions: jax.Array | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
+    cross_attentions: AttentionByLayer | None = None
 
 
 class MaskedLMOutput(Output):
     """loss: float32 scalar; logits [B,T,V] float32."""
 
-    loss: jax.Array | None = None
-    logits: jax.Array | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
+    loss: Loss | None = None
+    logits: Logits | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
 
 
 class SequenceClassifierOutput(Output):
     """loss: float32 scalar; logits [B,num_labels] float32."""
 
-    loss: jax.Array | None = None
+    loss: Loss | None = None
     logits: jax.Array | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
 
 
 class MultipleChoiceModelOutput(Output):
     """loss: float32 scalar; logits [B,choices] float32; hidden_states and attentions have B*choices rows."""
 
-    loss: jax.Array | None = None
+    loss: Loss | None = None
     logits: jax.Array | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
 
 
 class SequenceClassifierOutputWithPast(Output):
     """loss: float32 scalar; logits [B,num_labels] float32."""
 
-    loss: jax.Array | None = None
+    loss: Loss | None = None
     logits: jax.Array | None = None
     cache: Cache | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
 
 
 class TokenClassifierOutput(Output):
     """loss: float32 scalar; logits [B,T,num_labels] float32."""
 
-    loss: jax.Array | None = None
+    loss: Loss | None = None
     logits: jax.Array | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
 
 
 class QuestionAnsweringModelOutput(Output):
     """loss: float32 scalar; start_logits, end_logits [B,T] float32."""
 
-    loss: jax.Array | None = None
+    loss: Loss | None = None
     start_logits: jax.Array | None = None
     end_logits: jax.Array | None = None
-    hidden_states: jax.Array | None = None
-    attentions: jax.Array | None = None
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
 
 
 class Seq2SeqModelOutput(Output):
@@ -155,25 +156,25 @@ class Seq2SeqModelOutput(Output):
     [L+1,B,S,D], encoder_attentions [L,B,H,S,S].
     """
 
-    last_hidden_state: jax.Array | None = None
+    last_hidden_state: Hidden | None = None
     cache: Cache | None = None
-    decoder_hidden_states: jax.Array | None = None
-    decoder_attentions: jax.Array | None = None
-    cross_attentions: jax.Array | None = None
-    encoder_last_hidden_state: jax.Array | None = None
-    encoder_hidden_states: jax.Array | None = None
-    encoder_attentions: jax.Array | None = None
+    decoder_hidden_states: HiddenByLayer | None = None
+    decoder_attentions: AttentionByLayer | None = None
+    cross_attentions: AttentionByLayer | None = None
+    encoder_last_hidden_state: Hidden | None = None
+    encoder_hidden_states: HiddenByLayer | None = None
+    encoder_attentions: AttentionByLayer | None = None
 
 
 class Seq2SeqLMOutput(Output):
     """loss: float32 scalar; logits [B,T,V] float32; the rest as in `Seq2SeqModelOutput`."""
 
-    loss: jax.Array | None = None
-    logits: jax.Array | None = None
+    loss: Loss | None = None
+    logits: Logits | None = None
     cache: Cache | None = None
-    decoder_hidden_states: jax.Array | None = None
-    decoder_attentions: jax.Array | None = None
-    cross_attentions: jax.Array | None = None
-    encoder_last_hidden_state: jax.Array | None = None
-    encoder_hidden_states: jax.Array | None = None
-    encoder_attentions: jax.Array | None = None
+    decoder_hidden_states: HiddenByLayer | None = None
+    decoder_attentions: AttentionByLayer | None = None
+    cross_attentions: AttentionByLayer | None = None
+    encoder_last_hidden_state: Hidden | None = None
+    encoder_hidden_states: HiddenByLayer | None = None
+    encoder_attentions: AttentionByLayer | None = None

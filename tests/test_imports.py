@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {
     "pallas_kernels": set(),
     "batching": set(),
+    "arrays": set(),
     "messages": set(),
     "chips": set(),
     "tensor_files": set(),
@@ -39,8 +40,8 @@ BELOW = {
     "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
     | {"retrieval", "sharding", "tensor_files", "tokenization", "training"},
 }
-# Error messages, used by every part.
-EVERYWHERE = {"messages"}
+# Error messages and array types, used by every part.
+EVERYWHERE = {"arrays", "messages"}
 # The public API and the command line may import every part.
 FACES = {"__init__", "__main__"}
 # Model families that other families may import.

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, overload
 
 import flax.linen as nn
 import jax
@@ -133,9 +133,37 @@ class Model(nn.Module, Generic[OutputT]):
                 raise TypeError(f"{attribute} is {expected}, got {brief(value)}")
         super().__post_init__()
 
+    @overload  # type: ignore[override]  # Flax declares one union of all that it may return
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        *args: Any,
+        rngs: Mapping[str, jax.Array] | None = ...,
+        method: None = ...,
+        mutable: Literal[False] = ...,
+        capture_intermediates: Literal[False] = ...,
+        **options: Any,
+    ) -> OutputT: ...
+
+    @overload
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        *args: Any,
+        rngs: Mapping[str, jax.Array] | None = ...,
+        method: Callable[..., Any] | str | None = ...,
+        mutable: Any = ...,
+        capture_intermediates: Any = ...,
+        **options: Any,
+    ) -> Any: ...
+
     @nn.nowrap
     def apply(self, variables, *args, rngs=None, method=None, mutable=False, capture_intermediates=False, **options):
-        """Flax's `apply`, with the arguments looked at first: see `calls`.
+        """Flax's `apply`, which checks the arguments first (see `calls`).
+
+        Returns:
+          The class's output; with return_dict=False its tuple form, which type checkers do not know. With `method` what
+          that returns; with `mutable` a pair of it and the changed collections.
 
         Raises:
           TypeError: an argument that the method does not take, by name or type, or a name in rngs that nothing reads.

@@ -28,6 +28,7 @@ from jaxmodels.architectures.inputs import (
     remove_pruned_heads,
     warn_of_unmasked_padding,
 )
+from jaxmodels.arrays import HeadMask, Hidden, PaddingMask, TokenIds
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.inputs import AttentionInputs, LayerInputs, reserve, self_attention
 from jaxmodels.layers.linear import Embedding, Linear, dropout, scaled_normal
@@ -45,13 +46,13 @@ from jaxmodels.outputs import (
 class DecoderInputs(TypedDict, total=False):
     """Arguments of `DecoderModel` beside input_ids."""
 
-    attention_mask: jax.Array | None
-    token_type_ids: jax.Array | None
-    position_ids: jax.Array | None
-    head_mask: jax.Array | None
-    inputs_embeds: jax.Array | None
-    encoder_hidden_states: jax.Array | None
-    encoder_attention_mask: jax.Array | None
+    attention_mask: PaddingMask | None
+    token_type_ids: TokenIds | None
+    position_ids: TokenIds | None
+    head_mask: HeadMask | None
+    inputs_embeds: Hidden | None
+    encoder_hidden_states: Hidden | None
+    encoder_attention_mask: PaddingMask | None
     cache: Cache | None
     output_attentions: bool | None
     output_hidden_states: bool | None
@@ -95,15 +96,15 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        attention_mask: jax.Array | None = None,
-        token_type_ids: jax.Array | None = None,
-        position_ids: jax.Array | None = None,
-        head_mask: jax.Array | None = None,
-        inputs_embeds: jax.Array | None = None,
-        encoder_hidden_states: jax.Array | None = None,
-        encoder_attention_mask: jax.Array | None = None,
+        attention_mask: PaddingMask | None = None,
+        token_type_ids: TokenIds | None = None,
+        position_ids: TokenIds | None = None,
+        head_mask: HeadMask | None = None,
+        inputs_embeds: Hidden | None = None,
+        encoder_hidden_states: Hidden | None = None,
+        encoder_attention_mask: PaddingMask | None = None,
         cache: Cache | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -214,7 +215,7 @@ class DecoderForCausalLM(DecoderHead[CausalLMOutputWithCrossAttentions]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         logits_to_keep: int = 0,
@@ -245,7 +246,7 @@ class DecoderForSequenceClassification(DecoderHead[SequenceClassifierOutputWithP
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
@@ -292,7 +293,7 @@ class DecoderForTokenClassification(DecoderHead[TokenClassifierOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
@@ -319,7 +320,7 @@ class DecoderForQuestionAnswering(DecoderHead[QuestionAnsweringModelOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         start_positions: jax.Array | None = None,
         end_positions: jax.Array | None = None,

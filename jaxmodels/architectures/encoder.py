@@ -25,6 +25,7 @@ from jaxmodels.architectures.inputs import (
     remove_pruned_heads,
     warn_of_unmasked_padding,
 )
+from jaxmodels.arrays import HeadMask, Hidden, PaddingMask, TokenIds
 from jaxmodels.layers.attention import RELATIVE_KEY_QUERY, Attention, RelativeKeys
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.feed_forward import FeedForward
@@ -70,13 +71,13 @@ def classifier_layer(config: BertLikeConfig, features: int, dtype: Any, param_dt
 class EncoderInputs(TypedDict, total=False):
     """Arguments of `EncoderModel` beside input_ids."""
 
-    attention_mask: jax.Array | None
-    token_type_ids: jax.Array | None
-    position_ids: jax.Array | None
-    head_mask: jax.Array | None
-    inputs_embeds: jax.Array | None
-    encoder_hidden_states: jax.Array | None
-    encoder_attention_mask: jax.Array | None
+    attention_mask: PaddingMask | None
+    token_type_ids: TokenIds | None
+    position_ids: TokenIds | None
+    head_mask: HeadMask | None
+    inputs_embeds: Hidden | None
+    encoder_hidden_states: Hidden | None
+    encoder_attention_mask: PaddingMask | None
     cache: Cache | None
     output_attentions: bool | None
     output_hidden_states: bool | None
@@ -139,15 +140,15 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        attention_mask: jax.Array | None = None,
-        token_type_ids: jax.Array | None = None,
-        position_ids: jax.Array | None = None,
-        head_mask: jax.Array | None = None,
-        inputs_embeds: jax.Array | None = None,
-        encoder_hidden_states: jax.Array | None = None,
-        encoder_attention_mask: jax.Array | None = None,
+        attention_mask: PaddingMask | None = None,
+        token_type_ids: TokenIds | None = None,
+        position_ids: TokenIds | None = None,
+        head_mask: HeadMask | None = None,
+        inputs_embeds: Hidden | None = None,
+        encoder_hidden_states: Hidden | None = None,
+        encoder_attention_mask: PaddingMask | None = None,
         cache: Cache | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,

@@ -12,6 +12,7 @@ from jaxmodels.architectures.base import Model, OutputT, RunOptions
 from jaxmodels.architectures.bert_like import BertLikeConfig
 from jaxmodels.architectures.encoder import EncoderInputs, EncoderModel, classifier_layer
 from jaxmodels.architectures.inputs import check_shape, refuse_cache
+from jaxmodels.arrays import TokenIds
 from jaxmodels.layers.feed_forward import activation
 from jaxmodels.layers.linear import Linear, dropout, layer_norm, scaled_normal
 from jaxmodels.layers.losses import classification_loss, cross_entropy, next_token_loss, span_loss
@@ -76,7 +77,7 @@ class EncoderForMaskedLM(EncoderHead[MaskedLMOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
@@ -105,7 +106,7 @@ class EncoderForCausalLM(EncoderHead[CausalLMOutputWithCrossAttentions]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         logits_to_keep: int = 0,
@@ -155,7 +156,7 @@ class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
@@ -188,7 +189,7 @@ class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
@@ -224,7 +225,7 @@ class EncoderForTokenClassification(EncoderHead[TokenClassifierOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
@@ -254,7 +255,7 @@ class EncoderForQuestionAnswering(EncoderHead[QuestionAnsweringModelOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         start_positions: jax.Array | None = None,
         end_positions: jax.Array | None = None,

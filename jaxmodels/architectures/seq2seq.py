@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxmodels.architectures.base import Model, OutputT
 from jaxmodels.architectures.inputs import embed_inputs, encoder_inputs, warn_of_unmasked_padding
+from jaxmodels.arrays import HeadMask, Hidden, PaddingMask, TokenIds
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.inputs import AttentionInputs
 from jaxmodels.layers.linear import Embedding, Linear, scaled_normal
@@ -68,44 +69,44 @@ def encoder_fields(encoded: Output | tuple | None) -> dict[str, Any]:
 class Seq2SeqInputs(TypedDict, total=False):
     """Arguments of `Seq2SeqModel` beside input_ids; the last two are LED's."""
 
-    attention_mask: jax.Array | None
-    decoder_input_ids: jax.Array | None
-    decoder_attention_mask: jax.Array | None
-    head_mask: jax.Array | None
-    decoder_head_mask: jax.Array | None
-    cross_attn_head_mask: jax.Array | None
+    attention_mask: PaddingMask | None
+    decoder_input_ids: TokenIds | None
+    decoder_attention_mask: PaddingMask | None
+    head_mask: HeadMask | None
+    decoder_head_mask: HeadMask | None
+    cross_attn_head_mask: HeadMask | None
     encoder_outputs: Output | tuple | None
-    inputs_embeds: jax.Array | None
-    decoder_inputs_embeds: jax.Array | None
+    inputs_embeds: Hidden | None
+    decoder_inputs_embeds: Hidden | None
     cache: Cache | None
     output_attentions: bool | None
     output_hidden_states: bool | None
-    global_attention_mask: jax.Array | None
+    global_attention_mask: PaddingMask | None
     max_global_tokens: int | None
 
 
 class EncodeInputs(TypedDict, total=False):
     """Arguments of `encode` beside input_ids; the last two are LED's."""
 
-    attention_mask: jax.Array | None
-    head_mask: jax.Array | None
-    inputs_embeds: jax.Array | None
+    attention_mask: PaddingMask | None
+    head_mask: HeadMask | None
+    inputs_embeds: Hidden | None
     output_attentions: bool | None
     output_hidden_states: bool | None
     return_dict: bool | None
-    global_attention_mask: jax.Array | None
+    global_attention_mask: PaddingMask | None
     max_global_tokens: int | None
 
 
 class DecodeInputs(TypedDict, total=False):
     """Arguments of `decode` beside decoder_input_ids."""
 
-    decoder_attention_mask: jax.Array | None
-    decoder_inputs_embeds: jax.Array | None
-    encoder_hidden_states: jax.Array | None
-    encoder_attention_mask: jax.Array | None
-    decoder_head_mask: jax.Array | None
-    cross_attn_head_mask: jax.Array | None
+    decoder_attention_mask: PaddingMask | None
+    decoder_inputs_embeds: Hidden | None
+    encoder_hidden_states: Hidden | None
+    encoder_attention_mask: PaddingMask | None
+    decoder_head_mask: HeadMask | None
+    cross_attn_head_mask: HeadMask | None
     cache: Cache | None
     output_attentions: bool | None
     output_hidden_states: bool | None
@@ -123,17 +124,17 @@ class Seq2SeqModel(Model[OutputT]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        attention_mask: jax.Array | None = None,
-        decoder_input_ids: jax.Array | None = None,
-        decoder_attention_mask: jax.Array | None = None,
-        head_mask: jax.Array | None = None,
-        decoder_head_mask: jax.Array | None = None,
-        cross_attn_head_mask: jax.Array | None = None,
+        attention_mask: PaddingMask | None = None,
+        decoder_input_ids: TokenIds | None = None,
+        decoder_attention_mask: PaddingMask | None = None,
+        head_mask: HeadMask | None = None,
+        decoder_head_mask: HeadMask | None = None,
+        cross_attn_head_mask: HeadMask | None = None,
         encoder_outputs: Output | tuple | None = None,
-        inputs_embeds: jax.Array | None = None,
-        decoder_inputs_embeds: jax.Array | None = None,
+        inputs_embeds: Hidden | None = None,
+        decoder_inputs_embeds: Hidden | None = None,
         cache: Cache | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -207,11 +208,11 @@ class Seq2SeqModel(Model[OutputT]):
 
     def encode(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        attention_mask: jax.Array | None = None,
-        head_mask: jax.Array | None = None,
-        inputs_embeds: jax.Array | None = None,
+        attention_mask: PaddingMask | None = None,
+        head_mask: HeadMask | None = None,
+        inputs_embeds: Hidden | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -233,14 +234,14 @@ class Seq2SeqModel(Model[OutputT]):
 
     def decode(
         self,
-        decoder_input_ids: jax.Array | None = None,
+        decoder_input_ids: TokenIds | None = None,
         *,
-        decoder_attention_mask: jax.Array | None = None,
-        decoder_inputs_embeds: jax.Array | None = None,
-        encoder_hidden_states: jax.Array | None = None,
-        encoder_attention_mask: jax.Array | None = None,
-        decoder_head_mask: jax.Array | None = None,
-        cross_attn_head_mask: jax.Array | None = None,
+        decoder_attention_mask: PaddingMask | None = None,
+        decoder_inputs_embeds: Hidden | None = None,
+        encoder_hidden_states: Hidden | None = None,
+        encoder_attention_mask: PaddingMask | None = None,
+        decoder_head_mask: HeadMask | None = None,
+        cross_attn_head_mask: HeadMask | None = None,
         cache: Cache | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -317,7 +318,7 @@ class Seq2SeqLM(Seq2SeqHead[OutputT]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
@@ -335,7 +336,7 @@ class Seq2SeqLM(Seq2SeqHead[OutputT]):
 
     def decode(
         self,
-        decoder_input_ids: jax.Array | None = None,
+        decoder_input_ids: TokenIds | None = None,
         *,
         logits_to_keep: int = 0,
         return_dict: bool | None = None,

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.arrays import Heads, Hidden
 from jaxmodels.layers.cache import KeyValue
 from jaxmodels.layers.inputs import AttentionInputs, PerLayer
 from jaxmodels.layers.linear import Initializer, Linear
@@ -52,7 +53,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: Hidden,
         inputs: AttentionInputs,
         cache: KeyValue | None = None,
         template: KeyValue | None = None,
@@ -88,7 +89,7 @@ class Attention(nn.Module):
         return self._linear((x.shape[-1],), ("heads", "head_dim", "embed"), self.out_init, "out")(out), weights, cache
 
     def attend(
-        self, x: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array, inputs: AttentionInputs
+        self, x: Hidden, query: Heads, key: Heads, value: Heads, inputs: AttentionInputs
     ) -> tuple[jax.Array, Any]:
         """Weighted values [B,T,H,K], and the probabilities or None, from projections [B,T,H,K] of x."""
         result = attention(query, key, value, **self._options(inputs))
@@ -129,7 +130,7 @@ class Attention(nn.Module):
             cache = template.like(*key_value)
         return query, None, cache
 
-    def _projections(self, count: int, name: str, x: jax.Array, *, cached: bool):
+    def _projections(self, count: int, name: str, x: Hidden, *, cached: bool):
         """`count` projections [B,T,H,K] by one fused kernel."""
         linear = self._linear((count, self.num_heads, self.head_dim), _QKV_AXES, self.kernel_init, name)
         return linear(x, True) if project_separately(cached) else jnp.moveaxis(linear(x), -3, 0)

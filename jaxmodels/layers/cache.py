@@ -6,6 +6,7 @@ from typing import Any, Self, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.arrays import Heads
 from jaxmodels.layers.platform import update_slots
 from pallas_kernels import Stored, attention, decode, restored
 
@@ -35,7 +36,7 @@ class KeyValue:
     token_major: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @classmethod
-    def of(cls, key: jax.Array, value: jax.Array, dtype: Any, token_major: bool = False) -> Self:
+    def of(cls, key: Heads, value: Heads, dtype: Any, token_major: bool = False) -> Self:
         """From projections [B,S,H,K]."""
         (key, key_scale), (value, value_scale) = (_quantized(x, dtype) for x in (key, value))
         heads = key.shape[2]
@@ -52,7 +53,7 @@ class KeyValue:
         template = jax.eval_shape(lambda x: cls.of(x, x, dtype, token_major), projection)
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template)
 
-    def like(self, key: jax.Array, value: jax.Array) -> Self:
+    def like(self, key: Heads, value: Heads) -> Self:
         """Projections [B,S,H,K] in the dtype and layout of this cache."""
         return self.of(key, value, self.key.dtype, self.token_major)
 
@@ -61,21 +62,21 @@ class KeyValue:
         """S, the number of slots."""
         return self.value.shape[1 if self.token_major else 2]
 
-    def read(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    def read(self, dtype: Any) -> tuple[Heads, Heads]:
         """Keys and values [B,S,H,K] as the attention function takes them; a transposition folds into its products."""
         if self.token_major:
             return self._stored.read(self.heads, dtype)
         key, value = self.key.transpose(0, 3, 1, 2), self.value.swapaxes(1, 2)
         return restored(key, self.key_scale, dtype), restored(value, self.value_scale, dtype)
 
-    def write(self, key: jax.Array, value: jax.Array, start: jax.Array) -> Self:
+    def write(self, key: Heads, value: Heads, start: jax.Array) -> Self:
         """Puts [B,T,H,K] into slots start..start+T-1: a write of the size of the new tokens, not of the cache."""
         new = self.like(key, value)
         traced = isinstance(self.key, jax.core.Tracer) or isinstance(start, jax.core.Tracer)
         isolated = traced and len(key) == 1 and not self.token_major
         return update_slots(_write, self, new, start, isolated=isolated)
 
-    def attend(self, query: jax.Array, **options):
+    def attend(self, query: Heads, **options):
         """`pallas_kernels.attention` of queries [B,T,H,K] over all slots, with its options and results."""
         if self.token_major:
             return decode(query, self._stored, **options)

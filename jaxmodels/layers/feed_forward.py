@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.arrays import Hidden
 from jaxmodels.layers.linear import Initializer, Linear, dropout
 from jaxmodels.layers.platform import CPU_CHUNK, LONG_CHUNK, feed_forward_chunk
 
@@ -94,7 +95,7 @@ class FeedForward(nn.Module):
     cpu_chunk: int = CPU_CHUNK
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Hidden) -> jax.Array:
         """[B,T,D] -> [B,T,D].
 
         Raises:
@@ -137,7 +138,7 @@ class GatedFeedForward(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Hidden) -> jax.Array:
         """[B,T,D] -> [B,T,D]."""
         common = (False, self.dtype, self.param_dtype)
         up = Linear((2, self.features), ("embed", None, "mlp"), self.kernel_init, *common, name="gate_up")

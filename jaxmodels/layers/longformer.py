@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.attention import Attention
-from jaxmodels.layers.inputs import AttentionInputs
+from jaxmodels.layers.inputs import AttentionInputs, PerLayer
 from jaxmodels.layers.linear import Initializer
 from pallas_kernels import Mask, attention, band_weights
 from pallas_kernels.dropout import drop
@@ -52,8 +52,10 @@ class LongformerAttention(Attention):
         # Always made, so that the parameters do not depend on the mask.
         q, k, v = (self._projection(name)(x.shape[-1], self.dtype) for name in ("global_q", "global_k", "global_v"))
         local = None
+        scale = inputs.scale
+        assert not isinstance(scale, PerLayer)  # the stack hands each layer its slice
         if inputs.return_weights:
-            local = band_weights(query, key, mask=mask, scale=inputs.scale, dropout=options["dropout"])
+            local = band_weights(query, key, mask=mask, scale=scale, dropout=options["dropout"])
         if mask.global_at is None:
             return out, None if local is None else (self._local_only(local, mask), None)
         states, weights = self._attend_globally(x, q, k, v, inputs)

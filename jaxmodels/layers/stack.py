@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
+from jaxmodels.arrays import Hidden
 from jaxmodels.layers.cache import Cache, LayerCache
 from jaxmodels.layers.inputs import LayerInputs, PerLayer
 from jaxmodels.layers.linear import dropout
@@ -55,7 +56,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, inputs: LayerInputs, cache: LayerCache | None = None
+        self, x: Hidden, inputs: LayerInputs, cache: LayerCache | None = None
     ) -> tuple[jax.Array, LayerOutput]:
         """[B,T,D] -> [B,T,D] and what was requested; cross attention is skipped where the inputs have none."""
         past, cross = (None, None) if cache is None else (cache.past, cache.cross)
@@ -79,7 +80,7 @@ class Layer(nn.Module):
         return (_clamp_float16(x) if self.clamp else x, *rest)
 
 
-def _clamp_float16(x: jax.Array) -> jax.Array:
+def _clamp_float16(x: Hidden) -> jax.Array:
     """Reference: modeling_led.py, end of `LEDEncoderLayer`; an overflow would turn all that follows into NaN."""
     if x.dtype != jnp.float16:
         return x
@@ -98,7 +99,7 @@ class StackOutput:
       cache: the cache after these tokens.
     """
 
-    last: jax.Array
+    last: Hidden
     hidden_states: jax.Array | None = None
     attentions: Any = None
     cross_attentions: Any = None
@@ -130,7 +131,7 @@ class Stack(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: Hidden,
         inputs: LayerInputs | Sequence[LayerInputs],
         cache: Cache | None = None,
         output_hidden_states: bool = False,

@@ -13,6 +13,7 @@ from jaxmodels.architectures.base import Model, OutputT, RunOptions
 from jaxmodels.architectures.dpr import weights
 from jaxmodels.architectures.dpr.config import DPRConfig
 from jaxmodels.architectures.encoder import EncoderModel, classifier_layer
+from jaxmodels.arrays import Hidden, PaddingMask, TokenIds
 from jaxmodels.outputs import BaseModelOutputWithPoolingAndCrossAttentions, Output
 
 
@@ -78,11 +79,11 @@ class _DPRRetriever(Model[OutputT]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        attention_mask: jax.Array | None = None,
-        token_type_ids: jax.Array | None = None,
-        inputs_embeds: jax.Array | None = None,
+        attention_mask: PaddingMask | None = None,
+        token_type_ids: TokenIds | None = None,
+        inputs_embeds: Hidden | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -191,10 +192,10 @@ class DPRReader(Model[DPRReaderOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        attention_mask: jax.Array | None = None,
-        inputs_embeds: jax.Array | None = None,
+        attention_mask: PaddingMask | None = None,
+        inputs_embeds: Hidden | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,

@@ -19,6 +19,7 @@ from jaxmodels.architectures.gpt2.config import GPT2Config
 from jaxmodels.architectures.gpt2.summary import SequenceSummary
 from jaxmodels.architectures.gpt2.weights import TABLE
 from jaxmodels.architectures.inputs import check_shape
+from jaxmodels.arrays import TokenIds
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.feed_forward import FeedForward
@@ -129,7 +130,7 @@ class GPT2DoubleHeadsModel(DecoderHead[GPT2DoubleHeadsModelOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         mc_token_ids: jax.Array | None = None,
         labels: jax.Array | None = None,

@@ -25,6 +25,7 @@ from jaxmodels.architectures.led.outputs import (
 from jaxmodels.architectures.led.visibility import Visibility, check_flags, check_slots, visibility
 from jaxmodels.architectures.led.weights import TABLE
 from jaxmodels.architectures.seq2seq import Seq2SeqHead, Seq2SeqInputs, Seq2SeqLM
+from jaxmodels.arrays import HeadMask, Hidden, PaddingMask, TokenIds
 from jaxmodels.layers.inputs import AttentionInputs, LayerInputs
 from jaxmodels.layers.linear import Embedding, Linear, dropout, scaled_normal
 from jaxmodels.layers.longformer import LongformerAttention
@@ -148,13 +149,13 @@ class LEDModel(LEDGlobalTokens[LEDSeq2SeqModelOutput], BartLikeModel[LEDSeq2SeqM
 
     def encode(  # type: ignore[override]  # with global_attentions in the output
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        attention_mask: jax.Array | None = None,
-        global_attention_mask: jax.Array | None = None,
+        attention_mask: PaddingMask | None = None,
+        global_attention_mask: PaddingMask | None = None,
         max_global_tokens: int | None = None,
-        head_mask: jax.Array | None = None,
-        inputs_embeds: jax.Array | None = None,
+        head_mask: HeadMask | None = None,
+        inputs_embeds: Hidden | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -226,7 +227,7 @@ class LEDForSequenceClassification(
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
@@ -281,7 +282,7 @@ class LEDForQuestionAnswering(
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         start_positions: jax.Array | None = None,
         end_positions: jax.Array | None = None,

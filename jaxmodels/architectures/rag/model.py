@@ -19,6 +19,7 @@ from jaxmodels.architectures.rag.outputs import RetrievAugLMMarginOutput, Retrie
 from jaxmodels.architectures.rag.weights import table
 from jaxmodels.architectures.seq2seq import Seq2SeqLM
 from jaxmodels.architectures.t5.model import T5ForConditionalGeneration
+from jaxmodels.arrays import PaddingMask, TokenIds
 from jaxmodels.convert import Table
 from jaxmodels.layers.cache import Cache
 from jaxmodels.outputs import Output
@@ -105,13 +106,13 @@ class RagPreTrainedModel(Model[OutputT]):
 class RagInputs(TypedDict, total=False):
     """Arguments of `RagModel` beside input_ids and decoder_input_ids."""
 
-    attention_mask: jax.Array | None
+    attention_mask: PaddingMask | None
     retriever: Retriever | None
-    context_input_ids: jax.Array | None
-    context_attention_mask: jax.Array | None
+    context_input_ids: TokenIds | None
+    context_attention_mask: PaddingMask | None
     doc_scores: jax.Array | None
     encoder_outputs: Output | tuple | None
-    decoder_attention_mask: jax.Array | None
+    decoder_attention_mask: PaddingMask | None
     cache: Cache | None
     n_docs: int | None
     output_retrieved: bool | None
@@ -147,16 +148,16 @@ class RagModel(RagPreTrainedModel[RetrievAugLMOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        attention_mask: jax.Array | None = None,
+        attention_mask: PaddingMask | None = None,
         retriever: Retriever | None = None,
-        context_input_ids: jax.Array | None = None,
-        context_attention_mask: jax.Array | None = None,
+        context_input_ids: TokenIds | None = None,
+        context_attention_mask: PaddingMask | None = None,
         doc_scores: jax.Array | None = None,
         encoder_outputs: Output | tuple | None = None,
-        decoder_input_ids: jax.Array | None = None,
-        decoder_attention_mask: jax.Array | None = None,
+        decoder_input_ids: TokenIds | None = None,
+        decoder_attention_mask: PaddingMask | None = None,
         cache: Cache | None = None,
         n_docs: int | None = None,
         output_retrieved: bool | None = None,
@@ -305,10 +306,10 @@ class RagSequenceForGeneration(_RagForGeneration):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
-        decoder_input_ids: jax.Array | None = None,
+        decoder_input_ids: TokenIds | None = None,
         exclude_bos_score: bool | None = None,
         reduce_loss: bool | None = None,
         return_dict: bool | None = None,
@@ -359,10 +360,10 @@ class RagTokenForGeneration(_RagForGeneration):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
         labels: jax.Array | None = None,
-        decoder_input_ids: jax.Array | None = None,
+        decoder_input_ids: TokenIds | None = None,
         do_marginalize: bool | None = None,
         reduce_loss: bool | None = None,
         return_dict: bool | None = None,

@@ -20,6 +20,7 @@ from jaxmodels.architectures.inputs import layer_head_mask
 from jaxmodels.architectures.seq2seq import Seq2SeqLM, Seq2SeqModel, source_inputs
 from jaxmodels.architectures.t5.config import T5Config
 from jaxmodels.architectures.t5.weights import TABLE
+from jaxmodels.arrays import HeadMask, TokenIds
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.feed_forward import FeedForward, GatedFeedForward
@@ -243,10 +244,10 @@ class T5Model(Seq2SeqModel[Seq2SeqModelOutput]):
 
     def __call__(
         self,
-        input_ids: jax.Array | None = None,
+        input_ids: TokenIds | None = None,
         *,
-        head_mask: jax.Array | None = None,
-        decoder_head_mask: jax.Array | None = None,
+        head_mask: HeadMask | None = None,
+        decoder_head_mask: HeadMask | None = None,
         **inputs: Any,
     ) -> Seq2SeqModelOutput:
         c = self.config

@@ -88,7 +88,7 @@ class Pieces:
             compare(got, {names.get(name, name): expected[name] for name in fields})
 
     def check_call(self, chunks: Sequence[int]) -> None:
-        """Compares the chunks with two calls of the whole model, the second with only the cache and the encoder mask."""
+        """Compares the chunks with two calls of the whole model, the second with a cache instead of input_ids."""
         model, variables = self.pair.model, {"params": self.pair.params}
         cache, logits = model.init_cache(len(self.tokens), self.capacity), []
         for i, part in enumerate(np.split(self.tokens, [chunks[0]], axis=1)):

@@ -54,8 +54,8 @@ def split_encoders(
     question: Any = model.question
     question_params = params.get("question", {})
     if question is None:
-        c = model.context
-        question = jm.DPRQuestionEncoder(c.config, **c.choices)
+        context = model.context
+        question = jm.DPRQuestionEncoder(context.config, **context.options.keywords)
         question_params = {"question_encoder": params["context"]["ctx_encoder"]}
     return {"context_encoder": (model.context, params["context"]), "question_encoder": (question, question_params)}
 

@@ -81,7 +81,7 @@ def test_invalid_data_sources_are_rejected(tmp_path):
         list(read("csv"))
     with pytest.raises(FileNotFoundError, match="data.path='/no/such/place' does not exist"):
         list(read("text", "/no/such/place"))
-    with pytest.raises(FileNotFoundError, match="nothing at data.path=''"):
+    with pytest.raises(FileNotFoundError, match="data.path='' does not exist"):
         list(read("jsonl"))
-    with pytest.raises(ValueError, match="no document of kind 'text'"):
+    with pytest.raises(ValueError, match="no documents of kind 'text'"):
         list(read("text", str(tmp_path)))

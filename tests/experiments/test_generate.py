@@ -249,8 +249,8 @@ def test_too_long_encoder_input_is_reported(models, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output_scores": True}, "generate.output_scores: a batch job writes texts and scores only"),
-        ({"max_time": 1.0}, "generate.max_time: texts that the clock cuts off"),
+        ({"output_scores": True}, "generate.output_scores: a batch job only writes texts and scores"),
+        ({"max_time": 1.0}, "generate.max_time: texts that are cut off"),
         ({"num_return_sequences": 2}, "num_return_sequences=2 needs do_sample=True or beams"),
         ({"distributed": True}, "config.distributed is not supported: a job runs in one process"),
     ],

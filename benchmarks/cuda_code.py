@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +68,7 @@ def arguments(B, T, H=12, K=64, dtype=jnp.bfloat16, bias=None, globals=0, valid=
 
 
 # What the models run: GPT-2, T5, LED, and a bias of another kind.
-MODELS = {
+MODELS: dict[str, tuple[dict[str, Any], float]] = {
     "gpt2": ({"B": 16, "T": 1024, "causal": True}, 0.1),
     "t5": ({"B": 16, "T": 512, "bias": "toeplitz", "valid": True}, 0.1),
     "led": ({"B": 1, "T": 16384, "window": (512, 512), "globals": 16, "valid": True}, 0.1),
@@ -131,7 +132,9 @@ def placed(given):
 def machine_code(program, folder: Path) -> dict[str, dict]:
     """By kernel: registers, bytes spilled, products by warp group and by warp, and loads into shared memory by their
     bytes, of a lowered program."""
-    root = Path(next(iter(importlib.util.find_spec("nvidia.cuda_nvcc").submodule_search_locations)))
+    package = importlib.util.find_spec("nvidia.cuda_nvcc")
+    assert package is not None and package.submodule_search_locations, "nvidia-cuda-nvcc-cu12 is not installed"
+    root = Path(next(iter(package.submodule_search_locations)))
     options = {
         "xla_dump_to": str(folder),
         "xla_gpu_cuda_data_dir": str(root),
@@ -145,16 +148,23 @@ def machine_code(program, folder: Path) -> dict[str, dict]:
         bodies = re.split(r"(?=\.visible \.entry (?:flash_|decode))", file.read_text())[1:]
         if not bodies:  # XLA's own
             continue
-        command = [root / "bin" / "ptxas", "-v", "-arch=sm_90a", file, "-o", folder / "code"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        command = [str(root / "bin" / "ptxas"), "-v", "-arch=sm_90a", str(file), "-o", str(folder / "code")]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         for body in bodies:
-            name = re.match(r"\.visible \.entry (\w+)", body)[1]
-            about = said[said.index(f"'{name}'") :]
+            name = _groups(r"\.visible \.entry (\w+)", body)[0]
+            about = report[report.index(f"'{name}'") :]
             found[name] = {
-                "registers": int(re.search(r"Used (\d+) registers", about)[1]),
-                "spilled": sum(int(n) for n in re.search(r"(\d+) bytes spill stores, (\d+)", about).groups()),
+                "registers": int(_groups(r"Used (\d+) registers", about)[0]),
+                "spilled": sum(map(int, _groups(r"(\d+) bytes spill stores, (\d+)", about))),
                 "wgmma": body.count("wgmma.mma_async"),
                 "mma": body.count("mma.sync"),
                 "loads": Counter(int(n, 16) for n in re.findall(r"cp\.async\.c[ag].*?, (0x\w+), %", body)),
             }
     return found
+
+
+def _groups(pattern: str, text: str) -> tuple[str, ...]:
+    """The groups of the first match, which has to be there."""
+    match = re.search(pattern, text)
+    assert match is not None, f"no {pattern} in what the assembler wrote"
+    return match.groups()

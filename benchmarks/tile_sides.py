@@ -36,7 +36,7 @@ class Search:
     def run(self) -> None:
         for sides in product(SIDES, SIDES):
             self._count(TpuTiling(*sides, 1))
-        best = {tiling for counts in self.found.values() for tiling in sorted(counts, key=counts.get)[:BEST]}
+        best = {tiling for counts in self.found.values() for tiling in sorted(counts, key=counts.__getitem__)[:BEST]}
         for tiling, ahead in product(sorted(best), AHEAD):
             self._count(tiling._replace(lookahead=ahead))
 
@@ -44,7 +44,7 @@ class Search:
         """The best of each kernel."""
         for kernel, counts in self.found.items():
             yield f"{kernel}: (queries, keys, ahead)"
-            for tiling in sorted(counts, key=counts.get)[:6]:
+            for tiling in sorted(counts, key=counts.__getitem__)[:6]:
                 yield f"    {tuple(tiling)}: {counts[tiling]} bundles"
 
     def _count(self, tiling: TpuTiling) -> None:

@@ -12,7 +12,7 @@ from jaxmodels.layers.cache import Cache
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Output:
-    """Base of the outputs. Fields that were not asked for are None; keys, indices and tuples skip them.
+    """Base of the outputs. Fields that were not requested are None; keys, indices and tuples skip them.
 
     Reference: transformers/utils/generic.py, `ModelOutput`. One difference: layers are stacked, so `hidden_states` is
     one array [L+1,B,T,D] and `attentions` one array [L,B,H,T,S]; `hidden_states[i]` reads the same.
@@ -55,7 +55,7 @@ class Output:
 class BaseModelOutput(Output):
     """last_hidden_state [B,T,D]; hidden_states [L+1,B,T,D]; attentions [L,B,H,T,T]."""
 
-    last_hidden_state: Hidden | None = None
+    last_hidden_state: Hidden
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
 
@@ -63,7 +63,7 @@ class BaseModelOutput(Output):
 class BaseModelOutputWithPastAndCrossAttentions(Output):
     """last_hidden_state [B,T,D]; hidden_states [L+1,B,T,D]; attentions, cross_attentions [L,B,H,T,S]."""
 
-    last_hidden_state: Hidden | None = None
+    last_hidden_state: Hidden
     cache: Cache | None = None
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
@@ -73,7 +73,7 @@ class BaseModelOutputWithPastAndCrossAttentions(Output):
 class BaseModelOutputWithPoolingAndCrossAttentions(Output):
     """last_hidden_state [B,T,D]; pooler_output [B,D]; hidden_states [L+1,B,T,D]; (cross_)attentions [L,B,H,T,S]."""
 
-    last_hidden_state: Hidden | None = None
+    last_hidden_state: Hidden
     pooler_output: jax.Array | None = None
     cache: Cache | None = None
     hidden_states: HiddenByLayer | None = None
@@ -85,7 +85,7 @@ class CausalLMOutputWithCrossAttentions(Output):
     """loss: float32 scalar; logits [B,T,V] float32."""
 
     loss: Loss | None = None
-    logits: Logits | None = None
+    logits: Logits
     cache: Cache | None = None
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
@@ -96,7 +96,7 @@ class MaskedLMOutput(Output):
     """loss: float32 scalar; logits [B,T,V] float32."""
 
     loss: Loss | None = None
-    logits: Logits | None = None
+    logits: Logits
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
 
@@ -105,7 +105,7 @@ class SequenceClassifierOutput(Output):
     """loss: float32 scalar; logits [B,num_labels] float32."""
 
     loss: Loss | None = None
-    logits: jax.Array | None = None
+    logits: jax.Array
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
 
@@ -114,7 +114,7 @@ class MultipleChoiceModelOutput(Output):
     """loss: float32 scalar; logits [B,choices] float32; hidden_states and attentions have B*choices rows."""
 
     loss: Loss | None = None
-    logits: jax.Array | None = None
+    logits: jax.Array
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
 
@@ -123,7 +123,7 @@ class SequenceClassifierOutputWithPast(Output):
     """loss: float32 scalar; logits [B,num_labels] float32."""
 
     loss: Loss | None = None
-    logits: jax.Array | None = None
+    logits: jax.Array
     cache: Cache | None = None
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
@@ -133,7 +133,7 @@ class TokenClassifierOutput(Output):
     """loss: float32 scalar; logits [B,T,num_labels] float32."""
 
     loss: Loss | None = None
-    logits: jax.Array | None = None
+    logits: jax.Array
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
 
@@ -142,8 +142,8 @@ class QuestionAnsweringModelOutput(Output):
     """loss: float32 scalar; start_logits, end_logits [B,T] float32."""
 
     loss: Loss | None = None
-    start_logits: jax.Array | None = None
-    end_logits: jax.Array | None = None
+    start_logits: jax.Array
+    end_logits: jax.Array
     hidden_states: HiddenByLayer | None = None
     attentions: AttentionByLayer | None = None
 
@@ -156,7 +156,7 @@ class Seq2SeqModelOutput(Output):
     [L+1,B,S,D], encoder_attentions [L,B,H,S,S].
     """
 
-    last_hidden_state: Hidden | None = None
+    last_hidden_state: Hidden
     cache: Cache | None = None
     decoder_hidden_states: HiddenByLayer | None = None
     decoder_attentions: AttentionByLayer | None = None
@@ -170,7 +170,7 @@ class Seq2SeqLMOutput(Output):
     """loss: float32 scalar; logits [B,T,V] float32; the rest as in `Seq2SeqModelOutput`."""
 
     loss: Loss | None = None
-    logits: Logits | None = None
+    logits: Logits
     cache: Cache | None = None
     decoder_hidden_states: HiddenByLayer | None = None
     decoder_attentions: AttentionByLayer | None = None

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, overload
 
 import flax.linen as nn
@@ -135,27 +135,21 @@ class Model(nn.Module, Generic[OutputT]):
 
     @overload  # type: ignore[override]  # Flax declares one union of all that it may return
     def apply(
-        self,
-        variables: Mapping[str, Any],
-        *args: Any,
-        rngs: Mapping[str, jax.Array] | None = ...,
-        method: None = ...,
-        mutable: Literal[False] = ...,
-        capture_intermediates: Literal[False] = ...,
-        **options: Any,
-    ) -> OutputT: ...
+        self, variables: Mapping[str, Any], *args: Any, method: Callable[..., Any] | str, **options: Any
+    ) -> Any: ...
 
     @overload
     def apply(
         self,
         variables: Mapping[str, Any],
         *args: Any,
-        rngs: Mapping[str, jax.Array] | None = ...,
+        mutable: bool | str | Sequence[str],
         method: Callable[..., Any] | str | None = ...,
-        mutable: Any = ...,
-        capture_intermediates: Any = ...,
         **options: Any,
-    ) -> Any: ...
+    ) -> tuple[Any, Any]: ...
+
+    @overload
+    def apply(self, variables: Mapping[str, Any], *args: Any, **options: Any) -> OutputT: ...
 
     @nn.nowrap
     def apply(self, variables, *args, rngs=None, method=None, mutable=False, capture_intermediates=False, **options):

@@ -38,7 +38,7 @@ class GenerateOutput(Output):
       encoder_hidden_states: [L+1,B,S,D].
     """
 
-    sequences: jax.Array | None = None
+    sequences: jax.Array
     sequences_scores: jax.Array | None = None
     scores: jax.Array | None = None
     logits: jax.Array | None = None

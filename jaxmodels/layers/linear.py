@@ -40,7 +40,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array, separate: Literal[True]) -> tuple[jax.Array, ...]: ...
 
     @nn.compact
-    def __call__(self, x, separate=False):
+    def __call__(self, x: jax.Array, separate: bool = False) -> Any:
         """[..., *in] -> [..., *out]; separate: a tuple over the first output axis, each computed by its own product."""
         n_in = len(self.axes) - len(self.features)
         shape = x.shape[x.ndim - n_in :] + self.features

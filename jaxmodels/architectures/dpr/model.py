@@ -20,7 +20,7 @@ from jaxmodels.outputs import BaseModelOutputWithPoolingAndCrossAttentions, Outp
 class DPRQuestionEncoderOutput(Output):
     """pooler_output [B,D] or [B,projection_dim]; hidden_states [L+1,B,T,D]; attentions [L,B,H,T,T]."""
 
-    pooler_output: jax.Array | None = None
+    pooler_output: jax.Array
     hidden_states: jax.Array | None = None
     attentions: jax.Array | None = None
 
@@ -32,9 +32,9 @@ class DPRContextEncoderOutput(DPRQuestionEncoderOutput):
 class DPRReaderOutput(Output):
     """start_logits, end_logits [n_passages,T], relevance_logits [n_passages], float32; hidden_states, attentions."""
 
-    start_logits: jax.Array | None = None
-    end_logits: jax.Array | None = None
-    relevance_logits: jax.Array | None = None
+    start_logits: jax.Array
+    end_logits: jax.Array
+    relevance_logits: jax.Array
     hidden_states: jax.Array | None = None
     attentions: jax.Array | None = None
 

@@ -107,8 +107,8 @@ class GPT2DoubleHeadsModelOutput(Output):
 
     loss: jax.Array | None = None
     mc_loss: jax.Array | None = None
-    logits: jax.Array | None = None
-    mc_logits: jax.Array | None = None
+    logits: jax.Array
+    mc_logits: jax.Array
     cache: Cache | None = None
     hidden_states: jax.Array | None = None
     attentions: jax.Array | None = None

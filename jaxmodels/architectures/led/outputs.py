@@ -16,7 +16,7 @@ from jaxmodels.outputs import Output
 class LEDEncoderBaseModelOutput(Output):
     """last_hidden_state [B,S,D]; hidden_states [L+1,B,S,D]; attentions, global_attentions: see above."""
 
-    last_hidden_state: jax.Array | None = None
+    last_hidden_state: jax.Array
     hidden_states: jax.Array | None = None
     attentions: jax.Array | tuple[jax.Array, ...] | None = None
     global_attentions: jax.Array | None = None
@@ -27,7 +27,7 @@ class LEDSeq2SeqModelOutput(Output):
     cross_attentions [L,B,H,T,S]; encoder_last_hidden_state [B,S,D], encoder_hidden_states [L+1,B,S,D];
     encoder_attentions, encoder_global_attentions: see above."""
 
-    last_hidden_state: jax.Array | None = None
+    last_hidden_state: jax.Array
     cache: Cache | None = None
     decoder_hidden_states: jax.Array | None = None
     decoder_attentions: jax.Array | None = None
@@ -42,7 +42,7 @@ class LEDSeq2SeqLMOutput(Output):
     """loss: float32 scalar; logits [B,T,V] float32; the rest as in `LEDSeq2SeqModelOutput`."""
 
     loss: jax.Array | None = None
-    logits: jax.Array | None = None
+    logits: jax.Array
     cache: Cache | None = None
     decoder_hidden_states: jax.Array | None = None
     decoder_attentions: jax.Array | None = None
@@ -57,7 +57,7 @@ class LEDSeq2SeqSequenceClassifierOutput(Output):
     """loss: float32 scalar; logits [B,num_labels] float32; the rest as in `LEDSeq2SeqModelOutput`."""
 
     loss: jax.Array | None = None
-    logits: jax.Array | None = None
+    logits: jax.Array
     cache: Cache | None = None
     decoder_hidden_states: jax.Array | None = None
     decoder_attentions: jax.Array | None = None
@@ -72,8 +72,8 @@ class LEDSeq2SeqQuestionAnsweringModelOutput(Output):
     """loss: float32 scalar; start_logits, end_logits [B,T] float32; the rest as in `LEDSeq2SeqModelOutput`."""
 
     loss: jax.Array | None = None
-    start_logits: jax.Array | None = None
-    end_logits: jax.Array | None = None
+    start_logits: jax.Array
+    end_logits: jax.Array
     cache: Cache | None = None
     decoder_hidden_states: jax.Array | None = None
     decoder_attentions: jax.Array | None = None

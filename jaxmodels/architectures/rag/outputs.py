@@ -21,8 +21,8 @@ class RetrievAugLMOutput(Output):
         its decoder.
     """
 
-    logits: jax.Array | None = None
-    doc_scores: jax.Array | None = None
+    logits: jax.Array
+    doc_scores: jax.Array
     cache: Cache | None = None
     retrieved_doc_embeds: jax.Array | None = None
     retrieved_doc_ids: jax.Array | None = None
@@ -44,8 +44,8 @@ class RetrievAugLMMarginOutput(Output):
     `RetrievAugLMOutput`."""
 
     loss: jax.Array | None = None
-    logits: jax.Array | None = None
-    doc_scores: jax.Array | None = None
+    logits: jax.Array
+    doc_scores: jax.Array
     cache: Cache | None = None
     retrieved_doc_embeds: jax.Array | None = None
     retrieved_doc_ids: jax.Array | None = None

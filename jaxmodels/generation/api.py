@@ -42,8 +42,8 @@ class WarmupOptions(OptionsExceptLength, ModelInputs, total=False):
     generation_config: GenerationConfig | Mapping[str, Any] | None
     key: jax.Array | None
     streamer: Streamer | None
-    logits_processor: Sequence[Processor] | None
-    stopping_criteria: Sequence[Criterion] | None
+    logits_processor: Sequence[Processor]
+    stopping_criteria: Sequence[Criterion]
     prefix_allowed_tokens_fn: PrefixFunction | None
     tokenizer: Decodes | None
     cache_dtype: DTypeLike | None

@@ -29,7 +29,7 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         raise SystemExit(f"\nstopped; {RESUME}") from None
     except DamagedCheckpoint as error:
-        if error.sound is None:
+        if error.intact is None:
             raise SystemExit(f"{error}; --fresh starts over") from None
         raise SystemExit(f"{error}. The same command with --config.skip_damaged=True does so") from None
     except FloatingPointError as error:

@@ -94,7 +94,7 @@ def test_another_number_of_tests_makes_the_column_stale():
     [
         ("| here | [", "| there | [", "here or refused"),
         ("| a, b | `c.py:1` |", "| a, b |", "6 columns"),
-        ("| N7 |", "| C1 |", "row C1 is there twice"),
+        ("| N7 |", "| C1 |", "row C1 occurs twice"),
     ],
 )
 def test_a_damaged_table_is_refused(old, new, message):
@@ -103,7 +103,7 @@ def test_a_damaged_table_is_refused(old, new, message):
 
 
 def test_a_row_that_is_computed_is_refused():
-    with pytest.raises(ValueError, match="test_a.py:3: a row is written out, got CODE"):
+    with pytest.raises(ValueError, match="test_a.py:3: expected the code of a row as a string literal, got CODE"):
         fitting(a=TEST_A.replace('"C1"', "CODE"))
 
 

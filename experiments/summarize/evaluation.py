@@ -81,7 +81,7 @@ METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def rouge_scores(summaries: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Compute mean ROUGE F1 (Lin 2004) of words, word pairs and longest common subsequences, with Porter stemming."""
+    """Compute the mean F1 of words, word pairs and longest common subsequences (ROUGE, Lin 2004), with stemming."""
     scorer = RougeScorer(list(METRICS), use_stemmer=True)
     scores = [scorer.score(reference, summary) for summary, reference in zip(summaries, references, strict=True)]
     return {name: float(np.mean([score[key].fmeasure for score in scores])) for key, name in METRICS.items()}

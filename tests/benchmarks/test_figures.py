@@ -16,7 +16,7 @@ def test_ratio_is_taken_round_by_round():
 
 def test_ratio_needs_the_same_rounds():
     for theirs, ours in (([1.0, 2.0], [1.0]), ([], [])):
-        with pytest.raises(ValueError, match="round by round"):
+        with pytest.raises(ValueError, match="the same number of rounds"):
             ratio(theirs, ours)
 
 

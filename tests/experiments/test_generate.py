@@ -269,9 +269,7 @@ def test_model_that_cannot_generate_is_rejected(models, tmp_path):
     file = samples.write(tmp_path / "in.jsonl", [{"prompt": "a"}])
     config = ConfigDict(settings(models("gpt2"), file).to_dict())
     config.model.cls = "GPT2Model"
-    with pytest.raises(
-        ValueError, match="GPT2Model cannot generate text; set config.model.cls to one of GPT2LM"
-    ):
+    with pytest.raises(ValueError, match="GPT2Model cannot generate text; set config.model.cls to one of GPT2LM"):
         run(FrozenConfigDict(config), tmp_path / "job")
 
 

@@ -97,7 +97,7 @@ def test_invalid_natural_questions_line_is_reported(tmp_path):
         ("{", "line 1: not JSON"),
         (
             '{"question": "q", "title": "t", "passage": "p", "answers": []}',
-            "'answers' is a list of texts, at least one",
+            "'answers' is a non-empty list of strings",
         ),
         ('{"question": "q", "title": "t", "answers": ["a"]}', "no 'passage'"),
     ):
@@ -109,26 +109,26 @@ def test_invalid_natural_questions_line_is_reported(tmp_path):
 def test_rag_loss_with_one_document_matches_the_reader(experiment):
     """The reader is trained on the same contexts, start tokens and labels as the generator in RAG."""
     questions, sizes = experiment.data.train[:4], experiment.sizes
-    own = tables.with_gold_passage(experiment.retriever, questions, **sizes)
+    gold_examples = tables.with_gold_passage(experiment.retriever, questions, **sizes)
     table = tables.rag_examples(experiment.retriever, questions, **sizes)
     model = experiment.model.clone(context_encoder_training=False)
     params = {"rag": {**experiment.encoders, "generator": experiment.first}}
     gold = np.array([question.positives[0] for question in questions])
     texts = [question.text for question in questions]
     _, ready = experiment.retriever.ask(texts, padding="max_length", truncation=True, max_length=sizes["question"])
-    contexts, lengths = ready._together(ready.passages[gold], ready.questions)
-    np.testing.assert_array_equal(contexts, own.ids)
-    np.testing.assert_array_equal(lengths, own.lengths)
+    contexts, lengths = ready._combine(ready.passages[gold], ready.questions)
+    np.testing.assert_array_equal(contexts, gold_examples.ids)
+    np.testing.assert_array_equal(lengths, gold_examples.lengths)
     for row, question in zip(table.labels, questions, strict=True):
         assert row[0] == experiment.generator.config.decoder_start_token_id
-        said = experiment.data.generator.decode(row, skip_special_tokens=True).strip()
-        assert said and question.answers[0].startswith(said), "the answer, cut perhaps"
+        answer = experiment.data.generator.decode(row, skip_special_tokens=True).strip()
+        assert answer and question.answers[0].startswith(answer), "the answer may be truncated"
     loss = jax.jit(
         lambda: (
             model.apply(
                 {"params": params},
-                context_input_ids=own.ids,
-                context_attention_mask=own.mask,
+                context_input_ids=gold_examples.ids,
+                context_attention_mask=gold_examples.mask,
                 doc_scores=np.zeros((4, 1), np.float32),
                 labels=table.labels,
                 n_docs=1,
@@ -136,8 +136,8 @@ def test_rag_loss_with_one_document_matches_the_reader(experiment):
         )
     )()
     reader = jax.jit(lambda **batch: experiment.generator.apply({"params": experiment.first}, **batch).loss)
-    alone = [reader(**own.batch(np.array([i]), own.ids.shape[1])) for i in range(4)]
-    np.testing.assert_allclose(loss, np.array(alone) * (own.labels != -100).sum(axis=1), rtol=1e-4)
+    alone = [reader(**gold_examples.batch(np.array([i]), gold_examples.ids.shape[1])) for i in range(4)]
+    np.testing.assert_allclose(loss, np.array(alone) * (gold_examples.labels != -100).sum(axis=1), rtol=1e-4)
 
 
 def joint_of(experiment, every=2):

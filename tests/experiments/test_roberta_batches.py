@@ -180,7 +180,7 @@ def test_invalid_buckets_are_rejected(texts):
             take(texts, 1, buckets=wrong)
     with pytest.raises(ValueError, match=r"an example has 32 tokens, but the last of data\.buckets is 31"):
         take(texts, 1, buckets=(8, 31))
-    with pytest.raises(ValueError, match="batch_size=102 is more than the 101 examples"):
+    with pytest.raises(ValueError, match="batch_size=102 is more than the number of examples, 101"):
         take(texts, 1, batch_size=102)
     with pytest.raises(ValueError, match="batch_size=4 does not divide among 3 processes"):
         take(texts, 1, processes=3)

@@ -10,12 +10,6 @@ from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.reference import masked_softmax
 from pallas_kernels.sharding import PartitionAxes, platform
 
-# Former names.
-Split = PartitionAxes
-Stored = PackedKV
-band_weights = sliding_window_weights
-restored = unpack
-
 __all__ = [
     "IMPLEMENTATIONS",
     "MASK_VALUE",
@@ -25,17 +19,13 @@ __all__ = [
     "PackedKV",
     "PartitionAxes",
     "RelativeKeyBias",
-    "Split",
-    "Stored",
     "ToeplitzBias",
     "attention",
-    "band_weights",
     "decode",
     "decoding_platform",
     "drop_probabilities",
     "masked_softmax",
     "platform",
-    "restored",
     "sliding_window_weights",
     "unpack",
 ]

@@ -12,7 +12,7 @@ from flax.core import FrozenDict
 import jaxmodels as jm
 from experiments.command import _wrong_seed
 from jaxmodels.messages import brief, truncate
-from jaxmodels.retrieval.rows import checked_dtype
+from jaxmodels.retrieval.rows import validate_dtype
 from jaxmodels.sharding import make_mesh
 from jaxmodels.tokenization.dpr import best_spans
 
@@ -134,7 +134,7 @@ def test_a_number_of_hits_that_is_none_is_refused(index, k):
 
 @each("dtype", ["object", "float128", "nonsense", "x" * 10**6, None, 5, [], np.float64, object])
 def test_a_type_that_no_index_has_is_refused(dtype):
-    assert "float32, bfloat16, int8" in one_error(lambda: checked_dtype(dtype))
+    assert "float32, bfloat16, int8" in one_error(lambda: validate_dtype(dtype))
 
 
 @each("most", [3, 10**9, HUGE, sys.maxsize])

@@ -17,8 +17,7 @@ from jaxmodels.convert import Table
 from jaxmodels.layers.cache import Cache
 from jaxmodels.messages import brief, unknown_name
 from jaxmodels.outputs import Output
-from pallas_kernels import decoding_platform
-from pallas_kernels.choice import IMPLEMENTATIONS
+from pallas_kernels import IMPLEMENTATIONS, decoding_platform
 
 # Attributes of the reference's classes, PyTorch's and Flax's, and what to write here.
 FOREIGN = {
@@ -236,8 +235,8 @@ class Model(nn.Module, Generic[OutputT]):
           fields: the other fields.
         """
         if captured is not None:
-            names = kind.__dataclass_fields__
-            fields = {name: value for name, value in captured.items() if name in names} | fields
+            names = kind.__dataclass_fields__.keys() & captured.__dataclass_fields__.keys()
+            fields = {name: getattr(captured, name) for name in names} | fields
         out = kind(**fields)
         as_output = self.config.return_dict if return_dict is None else return_dict
         return out if as_output else out.to_tuple()  # type: ignore[return-value]  # the documented tuple form

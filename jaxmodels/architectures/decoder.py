@@ -1,6 +1,6 @@
 """Decoder-only language models: embeddings -> causal pre-norm layers -> final norm (-> a head).
 
-A family says what differs: a config, a weight table, a layer, a final norm. Parameter paths are GPT-2's:
+A family says what differs: a config, a weight table, a layer. Parameter paths are GPT-2's:
 `wte/embedding` (tokens), `wpe/embedding` (learned positions), `h/layers/...` (the stack), `ln_f/...`, and what the
 heads add.
 """
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, TypedDict, Unpack
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -61,7 +60,7 @@ class DecoderInputs(TypedDict, total=False):
 class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
     """The transformer without a head.
 
-    A family overrides `layer` and `final_norm`, and of what follows what differs.
+    A family overrides `layer`, whose norm the final one is like, and of what follows what differs.
     """
 
     auto_classes = ("AutoModel",)
@@ -69,9 +68,6 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
 
     def layer(self) -> Layer:
         """One layer, with `parent=None`."""
-        raise NotImplementedError
-
-    def final_norm(self) -> nn.Module:
         raise NotImplementedError
 
     def attention_inputs(self) -> AttentionInputs:
@@ -92,7 +88,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         if self.learned_positions:
             self.wpe = Embedding(c.max_tokens, c.hidden_size, init, "length", **self.options.dtypes)
         self.h = Stack(self.layer, c.num_hidden_layers, self.remat, self.unroll)
-        self.ln_f = self.final_norm()
+        self.ln_f = self.layer().norm()
 
     def __call__(
         self,

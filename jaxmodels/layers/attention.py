@@ -13,18 +13,18 @@ from jaxmodels.layers.cache import KeyValue
 from jaxmodels.layers.inputs import AttentionInputs, PerLayer
 from jaxmodels.layers.linear import Initializer, Linear
 from jaxmodels.layers.platform import mesh_axes, project_separately
-from pallas_kernels import Dropout, RelativeKeyBias, Split, attention
+from pallas_kernels import Dropout, PartitionAxes, RelativeKeyBias, attention
 
 _QKV_AXES = ("embed", None, "heads", "head_dim")
 
 
-def activation_partitioning() -> Split | None:
+def activation_partitioning() -> PartitionAxes | None:
     """The mesh axes over which the logical rules in force split examples and heads; None where there are no rules."""
     rules = nn.get_logical_axis_rules()
     if not rules:
         return None
     batch, heads = mesh_axes("batch", "heads")
-    return Split(batch, heads)
+    return PartitionAxes(batch, heads)
 
 
 class Attention(nn.Module):

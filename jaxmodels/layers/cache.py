@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmodels.arrays import Heads
 from jaxmodels.layers.platform import update_slots
-from pallas_kernels import Stored, attention, decode, restored
+from pallas_kernels import PackedKV, attention, decode, unpack
 
 KeyValueT = TypeVar("KeyValueT", bound="KeyValue")
 
@@ -65,9 +65,9 @@ class KeyValue:
     def read(self, dtype: Any) -> tuple[Heads, Heads]:
         """Keys and values [B,S,H,K] as the attention function takes them; a transposition folds into its products."""
         if self.token_major:
-            return self._stored.read(self.heads, dtype)
+            return self._packed.read(self.heads, dtype)
         key, value = self.key.transpose(0, 3, 1, 2), self.value.swapaxes(1, 2)
-        return restored(key, self.key_scale, dtype), restored(value, self.value_scale, dtype)
+        return unpack(key, self.key_scale, dtype), unpack(value, self.value_scale, dtype)
 
     def write(self, key: Heads, value: Heads, start: jax.Array) -> Self:
         """Puts [B,T,H,K] into slots start..start+T-1: a write of the size of the new tokens, not of the cache."""
@@ -79,12 +79,12 @@ class KeyValue:
     def attend(self, query: Heads, **options):
         """`pallas_kernels.attention` of queries [B,T,H,K] over all slots, with its options and results."""
         if self.token_major:
-            return decode(query, self._stored, **options)
+            return decode(query, self._packed, **options)
         return attention(query, *self.read(query.dtype), **options)
 
     @property
-    def _stored(self) -> Stored:
-        return Stored(self.key, self.value, self.key_scale, self.value_scale)
+    def _packed(self) -> PackedKV:
+        return PackedKV(self.key, self.value, self.key_scale, self.value_scale)
 
 
 def _write(old: KeyValueT, new: KeyValueT, start: jax.Array) -> KeyValueT:

@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.inputs import AttentionInputs, PerLayer
 from jaxmodels.layers.linear import Initializer
-from pallas_kernels import Mask, attention, band_weights
-from pallas_kernels.dropout import drop
-from pallas_kernels.reference import softmax
+from pallas_kernels import Mask, attention, drop_probabilities, masked_softmax, sliding_window_weights
 
 
 class Projection(nn.Module):
@@ -40,8 +38,8 @@ class Projection(nn.Module):
 class LongformerAttention(Attention):
     """Self attention under a mask with a window; the mask's global tokens (`global_at`) also attend to all tokens.
 
-    The probabilities are a pair: the local ones [B,H,T,G+w+1] (see `band_weights`; zero for global and padding tokens)
-    and the global ones [B,H,T,G], None where the mask has no global tokens.
+    The probabilities are a pair: the local ones [B,H,T,G+w+1] (see `sliding_window_weights`; zero for global and
+    padding tokens) and the global ones [B,H,T,G], None where the mask has no global tokens.
     """
 
     def attend(self, x, query, key, value, inputs: AttentionInputs):
@@ -55,7 +53,7 @@ class LongformerAttention(Attention):
         scale = inputs.scale
         assert not isinstance(scale, PerLayer)  # the stack hands each layer its slice
         if inputs.return_weights:
-            local = band_weights(query, key, mask=mask, scale=scale, dropout=options["dropout"])
+            local = sliding_window_weights(query, key, mask=mask, scale=scale, dropout=options["dropout"])
         if mask.global_at is None:
             return out, None if local is None else (self._local_only(local, mask), None)
         states, weights = self._attend_globally(x, q, k, v, inputs)
@@ -103,9 +101,9 @@ class LongformerAttention(Attention):
     def _absorbed(self, x, queries, k, v, v_bias, mask: Mask, scale):
         queries = jnp.einsum("bghk,dhk->bghd", queries * jnp.asarray(scale, self.dtype), k)
         scores = jnp.einsum("bghd,btd->bhgt", queries, x, preferred_element_type=jnp.float32)
-        weights = softmax(scores, None if mask.key_valid is None else mask.key_valid[:, None, None])
+        weights = masked_softmax(scores, None if mask.key_valid is None else mask.key_valid[:, None, None])
         if dropout := self._dropout():
-            weights = drop(
+            weights = drop_probabilities(
                 weights, dropout.seed(), dropout.rate, jnp.arange(scores.shape[2]), jnp.arange(scores.shape[3])
             )
         mixing = weights.astype(self.dtype)

@@ -30,10 +30,6 @@ PARTS = 4
 MAX_ROWS, MIN_STEPS = 128, 32
 
 
-def _on_cpu() -> bool:
-    return platform() == "cpu"
-
-
 def mesh_axes(*names: str) -> tuple[Any, ...]:
     """The mesh axes that the logical rules in force give to these axes; None where there is none."""
     axes = nn.logical_to_mesh_axes(names)
@@ -45,7 +41,7 @@ def project_separately(cached: bool) -> bool:
 
     On accelerators a kernel attends to the three arrays themselves, and slices of one product would be copied for it.
     """
-    return not cached and not _on_cpu()
+    return not cached and platform() != "cpu"
 
 
 def feed_forward_chunk(shape: tuple[int, ...], long_chunk: int, cpu_chunk: int) -> tuple[tuple[int, ...], int]:
@@ -57,7 +53,7 @@ def feed_forward_chunk(shape: tuple[int, ...], long_chunk: int, cpu_chunk: int) 
     batch_axis, length_axis = mesh_axes("batch", "length")
     if length_axis is not None:  # the tokens lie on different devices already
         return shape, shape[1]
-    if batch_axis is None and shape[0] * shape[1] > cpu_chunk and _on_cpu():
+    if batch_axis is None and shape[0] * shape[1] > cpu_chunk and platform() == "cpu":
         return (1, shape[0] * shape[1], shape[2]), cpu_chunk
     return shape, long_chunk
 
@@ -90,7 +86,7 @@ def matmul(x: jax.Array, kernel: jax.Array | TransposedKernel, inputs: int) -> j
         return kernel.matmul(x, inputs)
     axes, features = kernel.shape[:inputs], kernel.shape[inputs:]
     width, lead = math.prod(axes), x.shape[: x.ndim - inputs]
-    if x.size == width and width % PARTS == 0 and _on_cpu():
+    if x.size == width and width % PARTS == 0 and platform() == "cpu":
         parts = jnp.einsum("rpk,pkn->prn", x.reshape(1, PARTS, -1), kernel.reshape(PARTS, width // PARTS, -1))
         return parts.sum(axis=0).reshape(*lead, *features)
     rows = flatten_batch(x, len(lead))
@@ -105,7 +101,7 @@ def flatten_batch(x: jax.Array, lead: int) -> jax.Array:
     because its tokens lie on different devices.
     """
     (length,) = mesh_axes("length")
-    return x.reshape(-1, *x.shape[lead:]) if lead > 1 and length is None and _on_cpu() else x
+    return x.reshape(-1, *x.shape[lead:]) if lead > 1 and length is None and platform() == "cpu" else x
 
 
 def prepare_decode_params(params: dict, rows: int, steps: int) -> dict:
@@ -115,7 +111,7 @@ def prepare_decode_params(params: dict, rows: int, steps: int) -> dict:
     Args:
       params: with stacks unstacked into tuples of layers, see `unstack_layers`. Call it outside the loop.
     """
-    pays = 1 < rows <= MAX_ROWS and steps >= MIN_STEPS and _on_cpu()
+    pays = 1 < rows <= MAX_ROWS and steps >= MIN_STEPS and platform() == "cpu"
     return _transpose_kernels(meta.unbox(params)) if pays else params
 
 
@@ -144,7 +140,7 @@ def update_slots(
     copies the whole cache at every token for that. It does not look into a loop: here one of a single iteration whose
     trip count it cannot know. (tests/properties/test_cache_copies.py fails when XLA no longer needs this.)
     """
-    return _isolated(write, old, new, start) if isolated and _on_cpu() else write(old, new, start)
+    return _isolated(write, old, new, start) if isolated and platform() == "cpu" else write(old, new, start)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -272,7 +272,3 @@ def scatter_rows(
         out_specs=(sharded, sharded),
         check_vma=False,
     )(values, scales, ids, rows, row_scales)
-
-
-# Former names, for callers that do not use the new ones yet.
-Stored, stored, checked_dtype = EncodedRows, encode_rows, validate_dtype

@@ -29,11 +29,6 @@ class DamagedCheckpoint(ValueError):
         super().__init__(message)
         self.step, self.intact = step, intact
 
-    @property
-    def sound(self) -> int | None:
-        """Former name of `intact`."""
-        return self.intact
-
 
 class Checkpoints:
     """The checkpoints of a run, one folder per step; a context manager that waits for pending saves on exit.

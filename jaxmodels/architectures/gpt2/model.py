@@ -49,9 +49,6 @@ class GPT2Model(DecoderModel):
             return AttentionInputs(scale=PerLayer(scale / jnp.arange(1, c.n_layer + 1, dtype=jnp.float32)))
         return AttentionInputs(scale=scale)
 
-    def final_norm(self):
-        return layer_norm(self.config.layer_norm_epsilon, **self.options.dtypes)
-
     def layer(self) -> Layer:
         c, dtypes = self.config, self.options.dtypes
         init = scaled_normal(c.initializer_range)

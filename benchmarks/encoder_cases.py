@@ -72,11 +72,13 @@ def relative(scale: Scale, folder: Path) -> Case:
             f"{kind}-{attention}", "ours", MODULES["ours"], "memory", {**arguments, "attention": attention}
         )
 
-    kinds, ways = ("absolute", "relative_key", "relative_key_query"), ("xla", "xla_blocked")
+    position_types, implementations = ("absolute", "relative_key", "relative_key_query"), ("xla", "xla_blocked")
     return Case(
         "relative_memory",
         f"Compiling a forward pass of {scale.masked[0]} x {scale.masked[1]} tokens, and the memory that it needs",
-        tuple(participant(kind, attention) for kind in kinds for attention in ways),
+        tuple(
+            participant(position_type, attention) for position_type in position_types for attention in implementations
+        ),
         rounds=1,
     )
 

@@ -101,31 +101,31 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
     print0(f"{result['passages']:,} passages with vectors: {folder / INDEX}")
 
 
-def _encode(encoder: Encoder, texts: jm.Passages, parts: Parts, sizes: list[int], mine: list[int]) -> dict:
-    """Encode and write the parts `mine`, one after the other."""
-    starts = [number * sizes[0] for number in mine]
+def _encode(encoder: Encoder, texts: jm.Passages, parts: Parts, sizes: list[int], assigned: list[int]) -> dict:
+    """Encode and write the parts `assigned`, one after the other."""
+    starts = [number * sizes[0] for number in assigned]
     start_time = time.perf_counter()
     times: list[float] = []
-    bar = progress_bar(sum(sizes[number] for number in mine), "passage", disable=jax.process_index() != 0)
+    bar = progress_bar(sum(sizes[number] for number in assigned), "passage", disable=jax.process_index() != 0)
 
     def tokenize(position: int) -> encoding.Tokens:
         start = starts[position]
-        return encoder.tokenize([texts[i] for i in range(start, start + sizes[mine[position]])])
+        return encoder.tokenize([texts[i] for i in range(start, start + sizes[assigned[position]])])
 
     # The next part is tokenized while this one is encoded.
     with bar, ThreadPoolExecutor(1) as executor:
-        futures = deque([executor.submit(tokenize, 0)] if mine else [])
-        for position, number in enumerate(mine):
+        futures = deque([executor.submit(tokenize, 0)] if assigned else [])
+        for position, number in enumerate(assigned):
             tokens, since = futures.popleft().result(), time.perf_counter()
-            if position + 1 < len(mine):
+            if position + 1 < len(assigned):
                 futures.append(executor.submit(tokenize, position + 1))
             parts.add(number, encoder.encode(tokens, bar.update))
             times.append(time.perf_counter() - since)
-            bar.set_postfix_str(f"{len(mine) - position - 1} parts left", refresh=False)
+            bar.set_postfix_str(f"{len(assigned) - position - 1} parts left", refresh=False)
     # The first part includes compilation, so it is left out if there are others.
-    steady = slice(1 if len(mine) > 1 else 0, None)
-    speed = sum(sizes[number] for number in mine[steady]) / sum(times[steady]) if mine else 0.0
-    encoded = sum(sizes[number] for number in mine)
+    steady = slice(1 if len(assigned) > 1 else 0, None)
+    speed = sum(sizes[number] for number in assigned[steady]) / sum(times[steady]) if assigned else 0.0
+    encoded = sum(sizes[number] for number in assigned)
     return {"encoded": encoded, "seconds": time.perf_counter() - start_time, "speed": speed}
 
 

@@ -82,17 +82,17 @@ TextBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def as_they_come(texts: list[list[int]], rows: int) -> list[TextBatch]:
     """Split texts into batches in order, each padded to its longest text: the naive way."""
-    places = np.arange(len(texts))
-    return [padded(texts, part) for part in np.split(places, range(rows, len(texts), rows))]
+    indices = np.arange(len(texts))
+    return [padded(texts, part) for part in np.split(indices, range(rows, len(texts), rows))]
 
 
-def padded(texts: list[list[int]], places: np.ndarray, width: int = 0) -> TextBatch:
+def padded(texts: list[list[int]], indices: np.ndarray, width: int = 0) -> TextBatch:
     """Create a batch of some texts, padded with 0 to the longest or to `width`."""
-    width = max(width, *(len(texts[place]) for place in places))
-    ids = np.zeros((len(places), width), np.int64)
-    for row, place in enumerate(places):
-        ids[row, : len(texts[place])] = texts[place]
-    return places, ids, (ids != 0).astype(np.int64)
+    width = max(width, *(len(texts[index]) for index in indices))
+    ids = np.zeros((len(indices), width), np.int64)
+    for row, index in enumerate(indices):
+        ids[row, : len(texts[index])] = texts[index]
+    return indices, ids, (ids != 0).astype(np.int64)
 
 
 def padded_left(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -105,8 +105,8 @@ def padded_left(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 def in_order(results: Iterable[tuple[np.ndarray, Any]]) -> list[float]:
     """Return the vectors of all batches in the order of the texts."""
-    places, vectors = zip(*results, strict=True)
-    return as_values(np.concatenate([np.asarray(part) for part in vectors])[np.argsort(np.concatenate(places))])
+    indices, vectors = zip(*results, strict=True)
+    return as_values(np.concatenate([np.asarray(part) for part in vectors])[np.argsort(np.concatenate(indices))])
 
 
 def some_states(states: Any) -> list[float]:

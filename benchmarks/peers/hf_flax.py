@@ -99,7 +99,7 @@ def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
         return model(ids, attention_mask=mask, params=params).last_hidden_state[:, 0]
 
     def run():
-        return [(places, forward(params, ids, mask)) for places, ids, mask in batches]
+        return [(indices, forward(params, ids, mask)) for indices, ids, mask in batches]
 
     return Job(lambda: jax.block_until_ready(run()), values=in_order)
 

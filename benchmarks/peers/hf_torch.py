@@ -73,9 +73,9 @@ def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
     @torch.inference_mode()
     def run():
         found = []
-        for places, ids, mask in batches:
+        for indices, ids, mask in batches:
             out = model(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
-            found.append((places, out.pooler_output))
+            found.append((indices, out.pooler_output))
         return found
 
     return Job(run, values=in_order)

@@ -44,6 +44,6 @@ def encode(folder: str, texts: list[list[int]], rows: int) -> Job:
     del model
 
     def run():
-        return [(places, session.run(None, {"ids": ids, "mask": mask})[0]) for places, ids, mask in batches]
+        return [(indices, session.run(None, {"ids": ids, "mask": mask})[0]) for indices, ids, mask in batches]
 
     return Job(run, values=in_order)

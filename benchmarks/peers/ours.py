@@ -147,12 +147,12 @@ def compile_step(folder: str, config: dict, ids: list[list[int]], unroll: bool =
 def encode(folder: str, texts: list[list[int]], rows: int, multiple: int = 32) -> Job:
     model, params = jm.load(folder)
     plan = jm.length_batches([len(text) for text in texts], rows, multiple=multiple)
-    batches = [padded(texts, places, width) for places, width in plan]
+    batches = [padded(texts, indices, width) for indices, width in plan]
     forward = jax.jit(lambda params, ids, mask: model.apply({"params": params}, ids, attention_mask=mask).pooler_output)
 
     def run():
         # All batches are dispatched before waiting for the first one.
-        return [(places, forward(params, ids, mask)) for places, ids, mask in batches]
+        return [(indices, forward(params, ids, mask)) for indices, ids, mask in batches]
 
     return Job(lambda: jax.block_until_ready(run()), values=in_order)
 
@@ -220,17 +220,23 @@ def search_shards(folder: str, rows: int, width: int, queries: int, k: int, merg
     questions = jnp.asarray(random_queries(queries, width))
     if merged:
         return Job(lambda: jax.block_until_ready(index.search(questions, k)), values=lambda found: as_values(found[0]))
-    whole, beside = PartitionSpec(), PartitionSpec(None, index.layout.axes)
+    replicated, per_device = PartitionSpec(), PartitionSpec(None, index.layout.axes)
 
-    def own(values, questions):
+    def local_search(values: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:
         return best_of_shard(index.layout, values, None, questions, k)
 
     found = jax.jit(
-        jax.shard_map(own, mesh=mesh, in_specs=(index.layout.spec, whole), out_specs=(beside, beside), check_vma=False)
+        jax.shard_map(
+            local_search,
+            mesh=mesh,
+            in_specs=(index.layout.spec, replicated),
+            out_specs=(per_device, per_device),
+            check_vma=False,
+        )
     )
     # The queries are sent to all devices in every call, as in a search.
-    everywhere = NamedSharding(mesh, whole)
-    placed = partial(jax.device_put, questions, everywhere)
+    replicated_sharding = NamedSharding(mesh, replicated)
+    placed = partial(jax.device_put, questions, replicated_sharding)
     return Job(lambda: jax.block_until_ready(found(index.values, placed())), values=lambda _: [])
 
 

@@ -14,7 +14,8 @@ MODELS: dict[str, type[Model]] = {
     name: value
     for family in FAMILIES
     for name, value in vars(family).items()
-    if isinstance(value, type) and issubclass(value, Model) and not name.endswith("PreTrainedModel")
+    if isinstance(value, type) and issubclass(value, Model) and value.__module__.startswith(family.__name__)
+    if not name.endswith("PreTrainedModel")
 }
 CONFIGS: dict[str, type[Config]] = {model.config_class.model_type: model.config_class for model in MODELS.values()}
 

@@ -221,7 +221,12 @@ class RagModel(RagPreTrainedModel[RetrievAugLMOutput]):
         )
 
     def retrieve(
-        self, input_ids, *, attention_mask=None, retriever: Retriever | None = None, n_docs: int | None = None
+        self,
+        input_ids: TokenIds,
+        *,
+        attention_mask: PaddingMask | None = None,
+        retriever: Retriever | None = None,
+        n_docs: int | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """context_input_ids, context_attention_mask [B*n_docs,S] and doc_scores [B,n_docs] for questions [B,T]."""
         n_docs = self.config.n_docs if n_docs is None else n_docs
@@ -286,9 +291,16 @@ class _RagForGeneration(RagPreTrainedModel[RetrievAugLMMarginOutput]):
             self.config, context_encoder_training=self.context_encoder_training, **self.options.keywords
         )
 
-    def retrieve(self, input_ids, **options):
+    def retrieve(
+        self,
+        input_ids: TokenIds,
+        *,
+        attention_mask: PaddingMask | None = None,
+        retriever: Retriever | None = None,
+        n_docs: int | None = None,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """See `RagModel.retrieve`."""
-        return self.rag.retrieve(input_ids, **options)
+        return self.rag.retrieve(input_ids, attention_mask=attention_mask, retriever=retriever, n_docs=n_docs)
 
     def _reduced(self, loss: jax.Array, reduce_loss: bool | None) -> jax.Array:
         return loss.sum() if (self.config.reduce_loss if reduce_loss is None else reduce_loss) else loss

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import warnings
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import flax.linen as nn
 import jax
@@ -17,10 +17,10 @@ import numpy as np
 
 from jaxmodels.architectures.base import RunOptions
 from jaxmodels.architectures.inputs import layer_head_mask
-from jaxmodels.architectures.seq2seq import Seq2SeqLM, Seq2SeqModel, source_inputs
+from jaxmodels.architectures.seq2seq import Seq2SeqInputs, Seq2SeqLM, Seq2SeqModel, source_inputs
 from jaxmodels.architectures.t5.config import T5Config
 from jaxmodels.architectures.t5.weights import TABLE
-from jaxmodels.arrays import HeadMask, TokenIds
+from jaxmodels.arrays import TokenIds
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.feed_forward import FeedForward, GatedFeedForward
@@ -242,24 +242,19 @@ class T5Model(Seq2SeqModel[Seq2SeqModelOutput]):
         self.encoder = T5Stack(c, self.options, self.shared)
         self.decoder = T5Stack(c, self.options, self.shared, is_decoder=True)
 
-    def __call__(
-        self,
-        input_ids: TokenIds | None = None,
-        *,
-        head_mask: HeadMask | None = None,
-        decoder_head_mask: HeadMask | None = None,
-        **inputs: Any,
+    def __call__(  # type: ignore[override]  # the same arguments
+        self, input_ids: TokenIds | None = None, *, return_dict: bool | None = None, **inputs: Unpack[Seq2SeqInputs]
     ) -> Seq2SeqModelOutput:
-        c = self.config
-        if head_mask is not None and decoder_head_mask is None and c.num_layers == c.num_decoder_layers:
+        c, head_mask = self.config, inputs.get("head_mask")
+        if head_mask is not None and inputs.get("decoder_head_mask") is None and c.num_layers == c.num_decoder_layers:
             warnings.warn(
                 "head_mask holds for the decoder too, because there is no decoder_head_mask; for the encoder alone "
                 f"pass decoder_head_mask=jnp.ones(({c.num_decoder_layers}, {c.num_heads}))",
                 FutureWarning,
                 stacklevel=2,
             )
-            decoder_head_mask = head_mask
-        return super().__call__(input_ids, head_mask=head_mask, decoder_head_mask=decoder_head_mask, **inputs)
+            inputs["decoder_head_mask"] = head_mask
+        return super().__call__(input_ids, return_dict=return_dict, **inputs)
 
 
 class T5ForConditionalGeneration(Seq2SeqLM[Seq2SeqLMOutput]):

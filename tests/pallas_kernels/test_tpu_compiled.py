@@ -25,6 +25,7 @@ import jaxmodels as jm
 from benchmarks import bundles
 from jaxmodels import estimate, sharding
 from jaxmodels.layers.attention import Attention
+from jaxmodels.layers.inputs import AttentionInputs
 from jaxmodels.layers.longformer import LongformerAttention
 from jaxmodels.parameters import abstract
 from jaxmodels.training import abstract_state, make_step
@@ -89,10 +90,14 @@ def program_of(layer, mask: Mask, shape: tuple[int, ...]) -> str:
     """The compiled forward and backward pass of an attention layer on one chip, [B,T,D] in bfloat16."""
     mesh = estimate.topology_mesh("v5e:1x1", {"data": 1})
     x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-    params = nn.unbox(jax.eval_shape(lambda x, mask: layer.init(jax.random.key(0), x, mask=mask), x, mask))
+
+    def init(x, mask):
+        return layer.init(jax.random.key(0), x, AttentionInputs(mask=mask))
+
+    params = nn.unbox(jax.eval_shape(init, x, mask))
 
     def both(params, x, mask):
-        out, pull = jax.vjp(lambda params, x: layer.apply(params, x, mask=mask)[0], params, x)
+        out, pull = jax.vjp(lambda params, x: layer.apply(params, x, AttentionInputs(mask=mask))[0], params, x)
         return out, pull(out)
 
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

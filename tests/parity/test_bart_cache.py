@@ -7,7 +7,7 @@ import pytest
 from support.arrays import ids
 from support.bart_inputs import MASK, PADDED
 from support.decoder_pieces import Pieces
-from support.reference import ours, pair
+from support.reference import actual_output, pair
 from support.tiny import tiny
 
 import jaxmodels as jm
@@ -37,7 +37,7 @@ def test_every_step_gives_the_reference_s_states_and_attentions(pieces, chunks):
 def one_pass(both, pieces):
     def logits(mask):
         inputs = {"attention_mask": MASK, "decoder_input_ids": TOKENS, "decoder_attention_mask": mask}
-        return ours(both, encoder_outputs=(np.asarray(pieces.encoded),), **inputs).logits
+        return actual_output(both, encoder_outputs=(np.asarray(pieces.encoded),), **inputs).logits
 
     return logits
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from support.arrays import EVERYTHING, close, ids, numbers
 from support.bart_inputs import BATCH, DECODED, DECODER_HEADS, HEADS, LABELS, MASK, PADDED
 from support.decoder_pieces import assert_encode_and_decode_are_one_call
-from support.reference import Pair, agree, compare, ours, pair, theirs, torch_model
+from support.reference import Pair, actual_output, agree, compare, pair, reference_output, torch_model
 from support.tiny import tiny
 
 import jaxmodels as jm
@@ -32,20 +32,20 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(plain):
-    return ours(plain, **BATCH, **EVERYTHING)
+    return actual_output(plain, **BATCH, **EVERYTHING)
 
 
 @pytest.mark.parity("A19")
 def test_masks_on_both_sides_and_every_output(plain, whole):
-    compare(whole, theirs(plain, **BATCH, **EVERYTHING))
+    compare(whole, reference_output(plain, **BATCH, **EVERYTHING))
     assert np.asarray(plain.params["final_logits_bias"]).any(), "the bias takes part in the comparison"
 
 
 @pytest.mark.filterwarnings("ignore:input_ids begin or end with the pad id")
 @pytest.mark.parity("A19")
 def test_without_decoder_inputs_the_decoder_reads_the_encoder_s_shifted_right(base):
-    out = ours(base, input_ids=PADDED, **EVERYTHING)
-    compare(out, theirs(base, input_ids=PADDED, **EVERYTHING))
+    out = actual_output(base, input_ids=PADDED, **EVERYTHING)
+    compare(out, reference_output(base, input_ids=PADDED, **EVERYTHING))
     assert len(out.encoder_attentions) == 1 and len(out.decoder_attentions) == len(out.cross_attentions) == 3
 
 
@@ -137,8 +137,8 @@ def test_encode_and_decode_give_what_one_call_gives(plain, whole):
 
 @pytest.mark.parity("C3")
 def test_tuples_have_the_reference_s_order(plain):
-    got = ours(plain, **BATCH, labels=LABELS, return_dict=False, **EVERYTHING)
-    expected = theirs(plain, **BATCH, labels=LABELS, return_dict=False, **EVERYTHING)
+    got = actual_output(plain, **BATCH, labels=LABELS, return_dict=False, **EVERYTHING)
+    expected = reference_output(plain, **BATCH, labels=LABELS, return_dict=False, **EVERYTHING)
     assert isinstance(got, tuple) and len(got) == len(expected)
     for mine, reference in zip(got, expected, strict=True):
         close(mine, torch.stack(reference) if isinstance(reference, tuple) else reference)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.arrays import EVERYTHING, close, ids, numbers, trees_agree
-from support.reference import agree, compare, ours, pair, reference_gradients, theirs
+from support.reference import actual_output, agree, compare, pair, reference_gradients, reference_output
 from support.tiny import tiny
 
 import jaxmodels as jm
@@ -32,8 +32,8 @@ def reader(tmp_path_factory):
 @pytest.mark.parity("D1")
 def test_each_class_gives_every_output_of_its_kind(name, tmp_path):
     both = pair(name, tmp_path, num_hidden_layers=3)
-    got = ours(both, input_ids=ids((2, 7)), **EVERYTHING)
-    compare(got, theirs(both, input_ids=ids((2, 7)), **EVERYTHING))
+    got = actual_output(both, input_ids=ids((2, 7)), **EVERYTHING)
+    compare(got, reference_output(both, input_ids=ids((2, 7)), **EVERYTHING))
     assert type(got).__name__ == f"{name}Output" and len(got.hidden_states) == 4
 
 
@@ -43,7 +43,7 @@ def test_each_class_gives_every_output_of_its_kind(name, tmp_path):
 def test_pooler_output_is_the_raw_or_the_projected_first_state(name, width, tmp_path):
     both = pair(name, tmp_path, projection_dim=width)
     agree(both, input_ids=ids((2, 6)), **EVERYTHING)
-    out = ours(both, input_ids=ids((2, 6)), output_hidden_states=True)
+    out = actual_output(both, input_ids=ids((2, 6)), output_hidden_states=True)
     assert out.pooler_output.shape == (2, width or 32)
     if not width:
         np.testing.assert_array_equal(out.pooler_output, out.hidden_states[-1][:, 0])
@@ -54,8 +54,8 @@ def test_encoders_take_the_pad_id_for_padding_and_the_reader_does_not(encoder, r
     for both in (encoder, reader):
         agree(both, input_ids=PADDED, **EVERYTHING)
     for both, hides in ((encoder, True), (reader, False)):
-        implied = ours(both, input_ids=PADDED).to_tuple()[-1]
-        masked = ours(both, input_ids=PADDED, attention_mask=MASK).to_tuple()[-1]
+        implied = actual_output(both, input_ids=PADDED).to_tuple()[-1]
+        masked = actual_output(both, input_ids=PADDED, attention_mask=MASK).to_tuple()[-1]
         assert np.allclose(implied, masked, atol=1e-6) == hides
 
 
@@ -87,8 +87,8 @@ def test_token_types_give_the_reference_s_outputs(encoder):
 @pytest.mark.parity("D4")
 def test_tuple_form_has_no_last_hidden_state(name, tmp_path):
     both = pair(name, tmp_path)
-    got = ours(both, input_ids=ids((2, 5)), return_dict=False, **EVERYTHING)
-    expected = theirs(both, input_ids=ids((2, 5)), return_dict=False, **EVERYTHING)
+    got = actual_output(both, input_ids=ids((2, 5)), return_dict=False, **EVERYTHING)
+    expected = reference_output(both, input_ids=ids((2, 5)), return_dict=False, **EVERYTHING)
     assert isinstance(got, tuple) and len(got) == len(expected)
     for i, (mine, reference) in enumerate(zip(got, expected, strict=True)):
         layers = [(mine, reference)] if torch.is_tensor(reference) else zip(mine, reference, strict=True)
@@ -98,7 +98,7 @@ def test_tuple_form_has_no_last_hidden_state(name, tmp_path):
 
 @pytest.mark.parity("D5")
 def test_reader_scores_every_token_and_every_passage(reader):
-    out = ours(reader, input_ids=ids((3, 6)), attention_mask=np.ones((3, 6), int))
+    out = actual_output(reader, input_ids=ids((3, 6)), attention_mask=np.ones((3, 6), int))
     assert (out.start_logits.shape, out.end_logits.shape, out.relevance_logits.shape) == ((3, 6), (3, 6), (3,))
     agree(reader, input_ids=PADDED, attention_mask=MASK)
 
@@ -106,7 +106,7 @@ def test_reader_scores_every_token_and_every_passage(reader):
 @pytest.mark.parity("D5")
 def test_reader_knows_no_token_types(reader):
     with pytest.raises(TypeError, match="token_type_ids"):
-        ours(reader, input_ids=PADDED, token_type_ids=MASK)
+        actual_output(reader, input_ids=PADDED, token_type_ids=MASK)
 
 
 @pytest.mark.parity("D5")
@@ -155,7 +155,7 @@ def test_gradients_of_every_parameter(name, kind, tmp_path):
 
     gradients = jax.jit(jax.grad(total))(both.params)
     both.reference.zero_grad()
-    sum(value.sin().sum() for value in theirs(both, **inputs).to_tuple()).backward()
+    sum(value.sin().sum() for value in reference_output(both, **inputs).to_tuple()).backward()
     trees_agree(gradients, reference_gradients(both))
 
 
@@ -170,7 +170,7 @@ def test_feed_forward_in_chunks_gives_the_same_numbers(tmp_path):
     both = pair("DPRContextEncoder", tmp_path, chunk_size_feed_forward=3)
     agree(both, input_ids=ids((2, 6)), **EVERYTHING)
     with pytest.raises(ValueError, match="chunk_size_feed_forward=3 does not divide the 7 tokens"):
-        ours(both, input_ids=ids((2, 7)))
+        actual_output(both, input_ids=ids((2, 7)))
 
 
 @pytest.mark.parametrize("rates", [{"hidden_dropout_prob": 0.5}, {"attention_probs_dropout_prob": 0.5}], ids=str)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.arrays import EVERYTHING, close, ids, numbers
-from support.reference import agree, compare, ours, pair, theirs
+from support.reference import actual_output, agree, compare, pair, reference_output
 from support.tiny import tiny
 
 CLASSES = (
@@ -44,8 +44,8 @@ def test_token_types_are_looked_up_in_the_word_table(base):
 
 @pytest.mark.parity("G11")
 def test_last_hidden_state_is_after_ln_f(base):
-    got = ours(base, input_ids=ids((2, 6)), output_hidden_states=True)
-    expected = theirs(base, input_ids=ids((2, 6)), output_hidden_states=True)
+    got = actual_output(base, input_ids=ids((2, 6)), output_hidden_states=True)
+    expected = reference_output(base, input_ids=ids((2, 6)), output_hidden_states=True)
     compare(got, expected)
     assert len(got.hidden_states) == base.model.config.n_layer + 1
     np.testing.assert_array_equal(got.hidden_states[-1], got.last_hidden_state)
@@ -94,7 +94,8 @@ def test_embeddings_of_the_ids_give_the_same_as_the_ids(base):
     tokens = ids((2, 6))
     table = np.asarray(base.params["wte"]["embedding"])
     np.testing.assert_allclose(
-        ours(base, inputs_embeds=table[tokens]).last_hidden_state, ours(base, input_ids=tokens).last_hidden_state
+        actual_output(base, inputs_embeds=table[tokens]).last_hidden_state,
+        actual_output(base, input_ids=tokens).last_hidden_state,
     )
 
 
@@ -137,7 +138,7 @@ def test_cross_attention_with_a_three_dimensional_mask_and_a_row_that_sees_nothi
     states = numbers((2, 4, 32))
     inputs = {"input_ids": ids((2, 5)), "encoder_hidden_states": states, "encoder_attention_mask": mask}
     agree(crossed, **inputs, **EVERYTHING)
-    weights = ours(crossed, **inputs, **EVERYTHING).cross_attentions
+    weights = actual_output(crossed, **inputs, **EVERYTHING).cross_attentions
     np.testing.assert_allclose(weights[:, 0, :, 2], 0.25, rtol=1e-6)
 
 
@@ -169,7 +170,7 @@ def test_fused_projection_is_stored_in_by_out(base):
 
 @pytest.mark.parity("C3")
 def test_outputs_that_were_not_asked_for_are_absent(base):
-    out = ours(base, input_ids=ids((1, 4)))
+    out = actual_output(base, input_ids=ids((1, 4)))
     assert list(out.keys()) == ["last_hidden_state"]
     assert out.hidden_states is None and out.attentions is None
 
@@ -177,13 +178,15 @@ def test_outputs_that_were_not_asked_for_are_absent(base):
 @pytest.mark.parity("C3")
 def test_output_switches_come_from_the_config_too(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, output_hidden_states=True, output_attentions=True, return_dict=False)
-    got, expected = ours(both, input_ids=ids((2, 5))), theirs(both, input_ids=ids((2, 5)))
+    got, expected = actual_output(both, input_ids=ids((2, 5))), reference_output(both, input_ids=ids((2, 5)))
     assert isinstance(got, tuple) and len(got) == len(expected) == 3
     close(got[0], expected[0], "logits")
     for i in range(3):
         close(got[1][i], expected[1][i], f"hidden_states[{i}]")
     # The call wins over the config.
-    out = ours(both, input_ids=ids((2, 5)), return_dict=True, output_attentions=False, output_hidden_states=False)
+    out = actual_output(
+        both, input_ids=ids((2, 5)), return_dict=True, output_attentions=False, output_hidden_states=False
+    )
     assert list(out.keys()) == ["logits"]
 
 
@@ -202,7 +205,7 @@ def test_tuple_form_has_the_fields_in_order_without_those_that_are_none(name):
 
 @pytest.mark.parity("C3")
 def test_outputs_read_by_name_index_and_slice(base):
-    out = ours(base, input_ids=ids((1, 4)), output_hidden_states=True)
+    out = actual_output(base, input_ids=ids((1, 4)), output_hidden_states=True)
     assert out[0] is out["last_hidden_state"] is out.last_hidden_state
     assert out[1] is out.hidden_states and len(out[:2]) == len(out) == 2
     assert list(out) == ["last_hidden_state", "hidden_states"] and "attentions" not in out
@@ -211,13 +214,16 @@ def test_outputs_read_by_name_index_and_slice(base):
 
 
 def test_logits_to_keep_computes_the_last_logits_only(crossed):
-    whole, last = (ours(crossed, input_ids=ids((2, 6)), logits_to_keep=n).logits for n in (0, 2))
+    whole, last = (actual_output(crossed, input_ids=ids((2, 6)), logits_to_keep=n).logits for n in (0, 2))
     assert last.shape == (2, 2, 67)
     np.testing.assert_allclose(last, whole[:, -2:], rtol=1e-6, atol=1e-6)
 
 
 def test_logits_are_float32_whatever_the_compute_type(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, load={"torch_dtype": "bfloat16"})
-    out = ours(both, input_ids=ids((2, 5)))
+    out = actual_output(both, input_ids=ids((2, 5)))
     assert out.logits.dtype == jnp.float32
-    assert np.abs(np.asarray(out.logits) - theirs(both, input_ids=ids((2, 5))).logits.detach().numpy()).max() < 0.2
+    assert (
+        np.abs(np.asarray(out.logits) - reference_output(both, input_ids=ids((2, 5))).logits.detach().numpy()).max()
+        < 0.2
+    )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.arrays import close, ids, numbers, trees_agree
-from support.reference import agree_in_training, ours, pair, reference_gradients, theirs
+from support.reference import actual_output, agree_in_training, pair, reference_gradients, reference_output
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,15 @@ def test_left_padding_does_not_touch_the_gradients(language):
     labels[0, 2] = -100  # predicted from a pad, whose state is undefined
     gradients = jax.jit(jax.grad(lambda params: language.model.apply({"params": params}, **inputs, labels=labels).loss))
     language.reference.zero_grad()
-    theirs(language, **inputs, labels=labels).loss.backward()
+    reference_output(language, **inputs, labels=labels).loss.backward()
     trees_agree(gradients(language.params), reference_gradients(language))
 
 
 @pytest.mark.parity("G12")
 def test_all_labels_ignored_gives_nan_like_the_reference(language):
     labels = np.full((2, 6), -100)
-    assert theirs(language, input_ids=ids((2, 6)), labels=labels).loss.isnan()
-    assert jnp.isnan(ours(language, input_ids=ids((2, 6)), labels=labels).loss)
+    assert reference_output(language, input_ids=ids((2, 6)), labels=labels).loss.isnan()
+    assert jnp.isnan(actual_output(language, input_ids=ids((2, 6)), labels=labels).loss)
 
 
 @pytest.mark.parity("G7")
@@ -96,7 +96,7 @@ def test_each_loss_comes_alone_too(choices):
     inputs = {"input_ids": ids((2, 3, 6))}
     labels = {"labels": _labels((2, 3, 6)), "mc_labels": np.array([2, 0])}
     for name, loss in (("labels", "loss"), ("mc_labels", "mc_loss")):
-        got, expected = (run(choices, **inputs, **{name: labels[name]}) for run in (ours, theirs))
+        got, expected = (run(choices, **inputs, **{name: labels[name]}) for run in (actual_output, reference_output))
         assert list(got.keys()) == list(expected.keys())
         close(got[loss], expected[loss], loss)
 
@@ -112,7 +112,9 @@ def test_regression_on_one_label_is_squeezed(tmp_path):
     both = pair("GPT2ForSequenceClassification", tmp_path, num_labels=1)
     agree_in_training(both, input_ids=ids((3, 6)), labels=numbers((3, 1)))
     for labels in (numbers((3,)), numbers((3, 1))):
-        close(*(run(both, input_ids=ids((3, 6)), labels=labels).loss for run in (ours, theirs)), "loss")
+        close(
+            *(run(both, input_ids=ids((3, 6)), labels=labels).loss for run in (actual_output, reference_output)), "loss"
+        )
 
 
 @pytest.mark.parity("C14")
@@ -133,7 +135,7 @@ def test_float_labels_mean_several_labels(tmp_path):
 @pytest.mark.parity("C14")
 def test_problem_type_of_the_config_decides(problem, labels, tmp_path):
     both = pair("GPT2ForSequenceClassification", tmp_path, num_labels=3, problem_type=problem)
-    got, expected = (run(both, input_ids=ids((2, 6)), labels=labels) for run in (ours, theirs))
+    got, expected = (run(both, input_ids=ids((2, 6)), labels=labels) for run in (actual_output, reference_output))
     close(got.loss, expected.loss, "loss")
 
 
@@ -158,7 +160,7 @@ def test_span_positions_are_clamped_and_the_end_is_ignored(tmp_path):
     positions = {"start_positions": np.array([1, -3, 6, 2]), "end_positions": np.array([4, 5, 99, 3])}
     agree_in_training(both, input_ids=ids((4, 6)), **positions)
     column = {name: value[:, None] for name, value in positions.items()}
-    close(*(run(both, input_ids=ids((4, 6)), **column).loss for run in (ours, theirs)), "loss")
+    close(*(run(both, input_ids=ids((4, 6)), **column).loss for run in (actual_output, reference_output)), "loss")
 
 
 @pytest.mark.parity("C15")

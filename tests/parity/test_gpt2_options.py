@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support.arrays import EVERYTHING, ids, numbers
-from support.reference import agree, ours, pair
+from support.reference import actual_output, agree, pair
 
 import jaxmodels as jm
 
@@ -73,7 +73,7 @@ def test_named_attention_implementations_give_the_same_numbers(attention, tmp_pa
 def test_attentions_of_an_implementation_that_never_forms_them_are_refused(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, load={"attention": "xla_blocked"})
     with pytest.raises(ValueError, match="xla_blocked"):
-        ours(both, input_ids=ids((2, 6)), output_attentions=True)
+        actual_output(both, input_ids=ids((2, 6)), output_attentions=True)
 
 
 def test_unknown_attention_implementation_is_refused_by_name():

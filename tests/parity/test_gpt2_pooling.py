@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 from support.arrays import close, ids, numbers
-from support.reference import agree, ours, pair, theirs
+from support.reference import actual_output, agree, pair, reference_output
 
 TOKENS = {
     "right_padding": [3, 4, 5, 0, 0],
@@ -31,7 +31,7 @@ def both(tmp_path_factory):
 @pytest.mark.parity("G15")
 def test_the_token_that_is_read_is_the_reference_s(both):
     agree(both, input_ids=np.array(list(TOKENS.values())))
-    out = ours(both, input_ids=np.array([TOKENS[name] for name in LAST]), output_hidden_states=True)
+    out = actual_output(both, input_ids=np.array([TOKENS[name] for name in LAST]), output_hidden_states=True)
     kernel = np.asarray(both.params["score"]["kernel"])
     for row, last in enumerate(LAST.values()):
         np.testing.assert_allclose(out.logits[row], out.hidden_states[-1][row, last] @ kernel, rtol=1e-4, atol=1e-5)
@@ -46,9 +46,9 @@ def test_attention_mask_is_not_asked_which_token_is_last(both):
 def test_embeddings_read_the_last_position_with_a_warning(both):
     inputs = {"inputs_embeds": numbers((2, 5, 32))}
     with pytest.warns(UserWarning, match="last position") as caught:
-        got = ours(both, **inputs)
+        got = actual_output(both, **inputs)
     assert len(caught) == 1
-    close(got.logits, theirs(both, **inputs).logits)
+    close(got.logits, reference_output(both, **inputs).logits)
 
 
 @pytest.mark.parity("G15")
@@ -69,4 +69,4 @@ def test_without_a_pad_id_one_row_reads_its_last_token_and_more_rows_are_refused
 
 def test_classification_of_choices_is_refused_in_words(both):
     with pytest.raises(ValueError, match=r"reads input_ids \[B,T\]"):
-        ours(both, input_ids=ids((1, 2, 5)))
+        actual_output(both, input_ids=ids((1, 2, 5)))

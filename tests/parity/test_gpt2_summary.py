@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from support.arrays import close, ids
-from support.reference import agree, agree_in_training, ours, pair, theirs
+from support.reference import actual_output, agree, agree_in_training, pair, reference_output
 
 import jaxmodels as jm
 
@@ -22,7 +22,7 @@ def _check(settings, shape, folder):
     both = pair("GPT2DoubleHeadsModel", folder, **settings)
     index = ids(shape[:-1], 5, low=0, high=shape[-1])
     for inputs in ({}, {"mc_token_ids": index}) if settings["summary_type"] == "cls_index" else ({},):
-        got, expected = (run(both, input_ids=ids(shape), **inputs) for run in (ours, theirs))
+        got, expected = (run(both, input_ids=ids(shape), **inputs) for run in (actual_output, reference_output))
         close(got.mc_logits, expected.mc_logits, "mc_logits")
         close(got.logits, expected.logits, "logits")
 
@@ -45,7 +45,7 @@ def test_summary_of_choices_in_all_settings(settings, shape, tmp_path):
 def test_mean_acts_on_the_choices_axis(tmp_path):
     """For [B,choices,T,D] the reference averages axis 1, which is the choices: a score per token, not per choice."""
     both = pair("GPT2DoubleHeadsModel", tmp_path, summary_type="mean")
-    assert ours(both, input_ids=ids((2, 3, 5))).mc_logits.shape == (2, 5)
+    assert actual_output(both, input_ids=ids((2, 3, 5))).mc_logits.shape == (2, 5)
 
 
 @pytest.mark.parity("G14")
@@ -78,7 +78,7 @@ def test_index_outside_the_text_is_refused(index, tmp_path):
     both = pair("GPT2DoubleHeadsModel", tmp_path)
     with pytest.raises(ValueError, match="mc_token_ids"):
         both.model.apply({"params": both.params}, ids((1, 5)), mc_token_ids=np.array(index))
-    assert np.isnan(ours(both, input_ids=ids((1, 5)), mc_token_ids=np.array(index)).mc_logits).all()
+    assert np.isnan(actual_output(both, input_ids=ids((1, 5)), mc_token_ids=np.array(index)).mc_logits).all()
 
 
 @pytest.mark.parity("G13")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from support.arrays import EVERYTHING, close, ids, numbers
-from support.reference import Pair, agree, agree_in_training, compare, ours, pair, theirs
+from support.reference import Pair, actual_output, agree, agree_in_training, compare, pair, reference_output
 from support.tiny import TINY, tiny
 
 import jaxmodels as jm
@@ -29,8 +29,8 @@ def pruned(tmp_path_factory):
 
 @pytest.mark.parity("C7")
 def test_pruned_model_gives_the_numbers_and_the_remaining_attentions(pruned):
-    got = ours(pruned, input_ids=ids((2, 6)), **EVERYTHING)
-    compare(got, theirs(pruned, input_ids=ids((2, 6)), **EVERYTHING))
+    got = actual_output(pruned, input_ids=ids((2, 6)), **EVERYTHING)
+    compare(got, reference_output(pruned, input_ids=ids((2, 6)), **EVERYTHING))
     assert [layer.shape[1] for layer in got.attentions] == [2, 4, 3]
     assert pruned.model.config.pruned_heads == {0: (1, 3), 2: (0,)}
 
@@ -67,7 +67,7 @@ def test_pruned_model_of_ours_loads_in_torch(pruned, tmp_path):
     assert not any(report.values()), report
     assert reference.transformer.h[0].attn.c_attn.weight.shape == (32, 3 * 16)
     assert reference.config.pruned_heads == {0: [1, 3], 2: [0]}
-    compare(ours(pruned, input_ids=ids((2, 6))), reference(torch.tensor(ids((2, 6))), use_cache=False))
+    compare(actual_output(pruned, input_ids=ids((2, 6))), reference(torch.tensor(ids((2, 6))), use_cache=False))
 
 
 @pytest.mark.parity("C7")
@@ -84,9 +84,9 @@ def test_head_mask_and_pruning_together(pruned):
     """The reference's pruned layer would take a mask of the remaining heads only; ours keeps the documented shape."""
     mask = np.ones((3, 4), np.float32)
     mask[1, 2] = 0.0
-    got = ours(pruned, input_ids=ids((2, 6)), head_mask=mask).logits
+    got = actual_output(pruned, input_ids=ids((2, 6)), head_mask=mask).logits
     model, params = jm.prune_heads(pruned.model, pruned.params, {1: [2]})
-    close(got, ours(Pair(None, model, params, None), input_ids=ids((2, 6))).logits)
+    close(got, actual_output(Pair(None, model, params, None), input_ids=ids((2, 6))).logits)
 
 
 @pytest.mark.parity("C7")
@@ -131,9 +131,9 @@ def resize(model, params, size, multiple=None):
 def test_old_tokens_keep_their_logits_and_new_rows_are_initialised(tmp_path):
     both = pair("GPT2LMHeadModel", tmp_path, initializer_range=0.5)
     model, params = resize(both.model, both.params, 400)
-    got = ours(Pair(None, model, params, None), input_ids=ids((2, 6))).logits
+    got = actual_output(Pair(None, model, params, None), input_ids=ids((2, 6))).logits
     assert got.shape == (2, 6, 400)
-    close(got[..., :67], ours(both, input_ids=ids((2, 6))).logits)
+    close(got[..., :67], actual_output(both, input_ids=ids((2, 6))).logits)
     assert 0.45 < np.std(params["transformer"]["wte"]["embedding"][67:]) < 0.55
 
 

@@ -8,7 +8,7 @@ import torch
 from support.arrays import EVERYTHING, close, ids, numbers
 from support.bart_inputs import DECODER_HEADS, HEADS
 from support.led_pairs import agree_on_globals, expected_of, real_globals
-from support.reference import agree, compare, ours, pair, theirs
+from support.reference import actual_output, agree, compare, pair, reference_output
 from support.tiny import random_params, tiny
 
 import jaxmodels as jm
@@ -102,7 +102,7 @@ def test_states_without_masks(base):
 def test_texts_shorter_than_the_window(length, base):
     global_mask = at(length, (0,), ())
     inputs = {"input_ids": ids((2, length), low=3), "global_attention_mask": global_mask, **EVERYTHING}
-    compare(ours(base, max_global_tokens=1, **inputs), expected_of(base, **inputs))
+    compare(actual_output(base, max_global_tokens=1, **inputs), expected_of(base, **inputs))
 
 
 @pytest.mark.parity("L2")
@@ -119,7 +119,7 @@ def test_a_window_for_each_layer(windows, tmp_path):
     both = pair("LEDModel", tmp_path, attention_window=windows, encoder_layers=len(windows))
     inputs = {"input_ids": ids((2, 13), low=3), "attention_mask": padded(13, 13, 9)}
     inputs |= {"global_attention_mask": at(13, (0, 9), (4,)), **EVERYTHING}
-    out = ours(both, max_global_tokens=2, **inputs)
+    out = actual_output(both, max_global_tokens=2, **inputs)
     compare(out, expected_of(both, **inputs))
     assert isinstance(out.encoder_attentions, tuple) == (len(set(windows)) > 1)
     assert [layer.shape[-1] for layer in out.encoder_attentions] == [2 + window + 1 for window in windows]
@@ -151,7 +151,7 @@ def test_head_masks_of_all_attentions(base):
     inputs = inputs_of(12, *masks(12)["scattered, in each row another number"])
     heads = {"head_mask": HEADS, "decoder_head_mask": DECODER_HEADS, "cross_attn_head_mask": DECODER_HEADS[::-1].copy()}
     inputs |= {**heads, **EVERYTHING}
-    compare(ours(base, max_global_tokens=SLOTS, **inputs), expected_of(base, **inputs))
+    compare(actual_output(base, max_global_tokens=SLOTS, **inputs), expected_of(base, **inputs))
 
 
 @pytest.mark.parity("C13", "L4")
@@ -159,7 +159,7 @@ def test_embeddings_in_place_of_ids(base):
     """The reference pads them with the pad id's vector; no token of the text sees it."""
     inputs = {"inputs_embeds": numbers((2, 7, 32)), "decoder_inputs_embeds": numbers((2, 5, 32), seed=1)}
     inputs |= {"global_attention_mask": at(7, (0,), (2, 6)), "attention_mask": padded(7, 7, 5), **EVERYTHING}
-    compare(ours(base, max_global_tokens=1, **inputs), expected_of(base, **inputs))
+    compare(actual_output(base, max_global_tokens=1, **inputs), expected_of(base, **inputs))
 
 
 @pytest.mark.parity("L15")
@@ -213,7 +213,7 @@ def test_each_head_gives_every_output(name, tmp_path):
     rows = ids((2, 7), low=3)
     rows[[0, 0, 1, 1], [2, 6, 0, 4]] = 2
     inputs = {"input_ids": rows, "global_attention_mask": at(7, (0,), (3, 6)), **EVERYTHING}
-    got = ours(both, **inputs, max_global_tokens=2)
+    got = actual_output(both, **inputs, max_global_tokens=2)
     compare(got, expected_of(both, **inputs))
     assert type(got) is output
 
@@ -221,7 +221,7 @@ def test_each_head_gives_every_output(name, tmp_path):
 @pytest.mark.parity("C3")
 def test_tuples_have_the_reference_s_order(base):
     inputs = inputs_of(12, *masks(12)["the first"]) | EVERYTHING
-    got = ours(base, **inputs, max_global_tokens=1, return_dict=False)
+    got = actual_output(base, **inputs, max_global_tokens=1, return_dict=False)
     expected = expected_of(base, **inputs)
     assert isinstance(got, tuple) and len(got) == len(expected)
     for mine, value in zip(got, expected.values(), strict=True):
@@ -235,10 +235,10 @@ def test_the_decoder_s_state_at_the_last_eos_is_classified(tmp_path):
     both = pair("LEDForSequenceClassification", tmp_path)
     rows, own = ids((2, 6), low=3), ids((2, 6), seed=4, low=3)
     rows[[0, 1], [3, 5]] = 2
-    out = ours(both, input_ids=rows, decoder_input_ids=own)
-    close(out.logits, theirs(both, input_ids=rows, decoder_input_ids=own).logits)
+    out = actual_output(both, input_ids=rows, decoder_input_ids=own)
+    close(out.logits, reference_output(both, input_ids=rows, decoder_input_ids=own).logits)
     moved = own.copy()
     moved[0, 4:], moved[1, 5] = 9, 9  # beyond the first row's eos, and at the second's
-    again = ours(both, input_ids=rows, decoder_input_ids=moved)
+    again = actual_output(both, input_ids=rows, decoder_input_ids=moved)
     np.testing.assert_allclose(again.logits[0], out.logits[0], atol=1e-5)
     assert np.abs(again.logits[1] - out.logits[1]).max() > 1e-3

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.arrays import close
 from support.rag_pairs import CONTEXTS, DOCUMENTS, LABELS, QUESTIONS, rag_pair
-from support.reference import as_torch, ours, theirs
+from support.reference import actual_output, as_torch, reference_output
 
 import jaxmodels as jm
 from jaxmodels.generation.loop import num_compiled
@@ -26,7 +26,7 @@ def pairs(generator, tmp_path_factory):
 
 
 def agree(both, **inputs):
-    got, expected = ours(both, **inputs), theirs(both, **inputs)
+    got, expected = actual_output(both, **inputs), reference_output(both, **inputs)
     tensors = {name: value for name, value in expected.items() if value is not None and value != (None,)}
     tensors.pop("past_key_values", None)
     for name, value in tensors.items():
@@ -56,7 +56,7 @@ def test_encoder_outputs_in_place_of_contexts(pairs):
     states = np.random.default_rng(0).normal(size=(6, 9, 32)).astype(np.float32)
     shared = {name: CONTEXTS[name] for name in ("context_attention_mask", "doc_scores")}
     options = {**shared, "decoder_input_ids": LABELS, "do_marginalize": True}
-    got = ours(both, **options, encoder_outputs=(states,))
+    got = actual_output(both, **options, encoder_outputs=(states,))
     expected = both.reference(
         **{name: as_torch(value) for name, value in options.items()}, encoder_outputs=(torch.from_numpy(states),)
     )
@@ -87,7 +87,7 @@ def test_label_smoothing_and_every_gradient(name, tmp_path):
     both = rag_pair(name, tmp_path, label_smoothing=0.2, reduce_loss=True)
     inputs = {**CONTEXTS, "labels": LABELS}
     (loss, got), gradients = jax.jit(jax.value_and_grad(lambda p: _loss(both, p, inputs), has_aux=True))(both.params)
-    expected = theirs(both, **inputs)
+    expected = reference_output(both, **inputs)
     close(loss, expected.loss)
     expected.loss.backward()
     flat = {name: p.grad for name, p in both.reference.named_parameters() if p.grad is not None}
@@ -268,7 +268,7 @@ def test_a_rag_from_the_checkpoints_of_its_parts(pairs, tmp_path):
         model.config.generator.to_dict().get("dropout_rate"),
     )
     got = model.apply({"params": params}, **CONTEXTS, decoder_input_ids=LABELS)
-    close(got.logits, theirs(both, **CONTEXTS, decoder_input_ids=LABELS).logits)
+    close(got.logits, reference_output(both, **CONTEXTS, decoder_input_ids=LABELS).logits)
     bare, parts = jm.load_rag(tmp_path / "question", tmp_path / "generator", cls=jm.RagModel, n_docs=DOCUMENTS)
     assert set(parts) == {"question_encoder", "generator"} and type(bare) is jm.RagModel
     with pytest.raises(TypeError, match="cls must be RagModel"):

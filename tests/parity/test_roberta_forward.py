@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from support.arrays import EVERYTHING, close, ids, numbers
-from support.reference import agree, compare, ours, pair, theirs
+from support.reference import actual_output, agree, compare, pair, reference_output
 from support.tiny import tiny
 
 import jaxmodels as jm
@@ -105,8 +105,8 @@ def test_each_part_of_a_layer_reads_what_its_norm_gives(base):
 
 @pytest.mark.parity("R4")
 def test_last_hidden_states_are_before_the_final_norm(base):
-    out = ours(base, input_ids=tokens((2, 6)), output_hidden_states=True)
-    compare(out, theirs(base, input_ids=tokens((2, 6)), output_hidden_states=True))
+    out = actual_output(base, input_ids=tokens((2, 6)), output_hidden_states=True)
+    compare(out, reference_output(base, input_ids=tokens((2, 6)), output_hidden_states=True))
     normed = base.model.bind({"params": base.params}).norm(out.hidden_states[-1])
     np.testing.assert_allclose(normed, out.last_hidden_state, rtol=1e-5, atol=1e-5)
     assert np.abs(out.hidden_states[-1] - out.last_hidden_state).max() > 0.1
@@ -197,7 +197,7 @@ def test_multiple_choice_flattens_every_argument(given, tmp_path):
 @pytest.mark.parity("C3")
 def test_tuple_form_and_switches_from_the_config(tmp_path):
     both = pair(f"{NAME}Model", tmp_path, output_hidden_states=True, output_attentions=True, return_dict=False)
-    got, expected = ours(both, input_ids=tokens((2, 5))), theirs(both, input_ids=tokens((2, 5)))
+    got, expected = actual_output(both, input_ids=tokens((2, 5))), reference_output(both, input_ids=tokens((2, 5)))
     assert isinstance(got, tuple) and len(got) == len(expected) == 4
     close(got[0], expected[0])
     close(got[1], expected[1])

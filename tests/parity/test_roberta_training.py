@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import transformers
 from support.arrays import EVERYTHING, close, ids, numbers
-from support.reference import Pair, agree, agree_in_training, compare, ours, pair, theirs
+from support.reference import Pair, actual_output, agree, agree_in_training, compare, pair, reference_output
 from support.tiny import sizes, tiny
 
 import jaxmodels as jm
@@ -131,7 +131,9 @@ def test_pruned_heads_and_their_round_trip(tmp_path):
     model, params = jm.prune_heads(both.model, both.params, gone)
     both.reference.save_pretrained(tmp_path / "theirs")
     pruned = Pair(both.reference, model, params, tmp_path / "theirs")
-    compare(ours(pruned, input_ids=PADDED, **EVERYTHING), theirs(pruned, input_ids=PADDED, **EVERYTHING))
+    compare(
+        actual_output(pruned, input_ids=PADDED, **EVERYTHING), reference_output(pruned, input_ids=PADDED, **EVERYTHING)
+    )
     agree_in_training(pruned, input_ids=PADDED, attention_mask=MASK, labels=LABELS)
     jm.save(tmp_path / "ours", model, params)
     loaded = transformers.RobertaPreLayerNormForMaskedLM.from_pretrained(tmp_path / "ours", attn_implementation="eager")
@@ -147,7 +149,7 @@ def test_another_vocabulary_size_keeps_the_rows_and_the_bias(size, tmp_path):
     kept = min(size, 67)
     rows = ids((2, 5), low=2, high=60)
     got = model.apply({"params": params}, rows).logits
-    close(got[..., :kept], ours(both, input_ids=rows).logits[..., :kept])
+    close(got[..., :kept], actual_output(both, input_ids=rows).logits[..., :kept])
     if size > 67:
         assert not np.asarray(params["lm_head"]["bias"])[67:].any()
 
@@ -164,7 +166,7 @@ def test_initialisation_leaves_both_padding_rows_at_zero():
 
 def test_logits_are_float32_whatever_the_compute_type(tmp_path):
     both = pair(f"{NAME}ForMaskedLM", tmp_path, load={"torch_dtype": "bfloat16"})
-    logits = ours(both, input_ids=PADDED, attention_mask=MASK).logits
+    logits = actual_output(both, input_ids=PADDED, attention_mask=MASK).logits
     assert logits.dtype == jnp.float32
-    expected = theirs(both, input_ids=PADDED, attention_mask=MASK).logits.detach().numpy()
+    expected = reference_output(both, input_ids=PADDED, attention_mask=MASK).logits.detach().numpy()
     assert np.abs(np.asarray(logits) - expected).max() < 0.2

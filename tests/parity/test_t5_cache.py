@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.arrays import ids
 from support.decoder_pieces import Pieces
-from support.reference import ours
+from support.reference import actual_output
 from support.t5_pairs import MASK, PADDED, t5_pair
 from support.tiny import tiny
 
@@ -35,7 +35,7 @@ def test_every_step_gives_the_reference_s_states_and_attentions(pieces, chunks):
 def test_every_chunking_gives_the_logits_of_one_pass(both, pieces, chunks, padded):
     mask = np.ones((2, T), int)
     mask[1, :3] = 1 - padded
-    whole = ours(
+    whole = actual_output(
         both,
         encoder_outputs=(np.asarray(pieces.encoded),),
         attention_mask=MASK,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.arrays import EVERYTHING, ids, numbers
 from support.decoder_pieces import assert_encode_and_decode_are_one_call
-from support.reference import agree, compare, ours, theirs
+from support.reference import actual_output, agree, compare, reference_output
 from support.t5_pairs import BATCH, DECODED, LABELS, LONG, MASK, PADDED, t5_pair
 from support.tiny import tiny
 
@@ -28,8 +28,8 @@ def uneven(tmp_path_factory):
 
 @pytest.mark.parity("A20", "C3")
 def test_base_model_with_a_deeper_decoder_gives_every_output(uneven):
-    out = ours(uneven, **LONG)
-    compare(out, theirs(uneven, **LONG))
+    out = actual_output(uneven, **LONG)
+    compare(out, reference_output(uneven, **LONG))
     assert len(out.encoder_attentions) == 2 and len(out.decoder_attentions) == len(out.cross_attentions) == 3
 
 
@@ -64,7 +64,7 @@ def test_embeddings_in_place_of_ids(plain):
 @pytest.mark.parity("C12")
 def test_a_mask_for_every_query_is_that_of_the_keys_written_out(plain):
     """Rank 3 in both attentions; 4.57's encoder takes none, 4.37's does."""
-    whole = ours(plain, **BATCH, **EVERYTHING)
+    whole = actual_output(plain, **BATCH, **EVERYTHING)
     causal = np.tril(np.ones((5, 5), int))[None] * BATCH["decoder_attention_mask"][:, None]
     encoded = jax.jit(
         lambda: plain.model.apply(
@@ -72,7 +72,7 @@ def test_a_mask_for_every_query_is_that_of_the_keys_written_out(plain):
         )
     )()
     np.testing.assert_allclose(encoded.last_hidden_state, whole.encoder_last_hidden_state, atol=1e-5)
-    out = ours(
+    out = actual_output(
         plain,
         encoder_outputs=(encoded.last_hidden_state,),
         attention_mask=np.repeat(MASK[:, None], 5, 1),
@@ -87,8 +87,8 @@ def test_a_cross_mask_for_every_query(plain):
     states, mask = numbers((2, 6, 32)), np.random.default_rng(0).integers(0, 2, (2, 5, 6))
     mask[..., 0] = 1
     options = {"decoder_input_ids": DECODED, "attention_mask": mask, **EVERYTHING}
-    expected = theirs(plain, encoder_outputs=(torch.tensor(states),), **options)
-    compare(ours(plain, encoder_outputs=(states,), **options), expected)
+    expected = reference_output(plain, encoder_outputs=(torch.tensor(states),), **options)
+    compare(actual_output(plain, encoder_outputs=(states,), **options), expected)
 
 
 MASKED_HEADS = [
@@ -107,8 +107,8 @@ def test_head_masks_multiply_the_probabilities(masks, plain):
 def test_a_head_mask_alone_is_the_decoder_s_too_and_says_so(plain):
     """The reference means to do so, but its warning fails with a NameError; it is given both masks."""
     with pytest.warns(FutureWarning, match="head_mask holds for the decoder too"):
-        got = ours(plain, **BATCH, head_mask=DROPPED, **EVERYTHING)
-    compare(got, theirs(plain, **BATCH, head_mask=DROPPED, decoder_head_mask=DROPPED, **EVERYTHING))
+        got = actual_output(plain, **BATCH, head_mask=DROPPED, **EVERYTHING)
+    compare(got, reference_output(plain, **BATCH, head_mask=DROPPED, decoder_head_mask=DROPPED, **EVERYTHING))
 
 
 @pytest.mark.filterwarnings("error")
@@ -119,13 +119,13 @@ def test_a_head_mask_alone_stays_in_the_encoder_of_uneven_stacks(uneven):
 
 @pytest.mark.parity("A20")
 def test_encode_and_decode_give_what_one_call_gives(plain):
-    assert_encode_and_decode_are_one_call(plain, BATCH, ours(plain, **BATCH, **EVERYTHING))
+    assert_encode_and_decode_are_one_call(plain, BATCH, actual_output(plain, **BATCH, **EVERYTHING))
 
 
 @pytest.mark.parity("C3")
 def test_tuples_have_the_reference_s_order_and_labels_beside_decoder_inputs_are_not_shifted(plain):
     asked = {**BATCH, "labels": LABELS, "return_dict": False, **EVERYTHING}
-    got, expected = ours(plain, **asked), theirs(plain, **asked)
+    got, expected = actual_output(plain, **asked), reference_output(plain, **asked)
     assert isinstance(got, tuple) and len(got) == len(expected)
     for mine, reference in zip(got, expected, strict=True):
         reference = torch.stack(reference) if isinstance(reference, tuple) else reference

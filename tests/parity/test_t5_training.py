@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from support.arrays import close, ids
-from support.reference import agree_in_training, theirs
+from support.reference import agree_in_training, reference_output
 from support.scattered import assert_scatter_alike, in_many_copies
 from support.t5_pairs import BATCH, DECODED, DECODED_MASK, LABELS, MASK, PADDED, t5_pair
 from support.tiny import sizes, tiny
@@ -103,7 +103,7 @@ def test_another_vocabulary_size_keeps_the_rows(size, tied, tmp_path):
     got = jax.jit(lambda p: model.apply({"params": p}, **rows).logits)(params)
     assert got.shape == (2, 4, size)
     kept = min(size, 67)
-    close(got[..., :kept], theirs(both, **rows).logits[..., :kept])
+    close(got[..., :kept], reference_output(both, **rows).logits[..., :kept])
 
 
 def test_head_has_the_base_model_s_parameters_at_the_same_paths():

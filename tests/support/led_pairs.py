@@ -1,7 +1,7 @@
 """LED and the reference's, and what of the reference's outputs means something (docs/parity.md, L8)."""
 
 import numpy as np
-from support.reference import Pair, compare, theirs
+from support.reference import Pair, compare, reference_output
 
 ATTENTIONS, WIDE = ("encoder_attentions", "attentions"), ("encoder_global_attentions", "global_attentions")
 
@@ -15,7 +15,7 @@ def real_globals(global_mask, mask=None) -> np.ndarray:
 def expected_of(pair: Pair, **inputs) -> dict:
     """The reference's output; in `global_attentions` the columns of global tokens that a row does not have are zero
     (the reference leaves a uniform row there)."""
-    expected = dict(theirs(pair, **inputs))
+    expected = dict(reference_output(pair, **inputs))
     counts = real_globals(inputs["global_attention_mask"], inputs.get("attention_mask")).sum(axis=1)
     for name in WIDE:
         if name in expected:

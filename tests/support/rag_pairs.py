@@ -1,4 +1,4 @@
-"""RAG models of the reference with random weights, and the same loaded here; contexts for them."""
+"""Pairs of RAG models with random weights, and inputs for them."""
 
 from pathlib import Path
 
@@ -27,18 +27,21 @@ _IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_
 
 
 def rag_pair(name: str, folder: Path, generator: str = "bart", seed: int = 0, load=None, **config) -> Pair:
-    """Like `pair`, of the two parts."""
+    """Create a pair of RAG models from a question encoder and a generator."""
     part = getattr(transformers, GENERATORS[generator])
-    own = {"attn_implementation": "eager", **sizes(GENERATORS[generator]), **_IDS}
-    own |= {"bos_token_id": None} if generator == "t5" else {}
+    values_of_generator = {"attn_implementation": "eager", **sizes(GENERATORS[generator]), **_IDS}
+    values_of_generator |= {"bos_token_id": None} if generator == "t5" else {}
     encoder = {**sizes("DPR"), "attn_implementation": "eager"}
     values = transformers.RagConfig.from_question_encoder_generator_configs(
-        transformers.DPRConfig(**encoder), part.config_class(**own), n_docs=DOCUMENTS, **{**_IDS, **config}
+        transformers.DPRConfig(**encoder),
+        part.config_class(**values_of_generator),
+        n_docs=DOCUMENTS,
+        **{**_IDS, **config},
     )
     torch.manual_seed(seed)
     parts = {
         "question_encoder": transformers.DPRQuestionEncoder(transformers.DPRConfig(**encoder)),
-        "generator": part(part.config_class(**own)),
+        "generator": part(part.config_class(**values_of_generator)),
     }
     reference = getattr(transformers, name)(config=values, **parts).eval()
     with torch.no_grad():

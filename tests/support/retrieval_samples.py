@@ -1,4 +1,4 @@
-"""Small collections in the formats that the retrieval experiment reads."""
+"""Small collections in the formats of the retrieval experiment."""
 
 import json
 from pathlib import Path
@@ -12,16 +12,16 @@ TOPICS = {
 
 
 def squad(articles: int = len(PLACES)) -> dict:
-    """SQuAD 1.1: an article per place with three paragraphs, each with two questions."""
+    """Create SQuAD 1.1 data: one article per country with three paragraphs, each with two questions."""
     data = []
     for place in PLACES[:articles]:
         paragraphs = []
         for topic, text in TOPICS.items():
             answer = f"{place[:3]}{topic[:2]}on".title()
-            asked = (f"Which {topic} does {place} have?", f"What is the name of the {topic} in {place}?")
+            questions = (f"Which {topic} does {place} have?", f"What is the name of the {topic} in {place}?")
             qas = [
                 {"id": f"{place}-{topic}-{n}", "question": q, "answers": [{"text": answer, "answer_start": 0}]}
-                for n, q in enumerate(asked)
+                for n, q in enumerate(questions)
             ]
             paragraphs.append({"context": text.format(place, answer), "qas": qas})
         data.append({"title": f"{place}_(country)", "paragraphs": paragraphs})
@@ -29,7 +29,7 @@ def squad(articles: int = len(PLACES)) -> dict:
 
 
 def dpr() -> list[dict]:
-    """DPR's JSON: the first question has hard negatives, the second only negatives, the third no positive."""
+    """Create DPR data: the first question has hard negatives, the second only negatives, the third no positives."""
 
     def context(text, **more):
         return {"title": text.title(), "text": f"About {text}.", "score": 1.0, **more}
@@ -59,7 +59,8 @@ def dpr() -> list[dict]:
     ]
 
 
-def write(folder: Path, content) -> Path:
+def write(folder: Path, content: dict | list) -> Path:
+    """Write a JSON file."""
     file = folder / "sample.json"
     file.write_text(json.dumps(content))
     return file

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import torch
-from support.reference import Pair, theirs
+from support.reference import Pair, reference_output
 
 COPIES = 3000
 
@@ -18,7 +18,7 @@ def in_many_copies(pair: Pair, text: dict[str, np.ndarray]) -> tuple:
     torch.manual_seed(0)
     pair.reference.train()
     with torch.no_grad():
-        return got, theirs(pair, **rows)
+        return got, reference_output(pair, **rows)
 
 
 def assert_same_means(mine: np.ndarray, reference: np.ndarray, name: str) -> None:

@@ -1,6 +1,7 @@
-"""Small meetings in QMSum's form, and a report in the other one."""
+"""Small meetings in the format of QMSum, and reports as JSON lines."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 PLACES = ("Aldria", "Borvia", "Cestan", "Dorland", "Elmark", "Fennia")
@@ -8,7 +9,7 @@ TOPICS = ("budget", "bridge", "harbour")
 
 
 def meeting(place: str) -> dict:
-    """A meeting with two turns for each topic, one without a word, and a query for each topic and one for all."""
+    """Create a meeting with two turns and an empty one per topic, a query per topic, and one about everything."""
     turns = [{"speaker": "Chair", "content": f"Welcome to the council of {place} ."}]
     for topic in TOPICS:
         turns += [
@@ -34,17 +35,19 @@ def meeting(place: str) -> dict:
 
 
 def report(place: str) -> dict:
+    """Create a document with a summary."""
     paragraphs = [f"The harbour of {place} was built in the year of the flood .", f"It is {place} 's only one ."]
     return {"id": place, "title": place, "document": "\n\n".join(paragraphs), "summary": f"{place} has one harbour."}
 
 
-def write(file: Path, entries) -> Path:
+def write(file: Path, entries: Iterable[dict]) -> Path:
+    """Write JSON lines."""
     file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return file
 
 
 def folder(path: Path) -> Path:
-    """val.jsonl, test.jsonl and reports.jsonl."""
+    """Write val.jsonl, test.jsonl and reports.jsonl."""
     write(path / "val.jsonl", map(meeting, PLACES[:4]))
     write(path / "test.jsonl", map(meeting, PLACES[4:]))
     write(path / "reports.jsonl", map(report, PLACES[:2]))

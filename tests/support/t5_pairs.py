@@ -1,4 +1,4 @@
-"""T5 and the reference's, with the same random weights."""
+"""Pairs of T5 models with random weights, and inputs for them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import jaxmodels as jm
 
 # Longer than the tiny model's relative_attention_max_distance of 10.
 LONG = {"input_ids": ids((2, 13)), "decoder_input_ids": ids((2, 12), seed=1)}
-# The pad id is 0; right padding in the encoder, and none of the decoder's rows sees nothing.
+# The pad id is 0. Padding on the right in the encoder; every decoder position attends to something.
 PADDED = np.array([[5, 6, 7, 8, 0, 0], [9, 10, 11, 12, 13, 14]])
 MASK = (PADDED != 0).astype(int)
 DECODED = np.array([[0, 21, 22, 23, 0], [0, 31, 32, 33, 34]])
@@ -22,7 +22,7 @@ LABELS = np.where(DECODED_MASK, DECODED, -100)
 
 
 def t5_pair(name: str, folder: Path, load: dict | None = None, **config) -> Pair:
-    """As `parity.reference.pair`, with norms around one: T5's are no `torch.nn.LayerNorm`."""
+    """Create a pair like `support.reference.pair`, with norms around one, since T5 has its own norm class."""
     reference = torch_model(name, **config)
     with torch.no_grad():
         for module in reference.modules():

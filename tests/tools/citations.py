@@ -12,7 +12,7 @@ CAPITALS = re.compile(r"\b[A-Z_]{5,}(?: section \d+| [A-Z]\d{1,2}\b)")
 FOREIGN_FOLDERS = ("transformers/", "torch/", "flax/", ".../", "M/", "G/", "utils/", "scripts/", "path/to/")
 FOREIGN_NAMES = re.compile(r"(tokenization|modeling|configuration|convert)_\w+\.py")
 FOREIGN = {"_fast.py", "faiss_indexers.py", "generate_dense_embeddings.py", "pickletools.py", "pytorch_utils.py"}
-FOREIGN |= {"retrieval_rag.py", "utils.py"}
+FOREIGN |= {"activations.py", "retrieval_rag.py", "utils.py"}
 
 
 class Known:

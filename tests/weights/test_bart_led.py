@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from support.arrays import close, ids
 from support.loading import quietly, same
-from support.reference import ours, pair, theirs
+from support.reference import actual_output, pair, reference_output
 from support.tiny import tiny
 
 import jaxmodels as jm
@@ -181,10 +181,10 @@ def test_resized_vocabulary_keeps_embeddings_and_pads_the_bias_with_zeros(family
     bias = np.asarray(params["final_logits_bias"])
     assert bias.shape == (size,) and not bias[67:].any()
     rows = {"input_ids": ids((2, 5), low=3, high=60), "decoder_input_ids": ids((2, 4), seed=1, low=3, high=60)}
-    expected = theirs(both, **rows).logits
+    expected = reference_output(both, **rows).logits
     both.reference.resize_token_embeddings(size)
     np.testing.assert_array_equal(both.reference.final_logits_bias.numpy()[0], bias)
-    got = ours(pair_like(both, model, params), **rows).logits
+    got = actual_output(pair_like(both, model, params), **rows).logits
     kept = min(size, 67)
     assert got.shape == (2, 4, size)
     close(got[..., :kept], expected[..., :kept])

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from support.arrays import close, ids
 from support.loading import quietly, same
 from support.rag_pairs import CONTEXTS, LABELS
-from support.reference import Pair, agree, agree_in_training, theirs, torch_model
+from support.reference import Pair, agree, agree_in_training, reference_output, torch_model
 from support.tiny import random_params, sizes, tiny
 
 import jaxmodels as jm
@@ -119,7 +119,7 @@ def test_rag_with_an_untied_bart_keeps_its_tables(tmp_path):
     reference, report = transformers.RagTokenForGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values()), report
     inputs = {**CONTEXTS, "labels": LABELS}
-    expected = theirs(Pair(reference.eval(), loaded, again, tmp_path), **inputs)
+    expected = reference_output(Pair(reference.eval(), loaded, again, tmp_path), **inputs)
     got = jax.jit(lambda p: loaded.apply({"params": p}, **inputs))(again)
     close(got.logits, expected.logits)
     close(got.loss, expected.loss)

@@ -20,9 +20,9 @@ from support.interpreted import (
     outputs_and_gradients,
 )
 from support.transformed import (
-    assert_it_runs_inside_shard_map,
-    assert_shards_give_what_the_whole_gives,
-    assert_vmap_and_remat_change_nothing,
+    assert_runs_inside_shard_map,
+    assert_sharding_does_not_change_the_result,
+    assert_vmap_and_remat_do_not_change_the_result,
     causal_loss,
     inputs,
 )
@@ -173,15 +173,15 @@ def test_the_gradient_of_a_bias_is_computed_only_on_request():
 
 
 def test_sharding_does_not_change_the_result():
-    assert_shards_give_what_the_whole_gives(SMALL)
+    assert_sharding_does_not_change_the_result(SMALL)
 
 
 def test_the_kernels_run_inside_shard_map():
-    assert_it_runs_inside_shard_map(SMALL)
+    assert_runs_inside_shard_map(SMALL)
 
 
 def test_vmap_and_remat_do_not_change_the_result():
-    assert_vmap_and_remat_change_nothing(partial(causal_loss, SMALL), *inputs())
+    assert_vmap_and_remat_do_not_change_the_result(partial(causal_loss, SMALL), *inputs())
 
 
 def qkv_shapes(T=512, S=512, K=64, Kv=None, dtype=jnp.bfloat16):

@@ -17,9 +17,9 @@ from support.interpreted import (
     races_found,
 )
 from support.transformed import (
-    assert_it_runs_inside_shard_map,
-    assert_shards_give_what_the_whole_gives,
-    assert_vmap_and_remat_change_nothing,
+    assert_runs_inside_shard_map,
+    assert_sharding_does_not_change_the_result,
+    assert_vmap_and_remat_do_not_change_the_result,
     causal_loss,
     inputs,
 )
@@ -128,12 +128,12 @@ def test_no_races_and_deterministic_results():
 
 
 def test_sharding_does_not_change_the_result():
-    assert_shards_give_what_the_whole_gives(SMALL)
+    assert_sharding_does_not_change_the_result(SMALL)
 
 
 def test_the_kernels_run_inside_shard_map():
-    assert_it_runs_inside_shard_map(SMALL)
+    assert_runs_inside_shard_map(SMALL)
 
 
 def test_vmap_and_remat_do_not_change_the_result():
-    assert_vmap_and_remat_change_nothing(partial(causal_loss, SMALL), *inputs())
+    assert_vmap_and_remat_do_not_change_the_result(partial(causal_loss, SMALL), *inputs())

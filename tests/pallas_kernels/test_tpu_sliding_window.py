@@ -16,7 +16,7 @@ from support.interpreted import (
     interpreted,
     races_found,
 )
-from support.transformed import assert_vmap_and_remat_change_nothing
+from support.transformed import assert_vmap_and_remat_do_not_change_the_result
 
 from pallas_kernels import DenseBias, Dropout, Mask
 from pallas_kernels.tpu import sliding_window
@@ -164,7 +164,7 @@ def test_vmap_and_remat_do_not_change_the_result():
     def loss(q, k, v):
         return (SMALL(q, k, v, mask=mask) ** 2).sum()
 
-    assert_vmap_and_remat_change_nothing(loss, q, k, v)
+    assert_vmap_and_remat_do_not_change_the_result(loss, q, k, v)
 
 
 FLAGS, POSITIONS = jnp.zeros((1, 40), bool), jnp.zeros((1, 600), jnp.int32)

@@ -1,4 +1,4 @@
-"""Kernels under JAX's transformations: the shards of a mesh, a caller's shard_map, vmap with remat."""
+"""Kernels under JAX's transformations: sharding over a mesh, a caller's shard_map, vmap with remat."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ SPLIT = PartitionAxes("data", "model")
 
 
 def causal_loss(run: Implementation, q, k, v, diagonals):
-    """With a bias of each head and dropout of each example and head."""
+    """A loss with a Toeplitz bias and dropout."""
     out = run(
         q,
         k,
@@ -29,6 +29,7 @@ def causal_loss(run: Implementation, q, k, v, diagonals):
 
 
 def inputs():
+    """q, k and v [B,T,H,K] and the diagonals of the bias [H,2T-1]."""
     q, k, v = (jax.random.normal(jax.random.key(i), (4, 40, 4, 16)) for i in range(3))
     return q, k, v, jax.random.normal(jax.random.key(3), (4, 79))
 
@@ -37,29 +38,29 @@ def two_by_two() -> Mesh:
     return Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
-def close(got, expected) -> None:
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
+def assert_close(actual, expected) -> None:
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
         np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-5)
 
 
-def assert_shards_give_what_the_whole_gives(run: Implementation) -> None:
-    """Heads and examples split over a mesh."""
+def assert_sharding_does_not_change_the_result(run: Implementation) -> None:
+    """With the batch and the heads sharded over a mesh."""
     mesh, arguments = two_by_two(), inputs()
     value = jax.value_and_grad(partial(causal_loss, run), argnums=(0, 1, 2, 3))
-    rows, heads = NamedSharding(mesh, P("data", None, "model", None)), NamedSharding(mesh, P("model"))
+    array, heads = NamedSharding(mesh, P("data", None, "model", None)), NamedSharding(mesh, P("model"))
     with interpreter_of(run.name):
         expected = jax.jit(value)(*arguments)
         with jax.set_mesh(mesh):
-            got = jax.jit(value, in_shardings=(rows, rows, rows, heads))(*arguments)
-    assert got[1][0].sharding.is_equivalent_to(rows, 4)
-    close(got, expected)
+            actual = jax.jit(value, in_shardings=(array, array, array, heads))(*arguments)
+    assert actual[1][0].sharding.is_equivalent_to(array, 4)
+    assert_close(actual, expected)
 
 
-def assert_it_runs_inside_shard_map(run: Implementation) -> None:
-    """The caller has cut examples and heads: one of each is left, and nothing is cut again."""
+def assert_runs_inside_shard_map(run: Implementation) -> None:
+    """The arrays of a caller's shard_map are shards already, which the kernel must not shard again."""
     mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     q, k, v, _ = inputs()
-    rows = P("data", None, "model", None)
+    spec = P("data", None, "model", None)
 
     def local(q, k, v):
         return run(q, k, v, mask=Mask(causal=True), split=SPLIT)
@@ -67,16 +68,16 @@ def assert_it_runs_inside_shard_map(run: Implementation) -> None:
     with interpreter_of(run.name):
         expected = jax.jit(local)(q, k, v)
         with jax.set_mesh(mesh):
-            mapped = jax.shard_map(local, in_specs=(rows,) * 3, out_specs=rows, check_vma=False)
-            got = jax.jit(mapped)(q, k, v)
-    close(got, expected)
+            mapped = jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
+            actual = jax.jit(mapped)(q, k, v)
+    assert_close(actual, expected)
 
 
-def assert_vmap_and_remat_change_nothing(loss, *arguments) -> None:
-    """loss(*arguments), and of the arguments with their examples in reverse."""
+def assert_vmap_and_remat_do_not_change_the_result(loss, *arguments) -> None:
+    """Compares vmap of a rematerialised loss over two batches with the loss of each."""
     stacked = [jnp.stack([x, x[::-1]]) for x in arguments]
     value = partial(jax.value_and_grad, argnums=tuple(range(len(arguments))))
     with evaluated():
-        one_by_one = [jax.jit(value(loss))(*each) for each in zip(*stacked, strict=True)]
-        together = jax.jit(jax.vmap(value(jax.checkpoint(loss))))(*stacked)
-    close(together, jax.tree.map(lambda *x: jnp.stack(x), *one_by_one))
+        separate = [jax.jit(value(loss))(*each) for each in zip(*stacked, strict=True)]
+        batched = jax.jit(jax.vmap(value(jax.checkpoint(loss))))(*stacked)
+    assert_close(batched, jax.tree.map(lambda *x: jnp.stack(x), *separate))

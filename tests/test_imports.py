@@ -97,7 +97,10 @@ def wrong_arrows(module: str, names: set[str]) -> list[str]:
 
 
 def is_family(name: str) -> bool:
-    return (ROOT / "jaxmodels" / "architectures" / name).is_dir() if name else False
+    """Whether a module of `architectures` is a family: a folder, or a file that defines a config."""
+    path = ROOT / "jaxmodels" / "architectures" / name
+    file = path.with_suffix(".py")
+    return bool(name) and (path.is_dir() or (file.is_file() and "model_type: ClassVar[str] =" in file.read_text()))
 
 
 def test_every_part_of_the_library_has_its_place():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from support.attention_cases import IMPLEMENTATIONS, Case, fast_jit
-from support.elsewhere import on
+from support.other_platform import on
 
 from pallas_kernels import (
     DenseBias,

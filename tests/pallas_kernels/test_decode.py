@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from support.decode_cases import DecodeCase, Decoder
-from support.elsewhere import on
 from support.interpreted import evaluated
+from support.other_platform import on
 from support.transformed import SPLIT, two_by_two
 
 from pallas_kernels import Mask, PackedKV, attention, decode, dispatch

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.decode_cases import GPU, XLA, DecodeCase, Decoder, assert_matches_reference
-from support.elsewhere import on
 from support.interpreted import evaluated
+from support.other_platform import on
 
 from pallas_kernels import DenseBias, Dropout, Mask, PackedKV, decode, dispatch
 from pallas_kernels.gpu import decode as kernel

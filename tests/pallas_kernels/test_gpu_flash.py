@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.attention_cases import Case
-from support.elsewhere import on
 from support.interpreted import (
     GPU,
     Implementation,
@@ -19,6 +18,7 @@ from support.interpreted import (
     evaluated,
     outputs_and_gradients,
 )
+from support.other_platform import on
 from support.transformed import (
     assert_runs_inside_shard_map,
     assert_sharding_does_not_change_the_result,

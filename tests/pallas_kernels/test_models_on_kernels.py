@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 from support.arrays import ids
-from support.elsewhere import on
 from support.interpreted import evaluated
+from support.other_platform import on
 from support.tiny import tiny
 
 import jaxmodels as jm

@@ -8,7 +8,7 @@ import jax
 import pytest
 from support.arrays import ids
 from support.tiny import CLASSES, tiny
-from support.wrong_calls import Door, wrong_calls
+from support.wrong_calls import PublicCall, invalid_calls
 
 import jaxmodels as jm
 from jaxmodels.architectures import base, calls
@@ -31,7 +31,7 @@ def taken_by(cls) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory) -> list[Door]:
+def public_calls(tmp_path_factory) -> list[PublicCall]:
     """`load` and its relatives, models and what is done with them, and the call of every class."""
     folder = tmp_path_factory.mktemp("wrong")
     for name in ("GPT2LMHeadModel", "DPRQuestionEncoder", "BartForConditionalGeneration"):
@@ -44,13 +44,13 @@ def doors(tmp_path_factory) -> list[Door]:
     load = tuple(name for name in parameter_names(jm.load) if name != "name")
     rag_names = (*(f"{side}_{name}" for side in rag for name in load), *load)
     found = [
-        Door("load", jm.load, {"name": gpt2}, (*load, *config_keys(jm.GPT2Config)), tuple(UNSUPPORTED)),
-        Door("load_config", jm.load_config, {"name": gpt2}, ("cls", *hub, *config_keys(jm.GPT2Config))),
-        Door("load_rag", jm.load_rag, rag, rag_names, tuple(UNSUPPORTED)),
-        Door("save", jm.save, {**named, "folder": folder / "saved"}, parameter_names(jm.save)),
-        Door("init", jm.init, {"model": model, "key": jax.random.key(0)}, parameter_names(jm.init)),
-        Door("prune_heads", jm.prune_heads, {**named, "heads": {0: [1]}}, parameter_names(jm.prune_heads)),
-        Door(
+        PublicCall("load", jm.load, {"name": gpt2}, (*load, *config_keys(jm.GPT2Config)), tuple(UNSUPPORTED)),
+        PublicCall("load_config", jm.load_config, {"name": gpt2}, ("cls", *hub, *config_keys(jm.GPT2Config))),
+        PublicCall("load_rag", jm.load_rag, rag, rag_names, tuple(UNSUPPORTED)),
+        PublicCall("save", jm.save, {**named, "folder": folder / "saved"}, parameter_names(jm.save)),
+        PublicCall("init", jm.init, {"model": model, "key": jax.random.key(0)}, parameter_names(jm.init)),
+        PublicCall("prune_heads", jm.prune_heads, {**named, "heads": {0: [1]}}, parameter_names(jm.prune_heads)),
+        PublicCall(
             "resize_token_embeddings",
             jm.resize_token_embeddings,
             {**named, "size": 70, "key": jax.random.key(0)},
@@ -60,13 +60,13 @@ def doors(tmp_path_factory) -> list[Door]:
     for name in CLASSES:
         cls, (model, params) = getattr(jm, name), tiny(name)
         attributes = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
-        found.append(Door(name, cls, {"config": model.config}, tuple(sorted(attributes)), tuple(base.FOREIGN)))
+        found.append(PublicCall(name, cls, {"config": model.config}, tuple(sorted(attributes)), tuple(base.FOREIGN)))
         good = {"variables": {"params": params}, **inputs(model)}
-        found.append(Door(f"{name}.apply", model.apply, good, taken_by(cls), tuple(calls.FOREIGN)))
+        found.append(PublicCall(f"{name}.apply", model.apply, good, taken_by(cls), tuple(calls.FOREIGN)))
     for name in ("RagModel", "RagTokenForGeneration", "RagSequenceForGeneration"):
         model, params = jm.load_rag(**rag, cls=name)
         good = {"variables": {"params": params}, **model.dummy_inputs()}
-        found.append(Door(f"{name}.apply", model.apply, good, taken_by(type(model)), tuple(calls.FOREIGN)))
+        found.append(PublicCall(f"{name}.apply", model.apply, good, taken_by(type(model)), tuple(calls.FOREIGN)))
     return found
 
 
@@ -77,24 +77,24 @@ def inputs(model) -> dict:
     return found
 
 
-def outcomes(doors, count: int) -> list[str]:
-    tried = itertools.islice(wrong_calls(doors), count)
+def outcomes(public_calls, count: int) -> list[str]:
+    tried = itertools.islice(invalid_calls(public_calls), count)
     return [f"{wrong}: {came}" for wrong in tried if (came := wrong.outcome())]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_some_wrong_keywords_are_refused(doors):
-    assert outcomes(doors, 300) == []
+def test_some_invalid_keywords_are_rejected(public_calls):
+    assert outcomes(public_calls, 300) == []
 
 
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_wrong_keywords_are_refused(doors):
-    assert outcomes(doors, 2000) == []
+def test_invalid_keywords_are_rejected(public_calls):
+    assert outcomes(public_calls, 2000) == []
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_the_doors_are_tried_with_works(doors):
-    for door in doors:
-        door.call(**door.good)
+def test_valid_arguments_work(public_calls):
+    for public_call in public_calls:
+        public_call.call(**public_call.valid)

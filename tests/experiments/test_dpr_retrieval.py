@@ -52,8 +52,8 @@ def test_run_killed_at_random_moments_matches_uninterrupted_run(start, uninterru
     assert curve(folder) == curve(uninterrupted[0])
     assert (folder / "baselines.json").read_bytes() == (uninterrupted[0] / "baselines.json").read_bytes()
     for name in ("context_encoder", "question_encoder"):
-        ours, theirs = ((f / name / "model.safetensors").read_bytes() for f in (folder, uninterrupted[0]))
-        assert ours == theirs, "the weights are the uninterrupted run's, too"
+        actual, expected = ((f / name / "model.safetensors").read_bytes() for f in (folder, uninterrupted[0]))
+        assert actual == expected, "the weights match the uninterrupted run"
 
 
 def test_log_has_every_step_once_and_loss_decreases(uninterrupted):
@@ -97,9 +97,11 @@ def test_accuracy_is_reproduced_by_the_saved_models(uninterrupted, file):
     assert [type(tokenizer) for tokenizer in tokenizers] == expected
     passages = pairs.tokenize_passages(tokenizers[0], found.passages, 40)
     queries = pairs.tokenize_questions(tokenizers[1], test, 16)
-    ours = context.apply({"params": c}, passages.input_ids, token_type_ids=passages.token_type_ids).pooler_output
-    asked = question.apply({"params": q}, queries.input_ids).pooler_output
-    order = np.argsort(-np.asarray(asked) @ np.asarray(ours).T, axis=1)
+    passage_vectors = context.apply(
+        {"params": c}, passages.input_ids, token_type_ids=passages.token_type_ids
+    ).pooler_output
+    question_vectors = question.apply({"params": q}, queries.input_ids).pooler_output
+    order = np.argsort(-np.asarray(question_vectors) @ np.asarray(passage_vectors).T, axis=1)
     for k, share in result["accuracy"]["this model"]["gold"].items():
         hits = [q.positives[0] in row[: int(k)] for q, row in zip(test, order.tolist(), strict=True)]
         assert np.mean(hits) == pytest.approx(share, abs=1.01 / len(test)), "one question may be a near tie"
@@ -135,11 +137,11 @@ def test_two_processes_match_one_process_with_two_devices(start, tmp_path):
     off = [f"--config.model.{name}=0.0" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
     finish(start(tmp_path / "one", *off, devices=2))
     outputs = in_two_processes(start, tmp_path / "two", *off)
-    for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+    for actual, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
         # Rounding may change the order of passages for one of the 18 questions.
-        shares = {name for name in ours if "top" in name or "accuracy" in name}
-        assert {n: ours[n] for n in shares} == pytest.approx({n: expected[n] for n in shares}, abs=0.13)
-        assert {n: ours[n] for n in ours.keys() - shares} == pytest.approx(
+        shares = {name for name in actual if "top" in name or "accuracy" in name}
+        assert {n: actual[n] for n in shares} == pytest.approx({n: expected[n] for n in shares}, abs=0.13)
+        assert {n: actual[n] for n in actual.keys() - shares} == pytest.approx(
             {n: expected[n] for n in expected.keys() - shares}, rel=1e-3
         )
     assert "top-k accuracy" in outputs[0] and "top-k accuracy" not in outputs[1], "only the first process reports"

@@ -56,8 +56,8 @@ def test_run_killed_at_random_moments_matches_uninterrupted_run(start, uninterru
     assert sum(kills) >= 2, "the run was over before it could be killed"
     assert "resuming from the checkpoint of step" in output
     assert curve(folder) == curve(uninterrupted[0])
-    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, uninterrupted[0]))
-    assert ours == theirs, "the weights are the uninterrupted run's, too"
+    actual, expected = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, uninterrupted[0]))
+    assert actual == expected, "the weights match the uninterrupted run"
 
 
 def test_log_has_every_step_once(uninterrupted):
@@ -118,8 +118,8 @@ def test_two_processes_match_one_process_with_two_devices(start, tmp_path):
     off = "--config.model.resid_pdrop=0.0"
     finish(start(tmp_path / "one", off, devices=2))
     outputs = in_two_processes(start, tmp_path / "two", off)
-    for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
-        assert ours == pytest.approx(expected, rel=1e-3)
+    for actual, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert actual == pytest.approx(expected, rel=1e-3)
     assert "bits per byte" in outputs[0] and "bits per byte" not in outputs[1], "only the first process reports"
 
 

@@ -77,8 +77,8 @@ def check_killed(start, uninterrupted, folder, rows, *flags):
     output = finish(start(folder, *flags))
     assert "resuming from the checkpoint of step" in output
     assert curve(folder) == curve(uninterrupted)
-    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, uninterrupted))
-    assert ours == theirs
+    actual, expected = ((f / "model" / "model.safetensors").read_bytes() for f in (folder, uninterrupted))
+    assert actual == expected
 
 
 @pytest.mark.slow
@@ -183,6 +183,6 @@ def test_two_processes_match_one_process_with_two_devices(start, tmp_path, task)
     off = ("--config.model.hidden_dropout_prob=0.0", "--config.model.attention_probs_dropout_prob=0.0")
     finish(start[task](tmp_path / "one", *off, devices=2))
     outputs = in_two_processes(start[task], tmp_path / "two", *off)
-    for ours, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
-        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    for actual, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert actual == pytest.approx(expected, rel=1e-3, abs=1e-3)
     assert "this model" in outputs[0] and "this model" not in outputs[1], "only the first process reports"

@@ -204,9 +204,9 @@ def test_masked_tokens_are_scored_with_a_frequency_baseline(tmp_path):
 
 
 def test_masking_configs_differ_only_in_the_rate():
-    ours, theirs = roberta_mlm_15.get_config().to_dict(), roberta_mlm_40.get_config().to_dict()
-    assert (ours["masking"].pop("rate"), theirs["masking"].pop("rate")) == (0.15, 0.4)
-    assert ours == theirs
+    actual, expected = roberta_mlm_15.get_config().to_dict(), roberta_mlm_40.get_config().to_dict()
+    assert (actual["masking"].pop("rate"), expected["masking"].pop("rate")) == (0.15, 0.4)
+    assert actual == expected
 
 
 @pytest.mark.parametrize("module", [roberta_wnut17, roberta_banking77])

@@ -7,7 +7,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 from support.arrays import EVERYTHING, ids, numbers
-from support.reference import agree, agree_in_training, as_torch, compare, pair
+from support.reference import agree, agree_in_training, as_torch, compare, ours, pair, theirs
 from support.tiny import sizes, tiny
 
 import jaxmodels as jm
@@ -54,6 +54,15 @@ def test_a_query_sees_the_window_with_its_own_token(language):
 def test_padding_counts_in_the_window(language, rows):
     mask = np.array([rows, [1] * LENGTH])
     agree(language, input_ids=ids((2, LENGTH)), attention_mask=mask, only=mask.astype(bool), **EVERYTHING)
+
+
+@pytest.mark.parity("GN2")
+def test_a_pad_whose_whole_window_is_padding_sees_nothing(language):
+    mask = np.array([[1] * 5 + [0] * 4])
+    attentions = ours(language, input_ids=ids((1, LENGTH)), attention_mask=mask, output_attentions=True).attentions
+    np.testing.assert_allclose(attentions[1].sum(axis=-1)[0, 0], [1] * 7 + [0] * 2, rtol=1e-6)
+    expected = theirs(language, input_ids=ids((1, LENGTH)), attention_mask=mask, output_attentions=True).attentions
+    assert (expected[1][0, 0, 7, :5] > 0.1).all()  # outside the window
 
 
 @pytest.mark.parity("GN6")
@@ -139,11 +148,12 @@ def test_masks_in_files_of_older_releases_are_ignored(language, tmp_path):
 
 @pytest.mark.parity("GN5")
 def test_defaults_are_those_of_the_reference():
-    ours, theirs = jm.GPTNeoConfig(), transformers.GPTNeoConfig()
-    assert ours.attention_layers == tuple(theirs.attention_layers)
-    kept = theirs.to_dict().keys() & ours.to_dict().keys() - {"transformers_version", "architectures", "torch_dtype"}
+    mine, reference = jm.GPTNeoConfig(), transformers.GPTNeoConfig()
+    assert mine.attention_layers == tuple(reference.attention_layers)
+    got, expected = mine.to_dict(), reference.to_dict()
+    kept = expected.keys() & got.keys() - {"transformers_version", "architectures", "torch_dtype"}
     assert {"window_size", "resid_dropout", "classifier_dropout", "attention_types", "intermediate_size"} <= kept
-    assert all(ours.to_dict()[key] == theirs.to_dict()[key] for key in kept)
+    assert all(got[key] == expected[key] for key in kept)
 
 
 @pytest.mark.parity("GN5")

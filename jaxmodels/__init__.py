@@ -21,6 +21,14 @@ from jaxmodels.architectures.gpt2 import (
     GPT2LMHeadModel,
     GPT2Model,
 )
+from jaxmodels.architectures.gpt_neo import (
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    GPTNeoForQuestionAnswering,
+    GPTNeoForSequenceClassification,
+    GPTNeoForTokenClassification,
+    GPTNeoModel,
+)
 from jaxmodels.architectures.led import (
     LEDConfig,
     LEDEncoderBaseModelOutput,
@@ -118,6 +126,12 @@ __all__ = [
     "GPT2LMHeadModel",
     "GPT2Model",
     "GPT2Tokenizer",
+    "GPTNeoConfig",
+    "GPTNeoForCausalLM",
+    "GPTNeoForQuestionAnswering",
+    "GPTNeoForSequenceClassification",
+    "GPTNeoForTokenClassification",
+    "GPTNeoModel",
     "GenerateOutput",
     "GenerationConfig",
     "GenericTokenizer",

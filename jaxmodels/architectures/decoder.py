@@ -204,7 +204,7 @@ class DecoderForCausalLM(DecoderHead[CausalLMOutputWithCrossAttentions]):
     logits_to_keep: compute logits of the last that many positions only (0: all); the loss then covers them only.
     """
 
-    auto_classes = ("AutoModelForCausalLM", "AutoModelForPreTraining", "AutoModelWithLMHead")
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForCausalLM", "AutoModelForPreTraining", "AutoModelWithLMHead")
 
     def setup_head(self):
         self.setup_language_head()

@@ -33,6 +33,7 @@ class Attention(nn.Module):
     Attributes:
       num_heads, head_dim: H and K.
       cross: queries come from x and keys and values from `AttentionInputs.source`.
+      use_bias, out_bias: whether the projections have biases; out_bias is the output's, None: as use_bias.
       dropout: rate on the attention probabilities.
       relative: called with `name=`, makes a module with parameters whose call returns an attention bias.
       implementation: name passed to `pallas_kernels.attention`.
@@ -44,6 +45,7 @@ class Attention(nn.Module):
     out_init: Initializer
     cross: bool = False
     use_bias: bool = True
+    out_bias: bool | None = None
     dropout: float = 0.0
     relative: Callable[..., nn.Module] | None = None
     implementation: str = "auto"
@@ -86,7 +88,10 @@ class Attention(nn.Module):
         if mask is not None:
             out = out * mask[:, None].astype(out.dtype)
             weights = jax.tree.map(lambda w: w * mask[:, None, None].astype(w.dtype), weights)
-        return self._linear((x.shape[-1],), ("heads", "head_dim", "embed"), self.out_init, "out")(out), weights, cache
+        use_bias = self.use_bias if self.out_bias is None else self.out_bias
+        axes = ("heads", "head_dim", "embed")
+        project = Linear((x.shape[-1],), axes, self.out_init, use_bias, self.dtype, self.param_dtype, name="out")
+        return project(out), weights, cache
 
     def attend(
         self, x: Hidden, query: Heads, key: Heads, value: Heads, inputs: AttentionInputs

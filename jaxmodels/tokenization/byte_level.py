@@ -107,7 +107,7 @@ class GPT2Tokenizer(ByteLevelTokenizer):
       common: arguments of `Tokenizer`.
     """
 
-    MODEL_TYPES: ClassVar = ("gpt2",)
+    MODEL_TYPES: ClassVar = ("gpt2", "gpt_neo")
     OPTIONS: ClassVar = (*ByteLevelTokenizer.OPTIONS, "add_bos_token")
     DEFAULT_CHAT_TEMPLATE: ClassVar = "{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}"
 

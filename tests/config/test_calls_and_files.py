@@ -12,8 +12,8 @@ import jaxmodels as jm
 from jaxmodels.config.files import NO_EFFECT
 
 FAMILIES = (
-    *(jm.GPT2Config, jm.DPRConfig, jm.RobertaPreLayerNormConfig, jm.BartConfig, jm.LEDConfig, jm.T5Config),
-    jm.RagConfig,
+    *(jm.GPT2Config, jm.GPTNeoConfig, jm.DPRConfig, jm.RobertaPreLayerNormConfig, jm.BartConfig, jm.LEDConfig),
+    *(jm.T5Config, jm.RagConfig),
 )
 
 
@@ -25,7 +25,8 @@ def example(cls):
 @pytest.mark.parametrize("cls", FAMILIES)
 @pytest.mark.parity("C1")
 def test_keys_without_effect_are_kept_in_files_and_rejected_in_calls(cls):
-    for key in {**NO_EFFECT, **cls.no_effect}.keys() - {"tie_encoder_decoder", "dense_act_fn", "is_gated_act"}:
+    checked = {"tie_encoder_decoder", "dense_act_fn", "is_gated_act", "attention_layers"}
+    for key in {**NO_EFFECT, **cls.no_effect}.keys() - checked:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             config = cls.from_dict({**example(cls).to_dict(), key: 1})

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 import jaxmodels as jm
+from jaxmodels.architectures import MODELS
 from jaxmodels.parameters import abstract
 
 TINY = {"vocab_size": 67, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0}
@@ -14,6 +15,9 @@ _BART |= {"encoder_ffn_dim": 40, "encoder_attention_heads": 4, "decoder_ffn_dim"
 # Small config values by the prefix of a class name.
 SIZES = {
     "GPT2": TINY,
+    # A window shorter than texts.
+    "GPTNeo": {"vocab_size": 67, "max_position_embeddings": 24, "hidden_size": 32, "num_heads": 4, "pad_token_id": 0}
+    | {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 3},
     "DPR": {**_BERT, "max_position_embeddings": 24, "type_vocab_size": 3},
     # Positions are counted from pad_token_id + 1 = 2.
     "Roberta": {**_BERT, "max_position_embeddings": 26, "type_vocab_size": 3},
@@ -25,16 +29,8 @@ SIZES = {
     | {"attention_window": 4},
 }
 
-
-_ROBERTA_HEADS = ("CausalLM", "MaskedLM", "MultipleChoice", "QuestionAnswering", "SequenceClassification")
-CLASSES = (
-    *("GPT2Model", "GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2ForSequenceClassification"),
-    *("GPT2ForTokenClassification", "GPT2ForQuestionAnswering"),
-    *("DPRContextEncoder", "DPRQuestionEncoder", "DPRReader", "RobertaPreLayerNormModel"),
-    *(f"RobertaPreLayerNormFor{head}" for head in (*_ROBERTA_HEADS, "TokenClassification")),
-    *("T5Model", "T5ForConditionalGeneration", "BartModel", "BartForConditionalGeneration"),
-    *("LEDModel", "LEDForConditionalGeneration", "LEDForSequenceClassification", "LEDForQuestionAnswering"),
-)
+# RAG's classes are made of models of other families.
+CLASSES = tuple(name for name in MODELS if not name.startswith("Rag"))
 
 
 def sizes(name: str) -> dict:

@@ -36,10 +36,11 @@ def test_class_from_tokenizer_config(folder, name):
     assert type(jt.load_tokenizer(str(folder))) is jt.GPT2Tokenizer
 
 
-@pytest.mark.parity("T8")
-def test_class_from_model_type(folder):
+@pytest.mark.parametrize("model_type", ["gpt2", "gpt_neo"])
+@pytest.mark.parity("T8", "GN7")
+def test_class_from_model_type(folder, model_type):
     rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
-    rewrite(folder / "config.json", model_type="gpt2")
+    rewrite(folder / "config.json", model_type=model_type)
     assert type(jt.load_tokenizer(folder)) is jt.GPT2Tokenizer
 
 

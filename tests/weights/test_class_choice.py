@@ -24,6 +24,7 @@ AUTO = {
 
 FAMILIES = {
     "gpt2": "GPT2LMHeadModel",
+    "gpt_neo": "GPTNeoForCausalLM",
     "dpr": "DPRQuestionEncoder",
     "roberta-prelayernorm": "RobertaPreLayerNormForMaskedLM",
     "led": "LEDForConditionalGeneration",
@@ -77,7 +78,7 @@ def test_class_by_name_and_by_type(choice, folder):
 
 @pytest.mark.parity("C17")
 def test_unknown_class_is_rejected_with_known_names(folder):
-    with pytest.raises(ValueError, match="no class 'GPT2ForDancing'; .*there are .*GPT2LMHeadModel"):
+    with pytest.raises(ValueError, match="no class 'GPT2ForDancing'; .*there are .*GPT2ForQuestionAnswering"):
         jm.load(folder, cls="GPT2ForDancing")
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from jaxmodels.architectures import decoder
 from jaxmodels.architectures.checks import check_activation, check_heads
-from jaxmodels.architectures.rules import dense_rules, norm_rules
+from jaxmodels.architectures.rules import DECODER_HEAD_RULES, dense_rules, norm_rules
 from jaxmodels.config import Config, fields
 from jaxmodels.convert import Rule, Table
 from jaxmodels.layers.attention import Attention
@@ -79,7 +79,8 @@ class GPTNeoConfig(Config):
         check_activation(self, "activation_function", self.activation_function)
         if any([type(part) for part in group] != [tuple, int] for group in self.attention_types):
             raise ValueError("GPTNeoConfig: attention_types is a list of groups [[kind, ...], times]")
-        if (count := len(self.attention_layers)) != self.num_layers:
+        count = sum(len(kinds) * times for kinds, times in cast(Any, self.attention_types))
+        if count != self.num_layers:
             raise ValueError(f"GPTNeoConfig: attention_types describe {count} layers, but num_layers={self.num_layers}")
         if self.add_cross_attention or self.pruned_heads:
             raise ValueError("GPTNeoConfig: GPT-Neo has no cross attention and no pruned heads")
@@ -101,12 +102,7 @@ TABLE = Table(
         *dense_rules("h.{i}.mlp.c_fc", f"{_OURS}/feed_forward/up"),
         *dense_rules("h.{i}.mlp.c_proj", f"{_OURS}/feed_forward/down"),
     ),
-    heads=(
-        Rule("lm_head.weight", "lm_head/kernel", "v d -> d v"),
-        Rule("score.weight", "score/kernel", "n d -> d n"),
-        *dense_rules("classifier", "classifier"),
-        *dense_rules("qa_outputs", "qa_outputs"),
-    ),
+    heads=DECODER_HEAD_RULES,
     ignored={r"h\.\d+\.attn\.attention\.(bias|masked_bias)": "the causal mask, a buffer of the torch model"},
     tied={"lm_head.weight": "wte.weight"},
 )

@@ -7,7 +7,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 from support.arrays import EVERYTHING, ids, numbers
-from support.reference import agree, agree_in_training, as_torch, compare, ours, pair, theirs
+from support.reference import actual_output, agree, agree_in_training, as_torch, compare, pair, reference_output
 from support.tiny import sizes, tiny
 
 import jaxmodels as jm
@@ -59,9 +59,13 @@ def test_padding_counts_in_the_window(language, rows):
 @pytest.mark.parity("GN2")
 def test_a_pad_whose_whole_window_is_padding_sees_nothing(language):
     mask = np.array([[1] * 5 + [0] * 4])
-    attentions = ours(language, input_ids=ids((1, LENGTH)), attention_mask=mask, output_attentions=True).attentions
+    attentions = actual_output(
+        language, input_ids=ids((1, LENGTH)), attention_mask=mask, output_attentions=True
+    ).attentions
     np.testing.assert_allclose(attentions[1].sum(axis=-1)[0, 0], [1] * 7 + [0] * 2, rtol=1e-6)
-    expected = theirs(language, input_ids=ids((1, LENGTH)), attention_mask=mask, output_attentions=True).attentions
+    expected = reference_output(
+        language, input_ids=ids((1, LENGTH)), attention_mask=mask, output_attentions=True
+    ).attentions
     assert (expected[1][0, 0, 7, :5] > 0.1).all()  # outside the window
 
 

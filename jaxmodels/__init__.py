@@ -1,4 +1,4 @@
-"""JAX/Flax models: GPT-2, DPR, RoBERTa-PreLayerNorm, RAG, LED. `import jaxmodels as jm`."""
+"""JAX/Flax models: GPT-2, DPR, RoBERTa-PreLayerNorm, RAG, LED and others. `import jaxmodels as jm`."""
 
 from jaxmodels import sharding
 from jaxmodels.architectures.bart import BartConfig, BartForConditionalGeneration, BartModel

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, overload
 
@@ -205,6 +206,12 @@ class Model(nn.Module, Generic[OutputT]):
     def options(self) -> RunOptions:
         """The options of the run, for the parts of the model."""
         return RunOptions(self.dtype, self.param_dtype, self.attention, self.remat, self.unroll)
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Former name of `options.keywords`."""
+        warnings.warn("model.choices is called model.options.keywords", FutureWarning, stacklevel=2)
+        return self.options.keywords
 
     @property
     def body_options(self) -> dict[str, Any]:

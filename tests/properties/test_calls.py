@@ -50,6 +50,13 @@ def test_every_argument_but_the_ids_goes_by_name(name):
         one.apply({"params": {}}, GOOD, input_ids=GOOD)
 
 
+def test_the_former_name_of_the_run_options_warns():
+    model = tiny()[0].clone(remat=True)
+    with pytest.warns(FutureWarning, match="model.options.keywords"):
+        choices = model.choices
+    assert choices == model.options.keywords and choices["remat"] is True
+
+
 def test_labels_of_a_class_without_any_name_those_that_have_some():
     one = tiny("GPT2Model")[0]
     with pytest.raises(TypeError, match="GPT2Model has no argument 'labels': it is an argument of GPT2LMHeadModel"):

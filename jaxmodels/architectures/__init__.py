@@ -1,4 +1,4 @@
-"""The families, and which class a checkpoint or an auto-class name means (docs/parity.md, C17)."""
+"""The model families, and the classes that checkpoints and auto classes stand for (docs/parity.md, C17)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -69,7 +69,7 @@ def config_class(values: Mapping[str, Any], choice: type[Model] | str | None = N
 
 
 def model_class(choice: type[Model] | str | None, config: Config) -> type[Model]:
-    """The class to load: the given one, one by name, an auto class, or the one that the config names."""
+    """The class to load: a class, a name, an auto class, or the class that the config names."""
     if isinstance(choice, type):
         return choice
     if choice in AUTO:

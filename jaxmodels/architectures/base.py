@@ -21,7 +21,7 @@ from jaxmodels.outputs import Output
 from pallas_kernels import IMPLEMENTATIONS, decoding_platform
 
 # Attributes of the reference's classes, PyTorch's and Flax's, and what to write here.
-FOREIGN = {
+UNSUPPORTED = {
     "torch_dtype": "dtype= is of the computation, param_dtype= of the parameters",
     "attn_implementation": "it is called attention=",
     "gradient_checkpointing": "it is called remat=",
@@ -116,7 +116,7 @@ class Model(nn.Module, Generic[OutputT]):
         names = {field.name for field in dataclasses.fields(cls)}
         for name in attributes:
             if name not in names:
-                raise TypeError(unknown_name(f"{cls.__name__} has no attribute", name, names - _FLAX, FOREIGN))
+                raise TypeError(unknown_name(f"{cls.__name__} has no attribute", name, names - _FLAX, UNSUPPORTED))
         return super().__new__(cls)
 
     def __post_init__(self):
@@ -317,7 +317,7 @@ class Model(nn.Module, Generic[OutputT]):
 
 @functools.cache
 def _simple_attributes(cls: type[Model]) -> list[tuple[str, tuple[type, ...], str]]:
-    """Switches and numbers among the attributes: name, types and these in words."""
+    """Boolean and integer attributes: name, types, and their description."""
     known: dict[Any, tuple] = {bool: ((bool,), "True or False"), int | None: ((int, type(None)), "a number or None")}
     return [(field.name, *known[field.type]) for field in dataclasses.fields(cls) if field.type in known]
 

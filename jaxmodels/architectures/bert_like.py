@@ -59,7 +59,7 @@ class BertLikeConfig(Config):
         check_inside_vocabulary(self, "pad_token_id")
 
 
-def attention_rules(torch: str, ours: str, heads: str, *, fused: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:
+def attention_rules(torch: str, path: str, heads: str, *, fused: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:
     """The projections of one attention; `heads` names the axis of the heads, "h" where pruning removes some.
 
     fused: our kernel -> the torch layers that it holds side by side.
@@ -70,18 +70,18 @@ def attention_rules(torch: str, ours: str, heads: str, *, fused: Mapping[str, tu
         biases = tuple(f"{torch}.self.{part}.bias" for part in parts)
         if len(parts) == 1:
             rules += [
-                Rule(weights[0], f"{ours}/{name}/kernel", f"({heads} k) d -> d {heads} k"),
-                Rule(biases[0], f"{ours}/{name}/bias", f"({heads} k) -> {heads} k"),
+                Rule(weights[0], f"{path}/{name}/kernel", f"({heads} k) d -> d {heads} k"),
+                Rule(biases[0], f"{path}/{name}/bias", f"({heads} k) -> {heads} k"),
             ]
         else:
             rules += [
-                Rule(weights, f"{ours}/{name}/kernel", f"n ({heads} k) d -> d n {heads} k"),
-                Rule(biases, f"{ours}/{name}/bias", f"n ({heads} k) -> n {heads} k"),
+                Rule(weights, f"{path}/{name}/kernel", f"n ({heads} k) d -> d n {heads} k"),
+                Rule(biases, f"{path}/{name}/bias", f"n ({heads} k) -> n {heads} k"),
             ]
     return (
         *rules,
-        Rule(f"{torch}.output.dense.weight", f"{ours}/out/kernel", f"d ({heads} k) -> {heads} k d"),
-        Rule(f"{torch}.output.dense.bias", f"{ours}/out/bias"),
+        Rule(f"{torch}.output.dense.weight", f"{path}/out/kernel", f"d ({heads} k) -> {heads} k d"),
+        Rule(f"{torch}.output.dense.bias", f"{path}/out/bias"),
     )
 
 

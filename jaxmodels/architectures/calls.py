@@ -1,6 +1,6 @@
 """What a model's methods take, and that a call gives them that; looked at before Flax does anything.
 
-Python's own answer to a wrong keyword names a method deep inside, a wrong key of `rngs` has none at all, and a mask of
+Python's answer to a wrong keyword names a method deep inside, a wrong key of `rngs` has none at all, and a mask of
 the wrong kind gives numbers. Values are looked at only where they are concrete; nothing here adds an operation.
 """
 
@@ -19,7 +19,7 @@ from jaxmodels.parameters import check_key
 
 _DROPOUT = "dropout is active where the call has rngs={'dropout': key}, and only there; leave it out"
 # Arguments of the reference's classes, PyTorch's and Flax's, and what to write here.
-FOREIGN = {
+UNSUPPORTED = {
     "past_key_values": "it is called cache=, from model.init_cache(batch, length) or an earlier output",
     "use_cache": "a cache is used when one is passed: cache=model.init_cache(batch, length)",
     "cache_position": "positions follow from the cache, or are given as position_ids=",
@@ -50,9 +50,11 @@ def parameters(cls: Any, method: str) -> dict[str, inspect.Parameter]:
         for kind in owner.__mro__:
             if method not in vars(kind):
                 continue
-            own = [p for name, p in inspect.signature(vars(kind)[method]).parameters.items() if name != "self"]
-            found |= {p.name: p for p in own if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in found}
-            if all(p.kind is not p.VAR_KEYWORD for p in own):
+            declared = [p for name, p in inspect.signature(vars(kind)[method]).parameters.items() if name != "self"]
+            found |= {
+                p.name: p for p in declared if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in found
+            }
+            if all(p.kind is not p.VAR_KEYWORD for p in declared):
                 return found
     extra = cls.encoding_options if method == "__call__" else ()
     return found | {name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in extra}
@@ -68,21 +70,21 @@ def check_call(cls: Any, method: str, args: tuple, options: Mapping[str, Any]) -
     for name in options:
         if name not in known:
             raise TypeError(
-                unknown_name(f"{where} has no argument", name, known, {**FOREIGN, **_with(cls, method, name)})
+                unknown_name(f"{where} has no argument", name, known, {**UNSUPPORTED, **_with(cls, method, name)})
             )
-    places = [p.name for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    if len(args) > len(places):
-        keywords = ", ".join(f"{name}=" for name in known if name not in places)
+    positional = [p.name for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(args) > len(positional):
+        keywords = ", ".join(f"{name}=" for name in known if name not in positional)
         raise TypeError(
-            f"{where} takes {' and '.join(places)} by place, all else by name ({keywords}); got {len(args)}"
+            f"{where} takes {' and '.join(positional)} positionally, all else by name ({keywords}); got {len(args)}"
         )
-    given = {**dict(zip(places, args, strict=False)), **options}
-    if len(given) < len(args) + len(options):
-        raise TypeError(f"{where} got {places[0]} twice, by place and by name")
+    passed = {**dict(zip(positional, args, strict=False)), **options}
+    if len(passed) < len(args) + len(options):
+        raise TypeError(f"{where} got {positional[0]} twice, positionally and by name")
     for name, p in known.items():
-        if p.default is p.empty and name not in given:
+        if p.default is p.empty and name not in passed:
             raise TypeError(f"{where} needs {name}")
-    for name, value in given.items():
+    for name, value in passed.items():
         if value is not None and name in CHECKS:
             CHECKS[name](name, value)
 

@@ -14,13 +14,13 @@ def check_heads(config: Config) -> None:
             f"{name}: {_own(config, 'num_attention_heads')}={heads} does not divide "
             f"{_own(config, 'hidden_size')}={width}"
         )
-    for layer, gone in config.pruned_heads.items():
-        if not 0 <= layer < layers or any(not 0 <= h < heads for h in gone):
+    for layer, pruned in config.pruned_heads.items():
+        if not 0 <= layer < layers or any(not 0 <= h < heads for h in pruned):
             raise ValueError(
-                f"{name}: pruned_heads names layer {layer}, heads {list(gone)}; "
+                f"{name}: pruned_heads names layer {layer}, heads {list(pruned)}; "
                 f"there are {layers} layers of {heads} heads"
             )
-        if len(gone) == heads:
+        if len(pruned) == heads:
             raise ValueError(f"{name}: pruned_heads leaves no head in layer {layer}")
 
 

@@ -153,8 +153,8 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         base = dataclasses.replace(self.attention_inputs(), return_weights=attentions)
         cross = None
         if c.add_cross_attention:
-            own = dataclasses.replace(base, head_mask=cross_mask)
-            cross = encoder_inputs(x, encoder_hidden_states, encoder_attention_mask, cache, own)
+            cross_base = dataclasses.replace(base, head_mask=cross_mask)
+            cross = encoder_inputs(x, encoder_hidden_states, encoder_attention_mask, cache, cross_base)
         visible = partial(self_attention, attention_mask, cache, batch, length, causal=True)
         base = dataclasses.replace(base, head_mask=self_mask)
         windows = tuple(self.windows())

@@ -237,6 +237,6 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
             raise ValueError(
                 f"{longest} tokens are more than the {c.max_tokens} positions of this model (max_position_embeddings="
                 f"{c.max_position_embeddings}{counted}); cut them: truncation=True in the tokenizer's call"
-                + (". Longer rows of padding need position_ids under jit" if self.counts_tokens else "")
+                + (". Under jit, longer padding needs position_ids" if self.counts_tokens else "")
             )
         return self.count_to_position(counts)

@@ -86,7 +86,7 @@ class GPTNeoConfig(Config):
             raise ValueError("GPTNeoConfig: GPT-Neo has no cross attention and no pruned heads")
 
 
-_OURS, _ATTENTION = "h/layers", "h.{i}.attn.attention"
+_PATH, _ATTENTION = "h/layers", "h.{i}.attn.attention"
 _QKV = tuple(f"{_ATTENTION}.{name}.weight" for name in ("q_proj", "k_proj", "v_proj"))
 TABLE = Table(
     base="transformer",
@@ -94,13 +94,13 @@ TABLE = Table(
         Rule("wte.weight", "wte/embedding"),
         Rule("wpe.weight", "wpe/embedding"),
         *norm_rules("ln_f", "ln_f"),
-        *norm_rules("h.{i}.ln_1", f"{_OURS}/attention_norm"),
-        *norm_rules("h.{i}.ln_2", f"{_OURS}/feed_forward_norm"),
-        Rule(_QKV, f"{_OURS}/attention/qkv/kernel", "n (h k) d -> d n h k"),
-        Rule(f"{_ATTENTION}.out_proj.weight", f"{_OURS}/attention/out/kernel", "d (h k) -> h k d"),
-        Rule(f"{_ATTENTION}.out_proj.bias", f"{_OURS}/attention/out/bias"),
-        *dense_rules("h.{i}.mlp.c_fc", f"{_OURS}/feed_forward/up"),
-        *dense_rules("h.{i}.mlp.c_proj", f"{_OURS}/feed_forward/down"),
+        *norm_rules("h.{i}.ln_1", f"{_PATH}/attention_norm"),
+        *norm_rules("h.{i}.ln_2", f"{_PATH}/feed_forward_norm"),
+        Rule(_QKV, f"{_PATH}/attention/qkv/kernel", "n (h k) d -> d n h k"),
+        Rule(f"{_ATTENTION}.out_proj.weight", f"{_PATH}/attention/out/kernel", "d (h k) -> h k d"),
+        Rule(f"{_ATTENTION}.out_proj.bias", f"{_PATH}/attention/out/bias"),
+        *dense_rules("h.{i}.mlp.c_fc", f"{_PATH}/feed_forward/up"),
+        *dense_rules("h.{i}.mlp.c_proj", f"{_PATH}/feed_forward/down"),
     ),
     heads=DECODER_HEAD_RULES,
     ignored={r"h\.\d+\.attn\.attention\.(bias|masked_bias)": "the causal mask, a buffer of the torch model"},

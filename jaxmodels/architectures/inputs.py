@@ -39,14 +39,14 @@ def as_array(name: str, value):
         if any(getattr(member, "shape", ()) != () for member in value):
             raise TypeError(
                 f"{name} is one array, got a {type(value).__name__} of {len(value)} arrays; other arguments go by name "
-                "(attention_mask=mask), and rows are padded to one length and put together: jnp.stack(rows)"
+                "(attention_mask=mask), and sequences are padded to one length and stacked: jnp.stack(sequences)"
             )
         if not is_concrete(*jax.tree.leaves(value)):
             return jnp.asarray(value)
     try:
         found = np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} has rows of one length, got {brief(value)}; pad them") from error
+        raise ValueError(f"{name} has sequences of one length, got {brief(value)}; pad them") from error
     if found.dtype.kind not in "biuf" and not jnp.issubdtype(found.dtype, jnp.number):
         raise TypeError(f"{name} holds numbers, got {brief(value)}")
     return found
@@ -105,7 +105,7 @@ def check_ids(name: str, ids: jax.Array, size: int, what: str, ranks: tuple[int,
     ids = jnp.asarray(ids)
     if ids.ndim not in ranks:
         shapes = " or ".join(("[T]", "[B,T]", "[B,choices,T]")[r - 1] for r in ranks)
-        raise ValueError(f"{name} has shape {shapes}, got {ids.shape}; one text alone is [1,T]: ids[None]")
+        raise ValueError(f"{name} has shape {shapes}, got {ids.shape}; a single sequence is [1,T]: ids[None]")
     if ids.size == 0:
         raise ValueError(f"{name} is empty: shape {ids.shape}; give at least one token per row")
     if is_concrete(ids):

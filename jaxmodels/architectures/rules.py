@@ -3,14 +3,14 @@
 from jaxmodels.convert import Rule
 
 
-def dense_rules(torch: str, ours: str) -> tuple[Rule, Rule]:
+def dense_rules(torch: str, path: str) -> tuple[Rule, Rule]:
     """torch's Linear, which stores [out, in]."""
-    return Rule(f"{torch}.weight", f"{ours}/kernel", "o i -> i o"), Rule(f"{torch}.bias", f"{ours}/bias")
+    return Rule(f"{torch}.weight", f"{path}/kernel", "o i -> i o"), Rule(f"{torch}.bias", f"{path}/bias")
 
 
-def norm_rules(torch: str, ours: str) -> tuple[Rule, Rule]:
+def norm_rules(torch: str, path: str) -> tuple[Rule, Rule]:
     """torch's LayerNorm."""
-    return Rule(f"{torch}.weight", f"{ours}/scale"), Rule(f"{torch}.bias", f"{ours}/bias")
+    return Rule(f"{torch}.weight", f"{path}/scale"), Rule(f"{torch}.bias", f"{path}/bias")
 
 
 # Heads of decoder-only models: language model, classifiers of sequences and tokens, question answering.

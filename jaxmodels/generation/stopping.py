@@ -21,7 +21,7 @@ FIRST_CHUNK = 4  # tokens after which the speed of the loop is first measured
 class Decodes(Protocol):
     """A tokenizer. If its `decode` has an option `clean_up_tokenization_spaces`, it is called with False."""
 
-    def decode(self, ids: Any, *, skip_special_tokens: bool = False) -> str: ...
+    def decode(self, ids: Any, /, *, skip_special_tokens: bool = False) -> str: ...
 
 
 class TimeLimit:

@@ -49,7 +49,7 @@ def next_token_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def classification_loss(
     logits: jax.Array, labels: jax.Array, problem_type: str | None, num_labels: int | None
 ) -> jax.Array:
-    """Regression, single-label or multi-label loss; the kind is inferred from the labels where it is not given.
+    """Regression, single-label or multi-label loss; the kind is inferred from the labels if it is None.
 
     Args:
       logits: [B, num_labels]; labels: [B] int or float, or [B, num_labels] float.
@@ -76,7 +76,7 @@ def classification_loss(
 
 
 def span_loss(start_logits, end_logits, start_positions, end_positions) -> jax.Array:
-    """Extractive question answering: mean of the start and the end loss; positions beyond the text are ignored.
+    """Extractive question answering: mean of the start and the end loss; positions beyond the sequence are ignored.
 
     Args:
       start_logits, end_logits: [B,T]; start_positions, end_positions: int [B] or [B,1].

@@ -108,7 +108,7 @@ def test_arguments_that_are_not_functions_are_rejected(gpt2):
 def test_inputs_that_are_not_ids_are_rejected(gpt2):
     for ids, message in (
         ({"input_ids": IDS}, r"pass a batch as generate\(..., \*\*batch\)"),
-        ([[5, 6], [7]], "rows of one length"),
+        ([[5, 6], [7]], "sequences of one length"),
         ("text", "holds numbers"),
         (IDS[0], r"add a batch axis to a single sequence: ids\[None\]"),
         (IDS + 0.5, "int array"),

@@ -211,7 +211,7 @@ def test_initialisation_leaves_the_padding_row_at_zero():
     ("inputs", "error", "message"),
     [
         ({"input_ids": ids((1, 25))}, ValueError, "25 tokens are more than the 24 positions of this model"),
-        ({"input_ids": ids((4,))}, ValueError, r"got \(4,\); one text alone is \[1,T\]"),
+        ({"input_ids": ids((4,))}, ValueError, r"got \(4,\); a single sequence is \[1,T\]"),
         ({"input_ids": ids((2, 4)) + 66}, ValueError, "the vocabulary has 67 entries"),
         ({"token_type_ids": np.full((2, 4), 3)}, ValueError, r"the token type table has 3 entries \(0 to 2\)"),
         (

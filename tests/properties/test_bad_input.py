@@ -10,7 +10,7 @@ from support.tiny import tiny
 GOOD = ids((2, 4))
 
 BAD_CALLS = {
-    "one text without a batch": ({"input_ids": GOOD[0]}, ValueError, r"got \(4,\); one text alone is \[1,T\]"),
+    "one text without a batch": ({"input_ids": GOOD[0]}, ValueError, r"got \(4,\); a single sequence is \[1,T\]"),
     "four axes": ({"input_ids": GOOD[None, None]}, ValueError, "input_ids has shape"),
     "floats for ids": ({"input_ids": GOOD * 1.0}, TypeError, "input_ids holds integers, got float"),
     "no token": ({"input_ids": GOOD[:, :0]}, ValueError, "input_ids is empty"),

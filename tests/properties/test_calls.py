@@ -10,7 +10,7 @@ from support.arrays import ids
 from support.tiny import CLASSES, tiny
 
 import jaxmodels as jm
-from jaxmodels.architectures.calls import FOREIGN, parameters
+from jaxmodels.architectures.calls import UNSUPPORTED, parameters
 
 GOOD = ids((2, 4))
 MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -31,7 +31,7 @@ def call(model):
 def test_names_of_other_libraries_are_refused_with_the_word_used_here(name):
     cls, params = getattr(jm, name), {"params": {}}
     one = tiny(name)[0] if name == "GPT2Model" else cls(cls.config_class())
-    for foreign, words in FOREIGN.items():
+    for foreign, words in UNSUPPORTED.items():
         with pytest.raises(TypeError) as error:
             one.apply(params, GOOD, **{foreign: True})
         assert f"{name} has no argument {foreign!r}: {words}" == str(error.value)
@@ -42,7 +42,7 @@ def test_every_argument_but_the_ids_goes_by_name(name):
     cls = getattr(jm, name)
     one = cls(cls.config_class())
     assert "input_ids" in parameters(cls, "__call__")
-    with pytest.raises(TypeError, match=f"{name} takes input_ids by place, all else by name .*attention_mask="):
+    with pytest.raises(TypeError, match=f"{name} takes input_ids positionally, all else by name .*attention_mask="):
         one.apply({"params": {}}, GOOD, MASK)
     with pytest.raises(TypeError, match="'attention_maks'; did you mean 'attention_mask'"):
         one.apply({"params": {}}, GOOD, attention_maks=MASK)

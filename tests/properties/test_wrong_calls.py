@@ -60,13 +60,15 @@ def public_calls(tmp_path_factory) -> list[PublicCall]:
     for name in CLASSES:
         cls, (model, params) = getattr(jm, name), tiny(name)
         attributes = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
-        found.append(PublicCall(name, cls, {"config": model.config}, tuple(sorted(attributes)), tuple(base.FOREIGN)))
+        found.append(
+            PublicCall(name, cls, {"config": model.config}, tuple(sorted(attributes)), tuple(base.UNSUPPORTED))
+        )
         good = {"variables": {"params": params}, **inputs(model)}
-        found.append(PublicCall(f"{name}.apply", model.apply, good, taken_by(cls), tuple(calls.FOREIGN)))
+        found.append(PublicCall(f"{name}.apply", model.apply, good, taken_by(cls), tuple(calls.UNSUPPORTED)))
     for name in ("RagModel", "RagTokenForGeneration", "RagSequenceForGeneration"):
         model, params = jm.load_rag(**rag, cls=name)
         good = {"variables": {"params": params}, **model.dummy_inputs()}
-        found.append(PublicCall(f"{name}.apply", model.apply, good, taken_by(type(model)), tuple(calls.FOREIGN)))
+        found.append(PublicCall(f"{name}.apply", model.apply, good, taken_by(type(model)), tuple(calls.UNSUPPORTED)))
     return found
 
 

@@ -4,53 +4,53 @@ from jaxmodels.architectures.rules import dense_rules, norm_rules
 from jaxmodels.convert import Rule, Table
 
 
-def projection(torch: tuple[str, ...], ours: str) -> tuple[Rule, Rule]:
-    """torch layers [(H K), D] side by side in one kernel of ours; a single one has no axis for it."""
+def projection(torch: tuple[str, ...], path: str) -> tuple[Rule, Rule]:
+    """torch layers [(H K), D] side by side in one kernel of path; a single one has no axis for it."""
     if len(torch) == 1:
         return (
-            Rule(f"{torch[0]}.weight", f"{ours}/kernel", "(h k) d -> d h k"),
-            Rule(f"{torch[0]}.bias", f"{ours}/bias", "(h k) -> h k"),
+            Rule(f"{torch[0]}.weight", f"{path}/kernel", "(h k) d -> d h k"),
+            Rule(f"{torch[0]}.bias", f"{path}/bias", "(h k) -> h k"),
         )
     return (
-        Rule(tuple(f"{name}.weight" for name in torch), f"{ours}/kernel", "n (h k) d -> d n h k"),
-        Rule(tuple(f"{name}.bias" for name in torch), f"{ours}/bias", "n (h k) -> n h k"),
+        Rule(tuple(f"{name}.weight" for name in torch), f"{path}/kernel", "n (h k) d -> d n h k"),
+        Rule(tuple(f"{name}.bias" for name in torch), f"{path}/bias", "n (h k) -> n h k"),
     )
 
 
-def out_projection(torch: str, ours: str) -> tuple[Rule, Rule]:
-    return Rule(f"{torch}.weight", f"{ours}/kernel", "d (h k) -> h k d"), Rule(f"{torch}.bias", f"{ours}/bias")
+def out_projection(torch: str, path: str) -> tuple[Rule, Rule]:
+    return Rule(f"{torch}.weight", f"{path}/kernel", "d (h k) -> h k d"), Rule(f"{torch}.bias", f"{path}/bias")
 
 
 def stack_rules(stack: str) -> tuple[Rule, ...]:
     """What both stacks of BART and LED have, but for the self attention."""
-    torch, ours = f"{stack}.layers.{{i}}", f"{stack}/stack/layers"
+    torch, path = f"{stack}.layers.{{i}}", f"{stack}/stack/layers"
     return (
         Rule(f"{stack}.embed_positions.weight", f"{stack}/embeddings/table/embedding"),
         *norm_rules(f"{stack}.layernorm_embedding", f"{stack}/embeddings/norm"),
-        *norm_rules(f"{torch}.self_attn_layer_norm", f"{ours}/attention_norm"),
-        *dense_rules(f"{torch}.fc1", f"{ours}/feed_forward/up"),
-        *dense_rules(f"{torch}.fc2", f"{ours}/feed_forward/down"),
-        *norm_rules(f"{torch}.final_layer_norm", f"{ours}/feed_forward_norm"),
+        *norm_rules(f"{torch}.self_attn_layer_norm", f"{path}/attention_norm"),
+        *dense_rules(f"{torch}.fc1", f"{path}/feed_forward/up"),
+        *dense_rules(f"{torch}.fc2", f"{path}/feed_forward/down"),
+        *norm_rules(f"{torch}.final_layer_norm", f"{path}/feed_forward_norm"),
     )
 
 
 def self_attention_rules(stack: str) -> tuple[Rule, ...]:
-    torch, ours = f"{stack}.layers.{{i}}.self_attn", f"{stack}/stack/layers/attention"
+    torch, path = f"{stack}.layers.{{i}}.self_attn", f"{stack}/stack/layers/attention"
     return (
-        *projection(tuple(f"{torch}.{part}_proj" for part in "qkv"), f"{ours}/qkv"),
-        *out_projection(f"{torch}.out_proj", f"{ours}/out"),
+        *projection(tuple(f"{torch}.{part}_proj" for part in "qkv"), f"{path}/qkv"),
+        *out_projection(f"{torch}.out_proj", f"{path}/out"),
     )
 
 
 _CROSS = "decoder.layers.{i}.encoder_attn"
-_OURS = "decoder/stack/layers/cross_attention"
+_PATH = "decoder/stack/layers/cross_attention"
 DECODER_RULES = (
     *stack_rules("decoder"),
     *self_attention_rules("decoder"),
-    *norm_rules(f"{_CROSS}_layer_norm", f"{_OURS}_norm"),
-    *projection((f"{_CROSS}.q_proj",), f"{_OURS}/q"),
-    *projection(tuple(f"{_CROSS}.{part}_proj" for part in "kv"), f"{_OURS}/kv"),
-    *out_projection(f"{_CROSS}.out_proj", f"{_OURS}/out"),
+    *norm_rules(f"{_CROSS}_layer_norm", f"{_PATH}_norm"),
+    *projection((f"{_CROSS}.q_proj",), f"{_PATH}/q"),
+    *projection(tuple(f"{_CROSS}.{part}_proj" for part in "kv"), f"{_PATH}/kv"),
+    *out_projection(f"{_CROSS}.out_proj", f"{_PATH}/out"),
 )
 SHARED_RULE = Rule("shared.weight", "shared/embedding")
 HEAD_RULES = (

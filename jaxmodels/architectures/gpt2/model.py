@@ -114,7 +114,7 @@ class SequenceSummary(nn.Module):
         if c.summary_use_proj:
             labels = c.num_labels or 0
             features = labels if c.summary_proj_to_labels and labels > 0 else c.n_embd
-            # torch's Linear, not GPT-2's Conv1D; the initialisation is the same.
+            # torch's Linear, not GPT-2's Conv1D; the initialization is the same.
             init = scaled_normal(c.initializer_range)
             x = Linear((features,), ("embed", None), init, True, self.dtype, self.param_dtype, name="summary")(x)
         x = x.astype(jnp.float32)
@@ -134,7 +134,7 @@ class SequenceSummary(nn.Module):
         if cls_index is None:
             return states[..., -1, :]
         length = states.shape[-2]
-        cls_index = check_ids("mc_token_ids", cls_index, length, "each text", ranks=(states.ndim - 2,))
+        cls_index = check_ids("mc_token_ids", cls_index, length, "each sequence", ranks=(states.ndim - 2,))
         if cls_index.shape != states.shape[:-2]:
             raise ValueError(f"mc_token_ids has shape {states.shape[:-2]}, got {cls_index.shape}")
         cls_index = jnp.where(cls_index < 0, length, cls_index)  # outside is NaN under jit; -1 would be the last

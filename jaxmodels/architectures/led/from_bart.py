@@ -1,4 +1,4 @@
-"""A BART checkpoint as the beginning of an LED: the recipe by which LED's own checkpoints were made.
+"""An LED initialized from a BART checkpoint: the recipe by which LED's checkpoints were made.
 
 Reference: Beltagy et al., 2020 (arXiv:2004.05150), section 7, and allenai/longformer,
 scripts/convert_bart_to_longformerencoderdecoder.py.
@@ -25,15 +25,15 @@ def led_from_bart(
 ) -> tuple[LEDModel | LEDForConditionalGeneration, dict]:
     """An LED with BART's weights, for documents of up to `max_encoder_position_embeddings` tokens.
 
-    The encoder's positions are BART's over and over again, the global projections are copies of the ordinary ones. On
-    a text that the window spans from end to end it computes what BART does; longer ones want some training.
+    The encoder's positions are BART's repeated, the global projections are copies of the local ones. On a sequence that
+    fits into the window it computes what BART does; longer ones need training.
 
     Args:
       model, params: as `jm.load` gives them.
 
     Raises:
       TypeError: another class.
-      ValueError: scale_embedding=True or different tables of words for the two stacks, which LED does not have; or a
+      ValueError: scale_embedding=True or different token embeddings for the two stacks, which LED does not have; or a
         window that LEDConfig refuses.
     """
     if type(model) not in _CLASSES:
@@ -65,17 +65,17 @@ def _one_table(base: dict) -> dict:
     """What both stacks of LED read, also where a BART has a table for each."""
     if "embed_tokens" not in base["encoder"]:
         return base["shared"]
-    ours, theirs = (base[stack]["embed_tokens"] for stack in ("encoder", "decoder"))
-    if not (ours["embedding"] == theirs["embedding"]).all():
+    encoder, decoder = (base[stack]["embed_tokens"] for stack in ("encoder", "decoder"))
+    if not (encoder["embedding"] == decoder["embedding"]).all():
         raise ValueError(
             "encoder/embed_tokens and decoder/embed_tokens are different tables: LED has one table for both stacks, so "
             "this BART cannot become one"
         )
-    return ours
+    return encoder
 
 
 def _with_positions(stack: dict, count: int) -> dict:
-    """The stack with `count` positions: BART's, repeated as often as it takes, without the rows before the first."""
+    """The stack with `count` positions: BART's, repeated, without the unused ones before the first."""
     positions = stack["embeddings"]["table"]["embedding"][OFFSET:]
     repeated = jnp.tile(positions, (-(-count // positions.shape[0]), 1))[:count]
     rest = {name: part for name, part in stack.items() if name != "embed_tokens"}

@@ -54,10 +54,10 @@ def visibility(attention_mask, global_attention_mask, batch: int, length: int, s
         raise ValueError(f"global_attention_mask has the shape of input_ids, {(batch, length)}; got {shape}")
     if is_concrete(global_attention_mask):
         check_flags(np.asarray(global_attention_mask))
-    given = jnp.asarray(global_attention_mask)
-    real = given >= 0
+    flags = jnp.asarray(global_attention_mask)
+    real = flags >= 0
     valid = real if valid is None else valid & real
-    is_global = (given == 1) & valid
+    is_global = (flags == 1) & valid
     if is_concrete(global_attention_mask, *([] if attention_mask is None else [attention_mask])):
         here = np.asarray(global_attention_mask) == 1
         if attention_mask is not None:
@@ -76,8 +76,8 @@ def visibility(attention_mask, global_attention_mask, batch: int, length: int, s
     slots = min(slots, length)
     # The n-th global token goes to slot n; whatever comes after the last slot is dropped.
     slot = jnp.where(is_global, jnp.cumsum(is_global, axis=1) - 1, slots)
-    places = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
-    at = jnp.full((batch, slots), length, jnp.int32).at[jnp.arange(batch)[:, None], slot].set(places, mode="drop")
+    positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    at = jnp.full((batch, slots), length, jnp.int32).at[jnp.arange(batch)[:, None], slot].set(positions, mode="drop")
     return Visibility(valid, is_global, at, surplus)
 
 

@@ -16,7 +16,7 @@ from jaxmodels.architectures.rules import dense_rules
 from jaxmodels.convert import Table
 
 _TORCH = "encoder.layers.{i}.self_attn"
-_OURS = "encoder/stack/layers/attention"
+_PATH = "encoder/stack/layers/attention"
 _LOCAL = tuple(f"{_TORCH}.longformer_self_attn.{part}" for part in ("query", "key", "value"))
 
 TABLE = Table(
@@ -24,13 +24,13 @@ TABLE = Table(
     rules=(
         SHARED_RULE,
         *stack_rules("encoder"),
-        *projection(_LOCAL, f"{_OURS}/qkv"),
+        *projection(_LOCAL, f"{_PATH}/qkv"),
         *(
             rule
             for name in _LOCAL
-            for rule in projection((f"{name}_global",), f"{_OURS}/global_{name.split('.')[-1][0]}")
+            for rule in projection((f"{name}_global",), f"{_PATH}/global_{name.split('.')[-1][0]}")
         ),
-        *out_projection(f"{_TORCH}.output", f"{_OURS}/out"),
+        *out_projection(f"{_TORCH}.output", f"{_PATH}/out"),
         *DECODER_RULES,
     ),
     heads=(

@@ -20,7 +20,7 @@ def marginalize(logits: jax.Array, doc_scores: jax.Array) -> jax.Array:
 
 
 def targets_of(ids: jax.Array, pad: int) -> jax.Array:
-    """What each position is to predict, [B,T]: the ids one place to the left."""
+    """The target of each position, [B,T]: the ids shifted to the left by one."""
     return jnp.concatenate([ids[:, 1:], jnp.full_like(ids[:, :1], pad)], axis=1)
 
 
@@ -33,13 +33,13 @@ def sequence_loss(
     without_first: jax.Array | bool,
     smoothing: float,
 ) -> jax.Array:
-    """RAG-sequence: one document for the whole text. float32 [B].
+    """RAG-sequence: one document for the whole sequence. float32 [B].
 
     Args:
       targets: int [B,T], what each position is to predict (see `targets_of`); `pad` is not counted.
       without_first: bool scalar or [B]: leave out the first target, which is bos.
     """
-    counted, words = (targets != pad)[:, None], logits.shape[-1]
+    counted, vocabulary = (targets != pad)[:, None], logits.shape[-1]
     found, spread = _of_targets(logits, doc_scores, targets, smoothing)
     # The document's score goes with the second target, so that it is counted where the first is left out.
     documents = jax.nn.log_softmax(doc_scores, axis=1)
@@ -53,7 +53,7 @@ def sequence_loss(
     likelihood = together(found, documents, left_out)
     if spread is None:
         return -likelihood
-    return _smoothed(likelihood, together(spread, words * documents, False), smoothing, words)
+    return _smoothed(likelihood, together(spread, vocabulary * documents, False), smoothing, vocabulary)
 
 
 def token_loss(logits: jax.Array, doc_scores: jax.Array, labels: jax.Array, *, pad: int, smoothing: float) -> jax.Array:
@@ -72,9 +72,9 @@ def token_loss(logits: jax.Array, doc_scores: jax.Array, labels: jax.Array, *, p
 def _of_targets(
     logits: jax.Array, doc_scores: jax.Array, targets: jax.Array, smoothing: float
 ) -> tuple[jax.Array, jax.Array | None]:
-    """By each document, the log-probability of each target [B,n,T], and with smoothing the sum over all words.
+    """By each document, the log-probability of each target [B,n,T], and with smoothing the sum over the vocabulary.
 
-    The log-probabilities of the other words are never written down: they would be as large as the logits.
+    The log-probabilities of the other tokens are never materialized: they would be as large as the logits.
     """
     logits = logits.astype(jnp.float32).reshape(*doc_scores.shape, *logits.shape[1:])
     total = jax.nn.logsumexp(logits, axis=-1)

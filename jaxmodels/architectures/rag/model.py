@@ -36,7 +36,7 @@ class Retrieved(NamedTuple):
     Attributes:
       context_input_ids, context_attention_mask: int32 [B*n,S], the generator's inputs.
       embeddings: float32 [B,n,D]; ids: int32 [B,n], -1 where there is none.
-      document_ids, document_mask: int32 [B*n,T], the documents for a context encoder; None unless they are asked for.
+      document_ids, document_mask: int32 [B*n,T], the documents for a context encoder; None unless requested.
     """
 
     context_input_ids: jax.Array
@@ -58,8 +58,8 @@ class RagPreTrainedModel(Model[OutputT]):
     """What the three classes share.
 
     Attributes:
-      context_encoder_training: score documents by a context encoder of the model's own, `ctx_encoder`, instead of by
-        the index, so that it is trained too (the reference's `set_context_encoder_for_training`).
+      context_encoder_training: score documents with `ctx_encoder`, a context encoder that is part of the model, instead
+        of the index, so that it is trained too (the reference's `set_context_encoder_for_training`).
     """
 
     config_class = RagConfig
@@ -129,12 +129,12 @@ class RagModel(RagPreTrainedModel[RetrievAugLMOutput]):
       context_input_ids, context_attention_mask: int [B*n_docs,S]; doc_scores: float [B,n_docs].
       encoder_outputs: what the generator's `encode` gave for them; then only doc_scores and the mask are needed.
       decoder_input_ids: int [B,T'], for every document the same; decoder_attention_mask: [B,T'].
-      cache: of the generator, for B*n_docs rows.
+      cache: of the generator, for a batch of B*n_docs.
       n_docs: documents for each question; default: the config's.
       output_retrieved: return what was found, too. output_attentions, output_hidden_states, return_dict: as everywhere.
 
     Raises:
-      ValueError: no documents, or rows that are not n_docs for each question.
+      ValueError: no documents, or not n_docs for each question.
     """
 
     auto_classes = ("AutoModel",)
@@ -266,11 +266,11 @@ def _scores(doc_scores, n_docs: int) -> jax.Array:
 
 
 def _check_contexts(context_input_ids, doc_scores: jax.Array) -> None:
-    rows = jnp.shape(context_input_ids)[0]
-    if rows != doc_scores.size:
+    documents = jnp.shape(context_input_ids)[0]
+    if documents != doc_scores.size:
         raise ValueError(
             f"context_input_ids has a row for each of the {doc_scores.shape[1]} documents of {doc_scores.shape[0]} "
-            f"questions, {doc_scores.size} in all; got {rows}"
+            f"questions, {doc_scores.size} in all; got {documents}"
         )
 
 
@@ -340,7 +340,7 @@ class RagSequenceForGeneration(_RagForGeneration):
         return self.make_output(RetrievAugLMMarginOutput, return_dict, out, loss=loss)
 
     def begins_with_bos(self, decoder_ids: jax.Array) -> jax.Array | bool:
-        """bool scalar: the first target of every text [B,T] is bos; False where the models have none, as T5."""
+        """bool scalar: the first target of every sequence [B,T] is bos; False for models without one, such as T5."""
         bos = self.config.bos_token_id or self.config.generator.bos_token_id
         return False if bos is None else (decoder_ids[:, 1] == bos).all()
 

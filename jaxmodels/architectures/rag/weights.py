@@ -42,7 +42,7 @@ def under(prefix: str, part: Table) -> Table:
 
     in_base = {name for rule in part.rules for name in rule.sources}
 
-    def place(name: str) -> str:
+    def prefixed(name: str) -> str:
         return f"{base if name in in_base else prefix}.{name}"
 
     def patterns(found):
@@ -56,7 +56,7 @@ def under(prefix: str, part: Table) -> Table:
         ignored=patterns(part.ignored),
         unused=patterns(part.unused),
         silent=tuple(f"{prefix}/{path}" for path in part.silent),
-        tied={place(name): place(other) for name, other in part.tied.items()},
-        repeats={place(name): place(other) for name, other in part.repeats.items()},
+        tied={prefixed(name): prefixed(other) for name, other in part.tied.items()},
+        repeats={prefixed(name): prefixed(other) for name, other in part.repeats.items()},
         old_names=part.old_names,
     )

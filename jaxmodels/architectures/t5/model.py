@@ -134,8 +134,8 @@ class T5Stack(nn.Module):
         base, cross = AttentionInputs(scale=1.0, return_weights=output_attentions), None
         if self.is_decoder:
             heads = layer_head_mask("cross_attn_head_mask", cross_attn_head_mask, *sizes, shared=True)
-            own = dataclasses.replace(base, head_mask=heads)
-            cross = source_inputs(x, encoder_hidden_states, encoder_attention_mask, cache, own)
+            cross_base = dataclasses.replace(base, head_mask=heads)
+            cross = source_inputs(x, encoder_hidden_states, encoder_attention_mask, cache, cross_base)
         mask = None if attention_mask is None else jnp.asarray(attention_mask)
         cache = reserve(cache, mask, batch, length)
         base = dataclasses.replace(

@@ -3,8 +3,8 @@
 from jaxmodels.convert import Rule, Table
 
 
-def _norm(torch: str, ours: str) -> Rule:
-    return Rule(f"{torch}.layer_norm.weight", f"{ours}_norm/scale")
+def _norm(torch: str, path: str) -> Rule:
+    return Rule(f"{torch}.layer_norm.weight", f"{path}_norm/scale")
 
 
 def _stack(stack: str, feed_forward: int) -> tuple[Rule, ...]:
@@ -12,7 +12,7 @@ def _stack(stack: str, feed_forward: int) -> tuple[Rule, ...]:
 
     feed_forward: place of the feed-forward part in a block.
     """
-    block, ours = f"{stack}.block.{{i}}.layer", f"{stack}/block/layers"
+    block, path = f"{stack}.block.{{i}}.layer", f"{stack}/block/layers"
     attention, dense = f"{block}.0.SelfAttention", f"{block}.{feed_forward}.DenseReluDense"
     return (
         Rule(
@@ -20,22 +20,22 @@ def _stack(stack: str, feed_forward: int) -> tuple[Rule, ...]:
             f"{stack}/relative_attention_bias/embedding",
         ),
         Rule(f"{stack}.final_layer_norm.weight", f"{stack}/final_layer_norm/scale"),
-        _norm(f"{block}.0", f"{ours}/attention"),
+        _norm(f"{block}.0", f"{path}/attention"),
         Rule(
             tuple(f"{attention}.{part}.weight" for part in "qkv"),
-            f"{ours}/attention/qkv/kernel",
+            f"{path}/attention/qkv/kernel",
             "n (h k) d -> d n h k",
         ),
-        Rule(f"{attention}.o.weight", f"{ours}/attention/out/kernel", "d (h k) -> h k d"),
-        _norm(f"{block}.{feed_forward}", f"{ours}/feed_forward"),
-        Rule(f"{dense}.wi.weight", f"{ours}/feed_forward/up/kernel", "f d -> d f"),
-        Rule((f"{dense}.wi_0.weight", f"{dense}.wi_1.weight"), f"{ours}/feed_forward/gate_up/kernel", "n f d -> d n f"),
-        Rule(f"{dense}.wo.weight", f"{ours}/feed_forward/down/kernel", "d f -> f d"),
+        Rule(f"{attention}.o.weight", f"{path}/attention/out/kernel", "d (h k) -> h k d"),
+        _norm(f"{block}.{feed_forward}", f"{path}/feed_forward"),
+        Rule(f"{dense}.wi.weight", f"{path}/feed_forward/up/kernel", "f d -> d f"),
+        Rule((f"{dense}.wi_0.weight", f"{dense}.wi_1.weight"), f"{path}/feed_forward/gate_up/kernel", "n f d -> d n f"),
+        Rule(f"{dense}.wo.weight", f"{path}/feed_forward/down/kernel", "d f -> f d"),
     )
 
 
 _CROSS = "decoder.block.{i}.layer.1"
-_OURS = "decoder/block/layers/cross_attention"
+_PATH = "decoder/block/layers/cross_attention"
 
 TABLE = Table(
     base="",
@@ -43,14 +43,14 @@ TABLE = Table(
         Rule("shared.weight", "shared/embedding"),
         *_stack("encoder", feed_forward=1),
         *_stack("decoder", feed_forward=2),
-        _norm(_CROSS, _OURS),
-        Rule(f"{_CROSS}.EncDecAttention.q.weight", f"{_OURS}/q/kernel", "(h k) d -> d h k"),
+        _norm(_CROSS, _PATH),
+        Rule(f"{_CROSS}.EncDecAttention.q.weight", f"{_PATH}/q/kernel", "(h k) d -> d h k"),
         Rule(
             (f"{_CROSS}.EncDecAttention.k.weight", f"{_CROSS}.EncDecAttention.v.weight"),
-            f"{_OURS}/kv/kernel",
+            f"{_PATH}/kv/kernel",
             "n (h k) d -> d n h k",
         ),
-        Rule(f"{_CROSS}.EncDecAttention.o.weight", f"{_OURS}/out/kernel", "d (h k) -> h k d"),
+        Rule(f"{_CROSS}.EncDecAttention.o.weight", f"{_PATH}/out/kernel", "d (h k) -> h k d"),
     ),
     heads=(Rule("lm_head.weight", "lm_head/kernel", "v d -> d v"),),
     ignored={

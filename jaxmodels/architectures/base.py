@@ -216,7 +216,7 @@ class Model(nn.Module, Generic[OutputT]):
     @property
     def body_options(self) -> dict[str, Any]:
         """Keyword arguments of the base model beside the config."""
-        return self.options.keywords
+        return self.options._asdict()
 
     def setup(self):
         """Makes the base model, under the name that it has in checkpoints, and the head."""

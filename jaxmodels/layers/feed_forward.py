@@ -109,15 +109,13 @@ class FeedForward(nn.Module):
                 f"chunk_size_feed_forward={self.chunk} does not divide the {x.shape[1]} tokens; pad them, or pass 0"
             )
 
-        def apply(part):
-            return down(dropout(self, activation(self.activation)(up(part)), self.dropout))
-
         shape, chunk = x.shape, self.chunk
         if not chunk:
             flat, chunk = feed_forward_chunk(shape, self.long_chunk, self.cpu_chunk)
             x = x.reshape(flat)
-        parts = jnp.split(x, list(range(chunk, x.shape[1], chunk)), axis=1)
-        return jnp.concatenate([apply(part) for part in parts], axis=1).reshape(shape)
+        act, parts = activation(self.activation), jnp.split(x, list(range(chunk, x.shape[1], chunk)), axis=1)
+        parts = [down(dropout(self, act(up(part)), self.dropout)) for part in parts]
+        return jnp.concatenate(parts, axis=1).reshape(shape)
 
 
 class GatedFeedForward(nn.Module):

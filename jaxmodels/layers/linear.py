@@ -53,14 +53,16 @@ class Linear(nn.Module):
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[n_in:])
             bias = self.param("bias", zeros, self.features, self.param_dtype)
 
-        def apply(kernel, bias):
-            y = matmul(x.astype(self.dtype), kernel.astype(self.dtype), n_in)
-            return y if bias is None else y + bias.astype(self.dtype)
-
-        if not separate:
-            return apply(kernel, bias)
-        kernels = jnp.moveaxis(kernel, n_in, 0)
-        return tuple(apply(kernels[i], None if bias is None else bias[i]) for i in range(len(kernels)))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if separate:
+            kernels = jnp.moveaxis(kernel, n_in, 0)
+            outputs = tuple(matmul(x, kernels[i], n_in) for i in range(len(kernels)))
+        else:
+            outputs = (matmul(x, kernel, n_in),)
+        if self.use_bias:
+            bias = bias.astype(self.dtype)
+            outputs = tuple(y + b for y, b in zip(outputs, bias if separate else (bias,), strict=True))
+        return outputs if separate else outputs[0]
 
 
 # Rematerialized: only the input is saved for the backward pass.

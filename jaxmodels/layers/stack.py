@@ -60,24 +60,26 @@ class Layer(nn.Module):
     ) -> tuple[jax.Array, LayerOutput]:
         """[B,T,D] -> [B,T,D] and what was requested; cross attention is skipped where the inputs have none."""
         past, cross = (None, None) if cache is None else (cache.past, cache.cross)
-        attention = self.attention(name="attention")
-        x, weights, past = self._residual(x, lambda h: attention(h, inputs.attention, past), "attention_norm")
+        norm = self.norm(name="attention_norm")
+        h = norm(x) if self.pre_norm else x
+        y, weights, past = self.attention(name="attention")(h, inputs.attention, past)
+        x = self._add(x, y, norm)
         cross_weights = None
         if self.cross_attention is not None and inputs.cross_attention is not None:
+            norm = self.norm(name="cross_attention_norm")
+            h = norm(x) if self.pre_norm else x
             attention = self.cross_attention(name="cross_attention")
-            x, cross_weights, cross = self._residual(
-                x, lambda h: attention(h, inputs.cross_attention, cross, template=past), "cross_attention_norm"
-            )
-        feed_forward = self.feed_forward(name="feed_forward")
-        x, *_ = self._residual(x, lambda h: (feed_forward(h),), "feed_forward_norm")
+            y, cross_weights, cross = attention(h, inputs.cross_attention, cross, template=past)
+            x = self._add(x, y, norm)
+        norm = self.norm(name="feed_forward_norm")
+        x = self._add(x, self.feed_forward(name="feed_forward")(norm(x) if self.pre_norm else x), norm)
         return x, LayerOutput(weights, cross_weights, None if past is None else LayerCache(past, cross))
 
-    def _residual(self, x, part, norm_name):
-        norm = self.norm(name=norm_name)
-        y, *rest = part(norm(x) if self.pre_norm else x)
+    def _add(self, x: jax.Array, y: jax.Array, norm: nn.Module) -> jax.Array:
+        """The residual connection: x + y, and in post-norm layers the norm of it."""
         x = x + dropout(self, y, self.dropout)
         x = x if self.pre_norm else norm(x)
-        return (_clamp_float16(x) if self.clamp else x, *rest)
+        return _clamp_float16(x) if self.clamp else x
 
 
 def _clamp_float16(x: Hidden) -> jax.Array:

@@ -164,3 +164,18 @@ def test_importing_the_library_loads_neither_torch_nor_transformers():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+def test_one_module_asks_for_the_platform():
+    """What depends on the platform is in one place (CONTRIBUTING.md, "Add an architecture")."""
+    asking = [
+        str(path.relative_to(ROOT))
+        for path in modules("jaxmodels")
+        if any(
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").startswith("pallas_kernels")
+            and any(alias.name == "platform" for alias in node.names)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    ]
+    assert asking == ["jaxmodels/layers/platform.py"]

@@ -341,7 +341,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def read_parameter(
+def assemble(
     rule: Rule,
     layers: list[list[TensorEntry]],
     shape: tuple[int, ...],

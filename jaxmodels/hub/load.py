@@ -16,7 +16,7 @@ from jaxmodels.architectures import MODELS, model_class
 from jaxmodels.architectures.base import Model, float_type
 from jaxmodels.architectures.rag import RagConfig, RagModel, RagPreTrainedModel, RagSequenceForGeneration
 from jaxmodels.config import Config, ConfigValue
-from jaxmodels.convert import LoadPlan, WeightsError, plan_loading, read_parameter
+from jaxmodels.convert import LoadPlan, WeightsError, assemble, plan_loading
 from jaxmodels.download import HubToken
 from jaxmodels.hub.checkpoint import checkpoint_folder, read_config, untie_separate_head
 from jaxmodels.hub.options import RunOptions, reject_unsupported_options
@@ -121,7 +121,7 @@ def load(
     params = {}
     for path, (rule, layers) in plan.sources.items():
         if path not in uninitialised:
-            array = read_parameter(rule, layers, shapes[path], stored_dtype, heads)
+            array = assemble(rule, layers, shapes[path], stored_dtype, heads)
             # Wait for the transfer, so that only one host array exists at a time.
             params[path] = _place(array, placement.get(path)).block_until_ready()
     if uninitialised:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import jaxmodels as jm
-from jaxmodels.architectures import AUTO, CONFIGS, MODELS, decoder, encoder, seq2seq
+from jaxmodels.architectures import AUTO, CONFIGS, MODELS, decoder, encoder, inputs, seq2seq
 from jaxmodels.architectures.rag import model as rag_model
 from jaxmodels.outputs import Output
 
@@ -72,8 +72,8 @@ def test_outputs_hold_what_they_always_have():
 @pytest.mark.parametrize(
     ("inputs", "call", "beside"),
     [
-        (decoder.DecoderInputs, decoder.DecoderModel.__call__, ()),
-        (encoder.EncoderInputs, encoder.EncoderModel.__call__, ()),
+        (inputs.TransformerInputs, decoder.DecoderModel.__call__, ()),
+        (inputs.TransformerInputs, encoder.EncoderModel.__call__, ()),
         (seq2seq.Seq2SeqInputs, seq2seq.Seq2SeqModel.__call__, jm.LEDModel.encoding_options),
         (seq2seq.DecodeInputs, seq2seq.Seq2SeqModel.decode, ()),
         (seq2seq.EncodeInputs, seq2seq.Seq2SeqModel.encode, ("return_dict", *jm.LEDModel.encoding_options)),

@@ -107,6 +107,8 @@ class Model(nn.Module, Generic[OutputT]):
     unroll: bool = False
 
     def __init_subclass__(cls, **options):
+        # Before Flax makes a dataclass of it, which would take its signature for a missing docstring.
+        cls.__doc__ = inspect.getdoc(cls)
         if (body := vars(cls).get("body")) is not None:
             cls.config_class, cls.table = body.config_class, body.table
             cls.encoding_options = body.encoding_options

@@ -9,52 +9,34 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, TypedDict, Unpack
+from typing import ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.architectures.base import Model, OutputT
+from jaxmodels.architectures.base import Model
+from jaxmodels.architectures.heads import classifier_layer
 from jaxmodels.architectures.inputs import (
+    TransformerInputs,
     as_batch,
     check_ids,
-    check_shape,
     default_positions,
     embed_inputs,
-    encoder_inputs,
     head_masks,
-    refuse_cache,
+    optional_encoder_inputs,
     remove_pruned_heads,
     warn_of_unmasked_padding,
 )
 from jaxmodels.arrays import HeadMask, Hidden, PaddingMask, TokenIds
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.inputs import AttentionInputs, LayerInputs, reserve, self_attention
-from jaxmodels.layers.linear import Embedding, Linear, dropout, scaled_normal
-from jaxmodels.layers.losses import classification_loss, cross_entropy, next_token_loss, span_loss
+from jaxmodels.layers.linear import Embedding, dropout, scaled_normal
+from jaxmodels.layers.losses import classification_loss
 from jaxmodels.layers.stack import Layer, Stack
 from jaxmodels.outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
-    CausalLMOutputWithCrossAttentions,
-    QuestionAnsweringModelOutput,
     SequenceClassifierOutputWithPast,
-    TokenClassifierOutput,
 )
-
-
-class DecoderInputs(TypedDict, total=False):
-    """Arguments of `DecoderModel` beside input_ids."""
-
-    attention_mask: PaddingMask | None
-    token_type_ids: TokenIds | None
-    position_ids: TokenIds | None
-    head_mask: HeadMask | None
-    inputs_embeds: Hidden | None
-    encoder_hidden_states: Hidden | None
-    encoder_attention_mask: PaddingMask | None
-    cache: Cache | None
-    output_attentions: bool | None
-    output_hidden_states: bool | None
 
 
 class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
@@ -77,6 +59,11 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
     def windows(self) -> Sequence[int | None]:
         """Of every layer, how many tokens a query sees, its own included; None: all."""
         return (None,) * self.config.num_hidden_layers
+
+    @property
+    def token_embeddings(self) -> Embedding:
+        """The table that tied heads read."""
+        return self.wte
 
     @property
     def embedding_dropout(self) -> float:
@@ -126,7 +113,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         c = self.config
         x, lead = embed_inputs(self.wte, c, input_ids, inputs_embeds, ranks=(2, 3))
         x = x.astype(self.dtype)
-        batch, length, width = x.shape
+        batch, length, _ = x.shape
         if position_ids is not None:
             ids = check_ids("position_ids", position_ids, c.max_tokens, "the position table", ranks=(1, 2, 3))
             positions = as_batch("position_ids", ids, batch, length)
@@ -143,20 +130,15 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
             warn_of_unmasked_padding(input_ids, c.pad_token_id)
         if attention_mask is not None:  # [B,choices,T] as sequences, like the ids
             attention_mask = jnp.asarray(attention_mask).reshape(-1, jnp.shape(attention_mask)[-1])
-        if not c.add_cross_attention and (encoder_hidden_states is not None or encoder_attention_mask is not None):
-            raise ValueError("encoder_hidden_states needs a config with add_cross_attention=True")
-        if c.add_cross_attention and encoder_hidden_states is None and self.is_initializing():
-            encoder_hidden_states = jnp.zeros((batch, 1, width), x.dtype)
         attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
         self_mask, cross_mask = head_masks(c, head_mask)
         cache = reserve(cache, attention_mask, batch, length)
         base = dataclasses.replace(self.attention_inputs(), return_weights=attentions)
-        cross = None
-        if c.add_cross_attention:
-            cross_base = dataclasses.replace(base, head_mask=cross_mask)
-            cross = encoder_inputs(x, encoder_hidden_states, encoder_attention_mask, cache, cross_base)
-        visible = partial(self_attention, attention_mask, cache, batch, length, causal=True)
+        cross_base = dataclasses.replace(base, head_mask=cross_mask)
         base = dataclasses.replace(base, head_mask=self_mask)
+        source = (encoder_hidden_states, encoder_attention_mask)
+        cross = optional_encoder_inputs(c, x, *source, cache, cross_base, self.is_initializing())
+        visible = partial(self_attention, attention_mask, cache, batch, length, causal=True)
         windows = tuple(self.windows())
         inputs = {window: LayerInputs(visible(window=window, base=base), cross) for window in dict.fromkeys(windows)}
         out = self.h(x, [inputs[window] for window in windows], cache, hidden)
@@ -173,61 +155,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         )
 
 
-class DecoderHead(Model[OutputT]):
-    """What the heads of decoder-only models share."""
-
-    body: ClassVar[type[DecoderModel]]
-
-    def classifier_layer(self, features: int, use_bias: bool) -> Linear:
-        """A classifier over hidden states; its few outputs are never sharded."""
-        init = scaled_normal(self.config.initializer_range)
-        return Linear((features,), ("embed", None), init, use_bias, **self.options.dtypes)
-
-    def setup_language_head(self) -> None:
-        """Makes `lm_head`, where it is not tied to the token embeddings."""
-        c = self.config
-        if not c.tie_word_embeddings:
-            init = scaled_normal(c.initializer_range)
-            self.lm_head = Linear((c.vocab_size,), ("embed", "vocab"), init, False, **self.options.dtypes)
-
-    def language_logits(self, states: jax.Array) -> jax.Array:
-        """[...,T,D] -> float32 [...,T,V], from the tied token embeddings or the head of an untied checkpoint."""
-        if self.config.tie_word_embeddings:
-            return self.base.wte.attend(states)
-        return self.lm_head(states).astype(jnp.float32)
-
-
-class DecoderForCausalLM(DecoderHead[CausalLMOutputWithCrossAttentions]):
-    """Language model. Takes the base model's arguments, and:
-
-    labels: int [B,T], shifted inside; -100 is ignored.
-    logits_to_keep: compute logits of the last that many positions only (0: all); the loss then covers them only.
-    """
-
-    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForCausalLM", "AutoModelForPreTraining", "AutoModelWithLMHead")
-
-    def setup_head(self):
-        self.setup_language_head()
-
-    def __call__(
-        self,
-        input_ids: TokenIds | None = None,
-        *,
-        labels: jax.Array | None = None,
-        logits_to_keep: int = 0,
-        return_dict: bool | None = None,
-        **inputs: Unpack[DecoderInputs],
-    ) -> CausalLMOutputWithCrossAttentions:
-        out = self.base(input_ids, return_dict=True, **inputs)
-        logits = self.language_logits(out.last_hidden_state[..., -logits_to_keep:, :])
-        loss = None
-        if labels is not None:
-            labels = check_shape("labels", labels, out.last_hidden_state.shape[:-1])
-            loss = next_token_loss(logits, labels[..., -logits_to_keep:])
-        return self.make_output(CausalLMOutputWithCrossAttentions, return_dict, out, loss=loss, logits=logits)
-
-
-class DecoderForSequenceClassification(DecoderHead[SequenceClassifierOutputWithPast]):
+class DecoderForSequenceClassification(Model[SequenceClassifierOutputWithPast]):
     """One label per sequence, read at its last token. Takes the base model's arguments, and:
 
     labels: [B] int (classification), or float [B] / [B,num_labels] (regression, several labels).
@@ -238,7 +166,7 @@ class DecoderForSequenceClassification(DecoderHead[SequenceClassifierOutputWithP
     auto_classes = ("AutoModelForSequenceClassification",)
 
     def setup_head(self):
-        self.score = self.classifier_layer(self.config.num_labels, use_bias=False)
+        self.score = classifier_layer(self.config, self.config.num_labels or 0, self.options, use_bias=False)
 
     def __call__(
         self,
@@ -246,7 +174,7 @@ class DecoderForSequenceClassification(DecoderHead[SequenceClassifierOutputWithP
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
-        **inputs: Unpack[DecoderInputs],
+        **inputs: Unpack[TransformerInputs],
     ) -> SequenceClassifierOutputWithPast:
         out, c = self.base(input_ids, return_dict=True, **inputs), self.config
         states = out.last_hidden_state
@@ -273,62 +201,3 @@ class DecoderForSequenceClassification(DecoderHead[SequenceClassifierOutputWithP
             return jnp.full((batch,), length - 1)
         real = jnp.asarray(input_ids) != pad
         return jnp.argmax(jnp.where(real, jnp.arange(length), 0), axis=-1)
-
-
-class DecoderForTokenClassification(DecoderHead[TokenClassifierOutput]):
-    """One label per token. Takes the base model's arguments without a cache, and labels: int [B,T], -100 is ignored."""
-
-    auto_classes = ("AutoModelForTokenClassification",)
-
-    @property
-    def classifier_dropout(self) -> float:
-        return 0.1
-
-    def setup_head(self):
-        self.classifier = self.classifier_layer(self.config.num_labels, use_bias=True)
-
-    def __call__(
-        self,
-        input_ids: TokenIds | None = None,
-        *,
-        labels: jax.Array | None = None,
-        return_dict: bool | None = None,
-        **inputs: Unpack[DecoderInputs],
-    ) -> TokenClassifierOutput:
-        refuse_cache(inputs.get("cache"))
-        out = self.base(input_ids, return_dict=True, **inputs)
-        states = dropout(self, out.last_hidden_state, self.classifier_dropout)
-        logits = self.classifier(states).astype(jnp.float32)
-        loss = None if labels is None else cross_entropy(logits, check_shape("labels", labels, states.shape[:-1]))
-        return self.make_output(TokenClassifierOutput, return_dict, out, loss=loss, logits=logits)
-
-
-class DecoderForQuestionAnswering(DecoderHead[QuestionAnsweringModelOutput]):
-    """Extractive question answering. Takes the base model's arguments without a cache, and:
-
-    start_positions, end_positions: int [B]; positions beyond the sequence are ignored.
-    """
-
-    auto_classes = ("AutoModelForQuestionAnswering",)
-
-    def setup_head(self):
-        self.qa_outputs = self.classifier_layer(2, use_bias=True)
-
-    def __call__(
-        self,
-        input_ids: TokenIds | None = None,
-        *,
-        start_positions: jax.Array | None = None,
-        end_positions: jax.Array | None = None,
-        return_dict: bool | None = None,
-        **inputs: Unpack[DecoderInputs],
-    ) -> QuestionAnsweringModelOutput:
-        refuse_cache(inputs.get("cache"))
-        out = self.base(input_ids, return_dict=True, **inputs)
-        start, end = jnp.moveaxis(self.qa_outputs(out.last_hidden_state).astype(jnp.float32), -1, 0)
-        loss = None
-        if start_positions is not None and end_positions is not None:
-            loss = span_loss(start, end, jnp.asarray(start_positions), jnp.asarray(end_positions))
-        return self.make_output(
-            QuestionAnsweringModelOutput, return_dict, out, loss=loss, start_logits=start, end_logits=end
-        )

@@ -6,7 +6,7 @@ Reference: transformers/models/bert/modeling_bert.py, which the others were copi
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -15,13 +15,14 @@ import numpy as np
 
 from jaxmodels.architectures.base import Model, RunOptions
 from jaxmodels.architectures.bert_like import BertLikeConfig
+from jaxmodels.architectures.heads import classifier_layer
 from jaxmodels.architectures.inputs import (
     as_batch,
     check_ids,
     embed_inputs,
-    encoder_inputs,
     head_masks,
     is_concrete,
+    optional_encoder_inputs,
     remove_pruned_heads,
     warn_of_unmasked_padding,
 )
@@ -30,7 +31,7 @@ from jaxmodels.layers.attention import RELATIVE_KEY_QUERY, Attention, RelativeKe
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.feed_forward import FeedForward
 from jaxmodels.layers.inputs import AttentionInputs, LayerInputs, reserve, self_attention
-from jaxmodels.layers.linear import Embedding, Linear, dropout, layer_norm, scaled_normal
+from jaxmodels.layers.linear import Embedding, dropout, layer_norm, scaled_normal
 from jaxmodels.layers.stack import Layer, Stack
 from jaxmodels.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
@@ -63,26 +64,6 @@ class BertEmbeddings(nn.Module):
         return dropout(self, self.norm(x), self.config.hidden_dropout_prob)
 
 
-def classifier_layer(config: BertLikeConfig, features: int, dtype: Any, param_dtype: Any) -> Linear:
-    """A projection of hidden states in a head, initialized like the rest; its outputs are never sharded."""
-    return Linear((features,), ("embed", None), scaled_normal(config.initializer_range), True, dtype, param_dtype)
-
-
-class EncoderInputs(TypedDict, total=False):
-    """Arguments of `EncoderModel` beside input_ids."""
-
-    attention_mask: PaddingMask | None
-    token_type_ids: TokenIds | None
-    position_ids: TokenIds | None
-    head_mask: HeadMask | None
-    inputs_embeds: Hidden | None
-    encoder_hidden_states: Hidden | None
-    encoder_attention_mask: PaddingMask | None
-    cache: Cache | None
-    output_attentions: bool | None
-    output_hidden_states: bool | None
-
-
 class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
     """The transformer without a head: an encoder, or with `is_decoder` in the config a decoder.
 
@@ -110,7 +91,12 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
         if self.pre_norm:
             self.norm = layer_norm(c.layer_norm_eps, **options.dtypes)
         if self.add_pooling_layer:
-            self.pooler = classifier_layer(c, c.hidden_size, **options.dtypes)
+            self.pooler = classifier_layer(c, c.hidden_size, options)
+
+    @property
+    def token_embeddings(self) -> Embedding:
+        """The table that tied heads read."""
+        return self.embeddings.word_embeddings
 
     def layer(self) -> Layer:
         """One layer."""
@@ -175,28 +161,24 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
         """
         c = self.config
         x, _ = embed_inputs(self.embeddings.word_embeddings, c, input_ids, inputs_embeds)
-        batch, length, width = x.shape
+        batch, length, _ = x.shape
         if self.warns_of_padding and attention_mask is None and input_ids is not None:
             warn_of_unmasked_padding(input_ids, c.pad_token_id)
         attention_mask = None if attention_mask is None else jnp.asarray(attention_mask)
         positions = self._positions(position_ids, input_ids, batch, length, cache)
         x = self.embeddings(x, self._types(token_type_ids, batch, length), positions)
         cache = reserve(cache, attention_mask, batch, length)
-        if not c.add_cross_attention and (encoder_hidden_states is not None or encoder_attention_mask is not None):
-            raise ValueError("encoder_hidden_states needs a config with add_cross_attention=True")
-        if c.add_cross_attention and encoder_hidden_states is None and self.is_initializing():
-            encoder_hidden_states = jnp.zeros((batch, 1, width), x.dtype)
         attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
         self_mask, cross_mask = head_masks(c, head_mask)
-        distances, cross = None, None
+        distances = None
         if c.is_relative and cache is not None:
             # Distances beyond the table would be read as its longest one: make them visible instead.
             x = jnp.where((cache.valid.sum(axis=1) > c.max_tokens)[:, None, None], jnp.nan, x)
             if cache.beams is not None:
                 distances = cache.positions(1) - cache.beams.positions(jnp.arange(cache.capacity))
-        if c.add_cross_attention:
-            base = AttentionInputs(head_mask=cross_mask, return_weights=attentions)
-            cross = encoder_inputs(x, encoder_hidden_states, encoder_attention_mask, cache, base)
+        base = AttentionInputs(head_mask=cross_mask, return_weights=attentions)
+        source = (encoder_hidden_states, encoder_attention_mask)
+        cross = optional_encoder_inputs(c, x, *source, cache, base, self.is_initializing())
         base = AttentionInputs(head_mask=self_mask, distances=distances, return_weights=attentions)
         visible = self_attention(attention_mask, cache, batch, length, causal=c.is_decoder, base=base)
         out = self.encoder(x, LayerInputs(visible, cross), cache, hidden)

@@ -1,21 +1,22 @@
 """The heads of BERT's relatives, over an `EncoderModel`."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.architectures import heads
 from jaxmodels.architectures.base import Model, OutputT, RunOptions
 from jaxmodels.architectures.bert_like import BertLikeConfig
-from jaxmodels.architectures.encoder import EncoderInputs, EncoderModel, classifier_layer
-from jaxmodels.architectures.inputs import check_shape, refuse_cache
+from jaxmodels.architectures.encoder import EncoderModel
+from jaxmodels.architectures.heads import classifier_layer, vocab_projection
+from jaxmodels.architectures.inputs import TransformerInputs, check_shape, refuse_cache
 from jaxmodels.arrays import TokenIds
 from jaxmodels.layers.feed_forward import activation
-from jaxmodels.layers.linear import Linear, dropout, layer_norm, scaled_normal
-from jaxmodels.layers.losses import classification_loss, cross_entropy, next_token_loss, span_loss
+from jaxmodels.layers.linear import Embedding, dropout, layer_norm
+from jaxmodels.layers.losses import classification_loss, cross_entropy
 from jaxmodels.outputs import (
     CausalLMOutputWithCrossAttentions,
     MaskedLMOutput,
@@ -48,20 +49,17 @@ class LanguageHead(nn.Module):
     options: RunOptions
 
     def setup(self):
-        c, dtypes = self.config, self.options.dtypes
-        self.dense = classifier_layer(c, c.hidden_size, **dtypes)
-        self.norm = layer_norm(c.layer_norm_eps, **dtypes)
-        if not c.tie_word_embeddings:
-            init = scaled_normal(c.initializer_range)
-            self.decoder = Linear((c.vocab_size,), ("embed", "vocab"), init, False, **dtypes)
+        c = self.config
+        self.dense = classifier_layer(c, c.hidden_size, self.options)
+        self.norm = layer_norm(c.layer_norm_eps, **self.options.dtypes)
+        self.decoder = vocab_projection(c, self.options)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
         self.bias = self.param("bias", zeros, (c.vocab_size,), self.options.param_dtype)
 
-    def __call__(self, states: jax.Array, attend: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """states [...,T,D] -> float32 [...,T,V]; `attend` multiplies with the token embeddings."""
+    def __call__(self, states: jax.Array, embeddings: Embedding) -> jax.Array:
+        """states [...,T,D] -> float32 [...,T,V]."""
         x = self.norm(activation("gelu")(self.dense(states)))
-        logits = attend(x) if self.config.tie_word_embeddings else self.decoder(x).astype(jnp.float32)
-        return logits + self.bias.astype(jnp.float32)
+        return self.decoder(x, embeddings) + self.bias.astype(jnp.float32)
 
 
 class EncoderForMaskedLM(EncoderHead[MaskedLMOutput]):
@@ -81,18 +79,18 @@ class EncoderForMaskedLM(EncoderHead[MaskedLMOutput]):
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
-        **inputs: Unpack[EncoderInputs],
+        **inputs: Unpack[TransformerInputs],
     ) -> MaskedLMOutput:
         refuse_cache(inputs.get("cache"))
         if self.config.is_decoder:
             warnings.warn("a masked language model attends both ways, but config has is_decoder=True", stacklevel=2)
         out = self.base(input_ids, return_dict=True, **inputs)
-        logits = self.lm_head(out.last_hidden_state, self.base.embeddings.word_embeddings.attend)
+        logits = self.lm_head(out.last_hidden_state, self.base.token_embeddings)
         loss = None if labels is None else cross_entropy(logits, check_shape("labels", labels, logits.shape[:-1]))
         return self.make_output(MaskedLMOutput, return_dict, out, loss=loss, logits=logits)
 
 
-class EncoderForCausalLM(EncoderHead[CausalLMOutputWithCrossAttentions]):
+class EncoderForCausalLM(heads.ForCausalLM, EncoderHead[CausalLMOutputWithCrossAttentions]):
     """Language model, to be used with `is_decoder=True`. Takes the base model's arguments, and:
 
     labels: int [B,T], shifted inside; -100 is ignored.
@@ -104,25 +102,9 @@ class EncoderForCausalLM(EncoderHead[CausalLMOutputWithCrossAttentions]):
     def setup_head(self):
         self.lm_head = LanguageHead(self.config, self.options)
 
-    def __call__(
-        self,
-        input_ids: TokenIds | None = None,
-        *,
-        labels: jax.Array | None = None,
-        logits_to_keep: int = 0,
-        return_dict: bool | None = None,
-        **inputs: Unpack[EncoderInputs],
-    ) -> CausalLMOutputWithCrossAttentions:
+    def check_causal(self) -> None:
         if not self.config.is_decoder:
-            warnings.warn("without is_decoder=True in the config every token sees those after it", stacklevel=2)
-        out = self.base(input_ids, return_dict=True, **inputs)
-        states = out.last_hidden_state[:, -logits_to_keep:]
-        logits = self.lm_head(states, self.base.embeddings.word_embeddings.attend)
-        loss = None
-        if labels is not None:
-            labels = check_shape("labels", labels, out.last_hidden_state.shape[:-1])
-            loss = next_token_loss(logits, labels[:, -logits_to_keep:])
-        return self.make_output(CausalLMOutputWithCrossAttentions, return_dict, out, loss=loss, logits=logits)
+            warnings.warn("without is_decoder=True in the config every token sees those after it", stacklevel=3)
 
 
 class ClassificationHead(nn.Module):
@@ -133,8 +115,8 @@ class ClassificationHead(nn.Module):
 
     def setup(self):
         c = self.config
-        self.dense = classifier_layer(c, c.hidden_size, **self.options.dtypes)
-        self.out_proj = classifier_layer(c, c.num_labels, **self.options.dtypes)
+        self.dense = classifier_layer(c, c.hidden_size, self.options)
+        self.out_proj = classifier_layer(c, c.num_labels or 0, self.options)
 
     def __call__(self, states: jax.Array) -> jax.Array:
         """states [B,T,D] -> float32 [B,num_labels]."""
@@ -160,7 +142,7 @@ class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
-        **inputs: Unpack[EncoderInputs],
+        **inputs: Unpack[TransformerInputs],
     ) -> SequenceClassifierOutput:
         refuse_cache(inputs.get("cache"))
         out, c = self.base(input_ids, return_dict=True, **inputs), self.config
@@ -185,7 +167,7 @@ class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
         return {name: array[None] for name, array in super().dummy_inputs().items()}
 
     def setup_head(self):
-        self.classifier = classifier_layer(self.config, 1, **self.options.dtypes)
+        self.classifier = classifier_layer(self.config, 1, self.options)
 
     def __call__(
         self,
@@ -193,7 +175,7 @@ class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
         *,
         labels: jax.Array | None = None,
         return_dict: bool | None = None,
-        **inputs: Unpack[EncoderInputs],
+        **inputs: Unpack[TransformerInputs],
     ) -> MultipleChoiceModelOutput:
         refuse_cache(inputs.get("cache"))
         arguments: dict[str, Any] = {"input_ids": input_ids, **inputs}
@@ -212,33 +194,11 @@ class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
         return self.make_output(MultipleChoiceModelOutput, return_dict, out, loss=loss, logits=logits)
 
 
-class EncoderForTokenClassification(EncoderHead[TokenClassifierOutput]):
-    """One label per token. Takes the base model's arguments without a cache, and:
-
-    labels: int [B,T], -100 is ignored.
-    """
-
-    auto_classes = ("AutoModelForTokenClassification",)
-
-    def setup_head(self):
-        self.classifier = classifier_layer(self.config, self.config.num_labels, **self.options.dtypes)
-
-    def __call__(
-        self,
-        input_ids: TokenIds | None = None,
-        *,
-        labels: jax.Array | None = None,
-        return_dict: bool | None = None,
-        **inputs: Unpack[EncoderInputs],
-    ) -> TokenClassifierOutput:
-        refuse_cache(inputs.get("cache"))
-        out = self.base(input_ids, return_dict=True, **inputs)
-        logits = self.classifier(dropout(self, out.last_hidden_state, self.config.head_dropout)).astype(jnp.float32)
-        loss = None if labels is None else cross_entropy(logits, check_shape("labels", labels, logits.shape[:-1]))
-        return self.make_output(TokenClassifierOutput, return_dict, out, loss=loss, logits=logits)
+class EncoderForTokenClassification(heads.ForTokenClassification, EncoderHead[TokenClassifierOutput]):
+    pass
 
 
-class EncoderForQuestionAnswering(EncoderHead[QuestionAnsweringModelOutput]):
+class EncoderForQuestionAnswering(heads.ForQuestionAnswering, EncoderHead[QuestionAnsweringModelOutput]):
     """Extractive question answering. Takes the base model's arguments without a cache, and:
 
     start_positions, end_positions: int [B]; positions beyond the sequence are ignored.
@@ -246,28 +206,7 @@ class EncoderForQuestionAnswering(EncoderHead[QuestionAnsweringModelOutput]):
     Raises ValueError for a config whose num_labels is not 2, start and end.
     """
 
-    auto_classes = ("AutoModelForQuestionAnswering",)
-
     def setup_head(self):
         if self.config.num_labels != 2:
             raise ValueError(f"question answering has 2 labels, start and end; num_labels={self.config.num_labels}")
-        self.qa_outputs = classifier_layer(self.config, 2, **self.options.dtypes)
-
-    def __call__(
-        self,
-        input_ids: TokenIds | None = None,
-        *,
-        start_positions: jax.Array | None = None,
-        end_positions: jax.Array | None = None,
-        return_dict: bool | None = None,
-        **inputs: Unpack[EncoderInputs],
-    ) -> QuestionAnsweringModelOutput:
-        refuse_cache(inputs.get("cache"))
-        out = self.base(input_ids, return_dict=True, **inputs)
-        start, end = jnp.moveaxis(self.qa_outputs(out.last_hidden_state).astype(jnp.float32), -1, 0)
-        loss = None
-        if start_positions is not None and end_positions is not None:
-            loss = span_loss(start, end, jnp.asarray(start_positions), jnp.asarray(end_positions))
-        return self.make_output(
-            QuestionAnsweringModelOutput, return_dict, out, loss=loss, start_logits=start, end_logits=end
-        )
+        super().setup_head()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
-from jaxmodels.architectures import decoder
+from jaxmodels.architectures import decoder, heads
 from jaxmodels.architectures.checks import check_activation, check_heads
 from jaxmodels.architectures.rules import DECODER_HEAD_RULES, dense_rules, norm_rules
 from jaxmodels.config import Config, fields
@@ -64,6 +64,11 @@ class GPTNeoConfig(Config):
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
+
+    @property
+    def head_dropout(self) -> float:
+        """Rate before the classifier of tokens."""
+        return self.classifier_dropout
 
     @property
     def cache_sizes(self) -> dict[str, int]:
@@ -140,26 +145,18 @@ class GPTNeoModel(decoder.DecoderModel):
         )
 
 
-class GPTNeoForCausalLM(decoder.DecoderForCausalLM):
-    __doc__ = decoder.DecoderForCausalLM.__doc__
+class GPTNeoForCausalLM(heads.ForCausalLM):
     body = GPTNeoModel
     auto_classes = ("AutoModelForCausalLM", "AutoModelWithLMHead")
 
 
 class GPTNeoForSequenceClassification(decoder.DecoderForSequenceClassification):
-    __doc__ = decoder.DecoderForSequenceClassification.__doc__
     body = GPTNeoModel
 
 
-class GPTNeoForTokenClassification(decoder.DecoderForTokenClassification):
-    __doc__ = decoder.DecoderForTokenClassification.__doc__
+class GPTNeoForTokenClassification(heads.ForTokenClassification):
     body = GPTNeoModel
 
-    @property
-    def classifier_dropout(self) -> float:
-        return self.config.classifier_dropout
 
-
-class GPTNeoForQuestionAnswering(decoder.DecoderForQuestionAnswering):
-    __doc__ = decoder.DecoderForQuestionAnswering.__doc__
+class GPTNeoForQuestionAnswering(heads.ForQuestionAnswering):
     body = GPTNeoModel

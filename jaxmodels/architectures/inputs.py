@@ -2,18 +2,34 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.arrays import HeadMask, Hidden, PaddingMask, TokenIds
 from jaxmodels.config import Config
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.inputs import AttentionInputs, PerLayer, cross_attention
 from jaxmodels.messages import brief
 
 _INT32 = np.iinfo(np.int32)
+
+
+class TransformerInputs(TypedDict, total=False):
+    """Arguments of `DecoderModel` and `EncoderModel` beside input_ids."""
+
+    attention_mask: PaddingMask | None
+    token_type_ids: TokenIds | None
+    position_ids: TokenIds | None
+    head_mask: HeadMask | None
+    inputs_embeds: Hidden | None
+    encoder_hidden_states: Hidden | None
+    encoder_attention_mask: PaddingMask | None
+    cache: Cache | None
+    output_attentions: bool | None
+    output_hidden_states: bool | None
 
 
 def is_concrete(*arrays) -> bool:
@@ -196,6 +212,23 @@ def default_positions(length: int, cache: Cache | None, size: int, limit: str) -
             "the tokenizer's call"
         )
     return positions
+
+
+def optional_encoder_inputs(
+    config: Config, x: jax.Array, states: Any, mask: Any, cache: Cache | None, base: AttentionInputs, initializing: bool
+) -> AttentionInputs | None:
+    """`encoder_inputs` of a family whose cross attention is an option of the config, and is skipped without states.
+
+    Raises:
+      ValueError: states or a mask where the config has no cross attention, or a wrong shape.
+    """
+    if not config.add_cross_attention:
+        if states is not None or mask is not None:
+            raise ValueError("encoder_hidden_states needs a config with add_cross_attention=True")
+        return None
+    if states is None and initializing:
+        states = jnp.zeros((x.shape[0], 1, x.shape[2]), x.dtype)
+    return encoder_inputs(x, states, mask, cache, base)
 
 
 def encoder_inputs(

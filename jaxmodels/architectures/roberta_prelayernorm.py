@@ -97,8 +97,6 @@ TABLE = Table(
 
 
 class RobertaPreLayerNormModel(EncoderModel):
-    __doc__ = EncoderModel.__doc__
-
     config_class = RobertaPreLayerNormConfig
     table = TABLE
     pre_norm = True
@@ -106,30 +104,24 @@ class RobertaPreLayerNormModel(EncoderModel):
 
 
 class RobertaPreLayerNormForMaskedLM(heads.EncoderForMaskedLM):
-    __doc__ = heads.EncoderForMaskedLM.__doc__
     body = RobertaPreLayerNormModel
 
 
 class RobertaPreLayerNormForCausalLM(heads.EncoderForCausalLM):
-    __doc__ = heads.EncoderForCausalLM.__doc__
     body = RobertaPreLayerNormModel
 
 
 class RobertaPreLayerNormForSequenceClassification(heads.EncoderForSequenceClassification):
-    __doc__ = heads.EncoderForSequenceClassification.__doc__
     body = RobertaPreLayerNormModel
 
 
 class RobertaPreLayerNormForMultipleChoice(heads.EncoderForMultipleChoice):
-    __doc__ = heads.EncoderForMultipleChoice.__doc__
     body = RobertaPreLayerNormModel
 
 
 class RobertaPreLayerNormForTokenClassification(heads.EncoderForTokenClassification):
-    __doc__ = heads.EncoderForTokenClassification.__doc__
     body = RobertaPreLayerNormModel
 
 
 class RobertaPreLayerNormForQuestionAnswering(heads.EncoderForQuestionAnswering):
-    __doc__ = heads.EncoderForQuestionAnswering.__doc__
     body = RobertaPreLayerNormModel

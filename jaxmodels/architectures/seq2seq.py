@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.architectures.base import Model, OutputT
+from jaxmodels.architectures.heads import vocab_projection
 from jaxmodels.architectures.inputs import embed_inputs, encoder_inputs, warn_of_unmasked_padding
 from jaxmodels.arrays import HeadMask, Hidden, PaddingMask, TokenIds
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.inputs import AttentionInputs
-from jaxmodels.layers.linear import Embedding, Linear, scaled_normal
+from jaxmodels.layers.linear import Embedding
 from jaxmodels.layers.losses import IGNORE, cross_entropy
 from jaxmodels.outputs import (
     BaseModelOutput,
@@ -299,9 +300,7 @@ class Seq2SeqLM(Seq2SeqHead[OutputT]):
         if self.has_logits_bias:
             bias = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
             self.final_logits_bias = self.param("final_logits_bias", bias, (c.vocab_size,), self.param_dtype)
-        if not c.tie_word_embeddings:
-            init = scaled_normal(self.initializer_std)
-            self.lm_head = Linear((c.vocab_size,), ("embed", "vocab"), init, False, **self.options.dtypes)
+        self.lm_head = vocab_projection(c, self.options, self.initializer_std)
 
     @property
     def initializer_std(self) -> float:
@@ -310,8 +309,7 @@ class Seq2SeqLM(Seq2SeqHead[OutputT]):
 
     def language_logits(self, states: jax.Array) -> jax.Array:
         """[B,T,D] -> float32 [B,T,V]."""
-        tied = self.config.tie_word_embeddings
-        logits = self.base.shared.attend(states) if tied else self.lm_head(states).astype(jnp.float32)
+        logits = self.lm_head(states, self.base.shared)
         if not self.has_logits_bias:
             return logits
         return logits + jax.lax.stop_gradient(self.final_logits_bias.astype(jnp.float32))

@@ -140,6 +140,16 @@ class Embedding(nn.Module):
         return logits.reshape(*x.shape[:-1], self.size)
 
 
+class VocabProjection(Linear):
+    """Logits over a vocabulary, from the token embeddings where it is tied to them, else from a kernel of its own."""
+
+    tied: bool = False
+
+    def __call__(self, x: jax.Array, embeddings: Embedding) -> jax.Array:  # type: ignore[override]
+        """Hidden states [...,D] -> float32 [...,V]."""
+        return embeddings.attend(x) if self.tied else super().__call__(x).astype(jnp.float32)
+
+
 def _without_row(init: Initializer, row: int) -> Initializer:
     return lambda key, shape, dtype: init(key, shape, dtype).at[row].set(0)
 

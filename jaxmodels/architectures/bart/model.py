@@ -225,8 +225,6 @@ class BartModel(BartLikeModel[Seq2SeqModelOutput]):
 
 
 class BartForConditionalGeneration(Seq2SeqLM[Seq2SeqLMOutput]):
-    __doc__ = Seq2SeqLM.__doc__
-
     body: ClassVar = BartModel
     auto_classes = (*Seq2SeqLM.auto_classes, "AutoModelForMaskedLM", "AutoModelForPreTraining")
     has_logits_bias = True

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxmodels.architectures.base import Model, OutputT, RunOptions
 from jaxmodels.architectures.dpr import weights
 from jaxmodels.architectures.dpr.config import DPRConfig
-from jaxmodels.architectures.encoder import EncoderModel, classifier_layer
+from jaxmodels.architectures.encoder import EncoderModel
+from jaxmodels.architectures.heads import classifier_layer, span_logits
 from jaxmodels.arrays import Hidden, PaddingMask, TokenIds
 from jaxmodels.outputs import BaseModelOutputWithPoolingAndCrossAttentions, Output
 
@@ -57,7 +58,7 @@ class DPREncoder(nn.Module):
     def setup(self):
         self.bert_model = BertModel(self.config, add_pooling_layer=False, **self.options.keywords)
         if self.config.projection_dim:
-            self.encode_proj = classifier_layer(self.config, self.config.projection_dim, **self.options.dtypes)
+            self.encode_proj = classifier_layer(self.config, self.config.projection_dim, self.options)
 
     def __call__(self, input_ids, **inputs) -> tuple[jax.Array, BaseModelOutputWithPoolingAndCrossAttentions]:
         """-> vectors [B,D] or [B,projection_dim], and the output of BERT; the arguments are BERT's."""
@@ -153,13 +154,13 @@ class _SpanPredictor(nn.Module):
 
     def setup(self):
         self.encoder = DPREncoder(self.config, self.options)
-        self.qa_outputs = classifier_layer(self.config, 2, **self.options.dtypes)
-        self.qa_classifier = classifier_layer(self.config, 1, **self.options.dtypes)
+        self.qa_outputs = classifier_layer(self.config, 2, self.options)
+        self.qa_classifier = classifier_layer(self.config, 1, self.options)
 
     def __call__(self, input_ids, **inputs):
         _, out = self.encoder(input_ids, **inputs)
         states = out.last_hidden_state
-        start, end = jnp.moveaxis(self.qa_outputs(states).astype(jnp.float32), -1, 0)
+        start, end = span_logits(self.qa_outputs, states)
         return start, end, self.qa_classifier(states[:, 0]).astype(jnp.float32)[:, 0], out
 
 

@@ -69,6 +69,11 @@ class GPT2Config(Config):
         return {"layers": self.n_layer, "heads": self.n_head, "head_dim": self.head_dim}
 
     @property
+    def head_dropout(self) -> float:
+        """Rate before the classifier of tokens (docs/parity.md, G16)."""
+        return next(rate for rate in (self.classifier_dropout, self.hidden_dropout, 0.1) if rate is not None)
+
+    @property
     def mlp_dim(self) -> int:
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
 

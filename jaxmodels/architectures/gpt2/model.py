@@ -7,18 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.architectures.decoder import (
-    DecoderForCausalLM,
-    DecoderForQuestionAnswering,
-    DecoderForSequenceClassification,
-    DecoderForTokenClassification,
-    DecoderHead,
-    DecoderInputs,
-    DecoderModel,
-)
+from jaxmodels.architectures.base import Model
+from jaxmodels.architectures.decoder import DecoderForSequenceClassification, DecoderModel
 from jaxmodels.architectures.gpt2.config import GPT2Config
 from jaxmodels.architectures.gpt2.weights import TABLE
-from jaxmodels.architectures.inputs import check_ids, check_shape
+from jaxmodels.architectures.heads import ForCausalLM, ForQuestionAnswering, ForTokenClassification, vocab_projection
+from jaxmodels.architectures.inputs import TransformerInputs, check_ids, check_shape
 from jaxmodels.arrays import TokenIds
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.cache import Cache
@@ -70,32 +64,19 @@ class GPT2Model(DecoderModel):
         )
 
 
-class GPT2LMHeadModel(DecoderForCausalLM):
-    __doc__ = DecoderForCausalLM.__doc__
-
+class GPT2LMHeadModel(ForCausalLM):
     body = GPT2Model
 
 
 class GPT2ForSequenceClassification(DecoderForSequenceClassification):
-    __doc__ = DecoderForSequenceClassification.__doc__
-
     body = GPT2Model
 
 
-class GPT2ForTokenClassification(DecoderForTokenClassification):
-    __doc__ = DecoderForTokenClassification.__doc__
-
+class GPT2ForTokenClassification(ForTokenClassification):
     body = GPT2Model
 
-    @property
-    def classifier_dropout(self) -> float:
-        c = self.config
-        return next(rate for rate in (c.classifier_dropout, c.hidden_dropout, 0.1) if rate is not None)
 
-
-class GPT2ForQuestionAnswering(DecoderForQuestionAnswering):
-    __doc__ = DecoderForQuestionAnswering.__doc__
-
+class GPT2ForQuestionAnswering(ForQuestionAnswering):
     body = GPT2Model
 
 
@@ -153,7 +134,7 @@ class GPT2DoubleHeadsModelOutput(Output):
     attentions: jax.Array | None = None
 
 
-class GPT2DoubleHeadsModel(DecoderHead[GPT2DoubleHeadsModelOutput]):
+class GPT2DoubleHeadsModel(Model[GPT2DoubleHeadsModelOutput]):
     """Language model and multiple choice. Takes the base model's arguments (ids [B,choices,T]), and:
 
     mc_token_ids: int [B,choices], the token that stands for each choice; default the last.
@@ -163,7 +144,7 @@ class GPT2DoubleHeadsModel(DecoderHead[GPT2DoubleHeadsModelOutput]):
     body = GPT2Model
 
     def setup_head(self):
-        self.setup_language_head()
+        self.lm_head = vocab_projection(self.config, self.options)
         # The reference's class overwrites the number of labels: one score per choice (docs/parity.md, G13).
         self.multiple_choice_head = SequenceSummary(self.config.replace(num_labels=1), **self.options.dtypes)
 
@@ -175,11 +156,11 @@ class GPT2DoubleHeadsModel(DecoderHead[GPT2DoubleHeadsModelOutput]):
         labels: jax.Array | None = None,
         mc_labels: jax.Array | None = None,
         return_dict: bool | None = None,
-        **inputs: Unpack[DecoderInputs],
+        **inputs: Unpack[TransformerInputs],
     ) -> GPT2DoubleHeadsModelOutput:
         out = self.base(input_ids, return_dict=True, **inputs)
         states = out.last_hidden_state
-        logits = self.language_logits(states)
+        logits = self.lm_head(states, self.base.token_embeddings)
         mc_logits = self.multiple_choice_head(states, mc_token_ids)
         if mc_logits.shape[-1] == 1:
             mc_logits = mc_logits[..., 0]

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxmodels.architectures.bart.model import BartDecoder, BartEmbeddings, BartLikeModel, bart_layer
 from jaxmodels.architectures.base import Model, OutputT, RunOptions
+from jaxmodels.architectures.heads import span_logits
 from jaxmodels.architectures.inputs import embed_inputs, is_concrete, layer_head_mask, warn_of_unmasked_padding
 from jaxmodels.architectures.led.config import LEDConfig
 from jaxmodels.architectures.led.outputs import (
@@ -181,9 +182,7 @@ class LEDModel(LEDGlobalTokens[LEDSeq2SeqModelOutput], BartLikeModel[LEDSeq2SeqM
         return self.make_output(LEDEncoderBaseModelOutput, return_dict, out)
 
 
-class LEDForConditionalGeneration(LEDGlobalTokens[LEDSeq2SeqLMOutput], Seq2SeqLM[LEDSeq2SeqLMOutput]):
-    __doc__ = Seq2SeqLM.__doc__
-
+class LEDForConditionalGeneration(Seq2SeqLM[LEDSeq2SeqLMOutput], LEDGlobalTokens[LEDSeq2SeqLMOutput]):
     body: ClassVar = LEDModel
     output_class = LEDSeq2SeqLMOutput
     has_logits_bias = True
@@ -292,7 +291,7 @@ class LEDForQuestionAnswering(
         if (start_positions is None) != (end_positions is None):
             raise ValueError("start_positions and end_positions go together: give both or neither")
         out = self.base(input_ids, return_dict=True, **inputs)
-        start, end = jnp.moveaxis(self.qa_outputs(out.last_hidden_state).astype(jnp.float32), -1, 0)
+        start, end = span_logits(self.qa_outputs, out.last_hidden_state)
         loss = None
         if start_positions is not None:
             loss = span_loss(start, end, jnp.asarray(start_positions), jnp.asarray(end_positions))

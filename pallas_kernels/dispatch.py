@@ -52,7 +52,7 @@ class AttentionCall(NamedTuple):
     dropout: bool
 
 
-class Selection(NamedTuple):
+class KernelChoice(NamedTuple):
     """The `attend` of a kernel that supports a call, or None and the reason why there is none."""
 
     attend: Callable[..., jax.Array] | None
@@ -115,35 +115,35 @@ def _choose_by_platform(call: AttentionCall, gpu: Gpu | None) -> tuple[str, Call
     return ("xla_blocked" if long and not call.return_weights else "xla"), None
 
 
-def _select(name: str, call: AttentionCall, gpu: Gpu | None) -> Selection:
+def _select(name: str, call: AttentionCall, gpu: Gpu | None) -> KernelChoice:
     if reason := unsupported_partitioning_reason(call.split, call.q.shape):
-        return Selection(None, reason)
+        return KernelChoice(None, reason)
     return _SELECTORS[name](call, gpu)
 
 
-def select_tpu_kernel(call: AttentionCall, gpu: Gpu | None = None) -> Selection:
+def select_tpu_kernel(call: AttentionCall, gpu: Gpu | None = None) -> KernelChoice:
     """The first TPU kernel that supports the call, or the reasons of all."""
     reasons = []
     for kernel in (sliding_window, full_row):
         reason = kernel.unsupported_reason(*call[:5])
         if reason is None:
-            return Selection(kernel.attend)
+            return KernelChoice(kernel.attend)
         reasons.append(reason)
-    return Selection(None, "; ".join(reasons))
+    return KernelChoice(None, "; ".join(reasons))
 
 
-def select_gpu_kernel(call: AttentionCall, gpu: Gpu | None = None) -> Selection:
+def select_gpu_kernel(call: AttentionCall, gpu: Gpu | None = None) -> KernelChoice:
     """The GPU kernel if it supports the call, or the reason. gpu: None for those of this process."""
     reason = unsupported_gpu_reason(gpu) or flash.unsupported_reason(*call[:5])
-    return Selection(flash.attend) if reason is None else Selection(None, reason)
+    return KernelChoice(flash.attend) if reason is None else KernelChoice(None, reason)
 
 
-def _select_cudnn(call: AttentionCall, gpu: Gpu | None) -> Selection:
+def _select_cudnn(call: AttentionCall, gpu: Gpu | None) -> KernelChoice:
     reason = cudnn.unsupported_reason(*call[:5], call.dropout, gpu)
-    return Selection(cudnn.attend) if reason is None else Selection(None, reason)
+    return KernelChoice(cudnn.attend) if reason is None else KernelChoice(None, reason)
 
 
-_SELECTORS: dict[str, Callable[[AttentionCall, Gpu | None], Selection]] = {
+_SELECTORS: dict[str, Callable[[AttentionCall, Gpu | None], KernelChoice]] = {
     "pallas_tpu": select_tpu_kernel,
     "pallas_gpu": select_gpu_kernel,
     "cudnn": _select_cudnn,

@@ -84,3 +84,9 @@ def test_typed_keywords_are_those_of_the_base_model(inputs, call, beside):
     names = {name for name, p in inspect.signature(call).parameters.items() if p.kind is p.KEYWORD_ONLY}
     explicit = {"return_dict"} | ({"decoder_input_ids"} if inputs is rag_model.RagInputs else set())
     assert set(inputs.__annotations__) == (names - explicit) | set(beside)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_class_says_what_it_is(name):
+    """Flax would put the signature in the place of a missing docstring; a head that adds nothing has its base's."""
+    assert not MODELS[name].__doc__.startswith(f"{name}(")

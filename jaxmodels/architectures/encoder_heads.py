@@ -107,24 +107,6 @@ class EncoderForCausalLM(heads.ForCausalLM, EncoderHead[CausalLMOutputWithCrossA
             warnings.warn("without is_decoder=True in the config every token sees those after it", stacklevel=3)
 
 
-class ClassificationHead(nn.Module):
-    """First token's state -> dense -> tanh -> scores of the labels, dropout before each (docs/parity.md, R9)."""
-
-    config: BertLikeConfig
-    options: RunOptions
-
-    def setup(self):
-        c = self.config
-        self.dense = classifier_layer(c, c.hidden_size, self.options)
-        self.out_proj = classifier_layer(c, c.num_labels or 0, self.options)
-
-    def __call__(self, states: jax.Array) -> jax.Array:
-        """states [B,T,D] -> float32 [B,num_labels]."""
-        rate = self.config.head_dropout
-        x = jnp.tanh(self.dense(dropout(self, states[:, 0], rate)))
-        return self.out_proj(dropout(self, x, rate)).astype(jnp.float32)
-
-
 class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
     """One label per sequence. Takes the base model's arguments without a cache, and:
 
@@ -134,7 +116,7 @@ class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
     auto_classes = ("AutoModelForSequenceClassification",)
 
     def setup_head(self):
-        self.classifier = ClassificationHead(self.config, self.options)
+        self.classifier = heads.ClassificationHead(self.config, self.options)
 
     def __call__(
         self,
@@ -146,7 +128,7 @@ class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
     ) -> SequenceClassifierOutput:
         refuse_cache(inputs.get("cache"))
         out, c = self.base(input_ids, return_dict=True, **inputs), self.config
-        logits, loss = self.classifier(out.last_hidden_state), None
+        logits, loss = self.classifier(out.last_hidden_state[:, 0]), None
         if labels is not None:
             loss = classification_loss(logits, jnp.asarray(labels), c.problem_type, c.num_labels)
         return self.make_output(SequenceClassifierOutput, return_dict, out, loss=loss, logits=logits)

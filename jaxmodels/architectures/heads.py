@@ -1,7 +1,8 @@
-"""Heads that serve several bases: language model, token classification, question answering."""
+"""Heads, and parts of heads, that serve several bases: language model, classification, question answering."""
 
 from typing import ClassVar, Unpack
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -33,6 +34,23 @@ def vocab_projection(config: Config, options: RunOptions, std: float | None = No
     init = scaled_normal(config.initializer_range if std is None else std)
     tied = config.tie_word_embeddings
     return VocabProjection((config.vocab_size,), ("embed", "vocab"), init, False, tied=tied, **options.dtypes)
+
+
+class ClassificationHead(nn.Module):
+    """A sequence's state -> dense -> tanh -> scores of the labels, with dropout before each (docs/parity.md, R9)."""
+
+    config: Config
+    options: RunOptions
+
+    def setup(self):
+        self.dense = classifier_layer(self.config, self.config.hidden_size, self.options)
+        self.out_proj = classifier_layer(self.config, self.config.num_labels or 0, self.options)
+
+    def __call__(self, states: jax.Array) -> jax.Array:
+        """[B,D] -> float32 [B,num_labels]."""
+        rate = self.config.head_dropout
+        x = jnp.tanh(self.dense(dropout(self, states, rate)))
+        return self.out_proj(dropout(self, x, rate)).astype(jnp.float32)
 
 
 class ForCausalLM(Model[CausalLMOutputWithCrossAttentions]):

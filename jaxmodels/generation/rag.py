@@ -35,7 +35,7 @@ INPUTS = ("context_input_ids", "context_attention_mask", "doc_scores", "retrieve
 SEQUENCE_OPTIONS = ("do_deduplication", "num_return_sequences", "num_beams")
 
 
-class RagModel(Generative, Protocol):
+class RagGenerative(Generative, Protocol):
     """A RAG model with a generator, and a method `retrieve` for `apply`."""
 
     @property
@@ -48,7 +48,7 @@ class RagModel(Generative, Protocol):
         """The parameters of "generator" and the other parts."""
 
 
-class RagSequenceModel(RagModel, Protocol):
+class RagSequenceGenerative(RagGenerative, Protocol):
     """A RAG model whose documents are marginalized over whole sequences."""
 
     def begins_with_bos(self, decoder_ids: Any) -> jax.Array | bool:
@@ -117,7 +117,7 @@ class Questions:
         return dataclasses.replace(self, ids=ids, mask=mask, copies=copies)
 
 
-def retrieve(params: dict, questions: Questions, *, model: RagModel, n_docs: int) -> Contexts:
+def retrieve(params: dict, questions: Questions, *, model: RagGenerative, n_docs: int) -> Contexts:
     """Retrieves the documents of the questions: on the host, or inside a program if the retriever is a pytree."""
     found = model.apply(
         {"params": params},
@@ -134,7 +134,7 @@ _compiled_retrieve = jax.jit(retrieve, static_argnames=("model", "n_docs"))
 
 
 def read_contexts(
-    model: RagModel, params: dict, input_ids: Any, attention_mask: Any, inputs: Mapping[str, Any]
+    model: RagGenerative, params: dict, input_ids: Any, attention_mask: Any, inputs: Mapping[str, Any]
 ) -> tuple[Contexts | Questions, int, int]:
     """Checks the documents of a call and pads their length to a bucket; a host retriever is called here.
 
@@ -222,14 +222,14 @@ class RagTokenPrompts:
     prefix_length: jax.Array
     num_real: jax.Array
     contexts: Contexts | Questions
-    model: RagModel = dataclasses.field(metadata={"static": True})
+    model: RagGenerative = dataclasses.field(metadata={"static": True})
     n_docs: int = dataclasses.field(metadata={"static": True})
     cache_dtype: Any = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def prepare(
         cls,
-        model: RagModel,
+        model: RagGenerative,
         params: dict,
         config: GenerationConfig,
         input_ids: Any,
@@ -322,7 +322,7 @@ class RagTokenPrompts:
 
 
 def generate_rag_sequence(
-    model: RagSequenceModel,
+    model: RagSequenceGenerative,
     params: dict,
     input_ids: Any,
     attention_mask: Any,
@@ -390,7 +390,7 @@ def generate_rag_sequence(
 
 
 @partial(jax.jit, static_argnames="model")
-def _encode(params: dict, contexts: Contexts, *, model: RagModel) -> jax.Array:
+def _encode(params: dict, contexts: Contexts, *, model: RagGenerative) -> jax.Array:
     """The generator's encoder states of all documents, [B*n,S,D]."""
     variables = {"params": model.parts(params)["generator"]}
     encode = partial(model.generator_model.apply, variables, return_dict=True, method="encode")
@@ -398,7 +398,7 @@ def _encode(params: dict, contexts: Contexts, *, model: RagModel) -> jax.Array:
 
 
 def _score_candidates(
-    model: RagSequenceModel,
+    model: RagSequenceGenerative,
     params: dict,
     contexts: Contexts,
     states: jax.Array,
@@ -429,7 +429,7 @@ def _score(
     candidates: jax.Array,
     without_first: jax.Array,
     *,
-    model: RagSequenceModel,
+    model: RagSequenceGenerative,
     n_docs: int,
 ) -> jax.Array:
     """Negative log-likelihoods float32 [C,B] of candidates int32 [B,C,T], for without_first bool [B] without bos."""

@@ -19,7 +19,7 @@ from jaxmodels.config import Config, ConfigValue
 from jaxmodels.convert import LoadPlan, WeightsError, assemble, plan_loading
 from jaxmodels.download import HubToken
 from jaxmodels.hub.checkpoint import checkpoint_folder, read_config, untie_separate_head
-from jaxmodels.hub.options import RunOptions, reject_unsupported_options
+from jaxmodels.hub.options import LoadOptions, reject_unsupported_options
 from jaxmodels.messages import brief
 from jaxmodels.parameters import abstract, check_key, flatten, initial, unflatten
 from jaxmodels.sharding import Rules, check_placement, shardings
@@ -91,7 +91,7 @@ def load(
         check_key("key", key)
     if not isinstance(ignore_mismatched_sizes, bool):
         raise TypeError(f"ignore_mismatched_sizes must be True or False, got {brief(ignore_mismatched_sizes)}")
-    run = RunOptions(dtype, param_dtype, attention, remat).merge(
+    run = LoadOptions(dtype, param_dtype, attention, remat).merge(
         torch_dtype=torch_dtype, attn_implementation=attn_implementation, gradient_checkpointing=gradient_checkpointing
     )
     folder = checkpoint_folder(
@@ -259,7 +259,7 @@ def load_rag(
         raise TypeError(f"cls must be RagModel, RagSequenceForGeneration or RagTokenForGeneration, got {brief(cls)}")
     options: dict[str, Any] = dict(overrides)
     reject_unsupported_options(options, _RAG_PARAMETERS, "load_rag has no option")
-    run = RunOptions(dtype, param_dtype, attention, remat).merge(
+    run = LoadOptions(dtype, param_dtype, attention, remat).merge(
         torch_dtype=torch_dtype, attn_implementation=attn_implementation, gradient_checkpointing=gradient_checkpointing
     )
     shared: dict[str, Any] = {
@@ -283,7 +283,7 @@ def load_rag(
             if name in _WHOLE_MODEL:
                 raise TypeError(f"load_rag has no option {prefix + name!r}: it applies to the whole model, use {name}=")
         models[part], params[part] = load(source, **{"cls": _PARTS[part], **shared, **separate})
-    runs = [{name: getattr(model, name) for name in (*RunOptions._fields, "unroll")} for model in models.values()]
+    runs = [{name: getattr(model, name) for name in (*LoadOptions._fields, "unroll")} for model in models.values()]
     if runs[0] != runs[1]:
         raise ValueError(
             f"the files of the two parts have different dtypes, {runs[0]['dtype']} and {runs[1]['dtype']}; pass dtype="

@@ -101,7 +101,7 @@ def _is_misspelt(name: str, names: list[str]) -> bool:
     return bool(difflib.get_close_matches(name, [*names, *UNSUPPORTED], cutoff=0.8)) and not _is_config_key(name)
 
 
-class RunOptions(NamedTuple):
+class LoadOptions(NamedTuple):
     """Options of `load` that do not affect the values of the parameters; None is the default.
 
     Attributes:
@@ -117,7 +117,7 @@ class RunOptions(NamedTuple):
 
     def merge(
         self, *, torch_dtype: Any, attn_implementation: str | None, gradient_checkpointing: bool | None
-    ) -> "RunOptions":
+    ) -> "LoadOptions":
         """Returns these options with those of transformers translated.
 
         Raises:
@@ -137,7 +137,7 @@ class RunOptions(NamedTuple):
             options = options._set("gradient_checkpointing", gradient_checkpointing, "remat")
         return options
 
-    def _set(self, source: str, value: Any, *names: str) -> "RunOptions":
+    def _set(self, source: str, value: Any, *names: str) -> "LoadOptions":
         for name in names:
             current = getattr(self, name)
             if current is not None and not _is_same(name, current, value):

@@ -12,7 +12,7 @@ Bias = DenseBias | RelativeKeyBias | ToeplitzBias
 
 # Added to the scores of hidden keys. Finite, so that a query whose keys are all hidden stays finite (uniform weights,
 # as in the reference).
-MASK_VALUE = -1e30
+HIDDEN_KEY_BIAS = -1e30
 
 
 @jax.tree_util.register_dataclass
@@ -96,7 +96,7 @@ def self_attention(
 
     Args:
       mask: [B,T], 1 for real tokens; with a cache it has gone into `reserve`. [B,T,T] says for every query which keys
-        it sees and, as in the reference, nothing is added to it: a causal model is then as causal as the mask.
+        it sees and, as in the reference, nothing but a window is added to it: a causal model is then as causal as it.
       cache: with room reserved for these tokens.
       causal: queries do not see later keys.
       window: how many tokens a query of a causal model sees, its own included; None: all.
@@ -159,4 +159,4 @@ def cross_attention(
 
 
 def _as_bias(mask: jax.Array) -> DenseBias:
-    return DenseBias(jnp.where(mask.astype(bool), 0.0, MASK_VALUE)[:, None])
+    return DenseBias(jnp.where(mask.astype(bool), 0.0, HIDDEN_KEY_BIAS)[:, None])

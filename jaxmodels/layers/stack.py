@@ -157,14 +157,14 @@ class Stack(nn.Module):
             x = jnp.where(cache.overflow(x.shape[1]), jnp.nan, x)
 
         def make_body(inputs: LayerInputs):
-            leaves, treedef = jax.tree.flatten(inputs, is_leaf=lambda leaf: isinstance(leaf, PerLayer))
-            stacked = [leaf.values if isinstance(leaf, PerLayer) else None for leaf in leaves]
+            leaves, treedef = jax.tree.flatten(inputs, is_leaf=_is_per_layer)
+            stacked = [leaf.values if _is_per_layer(leaf) else None for leaf in leaves]
 
             def body(x, params, slices, key, entry):
-                own = [leaf if at is None else at for leaf, at in zip(leaves, slices, strict=True)]
+                values = [leaf if at is None else at for leaf, at in zip(leaves, slices, strict=True)]
                 rngs = {} if key is None else {"dropout": key}
                 x = nn.with_logical_constraint(x, ("batch", "length", None))
-                y, out = layer.apply({"params": params}, x, treedef.unflatten(own), entry, rngs=rngs)
+                y, out = layer.apply({"params": params}, x, treedef.unflatten(values), entry, rngs=rngs)
                 if self.layerdrop and key is not None:
                     y = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 1), self.layerdrop), x, y)
                 return y, (out, x if output_hidden_states else None)
@@ -193,11 +193,7 @@ class Stack(nn.Module):
         return _stacked_output(x, outs, cache)
 
     def _init(self, layer: Layer, x, inputs: LayerInputs) -> None:
-        first = jax.tree.map(
-            lambda leaf: leaf.values[0] if isinstance(leaf, PerLayer) else leaf,
-            inputs,
-            is_leaf=lambda leaf: isinstance(leaf, PerLayer),
-        )
+        first = jax.tree.map(lambda v: v.values[0] if _is_per_layer(v) else v, inputs, is_leaf=_is_per_layer)
 
         def init(key):
             each = jax.vmap(lambda k: layer.init({"params": k}, x, first)["params"])
@@ -231,8 +227,12 @@ class Stack(nn.Module):
         return _stacked_output(x, outs, None)
 
 
+def _is_per_layer(value: Any) -> bool:
+    return isinstance(value, PerLayer)
+
+
 def _segments(kinds: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Cuts a sequence into (start, period, repeats): the longest stretch that repeats, from each start on."""
+    """Cuts a sequence into (start, period, repeats): from each start on, the unit whose repetitions cover most."""
     start = 0
     while start < len(kinds):
         period, repeats = 1, 1

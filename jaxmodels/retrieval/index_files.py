@@ -54,7 +54,7 @@ def file_digest(file: OpenedFile) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Manifest:
+class IndexManifest:
     """Contents of `dense_index.json`; see the module's docstring."""
 
     rows: int
@@ -178,12 +178,12 @@ class IndexFiles:
         self._checked.add(shard.file)
 
 
-def _open(folder: FolderSnapshot) -> tuple[Manifest, list[dict[str, TensorEntry]]]:
-    manifest = Manifest.read(folder)
+def _open(folder: FolderSnapshot) -> tuple[IndexManifest, list[dict[str, TensorEntry]]]:
+    manifest = IndexManifest.read(folder)
     return manifest, [_open_shard(folder, manifest, shard) for shard in manifest.shards]
 
 
-def _open_shard(folder: FolderSnapshot, manifest: Manifest, shard: Shard) -> dict[str, TensorEntry]:
+def _open_shard(folder: FolderSnapshot, manifest: IndexManifest, shard: Shard) -> dict[str, TensorEntry]:
     path = folder / shard.file
     if not path.is_file():
         raise TensorFileError(folder / MANIFEST, f"{describe(shard.file)} in its folder", "no such file", REBUILD)
@@ -230,7 +230,7 @@ def write_index(
         write_shard(path, part)
         shards.append(Shard.from_file(path, rows, len(part[0])))
         rows += len(part[0])
-    Manifest(rows, width, dtype, fingerprint, passages, tuple(shards)).write(folder)
+    IndexManifest(rows, width, dtype, fingerprint, passages, tuple(shards)).write(folder)
     return rows
 
 
@@ -272,7 +272,7 @@ def join_shards(folder: Path, paths: Sequence[Path], fingerprint: str | None, pa
             rows += entry.shape[0]
         if expected is None:
             raise ValueError("no shards: an index must have at least one row")
-        Manifest(rows, *expected, fingerprint, passages, tuple(shards)).write(staging)
+        IndexManifest(rows, *expected, fingerprint, passages, tuple(shards)).write(staging)
 
 
 def _shard_name(number: int) -> str:

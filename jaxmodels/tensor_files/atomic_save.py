@@ -66,7 +66,7 @@ def in_file_sets(name: str, sets: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for each in sets for pattern in FILE_SETS[each])
 
 
-class Manifest(NamedTuple):
+class SaveManifest(NamedTuple):
     """Record of a committed save, which exists until all its files are in place.
 
     Attributes:
@@ -85,7 +85,7 @@ class Manifest(NamedTuple):
         path.write_text(json.dumps({"sets": self.sets, "files": sorted(self.files)}) + "\n", encoding="utf-8")
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: Path) -> SaveManifest | None:
     """Reads the manifest of a save whose files are not all in place; None if there is none.
 
     The folder may come from elsewhere, so the manifest is accepted only if `atomic_save` could have written it.
@@ -113,7 +113,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise FormatError(error.expected, error.found, REMEDY).at(path) from None
 
 
-def _parse_manifest(values: dict) -> Manifest:
+def _parse_manifest(values: dict) -> SaveManifest:
     if values.keys() != {"sets", "files"}:
         raise FormatError("`sets` and `files`", ", ".join(map(describe, sorted(values)[:5])) or "neither")
     sets, files = values["sets"], values["files"]
@@ -124,7 +124,7 @@ def _parse_manifest(values: dict) -> Manifest:
     for name in files:
         if not is_plain_filename(name) or not in_file_sets(name, sets):
             raise FormatError(f"file names of {', '.join(sets) or 'no set'}", describe(name))
-    return Manifest(tuple(sets), frozenset(files))
+    return SaveManifest(tuple(sets), frozenset(files))
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ def atomic_save(folder: Path, *sets: str) -> Iterator[Path]:
             files = frozenset(os.listdir(staging))
             if unexpected := sorted(name for name in files if not in_file_sets(name, sets)):
                 raise ValueError(f"{unexpected[0]} is not a file of {', '.join(sets)}")
-            draft, manifest = staging / f"{MANIFEST}.draft", Manifest(sets, files)
+            draft, manifest = staging / f"{MANIFEST}.draft", SaveManifest(sets, files)
             manifest.write(draft)
             for path in (*staging.iterdir(), staging):
                 _fsync(path)
@@ -179,7 +179,7 @@ def _recover(folder: Path) -> None:
         staging.unlink(missing_ok=True)
 
 
-def _move_into_place(folder: Path, manifest: Manifest) -> None:
+def _move_into_place(folder: Path, manifest: SaveManifest) -> None:
     """Moves the files of a committed save. Can be interrupted and repeated. Replaces links, not their targets."""
     staging = folder / STAGING
     for name in sorted(manifest.files):

@@ -75,6 +75,11 @@ class BartLikeConfig(Config):
         return {"layers": self.decoder_layers, "heads": heads, "head_dim": self.d_model // heads}
 
     @property
+    def head_dropout(self) -> float:
+        """Rate in classification heads."""
+        return self.classifier_dropout
+
+    @property
     def embedding_scale(self) -> float:
         """Factor applied to the word embeddings."""
         return 1.0

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmodels.architectures.bart.model import BartDecoder, BartEmbeddings, BartLikeModel, bart_layer
 from jaxmodels.architectures.base import Model, OutputT, RunOptions
-from jaxmodels.architectures.heads import span_logits
+from jaxmodels.architectures.heads import ClassificationHead, classifier_layer, span_logits
 from jaxmodels.architectures.inputs import embed_inputs, is_concrete, layer_head_mask, warn_of_unmasked_padding
 from jaxmodels.architectures.led.config import LEDConfig
 from jaxmodels.architectures.led.outputs import (
@@ -28,7 +28,7 @@ from jaxmodels.architectures.led.weights import TABLE
 from jaxmodels.architectures.seq2seq import Seq2SeqHead, Seq2SeqInputs, Seq2SeqLM
 from jaxmodels.arrays import HeadMask, Hidden, PaddingMask, TokenIds
 from jaxmodels.layers.inputs import AttentionInputs, LayerInputs
-from jaxmodels.layers.linear import Embedding, Linear, dropout, scaled_normal
+from jaxmodels.layers.linear import Embedding
 from jaxmodels.layers.longformer import LongformerAttention
 from jaxmodels.layers.losses import classification_loss, span_loss
 from jaxmodels.layers.stack import Stack
@@ -188,24 +188,6 @@ class LEDForConditionalGeneration(Seq2SeqLM[LEDSeq2SeqLMOutput], LEDGlobalTokens
     has_logits_bias = True
 
 
-class ClassificationHead(nn.Module):
-    """dropout -> dense -> tanh -> dropout -> out_proj."""
-
-    config: LEDConfig
-    options: RunOptions
-
-    def setup(self):
-        c, init = self.config, scaled_normal(self.config.init_std)
-        self.dense = Linear((c.d_model,), ("embed", None), init, True, **self.options.dtypes)
-        self.out_proj = Linear((c.num_labels,), ("embed", None), init, True, **self.options.dtypes)
-
-    def __call__(self, states: jax.Array) -> jax.Array:
-        """[B,D] -> float32 [B,num_labels]."""
-        rate = self.config.classifier_dropout
-        x = jnp.tanh(self.dense(dropout(self, states, rate)))
-        return self.out_proj(dropout(self, x, rate)).astype(jnp.float32)
-
-
 class LEDForSequenceClassification(
     LEDGlobalTokens[LEDSeq2SeqSequenceClassifierOutput], Seq2SeqHead[LEDSeq2SeqSequenceClassifierOutput]
 ):
@@ -276,8 +258,7 @@ class LEDForQuestionAnswering(
     auto_classes = ("AutoModelForQuestionAnswering",)
 
     def setup_head(self):
-        init = scaled_normal(self.config.init_std)
-        self.qa_outputs = Linear((2,), ("embed", None), init, True, **self.options.dtypes)
+        self.qa_outputs = classifier_layer(self.config, 2, self.options)
 
     def __call__(
         self,

@@ -67,13 +67,17 @@ def attention(
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Multi-head attention: softmax(scale * q.k + bias over the keys visible under `mask`) v.
 
+    Where keys and values have fewer heads than the queries, G < H (grouped-query attention, arXiv:2305.13245;
+    multi-query attention, arXiv:1911.02150, is G = 1), query head h attends to key head h // (H // G), as after Hugging
+    Face's `repeat_kv`, but no implementation repeats keys or values in memory.
+
     Scores and softmax are float32 in every implementation; probabilities are cast to v.dtype for the second product. A
     query without a visible key gives zero, with zero gradients.
 
     Args:
       q: Queries [B, T, H, K], of any floating dtype.
-      k: Keys [B, S, H, K].
-      v: Values [B, S, H, Kv].
+      k: Keys [B, S, G, K], H a multiple of G.
+      v: Values [B, S, G, Kv].
       mask: Visibility rule.
       bias: A bias of the scores, or a tuple of several, which are added up.
       scale: Factor on the dot products; None means K**-0.5. It may be a traced scalar.
@@ -88,7 +92,7 @@ def attention(
         A named implementation never falls back to another one.
       return_weights: Whether to return the weights too.
       split: With a mesh in context (`jax.set_mesh`), the mesh axes over which the batch and the heads are split; a
-        kernel then runs on every shard. XLA's implementations do not need it.
+        kernel then runs on every shard, with the key heads of its query heads. XLA's implementations do not need it.
 
     Returns:
       [B, T, H, Kv] in q.dtype. With `return_weights`, a pair of that and the weights [B, H, T, S] in q.dtype, after
@@ -196,7 +200,7 @@ def decode(
 
     Args:
       q: [B, T, H, K].
-      packed: The cache, S slots.
+      packed: The cache, S slots of G key heads, H a multiple of G.
       mask, bias, scale, dropout, implementation, return_weights, split: As in `attention`.
 
     Returns:
@@ -212,7 +216,7 @@ def decode(
         kernel = select_decode_kernel(implementation, q, packed, split)
         if kernel is not None:
             return decode_with_kernel(kernel, q, packed, mask=mask, bias=biases, scale=scale, split=split)
-    key, value = packed.read(q.shape[2], q.dtype)
+    key, value = packed.read(packed.heads(q.shape[3]), q.dtype)
     return attention(
         q,
         key,
@@ -268,37 +272,43 @@ def _validate_attention(
             raise ValueError(f"{name} must have rank 4, [batch, length, heads, width]; got {list(x.shape)}")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(f"{name} must be floating; got {x.dtype}")
-    (B, T, H, K), S = q.shape, k.shape[1]
-    if k.shape != (B, S, H, K):
-        raise ValueError(
-            f"k must be [B, S, H, K] with q's B, H, K = {B}, {H}, {K} (heads cannot be grouped); got {list(k.shape)}"
-        )
-    if v.shape[:3] != (B, S, H):
-        raise ValueError(f"v must be [B, S, H, Kv] with k's B, S, H = {B}, {S}, {H}; got {list(v.shape)}")
+    (B, T, H, K), (S, G) = q.shape, k.shape[1:3]
+    if k.shape != (B, S, G, K):
+        raise ValueError(f"k must be [B, S, G, K] with q's B, K = {B}, {K}; got {list(k.shape)}")
+    if v.shape[:3] != (B, S, G):
+        raise ValueError(f"v must be [B, S, G, Kv] with k's B, S, G = {B}, {S}, {G}; got {list(v.shape)}")
+    _validate_groups(H, G)
     mask.validate(B, S)
     for bias in biases:
         bias.validate(B, H, T, S, K)
+
+
+def _validate_groups(H: int, G: int) -> None:
+    if not G or H % G:
+        raise ValueError(
+            f"the number of query heads must be a multiple of the number of key heads, as query head h attends to key "
+            f"head h // (H // G); got H = {H} and G = {G}"
+        )
 
 
 def _validate_decode(q: jax.Array, packed: PackedKV, mask: Mask) -> None:
     if q.ndim != 4:
         raise ValueError(f"q must have rank 4, [batch, length, heads, width]; got {list(q.shape)}")
     B, _, H, K = q.shape
-    S = packed.key.shape[1]
-    if packed.key.shape != (B, S, H * K):
+    S, G = packed.key.shape[1], packed.heads(K)
+    if packed.key.shape != (B, S, G * K):
+        raise ValueError(f"the packed keys must be [B, S, G*K] with q's B, K = {B}, {K}; got {list(packed.key.shape)}")
+    _validate_groups(H, G)
+    if packed.value.shape[:2] != (B, S) or packed.value.shape[2] % G:
         raise ValueError(
-            f"the packed keys must be [B, S, H*K] with q's B, H, K = {B}, {H}, {K}; got {list(packed.key.shape)}"
-        )
-    if packed.value.shape[:2] != (B, S) or packed.value.shape[2] % H:
-        raise ValueError(
-            f"the packed values must be [B, S, H*Kv] with the keys' B, S = {B}, {S} and H = {H}; "
+            f"the packed values must be [B, S, G*Kv] with the keys' B, S = {B}, {S} and G = {G}; "
             f"got {list(packed.value.shape)}"
         )
     for name, x, scale in (("key", packed.key, packed.key_scale), ("value", packed.value, packed.value_scale)):
-        if (x.dtype == jnp.int8) != (scale is not None) or (scale is not None and scale.shape != (B, H, S)):
+        if (x.dtype == jnp.int8) != (scale is not None) or (scale is not None and scale.shape != (B, G, S)):
             got = None if scale is None else list(scale.shape)
             raise ValueError(
-                f"{name}_scale must be float32 [B, H, S] = {[B, H, S]} for int8 and None otherwise; {name} is "
+                f"{name}_scale must be float32 [B, G, S] = {[B, G, S]} for int8 and None otherwise; {name} is "
                 f"{x.dtype} and its scale {got}"
             )
     mask.validate(B, S)

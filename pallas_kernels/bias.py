@@ -34,6 +34,11 @@ def skew(x: jax.Array, S: int) -> jax.Array:
     return flat[..., T - 1 : T - 1 + T * N].reshape(*lead, T, N)[..., :S]
 
 
+def _repeat_heads(x: jax.Array, H: int) -> jax.Array:
+    """[B, G, ...] -> [B, H, ...]: a term of the keys for each query head."""
+    return jnp.repeat(x, H // x.shape[1], axis=1)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DenseBias:
@@ -146,8 +151,8 @@ class RelativeKeyBias:
             raise ValueError(f"RelativeKeyBias.distances must be [S] = [{S}]; got {list(self.distances.shape)}")
 
     def dense(self, q: jax.Array, k: jax.Array, start: Index) -> jax.Array:
-        """float32 [B, H, T, S] from q [B, T, H, K] and k [B, S, H, K]."""
-        T, S = q.shape[1], k.shape[1]
+        """float32 [B, H, T, S] from q [B, T, H, K] and k [B, S, G, K]."""
+        (_, T, H, _), S = q.shape, k.shape[1]
         P = (self.embedding.shape[0] + 1) // 2
         if self.distances is not None:
             E = jnp.take(
@@ -155,7 +160,8 @@ class RelativeKeyBias:
             ).astype(q.dtype)
             bias = jnp.einsum("bthk,sk->bhts", q, E, preferred_element_type=jnp.float32)
             if self.key_term:
-                bias = bias + jnp.einsum("bshk,sk->bhs", k, E, preferred_element_type=jnp.float32)[:, :, None]
+                keys = jnp.einsum("bsgk,sk->bgs", k, E, preferred_element_type=jnp.float32)
+                bias = bias + _repeat_heads(keys, H)[:, :, None]
             return bias
         # One embedding per diagonal.
         distance = query_positions(1, start) - jnp.arange(1 - T, S)
@@ -163,11 +169,12 @@ class RelativeKeyBias:
         E = jnp.broadcast_to(E, (q.shape[0], *E.shape[1:]))
         bias = skew(jnp.einsum("bthk,bjk->bhtj", q, E, preferred_element_type=jnp.float32), S)
         if self.key_term and T == 1:  # one decoded token: the general form would compute S x S products instead of S
-            bias = bias + jnp.einsum("bshk,bsk->bhs", k, E, preferred_element_type=jnp.float32)[:, :, None]
+            keys = jnp.einsum("bsgk,bsk->bgs", k, E, preferred_element_type=jnp.float32)
+            bias = bias + _repeat_heads(keys, H)[:, :, None]
         elif self.key_term:
             # The same shift with the roles of queries and keys exchanged, so the diagonals run the other way.
-            keys = jnp.einsum("bshk,bjk->bhsj", k, E[:, ::-1], preferred_element_type=jnp.float32)
-            bias = bias + skew(keys, T).swapaxes(-1, -2)
+            keys = jnp.einsum("bsgk,bjk->bgsj", k, E[:, ::-1], preferred_element_type=jnp.float32)
+            bias = bias + _repeat_heads(skew(keys, T).swapaxes(-1, -2), H)
         return bias
 
     def block(self, t0: Index, T: int, s0: Index, S: int, num_queries: int) -> "RelativeKeyBias":

@@ -154,8 +154,8 @@ class _SharedInputs(NamedTuple):
     """What all blocks read and what gets a gradient from all of them.
 
     Attributes:
-      k: [B, H, S, K], head-major, so that a slice has the layout of its products.
-      v: [B, H, S, Kv].
+      k: [B, G, S, K], head-major, so that a slice has the layout of its products.
+      v: [B, G, S, Kv].
       extra: Global keys [B, H, G, K] and values [B, H, G, Kv], or None.
       biases: With floating leaves.
       scale: float32 scalar.
@@ -340,7 +340,7 @@ def sliding_window_weights(
 
     Args:
       q: [B, T, H, K].
-      k: [B, T, H, K].
+      k: [B, T, G, K].
       mask: With a window (w, w), not causal, without query_start; global keys as `global_at`.
       scale: As in `attention`.
       dropout: As in `attention`.

@@ -33,8 +33,8 @@ class AttentionCall(NamedTuple):
 
     Attributes:
       q: [B, T, H, K].
-      k: [B, S, H, K].
-      v: [B, S, H, Kv].
+      k: [B, S, G, K].
+      v: [B, S, G, Kv].
       mask: Visibility rule.
       biases: Biases of the scores.
       return_weights: Whether the weights are requested.
@@ -116,8 +116,11 @@ def _choose_by_platform(call: AttentionCall, gpu: Gpu | None) -> tuple[str, Call
 
 
 def _select(name: str, call: AttentionCall, gpu: Gpu | None) -> KernelChoice:
-    if reason := unsupported_partitioning_reason(call.split, call.q.shape):
+    (B, _, H, _), G = call.q.shape, call.k.shape[2]
+    if reason := unsupported_partitioning_reason(call.split, B, H, G):
         return KernelChoice(None, reason)
+    if G < H:
+        return KernelChoice(None, "no kernel supports grouped queries")
     return _SELECTORS[name](call, gpu)
 
 
@@ -192,7 +195,11 @@ def select_decode_kernel(
     if target is None:
         return None
     kernel = _DECODE_KERNELS[target]
-    reason = unsupported_partitioning_reason(split, q.shape) or kernel.unsupported_reason(q, packed)
+    B, _, H, K = q.shape
+    G = packed.heads(K)
+    reason = unsupported_partitioning_reason(split, B, H, G) or kernel.unsupported_reason(q, packed)
+    if G < H:
+        reason = "no kernel supports grouped queries"
     if reason is None:
         return kernel.attend
     if q.shape[1] == 1 and implementation == "auto":

@@ -15,9 +15,9 @@ class PackedKV(NamedTuple):
     """Keys and values of a cache in the layout of the decode kernels: token-major, with the heads of a token adjacent.
 
     Attributes:
-      key: [B, S, H*K], floating or int8.
-      value: [B, S, H*Kv], floating or int8.
-      key_scale: float32 [B, H, S], by which an int8 key vector is multiplied; else None.
+      key: [B, S, G*K], floating or int8.
+      value: [B, S, G*Kv], floating or int8.
+      key_scale: float32 [B, G, S], by which an int8 key vector is multiplied; else None.
       value_scale: The same for values.
     """
 
@@ -26,8 +26,12 @@ class PackedKV(NamedTuple):
     key_scale: jax.Array | None = None
     value_scale: jax.Array | None = None
 
+    def heads(self, head_dim: int) -> int:
+        """G, the number of key heads, from their width K."""
+        return self.key.shape[2] // head_dim
+
     def read(self, heads: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
-        """Keys [B, S, H, K] and values [B, S, H, Kv] for `attention`, in the given dtype."""
+        """Keys [B, S, G, K] and values [B, S, G, Kv] for `attention`, in the given dtype. heads: G."""
         pairs = ((self.key, self.key_scale), (self.value, self.value_scale))
         key, value = (unpack(x.reshape(*x.shape[:2], heads, -1), scale, dtype) for x, scale in pairs)
         return key, value
@@ -37,12 +41,12 @@ def unpack(x: jax.Array, scale: jax.Array | None, dtype: jax.typing.DTypeLike) -
     """Casts cached keys or values, and dequantizes them where they have a scale.
 
     Args:
-      x: [B, S, H, K], floating or int8.
-      scale: float32 [B, H, S], or None.
+      x: [B, S, G, K], floating or int8.
+      scale: float32 [B, G, S], or None.
       dtype: Of the result.
 
     Returns:
-      [B, S, H, K].
+      [B, S, G, K].
     """
     if scale is None:
         return x.astype(dtype)
@@ -54,9 +58,9 @@ class DecodeOperands(NamedTuple):
 
     Attributes:
       q: [B, T, H, K], scaled by scale * log2(e).
-      key: [B, S, H*K].
-      value: [B, S, H*Kv].
-      key_scale, value_scale: float32 [B, H, S] of an int8 cache.
+      key: [B, S, G*K].
+      value: [B, S, G*Kv].
+      key_scale, value_scale: float32 [B, G, S] of an int8 cache.
       bias: float32 [B or 1, T, H or 1, S], biases and mask in units of log2, MASK_VALUE where a key is masked.
       visible_range: int32 [2, B], the first and the last key that any query sees; S - 1 and -1 for an example without
         a visible key.
@@ -88,10 +92,10 @@ def _bias_and_mask(
     """The sum of all biases and the mask, or None where there is nothing to add."""
     if mask.allows_all and not biases:
         return None
-    (B, T, H, _), S = q.shape, packed.key.shape[1]
+    (B, T, _, K), S = q.shape, packed.key.shape[1]
     total = jnp.zeros((1, 1, T, S), jnp.float32)
     if biases:
-        key, _ = packed.read(H, q.dtype)  # used only by a bias that multiplies the keys
+        key, _ = packed.read(packed.heads(K), q.dtype)  # used only by a bias that multiplies the keys
         for bias in biases:
             term = bias.dense(q, key, mask.start)
             total = total + (term * scale if bias.before_scale else term)

@@ -27,6 +27,18 @@ def swap_length_and_heads(x: jax.Array) -> jax.Array:
     return x.swapaxes(1, 2)
 
 
+def group_queries(x: jax.Array, G: int) -> jax.Array:
+    """[B, H, T, N] -> [B, G, H/G * T, N]: the rows of all query heads that share a key head, one after the other."""
+    B, H, T, N = x.shape
+    return x.reshape(B, G, H // G * T, N)
+
+
+def ungroup_queries(x: jax.Array, H: int) -> jax.Array:
+    """[B, G, H/G * T, N] -> [B, H, T, N], the inverse of `group_queries`."""
+    B, G, rows, N = x.shape
+    return x.reshape(B, H, rows * G // H, N)
+
+
 def attention_scores(
     q: jax.Array, k: jax.Array, biases: Biases, scale: jax.Array | float, start: jax.Array | int
 ) -> jax.Array:
@@ -34,7 +46,7 @@ def attention_scores(
 
     Args:
       q: [B, H, T, K].
-      k: [B, H, S, K].
+      k: [B, G, S, K].
       biases: Biases to add.
       scale: Factor on the dot products.
       start: Position of the first query among the keys, an int scalar or [B].
@@ -42,11 +54,14 @@ def attention_scores(
     Returns:
       float32 [B, H, T, S].
     """
-    if q.shape[2] <= MAX_DECODE_QUERIES:
+    (_, H, T, _), G = q.shape, k.shape[1]
+    grouped = group_queries(q, G)
+    if T <= MAX_DECODE_QUERIES:
         # Keep the length as the minor axis (the layout of the cache), else XLA:CPU transposes all keys at every step.
-        result = jnp.einsum("bhtk,bhks->bhts", q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
+        result = jnp.einsum("bgtk,bgks->bgts", grouped, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
     else:
-        result = jnp.einsum("bhtk,bhsk->bhts", q, k, preferred_element_type=jnp.float32)
+        result = jnp.einsum("bgtk,bgsk->bgts", grouped, k, preferred_element_type=jnp.float32)
+    result = ungroup_queries(result, H)
     for bias in biases:
         if bias.before_scale:
             result = result + bias.dense(swap_length_and_heads(q), swap_length_and_heads(k), start)
@@ -93,8 +108,10 @@ def masked_softmax(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
 
 
 def weighted_sum(weights: jax.Array, v: jax.Array) -> jax.Array:
-    """float32 weights [B, H, T, S] times values [B, H, S, Kv], float32 [B, H, T, Kv]."""
-    return jnp.einsum("bhts,bhsk->bhtk", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    """float32 weights [B, H, T, S] times values [B, G, S, Kv], float32 [B, H, T, Kv]."""
+    grouped = group_queries(weights.astype(v.dtype), v.shape[1])
+    out = jnp.einsum("bgts,bgsk->bgtk", grouped, v, preferred_element_type=jnp.float32)
+    return ungroup_queries(out, weights.shape[1])
 
 
 def attend(
@@ -112,8 +129,8 @@ def attend(
 
     Args:
       q: [B, T, H, K].
-      k: [B, S, H, K].
-      v: [B, S, H, Kv].
+      k: [B, S, G, K].
+      v: [B, S, G, Kv].
       mask: Visibility rule.
       biases: Biases to add to the scores.
       scale: Factor on the dot products.
@@ -152,8 +169,8 @@ def microbatched(
     Args:
       attend: Returns [B, T, H, Kv].
       q: [B, T, H, K].
-      k: [B, S, H, K].
-      v: [B, S, H, Kv].
+      k: [B, S, G, K].
+      v: [B, S, G, Kv].
       mask: Visibility rule.
       biases: Biases to add to the scores.
       max_bytes: Size of the float32 scores of a microbatch.

@@ -22,7 +22,11 @@ Axes = str | tuple[str, ...] | None
 
 
 class PartitionAxes(NamedTuple):
-    """The axes of the mesh in context over which the batch and the heads are split; None where they are not."""
+    """The axes of the mesh in context over which the batch and the heads are split; None where they are not.
+
+    A kernel reads the key heads of its shard's query heads: the key heads are split over the same axes, wherever they
+    come from.
+    """
 
     batch: Axes
     heads: Axes
@@ -48,12 +52,14 @@ def _unmapped_axes() -> dict[str, int]:
     return {name: mesh.shape[name] for name, axis_type in axes if axis_type != AxisType.Manual}
 
 
-def unsupported_partitioning_reason(split: PartitionAxes | None, shape: tuple[int, ...]) -> str | None:
+def unsupported_partitioning_reason(split: PartitionAxes | None, B: int, H: int, G: int) -> str | None:
     """Why a kernel cannot run on the shards of a call.
 
     Args:
       split: The mesh axes of batch and heads, or None.
-      shape: Of the queries, (B, T, H, K).
+      B: Number of examples.
+      H: Number of query heads.
+      G: Number of key heads.
 
     Returns:
       The reason, or None where a kernel can run.
@@ -69,7 +75,8 @@ def unsupported_partitioning_reason(split: PartitionAxes | None, shape: tuple[in
             f"the mesh in context has axes {axes}, but it is not specified which of them split the batch and the "
             "heads, so a kernel would gather them; trace inside jaxmodels.sharding.use(mesh, rules), or pass `split`"
         )
-    for name, names, size in zip(("examples", "heads"), split or (), (shape[0], shape[2]), strict=False):
+    batch, heads = split or PartitionAxes(None, None)
+    for name, names, size in (("examples", batch, B), ("heads", heads, H), ("key heads", heads, G)):
         shards = math.prod(axes[axis] for axis in _as_names(names) if axis in axes)
         if size % shards:
             return f"{size} {name} are not divisible by the {shards} devices of the mesh axes {names}"

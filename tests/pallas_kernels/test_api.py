@@ -29,10 +29,13 @@ flags = np.ones((2, 5), bool)
     [
         ((q[0], k, v), {}, ValueError, "q must have rank 4"),
         ((q.astype(int), k, v), {}, TypeError, "q must be floating; got int64"),
-        ((q, k[:1], v), {}, ValueError, r"k must be \[B, S, H, K\]"),
-        ((q, k[:, :, :2], v[:, :, :2]), {}, ValueError, "heads cannot be grouped"),
-        ((q, k[..., :4], v), {}, ValueError, r"k must be \[B, S, H, K\]"),
-        ((q, k, v[:, :4]), {}, ValueError, r"v must be \[B, S, H, Kv\]"),
+        ((q, k[:1], v), {}, ValueError, r"k must be \[B, S, G, K\]"),
+        ((q, k[:, :, :3], v[:, :, :3]), {}, ValueError, "must be a multiple of .* got H = 4 and G = 3"),
+        ((q, k[:, :, :0], v[:, :, :0]), {}, ValueError, "must be a multiple of .* got H = 4 and G = 0"),
+        ((q[:, :, :2], k, v), {}, ValueError, "must be a multiple of .* got H = 2 and G = 4"),
+        ((q, k[..., :4], v), {}, ValueError, r"k must be \[B, S, G, K\]"),
+        ((q, k, v[:, :4]), {}, ValueError, r"v must be \[B, S, G, Kv\]"),
+        ((q, k, v[:, :, :2]), {}, ValueError, r"v must be \[B, S, G, Kv\]"),
         ((q, k, v), {"mask": Mask(key_valid=flags[:, :3])}, ValueError, r"key_valid must be bool \[B, S\] = \[2, 5\]"),
         ((q, k, v), {"mask": Mask(key_valid=flags * 1)}, ValueError, "key_valid must be bool .* got int64"),
         ((q, k, v), {"mask": Mask(key_global=flags[0])}, ValueError, "key_global must be bool"),
@@ -145,10 +148,12 @@ def test_vmap_over_arrays_and_masks(implementation):
         np.testing.assert_allclose(out[i], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
 @pytest.mark.parametrize("implementation", ["xla", "xla_blocked"])
-def test_sharding_of_batch_and_heads_does_not_change_the_result(implementation):
+def test_sharding_of_batch_and_heads_does_not_change_the_result(implementation, key_heads):
+    """The only key head of four query heads is on both of their devices."""
     rng = np.random.default_rng(0)
-    q, k, v = (jnp.asarray(rng.normal(size=(8, 10, 2, 8)), jnp.float32) for _ in range(3))
+    q, k, v = (jnp.asarray(rng.normal(size=(8, 10, n, 8)), jnp.float32) for n in (4, key_heads, key_heads))
     mask = Mask(causal=True, key_valid=jnp.asarray(rng.random((8, 10)) < 0.7))
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     heads = NamedSharding(mesh, PartitionSpec("data", None, "model"))
@@ -160,7 +165,8 @@ def test_sharding_of_batch_and_heads_does_not_change_the_result(implementation):
 
     call = fast_jit(jax.grad(loss, (0, 1, 2), has_aux=True))
     expected = call(q, k, v, mask)
-    sharded = call(*jax.device_put((q, k, v), heads), jax.device_put(mask, batch))
+    shared = heads if key_heads > 1 else batch
+    sharded = call(*jax.device_put((q, k, v), (heads, shared, shared)), jax.device_put(mask, batch))
     assert sharded[1].sharding.is_equivalent_to(heads, 4)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(sharded), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -180,6 +186,11 @@ def test_a_kernel_under_a_mesh_requires_the_axes_of_batch_and_heads():
     ):
         odd = np.zeros((2, 3, 3, 8), np.float32)
         attention(odd, odd, odd, implementation="pallas_tpu", split=PartitionAxes(None, "data"))
+    with (
+        jax.set_mesh(mesh),
+        pytest.raises(ValueError, match="1 key heads are not divisible by the 2 devices of the mesh axes data"),
+    ):
+        attention(q, k[:, :, :1], v[:, :, :1], implementation="pallas_tpu", split=PartitionAxes(None, "data"))
     call = dispatch.AttentionCall(q, k, v, Mask(), (), False, None, False)
     with on("tpu"):
         assert dispatch.choose("auto", call)[0] == "pallas_tpu"

@@ -46,6 +46,9 @@ def assert_matches_dense(case, blocked, atol=2e-5):
         Case(30, 30, window=(3, 1), bias="relative_key_query", valid="some"),
         Case(28, 28, window=(2, 2), globals=0.03, valid="none", rate=0.3),
         Case(28, 28, window=(2, 2), globals=0.5, causal=True),
+        Case(18, 18, H=4, G=2, causal=True, bias="toeplitz", rate=0.2),
+        Case(30, 30, H=4, G=1, window=(3, 1), bias="relative_key_query", valid="some"),
+        Case(28, 28, H=4, G=2, window=(2, 2), globals=0.03, valid="none", rate=0.3),
     ],
     ids=str,
 )

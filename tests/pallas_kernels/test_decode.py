@@ -30,12 +30,29 @@ def test_half_precision_error_is_at_most_twice_that_of_xla(kernel, dtype):
     case = DecodeCase(2, 300, K=64, valid="some", bias="toeplitz", dtype=dtype)
     # The inputs are rounded; the expected values are exact for them.
     q, packed = case.arrays()
-    key, value = packed.read(case.H, jnp.float32)
+    key, value = packed.read(case.G or case.H, jnp.float32)
     expected = attention(
         q.astype(jnp.float32), key, value, mask=case.mask(), bias=case.biases(), scale=0.3, implementation="xla"
     )
     xla_error, error = (np.linalg.norm(case.run(Decoder(name)) - expected) for name in ("xla", kernel))
     assert error <= 2 * xla_error
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("G", [1, 2])
+def test_grouped_queries_equal_a_cache_of_repeated_keys_and_values(dtype, G):
+    case = DecodeCase(2, 30, H=8, G=G, dtype=dtype, causal=True, start=20, bias="relative_key_query")
+    q, packed = case.arrays()
+
+    def repeat(x):
+        """[B,S,G*K], or the scales [B,G,S]."""
+        if x is None or x.shape[1] == G:
+            return None if x is None else jnp.repeat(x, 8 // G, axis=1)
+        return jnp.repeat(x.reshape(2, 30, G, -1), 8 // G, axis=2).reshape(2, 30, -1)
+
+    options = {"mask": case.mask(), "bias": case.biases(), "implementation": "xla"}
+    actual, expected = (decode(q, each, **options) for each in (packed, PackedKV._make(map(repeat, packed))))
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @either
@@ -100,8 +117,9 @@ def test_one_device_takes_the_kernel():
     ("change", "message"),
     [
         (lambda q, s: (q[0], s), "q must have rank 4"),
-        (lambda q, s: (q, s._replace(key=s.key[..., 1:])), r"packed keys must be \[B, S, H\*K\]"),
-        (lambda q, s: (q, s._replace(value=s.value[:, 1:])), r"packed values must be \[B, S, H\*Kv\]"),
+        (lambda q, s: (q, s._replace(key=s.key[..., 1:])), r"packed keys must be \[B, S, G\*K\]"),
+        (lambda q, s: (q, s._replace(key=s.key[..., :32])), "got H = 3 and G = 2"),
+        (lambda q, s: (q, s._replace(value=s.value[:, 1:])), r"packed values must be \[B, S, G\*Kv\]"),
         (lambda q, s: (q, s._replace(key=s.key.astype(jnp.int8))), "key_scale must be float32"),
         (lambda q, s: (q, s._replace(value_scale=jnp.ones((2, 3, 20)))), "value_scale must be float32"),
     ],

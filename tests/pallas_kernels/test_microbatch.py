@@ -18,6 +18,7 @@ CASES = [
     Case(4, 5, B=5, bias="dense", scale=1.0),
     Case(4, 5, B=5, bias="dense over keys"),
     Case(8, 8, B=5, window=(1, 2), globals=0.2),
+    Case(6, 9, B=5, H=4, G=2, causal=True, start=3, valid="some", bias="relative_key_query"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Dense attention, the definition of the result, against loops over single pairs of query and key."""
 
+import re
 from functools import partial
 
 import jax
@@ -28,6 +29,46 @@ def test_dense_and_blocked_attention_equal_the_loops(case):
     np.testing.assert_allclose(out, expected, atol=5e-6)
     np.testing.assert_allclose(blocked, expected, atol=5e-6)
     np.testing.assert_array_equal(np.asarray(weights)[expected_weights == 0], 0)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(6, 7, H=8, G=2, valid="some", rate=0.3),
+        Case(40, 40, H=4, G=1, causal=True, bias="relative_key_query"),
+        Case(1, 17, H=4, G=2, causal=True, start=11, bias="relative_key_query"),
+    ],
+    ids=str,
+)
+def test_grouped_queries_equal_repeated_keys_and_values(case):
+    """Gradients too: that of a key is the sum over the query heads that share it."""
+    q, k, v, mask, bias, dropout = case.build()
+    cotangent = jax.random.normal(jax.random.key(1), (*q.shape[:3], v.shape[-1]))
+
+    def value(copies):
+        def output(q, k, v, bias):
+            k, v = (jnp.repeat(x, copies, axis=2) for x in (k, v))
+            return attention(q, k, v, mask=mask, bias=bias, dropout=dropout, implementation="xla")
+
+        out, pullback = jax.vjp(output, q, k, v, bias)
+        return out, pullback(cotangent)
+
+    actual, expected = fast_jit(lambda: (value(1), value(case.H // case.G)))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), actual, expected)
+
+
+@pytest.mark.parametrize("T", [1, 40])
+def test_grouped_queries_never_repeat_keys(T):
+    """No array of the program, with its gradients, is as large as the keys of all query heads."""
+    B, S, H, G, K = 2, 50, 8, 2, 64
+    q, k = jnp.zeros((B, T, H, K)), jnp.zeros((B, S, G, K))
+
+    def loss(q, k, v):
+        return attention(q, k, v, implementation="xla").sum()
+
+    program = str(jax.make_jaxpr(jax.grad(loss, (0, 1, 2)))(q, k, k))
+    sizes = [np.prod([int(n) for n in shape.split(",")]) for shape in re.findall(r"f32\[([\d,]+)\]", program)]
+    assert k.size <= max(sizes) < B * S * H * K
 
 
 def test_gradients_of_dense_attention_match_finite_differences():

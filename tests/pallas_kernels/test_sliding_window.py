@@ -19,10 +19,10 @@ def padded_positions(flags, slots):
     return np.array([[*row, *[S] * (slots - len(row))] for row in positions], np.int32).reshape(len(flags), slots)
 
 
-def build(T, w, globals=(), slots=None, valid=None, rate=0.0):
+def build(T, w, globals=(), slots=None, valid=None, rate=0.0, key_heads=H):
     """q, k, v, mask, dropout. globals: positions in each of the two examples; valid: "some" keys are valid."""
     rng = np.random.default_rng(T * 101 + w)
-    q, k, v = (jnp.asarray(rng.normal(size=(2, T, H, K)), jnp.float32) for _ in "qkv")
+    q, k, v = (jnp.asarray(rng.normal(size=(2, T, heads, K)), jnp.float32) for heads in (H, key_heads, key_heads))
     flags = np.array([[t in row for t in range(T)] for row in globals], bool) if globals else None
     at = None if flags is None else padded_positions(flags, max(map(len, globals)) if slots is None else slots)
     key_valid = rng.random((2, T)) < 0.6 if valid == "some" else None
@@ -46,6 +46,7 @@ CASES = {
     "window of the sequence but one": (13, 11),
     "empty window": (17, 0, [(4,), (16,)], 2, "some"),
     "dropout": (22, 3, [(0, 9), (21,)], 3, "some", 0.4),
+    "grouped queries": (22, 3, [(0, 9), (21,)], 3, "some", 0.4, 1),
 }
 
 

@@ -57,7 +57,7 @@ def bias_terms(bias, q, k, start, b, h, t, s):
     if isinstance(bias, tuple):
         return tuple(map(sum, zip(*(bias_terms(each, q, k, start, b, h, t, s) for each in bias), strict=True)))
     if isinstance(bias, DenseBias):
-        return 0.0, np.broadcast_to(bias.values, (q.shape[0], H, T, k.shape[1]))[b, h, t, s]
+        return 0.0, np.broadcast_to(bias.values, (*q.shape[:3:2], T, k.shape[1]))[b, h, t, s]
     if isinstance(bias, ToeplitzBias):
         return 0.0, np.broadcast_to(bias.diagonals, (q.shape[0], *bias.diagonals.shape[-2:]))[b, h, s - t + T - 1]
     if isinstance(bias, RelativeKeyBias):
@@ -70,6 +70,7 @@ def attention_by_loops(q, k, v, mask, bias, scale, dropout):
     """(output, weights) in float64, one pair of query and key at a time."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     (B, T, heads, _), S = q.shape, k.shape[1]
+    k, v = (np.repeat(x, heads // x.shape[2], axis=2) for x in (k, v))
     keep, rate = np.ones((B, heads, T, S), bool), 0.0
     if dropout is not None:
         b, h, t, s = np.meshgrid(*map(np.arange, keep.shape), indexing="ij")
@@ -98,11 +99,13 @@ def format_case(case) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """Shapes and options; arrays come from a generator seeded by the case itself."""
+    """Shapes and options; arrays come from a generator seeded by the case itself. G: key heads, None for H."""
 
     T: int
     S: int
     B: int = 2
+    H: int = H
+    G: int | None = None
     causal: bool = False
     window: tuple[int, int] | None = None
     valid: str | None = None  # "some", or "none" for a first example without any valid key
@@ -117,12 +120,12 @@ class Case:
     def build(self):
         """q, k, v, mask, bias, dropout."""
         rng = np.random.default_rng(self.T * 1009 + self.S)
-        B, T, S = self.B, self.T, self.S
+        B, T, S, H, G = self.B, self.T, self.S, self.H, self.G or self.H
 
         def normal(*shape):
             return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-        q, k, v = normal(B, T, H, K), normal(B, S, H, K), normal(B, S, H, KV)
+        q, k, v = normal(B, T, H, K), normal(B, S, G, K), normal(B, S, G, KV)
         valid, is_global = rng.random((B, S)) < 0.6, rng.random((B, S)) < self.globals
         valid[0] &= self.valid != "none"
         mask = Mask(
@@ -178,4 +181,9 @@ CASES = [
     Case(28, 28, window=(2, 2), globals=0.03, valid="some", rate=0.3),
     Case(28, 28, window=(2, 50), globals=0.03, causal=True, valid="none"),
     Case(20, 20, window=(2, 2), globals=0.05, bias="toeplitz"),
+    Case(13, 7, H=8, G=2, valid="none", rate=0.5),
+    Case(1, 17, H=4, G=1, causal=True, start=11, bias="relative_key_query"),
+    Case(6, 17, H=6, G=3, causal=True, start=11, bias="relative_key_query", rate=0.2),
+    Case(14, 14, H=4, G=2, causal=True, bias="relative_key + toeplitz + dense", scale=0.7),
+    Case(28, 28, H=4, G=1, window=(2, 2), globals=0.03, valid="some", rate=0.3),
 ]

@@ -34,13 +34,14 @@ XLA, GPU = Decoder("xla"), Decoder("pallas_gpu")
 
 @dataclass(frozen=True)
 class DecodeCase:
-    """T queries, S slots. start: of the queries, one or per example. valid: "some" or "none" of the first example's
-    slots are valid. bias: names of `biases`, separated by spaces."""
+    """T queries, S slots. G: key heads, None for H. start: of the queries, one or per example. valid: "some" or "none" of
+    the first example's slots are valid. bias: names of `biases`, separated by spaces."""
 
     T: int
     S: int
     B: int = 2
     H: int = 3
+    G: int | None = None
     K: int = 16
     dtype: str = "float32"
     causal: bool = False
@@ -66,7 +67,8 @@ class DecodeCase:
         return tuple(builders[name]() for name in self.bias.split())
 
     def arrays(self) -> tuple[jax.Array, PackedKV]:
-        q, key, value = (random(i, (self.B, n, self.H, self.K)) for i, n in enumerate((self.T, self.S, self.S)))
+        shapes = ((self.T, self.H), *[(self.S, self.G or self.H)] * 2)
+        q, key, value = (random(i, (self.B, *shape, self.K)) for i, shape in enumerate(shapes))
         if self.dtype != "int8":
             return q.astype(self.dtype), PackedKV(
                 *(x.reshape(self.B, self.S, -1).astype(self.dtype) for x in (key, value))

@@ -132,9 +132,10 @@ def _band(batch, length, heads, width, reach, count, run=TPU):
     return both, [(shape, jnp.bfloat16)] * 3 + [((batch, count), jnp.int32)]
 
 
-def _decode(batch, queries, slots, heads, width, dtype):
+def _decode(batch, queries, slots, heads, width, dtype, key_heads=None):
     """Queries in bfloat16, and a cache in `dtype` of which the first slots are used."""
-    kept, scale = (batch, slots, heads * width), (batch, heads, slots)
+    key_heads = key_heads or heads
+    kept, scale = (batch, slots, key_heads * width), (batch, key_heads, slots)
 
     def run(q, used, key, value, *scales):
         mask = Mask(causal=queries == 1, key_valid=jnp.arange(slots) < used[:, None], query_start=used - 1)
@@ -170,6 +171,8 @@ CASES: dict[str, Callable] = {
     "decode_1024": partial(_decode, 32, 1, 1024, 12, 64, jnp.bfloat16),
     "decode_1024_int8": partial(_decode, 32, 1, 1024, 12, 64, jnp.int8),
     "decode_1024_beams": partial(_decode, 8, 4, 1024, 12, 64, jnp.bfloat16),
+    "decode_4096_grouped": partial(_decode, 8, 1, 4096, 32, 128, jnp.bfloat16, 8),
+    "decode_4096_grouped_int8": partial(_decode, 8, 1, 4096, 32, 128, jnp.int8, 8),
     "splash_causal_1024": partial(_splash, 12, 1024, 64, "causal", 1024, 512),
     "splash_local_16384": partial(_splash, 12, 16384, 64, "local", 512, 512),
 }

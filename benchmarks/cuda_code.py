@@ -103,13 +103,15 @@ DECODED = {
     "width 80": {"B": 8, "K": 80},
     "width 128 in 8 bits": {"B": 8, "T": 16, "K": 128, "kept": "int8"},
     "float32": {"B": 8, "dtype": "float32", "kept": "float32"},
+    "grouped queries": {"B": 8, "H": 32, "G": 8, "K": 128},
+    "grouped queries in 8 bits": {"B": 8, "H": 32, "G": 8, "K": 128, "kept": "int8"},
 }
 
 
-def decoded(B, T=1, S=1024, H=12, K=64, dtype="bfloat16", kept="bfloat16"):
-    """Shapes for a step of decoding with padding and a start of every example."""
-    array = jax.ShapeDtypeStruct((B, S, H * K), kept)
-    scale = jax.ShapeDtypeStruct((B, H, S), jnp.float32) if kept == "int8" else None
+def decoded(B, T=1, S=1024, H=12, K=64, dtype="bfloat16", kept="bfloat16", G=None):
+    """Shapes for a step of decoding with padding and a start of every example. G: key heads, None for H."""
+    array = jax.ShapeDtypeStruct((B, S, (G or H) * K), kept)
+    scale = jax.ShapeDtypeStruct((B, G or H, S), jnp.float32) if kept == "int8" else None
     mask = Mask(causal=True, key_valid=jax.ShapeDtypeStruct((B, S), bool), query_start=jax.ShapeDtypeStruct((B,), int))
     return jax.ShapeDtypeStruct((B, T, H, K), dtype), PackedKV(array, array, scale, scale), mask
 

@@ -198,8 +198,6 @@ def select_decode_kernel(
     B, _, H, K = q.shape
     G = packed.heads(K)
     reason = unsupported_partitioning_reason(split, B, H, G) or kernel.unsupported_reason(q, packed)
-    if G < H:
-        reason = "no kernel supports grouped queries"
     if reason is None:
         return kernel.attend
     if q.shape[1] == 1 and implementation == "auto":

@@ -56,12 +56,15 @@ def unpack(x: jax.Array, scale: jax.Array | None, dtype: jax.typing.DTypeLike) -
 class DecodeOperands(NamedTuple):
     """The arrays that a decode kernel reads; None where a call has no such part.
 
+    The heads that share a key head are further queries of it, R = H/G for each token.
+
     Attributes:
-      q: [B, T, H, K], scaled by scale * log2(e).
+      q: [B, T*R, G, K], scaled by scale * log2(e).
       key: [B, S, G*K].
       value: [B, S, G*Kv].
       key_scale, value_scale: float32 [B, G, S] of an int8 cache.
-      bias: float32 [B or 1, T, H or 1, S], biases and mask in units of log2, MASK_VALUE where a key is masked.
+      bias: float32 [B or 1, T*R, G, S], or [B or 1, T, 1, S] where all heads share it: biases and mask in units of
+        log2, MASK_VALUE where a key is masked.
       visible_range: int32 [2, B], the first and the last key that any query sees; S - 1 and -1 for an example without
         a visible key.
     """
@@ -79,11 +82,24 @@ def decode_operands(
     q: jax.Array, packed: PackedKV, *, mask: Mask, biases: Biases, scale: jax.Array | float
 ) -> DecodeOperands:
     """The operands of a decode kernel for a call of `pallas_kernels.decode`."""
-    (B, T), S = q.shape[:2], packed.key.shape[1]
+    (B, T, _, K), S = q.shape, packed.key.shape[1]
     scaled = (q.astype(jnp.float32) * (scale * LOG2E)).astype(q.dtype)
-    return DecodeOperands(
-        scaled, *packed, _bias_and_mask(q, packed, mask, biases, scale), _visible_range(mask, B, T, S)
-    )
+    bias = _bias_and_mask(q, packed, mask, biases, scale)
+    if bias is not None and bias.shape[2] > 1:
+        bias = to_key_heads(bias, packed.heads(K))
+    return DecodeOperands(to_key_heads(scaled, packed.heads(K)), *packed, bias, _visible_range(mask, B, T, S))
+
+
+def to_key_heads(x: jax.Array, G: int) -> jax.Array:
+    """[B, T, H, N] -> [B, T*R, G, N]: the heads that share a key head as further queries of it."""
+    B, T, H, N = x.shape
+    return x.reshape(B, T, G, H // G, N).swapaxes(2, 3).reshape(B, T * H // G, G, N)
+
+
+def to_query_heads(x: jax.Array, H: int) -> jax.Array:
+    """[B, T*R, G, N] -> [B, T, H, N], the inverse of `to_key_heads`."""
+    B, queries, G, N = x.shape
+    return x.reshape(B, queries * G // H, H // G, G, N).swapaxes(2, 3).reshape(B, queries * G // H, H, N)
 
 
 def _bias_and_mask(

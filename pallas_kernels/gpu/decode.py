@@ -1,12 +1,13 @@
 """Attention of a few queries over a packed KV cache on a GPU: the kernel of `pallas_kernels.decode`.
 
-A program attends with a few queries of one head to a share of its keys. A step reads every key and value once and
-computes little, so memory sets the pace: tiles are loaded straight into shared memory, two ahead of the one in use (the
-pipeline that Triton makes of a loop with products). The queries are padded to the 16 rows of a matrix unit's smallest
-product, so that several cost no more than one. The softmax is online (FlashAttention, arXiv:2205.14135). The visible
-keys are split over so many programs that all multiprocessors of a GPU read at the same time, and XLA merges their
-results (flash-decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html). The scales of an int8 cache multiply
-scores and weights, not keys and values.
+A program attends with a few queries of one key head, those of all query heads that share it, to a share of its keys. A
+step reads every key and value once and computes little, so memory sets the pace: tiles are loaded straight into shared
+memory, two ahead of the one in use (the pipeline that Triton makes of a loop with products). The queries are padded to
+the 16 rows of a matrix unit's smallest product, so that several cost no more than one. The softmax is online
+(FlashAttention, arXiv:2205.14135). The visible keys are split over so many programs that all multiprocessors of a GPU
+read at the same time, and XLA merges their results (flash-decoding,
+https://crfm.stanford.edu/2023/10/12/flashdecoding.html). The scales of an int8 cache multiply scores and weights, not
+keys and values.
 """
 
 from dataclasses import dataclass
@@ -29,10 +30,12 @@ from pallas_kernels.gpu.tiles import (
     product,
 )
 from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel
-from pallas_kernels.kv_cache import DecodeOperands, PackedKV, decode_operands, without_gradient
+from pallas_kernels.kv_cache import DecodeOperands, PackedKV, decode_operands, to_query_heads, without_gradient
 from pallas_kernels.mask import MASK_VALUE, Mask
 
 MAX_HEAD_DIM = 128
+# Of a call, and of all heads that share a key head, which are the rows of a program's tiles.
+MAX_QUERIES, MAX_ROWS = 16, 64
 DTYPES = ("bfloat16", "float16", "float32")
 # Offsets are int32.
 MAX_CACHE_ELEMENTS = 2**31
@@ -44,12 +47,14 @@ class GpuDecodePlan:
 
     Attributes:
       head_dim, value_dim: K and Kv.
+      rows: Queries of a key head, padded to the rows of a product.
       shares: Parts into which the keys are split, a program each.
       tiling: Of a program.
     """
 
     head_dim: int
     value_dim: int
+    rows: int
     shares: int
     tiling: GpuTiling
 
@@ -65,11 +70,16 @@ def unsupported_reason(q: jax.Array, packed: PackedKV, gpu: Gpu | None = None) -
     Returns:
       The reason, or None where it supports the call.
     """
-    T, K, Kv = q.shape[1], q.shape[3], packed.value.shape[2] // q.shape[2]
+    _, T, H, K = q.shape
+    G = packed.heads(K)
+    Kv = packed.value.shape[2] // G
     if reason := unsupported_gpu_reason(gpu):
         return reason
-    if T > MIN_TILE_SIZE:
-        return f"the decode kernel supports up to {MIN_TILE_SIZE} queries; got {T}"
+    if T > MAX_QUERIES or T * H // G > MAX_ROWS:
+        return (
+            f"the decode kernel supports up to {MAX_QUERIES} queries, {MAX_ROWS} of all heads that share a key head; "
+            f"got {T} of {H // G} heads"
+        )
     dtypes = [str(x.dtype) for x in (q, packed.key, packed.value)]
     if dtypes[0] not in DTYPES or not set(dtypes[1:]) <= {*DTYPES, "int8"}:
         return f"queries must be {', '.join(DTYPES)}, keys and values one of these or int8; got {', '.join(dtypes)}"
@@ -101,21 +111,24 @@ def attend(
       [B, T, H, Kv] in q.dtype.
     """
     x = decode_operands(q, packed, mask=mask, biases=biases, scale=scale)
-    K = q.shape[3]
-    padded = jnp.pad(x.q, [(0, 0)] * 3 + [(0, next_power_of_two(K) - K)])
-    return _decode(_plan(q, packed, min_programs), x._replace(q=padded))
+    (_, _, H, K), queries = q.shape, x.q.shape[1]
+    padded, bias = jnp.pad(x.q, [(0, 0)] * 3 + [(0, next_power_of_two(K) - K)]), x.bias
+    if bias is not None:
+        bias = jnp.repeat(bias, queries // bias.shape[1], axis=1)
+    return to_query_heads(_decode(_plan(q, packed, min_programs), x._replace(q=padded, bias=bias)), H)
 
 
 def _plan(q: jax.Array, packed: PackedKV, min_programs: int) -> GpuDecodePlan:
-    (B, _, H, _), S = q.shape, packed.key.shape[1]
-    K, Kv = packed.key.shape[2] // H, packed.value.shape[2] // H
+    (B, T, H, K), S = q.shape, packed.key.shape[1]
+    G = packed.heads(K)
+    shares = min(-(-min_programs // (B * G)), -(-S // MIN_TILE_SIZE))
     tiling = DECODE_TILINGS[max(packed.key.dtype.itemsize, packed.value.dtype.itemsize)]
-    return GpuDecodePlan(K, Kv, min(-(-min_programs // (B * H)), -(-S // MIN_TILE_SIZE)), tiling)
+    return GpuDecodePlan(K, packed.value.shape[2] // G, next_power_of_two(T * H // G), shares, tiling)
 
 
 @without_gradient
 def _decode(plan: GpuDecodePlan, x: DecodeOperands) -> jax.Array:
-    """[B, T, H, Kv] in q.dtype. x.q is padded with zeros to a power of two of at least K."""
+    """[B, T*R, G, Kv] in q.dtype. x.q is padded to a power of two of at least K, x.bias has all T*R queries."""
     (B, T, H, head_dim), S, value_dim = x.q.shape, x.key.shape[1], next_power_of_two(plan.value_dim)
 
     def all_heads(array):
@@ -178,7 +191,7 @@ def _merge_shares(o: jax.Array, score_max: jax.Array, exp_sum: jax.Array) -> jax
 
 
 def _kernel(plan: GpuDecodePlan, refs: Refs) -> None:
-    rows, tile_keys, T = plan.tiling.queries, plan.tiling.keys, refs["q"].shape[0]
+    rows, tile_keys, T = plan.rows, plan.tiling.keys, refs["q"].shape[0]
     head, (first, last) = pl.program_id(0), (refs["visible_range"][i] for i in range(2))
     share = pl.cdiv(jnp.maximum(last + 1 - first, 0), plan.shares)
     start = first + pl.program_id(1) * share

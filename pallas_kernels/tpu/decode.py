@@ -1,14 +1,16 @@
 """Attention of a few queries over a packed KV cache on a TPU: the kernel of `pallas_kernels.decode`.
 
 It attends with all heads of a few queries at once, block of keys after block of keys. The cache holds a token's heads
-next to each other, so a block of keys is a matrix [keys, H*K]. The queries become the rows of a block-diagonal matrix,
+next to each other, so a block of keys is a matrix [keys, G*K]. The queries become the rows of a block-diagonal matrix,
 and then two products serve all heads:
 
-    scores [T*H, keys] = Q [T*H, H*K] . keys',    acc [T*H, H*K] = weights [T*H, keys] . values
+    scores [T*H, keys] = Q [T*H, G*K] . keys',    acc [T*H, G*K] = weights [T*H, keys] . values
 
-of which the columns of each row's head are selected at the end. Most of the matrix unit's operands are zeros, and it
-still has time to spare: a step reads every key and value once and memory sets the pace. The softmax is online
-(FlashAttention, arXiv:2205.14135). The scales of an int8 cache multiply scores and weights, not keys and values.
+of which the columns of each row's key head are selected at the end. The query heads that share a key head are further
+rows with the same columns: row r*G + g of a token is the r-th query head of key head g. Most of the matrix unit's
+operands are zeros, and it still has time to spare: a step reads every key and value once and memory sets the pace. The
+softmax is online (FlashAttention, arXiv:2205.14135). The scales of an int8 cache multiply scores and weights, not keys
+and values.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.bias import Biases
 from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel, round_up
-from pallas_kernels.kv_cache import DecodeOperands, PackedKV, decode_operands, without_gradient
+from pallas_kernels.kv_cache import DecodeOperands, PackedKV, decode_operands, to_query_heads, without_gradient
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.sharding import platform
 from pallas_kernels.tpu.tiles import LANES, Index, compiler_params, queries_by_keys, queries_by_width
@@ -40,13 +42,14 @@ class TpuDecodePlan:
     """Static description of a call.
 
     Attributes:
-      queries, heads: T and H.
+      queries, heads, key_heads: T, H and G.
       block_keys: Keys of a block.
       length: S.
     """
 
     queries: int
     heads: int
+    key_heads: int
     block_keys: int
     length: int
 
@@ -54,6 +57,11 @@ class TpuDecodePlan:
     def rows(self) -> int:
         """Rows of one query: its heads, padded to whole registers."""
         return round_up(self.heads, 8)
+
+    @property
+    def group(self) -> int:
+        """R, the query heads that share a key head."""
+        return self.heads // self.key_heads
 
     @property
     def is_ragged(self) -> bool:
@@ -98,8 +106,9 @@ def attend(
     Returns:
       [B, T, H, Kv] in q.dtype.
     """
-    plan = TpuDecodePlan(q.shape[1], q.shape[2], _block_keys(packed, block_bytes), packed.key.shape[1])
-    return _decode(plan, decode_operands(q, packed, mask=mask, biases=biases, scale=scale))
+    _, T, H, K = q.shape
+    plan = TpuDecodePlan(T, H, packed.heads(K), _block_keys(packed, block_bytes), packed.key.shape[1])
+    return to_query_heads(_decode(plan, decode_operands(q, packed, mask=mask, biases=biases, scale=scale)), H)
 
 
 def _block_keys(packed: PackedKV, block_bytes: int) -> int:
@@ -113,9 +122,10 @@ def _block_keys(packed: PackedKV, block_bytes: int) -> int:
 @without_gradient
 @partial(jax.jit, static_argnums=0)
 def _decode(plan: TpuDecodePlan, x: DecodeOperands) -> jax.Array:
-    """[B, T, H, Kv] in q.dtype."""
-    (B, T), width, value_width = x.q.shape[:2], x.key.shape[-1], x.value.shape[-1]
-    rows = T * plan.rows
+    """[B, T*R, G, Kv] in q.dtype."""
+    (B, queries), width, value_width = x.q.shape[:2], x.key.shape[-1], x.value.shape[-1]
+    rows = plan.queries * plan.rows
+    bias = None if x.bias is None else x.bias.reshape(x.bias.shape[0], plan.queries, -1, plan.length)
     # The first and the last block that are read, if any is.
     blocks = jnp.maximum(x.visible_range // plan.block_keys, 0)
 
@@ -126,7 +136,15 @@ def _decode(plan: TpuDecodePlan, x: DecodeOperands) -> jax.Array:
     def keys_spec(width):
         return pl.BlockSpec((None, plan.block_keys, width), lambda b, j, blocks: (b, block_index(b, j, blocks), 0))
 
-    scales = pl.BlockSpec((None, plan.rows, plan.block_keys), lambda b, j, blocks: (b, 0, block_index(b, j, blocks)))
+    def scales_of(array):
+        if array is None:
+            return None
+        block = (None, round_up(plan.key_heads, 8), plan.block_keys)
+        return BlockedArray(array, pl.BlockSpec(block, lambda b, j, blocks: (b, 0, block_index(b, j, blocks))))
+
+    def queries_spec(width):
+        return pl.BlockSpec((None, queries, width), lambda b, j, blocks: (b, 0, 0))
+
     results = call_kernel(
         partial(_kernel, plan),
         name="decode",
@@ -135,18 +153,15 @@ def _decode(plan: TpuDecodePlan, x: DecodeOperands) -> jax.Array:
         cost=_cost(rows, x),
         scalars={"blocks": blocks},
         inputs={
-            "q": BlockedArray(x.q.reshape(B, T, width), pl.BlockSpec((None, T, width), lambda b, j, blocks: (b, 0, 0))),
+            "q": BlockedArray(x.q.reshape(B, queries, width), queries_spec(width)),
             "key": BlockedArray(_in_hbm(x.key), keys_spec(width)),
             "value": BlockedArray(_in_hbm(x.value), keys_spec(value_width)),
-            "key_scale": x.key_scale if x.key_scale is None else BlockedArray(x.key_scale, scales),
-            "value_scale": x.value_scale if x.value_scale is None else BlockedArray(x.value_scale, scales),
-            "bias": x.bias if x.bias is None else BlockedArray(x.bias, _bias_spec(plan, x.bias.shape, block_index)),
+            "key_scale": scales_of(x.key_scale),
+            "value_scale": scales_of(x.value_scale),
+            "bias": bias if bias is None else BlockedArray(bias, _bias_spec(plan, bias.shape, block_index)),
         },
         outputs={
-            "o": BlockedArray(
-                jax.ShapeDtypeStruct((B, T, value_width), x.q.dtype),
-                pl.BlockSpec((None, T, value_width), lambda b, j, blocks: (b, 0, 0)),
-            )
+            "o": BlockedArray(jax.ShapeDtypeStruct((B, queries, value_width), x.q.dtype), queries_spec(value_width))
         },
         scratch={
             "queries": pltpu.VMEM((rows, width), x.q.dtype),
@@ -155,7 +170,7 @@ def _decode(plan: TpuDecodePlan, x: DecodeOperands) -> jax.Array:
             "acc": pltpu.VMEM((rows, value_width), jnp.float32),
         },
     )
-    return results["o"].reshape(B, T, plan.heads, -1)
+    return results["o"].reshape(B, queries, plan.key_heads, -1)
 
 
 def _in_hbm(x: jax.Array) -> jax.Array:
@@ -211,7 +226,7 @@ def _add_block(plan: TpuDecodePlan, refs: Refs, num_keys: Index) -> None:
     queries, value = refs["queries"][...], refs["value"][...].astype(refs["queries"].dtype)
     scores = queries_by_keys(queries, refs["key"][...].astype(queries.dtype))
     if "key_scale" in refs:
-        scores = scores * _repeat_for_queries(plan, refs["key_scale"][...])
+        scores = scores * _repeat_for_rows(plan, refs["key_scale"][...])
     if "bias" in refs:
         scores = scores + jnp.concatenate(
             [jnp.broadcast_to(refs["bias"][t], (plan.rows, plan.block_keys)) for t in range(plan.queries)]
@@ -225,33 +240,47 @@ def _add_block(plan: TpuDecodePlan, refs: Refs, num_keys: Index) -> None:
     refs["max"][...] = jnp.broadcast_to(score_max, refs["max"].shape)
     refs["sum"][...] = refs["sum"][...] * correction + weights.sum(axis=1, keepdims=True)
     if "value_scale" in refs:
-        weights = weights * _repeat_for_queries(plan, refs["value_scale"][...])
+        weights = weights * _repeat_for_rows(plan, refs["value_scale"][...])
         if plan.is_ragged:
             weights = jnp.where(scores > NO_VISIBLE_KEY, weights, 0.0)
     refs["acc"][...] = refs["acc"][...] * correction + queries_by_width(weights.astype(value.dtype), value)
 
 
-def _repeat_for_queries(plan: TpuDecodePlan, scale: jax.Array) -> jax.Array:
-    """[rows, keys] -> [queries * rows, keys]."""
+def _repeat_for_rows(plan: TpuDecodePlan, scale: jax.Array) -> jax.Array:
+    """[G or more, keys] -> [T * rows, keys]."""
+    if plan.group > 1:
+        padding = jnp.zeros((plan.rows - plan.heads, scale.shape[1]), scale.dtype)
+        scale = jnp.concatenate([*[scale[: plan.key_heads]] * plan.group, *([padding] if len(padding) else [])])
     return jnp.concatenate([scale] * plan.queries)
 
 
-def _head_columns(plan: TpuDecodePlan, width: int) -> jax.Array:
-    """bool [rows, width]: whether a column belongs to a row's head."""
+def _head_columns(plan: TpuDecodePlan, width: int) -> list[jax.Array]:
+    """For each of a group's query heads bool [rows, width]: whether a column belongs to the key head of its rows."""
     row = jax.lax.broadcasted_iota(jnp.int32, (plan.rows, width), 0)
     column = jax.lax.broadcasted_iota(jnp.int32, (plan.rows, width), 1)
-    first = row * (width // plan.heads)
-    return (column >= first) & (column < first + width // plan.heads)
+    head_width, masks = width // plan.key_heads, []
+    for r in range(plan.group):
+        first = (row - r * plan.key_heads) * head_width
+        masks.append((column >= first) & (column < first + head_width))
+    return masks
 
 
 def _block_diagonal(plan: TpuDecodePlan, q: jax.Array) -> jax.Array:
-    """[T, H*K] -> float32 [T * rows, H*K]."""
-    columns = _head_columns(plan, q.shape[1])
-    return jnp.concatenate([jnp.where(columns, q[t : t + 1].astype(jnp.float32), 0.0) for t in range(plan.queries)])
+    """[T*R, G*K] -> float32 [T * rows, G*K]."""
+    columns, blocks = _head_columns(plan, q.shape[1]), []
+    for t in range(plan.queries):
+        block: jax.Array | float = 0.0
+        for r, mine in enumerate(columns):
+            i = t * plan.group + r
+            block = jnp.where(mine, q[i : i + 1].astype(jnp.float32), block)
+        blocks.append(block)
+    return jnp.concatenate(blocks)
 
 
 def _select_head_columns(plan: TpuDecodePlan, acc: jax.Array) -> jax.Array:
-    """[T * rows, H*Kv] -> [T, H*Kv]: of every row the columns of its head."""
+    """[T * rows, G*Kv] -> [T*R, G*Kv]: of every row the columns of its key head."""
     columns = _head_columns(plan, acc.shape[1])
     parts = [acc[t * plan.rows : (t + 1) * plan.rows] for t in range(plan.queries)]
-    return jnp.concatenate([jnp.where(columns, part, 0.0).sum(axis=0, keepdims=True) for part in parts])
+    return jnp.concatenate(
+        [jnp.where(mine, part, 0.0).sum(axis=0, keepdims=True) for part in parts for mine in columns]
+    )

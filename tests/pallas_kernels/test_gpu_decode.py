@@ -37,6 +37,8 @@ def assert_equals_xla(run, q, packed, **options):
         DecodeCase(1, 300, H=12, dtype="int8", causal=True, start=299),
         DecodeCase(3, 140, B=1, H=9, dtype="int8", valid="some", bias="toeplitz dense"),
         DecodeCase(2, 100, bias="relative_key_query", causal=True, start=(-1, 60)),
+        DecodeCase(2, 100, H=12, G=4, dtype="int8", valid="none", bias="toeplitz"),
+        DecodeCase(2, 90, H=8, G=1, causal=True, start=(40, 60), bias="relative_key_query dense"),
     ],
     ids=str,
 )
@@ -52,6 +54,7 @@ def test_decode_matches_the_reference(case, kernel_with_shares):
         DecodeCase(16, 33, K=20, causal=True, start=17),
         DecodeCase(5, 64, K=64, dtype="int8", valid="none", causal=True, start=(3, 50)),
         DecodeCase(4, 90, B=40, H=8, bias="toeplitz"),
+        DecodeCase(2, 90, H=34, G=2, bias="toeplitz"),
     ],
     ids=str,
 )
@@ -111,6 +114,6 @@ def test_an_old_gpu_is_rejected():
     (q, packed), old = DecodeCase(1, 20).arrays(), Gpu((7, 5), cudnn=False)
     reason = r"require a GPU of compute capability 8\.0 or more; this one has 7\.5"
     assert re.search(reason, kernel.unsupported_reason(q, packed, old))
-    call = dispatch.AttentionCall(q, *packed.read(q.shape[2], q.dtype), Mask(), (), False, None, False)
+    call = dispatch.AttentionCall(q, *packed.read(packed.heads(q.shape[3]), q.dtype), Mask(), (), False, None, False)
     with pytest.raises(ValueError, match=reason):
         dispatch.choose("pallas_gpu", call, old)

@@ -26,6 +26,9 @@ SMALL = Decoder("pallas_tpu", partial(kernel.attend, block_bytes=1))
         DecodeCase(3, 140, H=9, dtype="int8", valid="some", bias="toeplitz dense"),
         DecodeCase(1, 7),
         DecodeCase(2, 200, bias="relative_key_query", causal=True, start=150),
+        DecodeCase(1, 300, H=32, G=8, valid="some"),
+        DecodeCase(2, 300, H=12, G=4, dtype="int8", causal=True, start=(210, 7), bias="toeplitz"),
+        DecodeCase(3, 140, H=6, G=1, dtype="int8", valid="none", bias="relative_key_query dense"),
     ],
     ids=str,
 )

@@ -34,8 +34,8 @@ XLA, GPU = Decoder("xla"), Decoder("pallas_gpu")
 
 @dataclass(frozen=True)
 class DecodeCase:
-    """T queries, S slots. G: key heads, None for H. start: of the queries, one or per example. valid: "some" or "none" of
-    the first example's slots are valid. bias: names of `biases`, separated by spaces."""
+    """T queries, S slots. G: key heads, None for H. start: of the queries, one or per example. valid: "some" or "none"
+    of the first example's slots are valid. bias: names of `biases`, separated by spaces."""
 
     T: int
     S: int

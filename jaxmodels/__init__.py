@@ -42,6 +42,14 @@ from jaxmodels.architectures.led import (
     LEDSeq2SeqSequenceClassifierOutput,
     led_from_bart,
 )
+from jaxmodels.architectures.llama import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForQuestionAnswering,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    LlamaModel,
+)
 from jaxmodels.architectures.rag import (
     RagConfig,
     RagModel,
@@ -147,6 +155,12 @@ __all__ = [
     "LEDSeq2SeqSequenceClassifierOutput",
     "LEDTokenizer",
     "LengthBatch",
+    "LlamaConfig",
+    "LlamaForCausalLM",
+    "LlamaForQuestionAnswering",
+    "LlamaForSequenceClassification",
+    "LlamaForTokenClassification",
+    "LlamaModel",
     "Passages",
     "RagConfig",
     "RagModel",

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmodels.architectures import bart, dpr, gpt2, gpt_neo, led, rag, roberta_prelayernorm, t5
+from jaxmodels.architectures import bart, dpr, gpt2, gpt_neo, led, llama, rag, roberta_prelayernorm, t5
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
 from jaxmodels.messages import brief, unknown_name
 
-FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag, gpt_neo)
+FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag, gpt_neo, llama)
 
 MODELS: dict[str, type[Model]] = {
     name: value

@@ -110,8 +110,9 @@ class Model(nn.Module, Generic[OutputT]):
         # Before Flax makes a dataclass of it, which would take its signature for a missing docstring.
         cls.__doc__ = inspect.getdoc(cls)
         if (body := vars(cls).get("body")) is not None:
-            cls.config_class, cls.table = body.config_class, body.table
-            cls.encoding_options = body.encoding_options
+            for name in ("config_class", "table", "encoding_options"):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(body, name))
         super().__init_subclass__(**options)
 
     def __new__(cls, *args, **attributes):

@@ -47,13 +47,16 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
 
     auto_classes = ("AutoModel",)
     learned_positions: ClassVar[bool] = True
+    # Whether token_type_ids are looked up in the table of the tokens, as in the reference's GPT-2.
+    token_types: ClassVar[bool] = True
 
     def layer(self) -> Layer:
         """One layer, with `parent=None`."""
         raise NotImplementedError
 
-    def attention_inputs(self) -> AttentionInputs:
-        """What the attention of every layer is given beside masks: a scale, say."""
+    def attention_inputs(self, positions: TokenIds) -> AttentionInputs:
+        """What the attention of every layer is given beside masks: a scale, say, or what follows from the positions
+        int [B,T] or [1,T]."""
         return AttentionInputs()
 
     def windows(self) -> Sequence[int | None]:
@@ -69,9 +72,15 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
     def embedding_dropout(self) -> float:
         return 0.0
 
+    @property
+    def padding_embedding(self) -> int | None:
+        """A token whose embedding gets no gradient from lookups (torch's padding_idx)."""
+        return None
+
     def setup(self):
         c, init = self.config, scaled_normal(self.config.initializer_range)
-        self.wte = Embedding(c.vocab_size, c.hidden_size, init, "vocab", **self.options.dtypes)
+        padding = self.padding_embedding
+        self.wte = Embedding(c.vocab_size, c.hidden_size, init, "vocab", **self.options.dtypes, padding=padding)
         if self.learned_positions:
             self.wpe = Embedding(c.max_tokens, c.hidden_size, init, "length", **self.options.dtypes)
         self.h = Stack(self.layer, c.num_hidden_layers, self.remat, self.unroll)
@@ -98,7 +107,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         Args:
           input_ids: int [B,T], or [B,choices,T] (each choice is a sequence).
           attention_mask: [B,T], 1 for real tokens; with a cache see `Cache.reserve`.
-          token_type_ids: int [B,T], looked up in the table of the *tokens*, as in the reference.
+          token_type_ids: int [B,T], looked up in the table of the *tokens*, as in the reference; not for Llama.
           position_ids: int [B,T]; default: counted from the start of the cache. Never derived from the mask.
           head_mask: [H] or [L,H], multiplies the heads' attention probabilities.
           inputs_embeds: [B,T,D] instead of input_ids.
@@ -108,7 +117,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
           output_attentions, output_hidden_states, return_dict: default to the config's.
 
         Raises:
-          ValueError, TypeError: an argument of the wrong shape or type, or outside its table.
+          ValueError, TypeError: an argument of the wrong shape or type, outside its table, or unknown to the family.
         """
         c = self.config
         x, lead = embed_inputs(self.wte, c, input_ids, inputs_embeds, ranks=(2, 3))
@@ -122,6 +131,8 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         if self.learned_positions:
             x = x + self.wpe(positions)
         if token_type_ids is not None:
+            if not self.token_types:
+                raise ValueError(f"{type(self).__name__} has no token types; leave token_type_ids out")
             types = check_ids("token_type_ids", token_type_ids, c.vocab_size, "the vocabulary", ranks=(1, 2, 3))
             x = x + self.wte(as_batch("token_type_ids", types, batch, length))
         x = dropout(self, x, self.embedding_dropout)
@@ -133,7 +144,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
         self_mask, cross_mask = head_masks(c, head_mask)
         cache = reserve(cache, attention_mask, batch, length)
-        base = dataclasses.replace(self.attention_inputs(), return_weights=attentions)
+        base = dataclasses.replace(self.attention_inputs(positions), return_weights=attentions)
         cross_base = dataclasses.replace(base, head_mask=cross_mask)
         base = dataclasses.replace(base, head_mask=self_mask)
         source = (encoder_hidden_states, encoder_attention_mask)

@@ -9,7 +9,14 @@ from typing import Any, ClassVar, Literal, cast
 
 from jaxmodels.architectures import decoder, heads
 from jaxmodels.architectures.checks import check_activation, check_heads
-from jaxmodels.architectures.rules import DECODER_HEAD_RULES, dense_rules, norm_rules
+from jaxmodels.architectures.rules import (
+    DECODER_HEAD_RULES,
+    dense_rules,
+    norm_rules,
+    out_projection_rules,
+    projection_rules,
+)
+from jaxmodels.arrays import TokenIds
 from jaxmodels.config import Config, fields
 from jaxmodels.convert import Rule, Table
 from jaxmodels.layers.attention import Attention
@@ -92,7 +99,7 @@ class GPTNeoConfig(Config):
 
 
 _PATH, _ATTENTION = "h/layers", "h.{i}.attn.attention"
-_QKV = tuple(f"{_ATTENTION}.{name}.weight" for name in ("q_proj", "k_proj", "v_proj"))
+_QKV = tuple(f"{_ATTENTION}.{name}_proj" for name in "qkv")
 TABLE = Table(
     base="transformer",
     rules=(
@@ -101,9 +108,8 @@ TABLE = Table(
         *norm_rules("ln_f", "ln_f"),
         *norm_rules("h.{i}.ln_1", f"{_PATH}/attention_norm"),
         *norm_rules("h.{i}.ln_2", f"{_PATH}/feed_forward_norm"),
-        Rule(_QKV, f"{_PATH}/attention/qkv/kernel", "n (h k) d -> d n h k"),
-        Rule(f"{_ATTENTION}.out_proj.weight", f"{_PATH}/attention/out/kernel", "d (h k) -> h k d"),
-        Rule(f"{_ATTENTION}.out_proj.bias", f"{_PATH}/attention/out/bias"),
+        *projection_rules(_QKV, f"{_PATH}/attention/qkv"),
+        *out_projection_rules(f"{_ATTENTION}.out_proj", f"{_PATH}/attention/out"),
         *dense_rules("h.{i}.mlp.c_fc", f"{_PATH}/feed_forward/up"),
         *dense_rules("h.{i}.mlp.c_proj", f"{_PATH}/feed_forward/down"),
     ),
@@ -125,7 +131,7 @@ class GPTNeoModel(decoder.DecoderModel):
     def embedding_dropout(self) -> float:
         return self.config.embed_dropout
 
-    def attention_inputs(self) -> AttentionInputs:
+    def attention_inputs(self, positions: TokenIds) -> AttentionInputs:
         return AttentionInputs(scale=1.0)  # docs/parity.md, GN1
 
     def windows(self) -> tuple[int | None, ...]:
@@ -135,7 +141,7 @@ class GPTNeoModel(decoder.DecoderModel):
         c, dtypes = self.config, self.options.dtypes
         width, init = c.intermediate_size or 4 * c.hidden_size, scaled_normal(c.initializer_range)
         common: dict[str, Any] = {"kernel_init": init, "out_init": init, **dtypes}
-        options: dict[str, Any] = {"use_bias": False, "out_bias": True, "dropout": c.attention_dropout, **common}
+        options: dict[str, Any] = {"use_bias": (False, False, False, True), "dropout": c.attention_dropout, **common}
         return Layer(
             attention=partial(Attention, c.num_heads, c.head_dim, implementation=self.attention, **options),
             feed_forward=partial(FeedForward, width, c.activation_function, **common),

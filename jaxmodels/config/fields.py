@@ -174,6 +174,7 @@ LabelSmoothing = DropoutRate  # the same range
 Probability = Annotated[float, in_range(_SCALARS[float], "a rate in [0, 1]", 0.0, 1.0)]
 Epsilon = Probability  # of a norm; the same range
 InitializerScale = Annotated[float, in_range(_SCALARS[float], "a float in [0, 1000]", 0.0, 1000.0)]
+RopeTheta = Annotated[float, in_range(_SCALARS[float], "a float in [1, 1e30]", 1.0, 1e30)]
 FloatDType = Annotated[str, Validator("the name of a floating type such as 'bfloat16'", _float_dtype)]
 
 

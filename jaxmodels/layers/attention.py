@@ -13,10 +13,8 @@ from jaxmodels.layers.cache import KeyValue
 from jaxmodels.layers.inputs import AttentionInputs, PerLayer
 from jaxmodels.layers.linear import Initializer, Linear
 from jaxmodels.layers.platform import mesh_axes, project_separately
+from jaxmodels.layers.rotary import Rotation
 from pallas_kernels import Dropout, PartitionAxes, RelativeKeyBias, attention
-
-_QKV_AXES = ("embed", None, "heads", "head_dim")
-
 
 def activation_partitioning() -> PartitionAxes | None:
     """The mesh axes over which the logical rules in force split examples and heads; None where there are no rules."""
@@ -33,7 +31,9 @@ class Attention(nn.Module):
     Attributes:
       num_heads, head_dim: H and K.
       cross: queries come from x and keys and values from `AttentionInputs.source`.
-      use_bias, out_bias: whether the projections have biases; out_bias is the output's, None: as use_bias.
+      kv_heads: G, of which each serves H/G consecutive heads of queries (Ainslie et al., "GQA", 2023,
+        arXiv:2305.13245), with kernels of their own; None: H.
+      use_bias: whether the projections of queries, keys, values and the output have biases; one bool for all.
       dropout: rate on the attention probabilities.
       relative: called with `name=`, makes a module with parameters whose call returns an attention bias.
       implementation: name passed to `pallas_kernels.attention`.
@@ -44,8 +44,8 @@ class Attention(nn.Module):
     kernel_init: Initializer
     out_init: Initializer
     cross: bool = False
-    use_bias: bool = True
-    out_bias: bool | None = None
+    kv_heads: int | None = None
+    use_bias: bool | tuple[bool, bool, bool, bool] = True
     dropout: float = 0.0
     relative: Callable[..., nn.Module] | None = None
     implementation: str = "auto"
@@ -88,15 +88,13 @@ class Attention(nn.Module):
         if mask is not None:
             out = out * mask[:, None].astype(out.dtype)
             weights = jax.tree.map(lambda w: w * mask[:, None, None].astype(w.dtype), weights)
-        use_bias = self.use_bias if self.out_bias is None else self.out_bias
-        axes = ("heads", "head_dim", "embed")
-        project = Linear((x.shape[-1],), axes, self.out_init, use_bias, self.dtype, self.param_dtype, name="out")
+        project = self._linear((x.shape[-1],), ("heads", "head_dim", "embed"), self.out_init, "out", self._biases[3:])
         return project(out), weights, cache
 
     def attend(
         self, x: Hidden, query: Heads, key: Heads, value: Heads, inputs: AttentionInputs
     ) -> tuple[jax.Array, Any]:
-        """Weighted values [B,T,H,K], and the probabilities or None, from projections [B,T,H,K] of x."""
+        """Weighted values [B,T,H,K], and the probabilities or None, from queries [B,T,H,K], keys and values of x."""
         result = attention(query, key, value, **self._options(inputs))
         return result if inputs.return_weights else (result, None)
 
@@ -117,31 +115,51 @@ class Attention(nn.Module):
         return Dropout(self.dropout, self.make_rng("dropout")) if active else None
 
     def _project(self, x, inputs: AttentionInputs, cache: KeyValue | None, template: KeyValue | None):
-        """Queries [B,T,H,K]; keys and values [B,S,H,K], or None where the cache is attended to; and the cache."""
+        """Queries [B,T,H,K]; keys and values [B,S,G,K], or None where the cache is attended to; and the cache."""
         if not self.cross:
-            query, key, value = self._projections(3, "qkv", x, cached=cache is not None)
+            query, key, value = self._project_qkv(x, inputs.rotation, cached=cache is not None)
             if cache is None:
                 return query, (key, value), None
             assert inputs.start is not None
             return query, None, cache.write(key, value, inputs.start)
-        shape = (self.num_heads, self.head_dim)
-        query = self._linear(shape, ("embed", "heads", "head_dim"), self.kernel_init, "q")(x)
+        query = self._project_query(x)
         if cache is None or self.is_initializing():
             if inputs.source is None:
                 raise ValueError("cross attention needs encoder_hidden_states, or a cache that has seen them")
-            key_value = self._projections(2, "kv", inputs.source, cached=template is not None)
+            key_value = self._project_kv(inputs.source, cached=template is not None)
             if template is None:
                 return query, key_value, None
             cache = template.like(*key_value)
         return query, None, cache
 
-    def _projections(self, count: int, name: str, x: Hidden, *, cached: bool):
-        """`count` projections [B,T,H,K] by one fused kernel."""
-        linear = self._linear((count, self.num_heads, self.head_dim), _QKV_AXES, self.kernel_init, name)
+    def _project_qkv(self, x: Hidden, rotation: Rotation | None, *, cached: bool):
+        if self.kv_heads is None:
+            query, key, value = self._fused("qkv", self._biases[:3], x, cached)
+        else:
+            query, (key, value) = self._project_query(x), self._project_kv(x, cached=cached)
+        return (query, key, value) if rotation is None else (rotation(query), rotation(key), value)
+
+    def _project_query(self, x: Hidden) -> jax.Array:
+        axes = ("embed", "heads", "head_dim")
+        return self._linear((self.num_heads, self.head_dim), axes, self.kernel_init, "q", self._biases[:1])(x)
+
+    def _project_kv(self, x: Hidden, *, cached: bool):
+        return self._fused("kv", self._biases[1:3], x, cached)
+
+    def _fused(self, name: str, biases: tuple[bool, ...], x: Hidden, cached: bool):
+        """As many projections as biases, by one kernel."""
+        heads, axis = (self.num_heads, "heads") if self.kv_heads is None else (self.kv_heads, "kv_heads")
+        features, axes = (len(biases), heads, self.head_dim), ("embed", None, axis, "head_dim")
+        linear = self._linear(features, axes, self.kernel_init, name, biases)
         return linear(x, True) if project_separately(cached) else jnp.moveaxis(linear(x), -3, 0)
 
-    def _linear(self, features, axes, init, name: str) -> Linear:
-        return Linear(features, axes, init, self.use_bias, self.dtype, self.param_dtype, name=name)
+    @property
+    def _biases(self) -> tuple[bool, ...]:
+        return (self.use_bias,) * 4 if isinstance(self.use_bias, bool) else self.use_bias
+
+    def _linear(self, features, axes, init, name: str, biases: tuple[bool, ...]) -> Linear:
+        use_bias = biases if len(set(biases)) > 1 else biases[0]
+        return Linear(features, axes, init, use_bias, self.dtype, self.param_dtype, name=name)
 
 
 RELATIVE_KEY, RELATIVE_KEY_QUERY = "relative_key", "relative_key_query"

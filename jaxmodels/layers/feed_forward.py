@@ -101,9 +101,8 @@ class FeedForward(nn.Module):
         Raises:
           ValueError: a chunk that does not divide T.
         """
-        common = (self.use_bias, self.dtype, self.param_dtype)
-        up = Linear((self.features,), ("embed", "mlp"), self.kernel_init, *common, name="up")
-        down = Linear((x.shape[-1],), ("mlp", "embed"), self.out_init, *common, name="down")
+        up = self._up()
+        down = self._linear((x.shape[-1],), ("mlp", "embed"), self.out_init, "down")
         if self.chunk and x.shape[1] % self.chunk:
             raise ValueError(
                 f"chunk_size_feed_forward={self.chunk} does not divide the {x.shape[1]} tokens; pad them, or pass 0"
@@ -114,32 +113,28 @@ class FeedForward(nn.Module):
             flat, chunk = feed_forward_chunk(shape, self.long_chunk, self.cpu_chunk)
             x = x.reshape(flat)
         act, parts = activation(self.activation), jnp.split(x, list(range(chunk, x.shape[1], chunk)), axis=1)
-        parts = [down(dropout(self, act(up(part)), self.dropout)) for part in parts]
+        parts = [down(dropout(self, self._activate(act, up(part)), self.dropout)) for part in parts]
         return jnp.concatenate(parts, axis=1).reshape(shape)
 
+    def _up(self) -> Linear:
+        return self._linear((self.features,), ("embed", "mlp"), self.kernel_init, "up")
 
-class GatedFeedForward(nn.Module):
-    """D -> 2 x F -> D without biases: activation(gate) * values (Shazeer, "GLU Variants Improve Transformer", 2020,
-    arXiv:2002.05202). One kernel [D,2,F] holds both projections.
+    def _activate(self, act: Activation, x: jax.Array) -> jax.Array:
+        return act(x)
 
-    Attributes:
-      features: F.
-      dropout: rate on the products.
+    def _linear(self, features, axes, init, name: str) -> Linear:
+        return Linear(features, axes, init, self.use_bias, self.dtype, self.param_dtype, name=name)
+
+
+class GatedFeedForward(FeedForward):
+    """D -> 2 x F -> D: activation(gate) * values (Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202).
+
+    One kernel [D,2,F] holds both projections.
     """
 
-    features: int
-    activation: str
-    kernel_init: Initializer
-    out_init: Initializer
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
+    def _up(self) -> Linear:
+        return self._linear((2, self.features), ("embed", None, "mlp"), self.kernel_init, "gate_up")
 
-    @nn.compact
-    def __call__(self, x: Hidden) -> jax.Array:
-        """[B,T,D] -> [B,T,D]."""
-        common = (False, self.dtype, self.param_dtype)
-        up = Linear((2, self.features), ("embed", None, "mlp"), self.kernel_init, *common, name="gate_up")
-        down = Linear((x.shape[-1],), ("mlp", "embed"), self.out_init, *common, name="down")
-        gate, values = jnp.moveaxis(up(x), -2, 0)
-        return down(dropout(self, activation(self.activation)(gate) * values, self.dropout))
+    def _activate(self, act: Activation, x: jax.Array) -> jax.Array:
+        gate, values = jnp.moveaxis(x, -2, 0)
+        return act(gate) * values

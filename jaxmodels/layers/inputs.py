@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.cache import Cache
+from jaxmodels.layers.rotary import Rotation
 from pallas_kernels import DenseBias, Mask, RelativeKeyBias, ToeplitzBias
 
 Bias = DenseBias | RelativeKeyBias | ToeplitzBias
@@ -36,6 +37,7 @@ class AttentionInputs:
       source: [B,S,D'], the encoder's states, for cross attention; None where the cache holds their projections.
       start: int32 scalar, the cache slot of the first query, for self attention with a cache.
       distances: int32, for relative positions where they do not follow from the slots of the cache (beams).
+      rotation: of queries and keys by their positions, for self attention; a cache then holds rotated keys.
       return_weights: static; return the attention probabilities too.
     """
 
@@ -46,6 +48,7 @@ class AttentionInputs:
     source: jax.Array | None = None
     start: jax.Array | None = None
     distances: jax.Array | None = None
+    rotation: Rotation | None = None
     return_weights: bool = dataclasses.field(default=False, metadata={"static": True})
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmodels.layers.platform import TransposedKernel, flatten_batch, matmul
 
@@ -23,13 +24,14 @@ class Linear(nn.Module):
       features: sizes of the output axes.
       axes: logical names of the input axes, then of the output axes.
       kernel_init: initializer, called with the kernel's shape.
+      use_bias: or a tuple of bools, which entries of the first output axis have one: the parameter holds those only.
       dtype: of the computation; param_dtype: of the parameters.
     """
 
     features: tuple[int, ...]
     axes: tuple[str | None, ...]
     kernel_init: Initializer
-    use_bias: bool = True
+    use_bias: bool | tuple[bool, ...] = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -51,7 +53,10 @@ class Linear(nn.Module):
         bias: Any = None
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[n_in:])
-            bias = self.param("bias", zeros, self.features, self.param_dtype)
+            biased = None if self.use_bias is True else np.flatnonzero(self.use_bias)
+            features = self.features if biased is None else (len(biased), *self.features[1:])
+            bias = self.param("bias", zeros, features, self.param_dtype)
+            bias = bias if biased is None else jnp.zeros(self.features, bias.dtype).at[biased].set(bias)
 
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if separate:

@@ -1,24 +1,7 @@
 """BART's weight table; LED's decoder and feed-forward layers go by the same names."""
 
-from jaxmodels.architectures.rules import dense_rules, norm_rules
+from jaxmodels.architectures.rules import dense_rules, norm_rules, out_projection_rules, projection_rules
 from jaxmodels.convert import Rule, Table
-
-
-def projection(torch: tuple[str, ...], path: str) -> tuple[Rule, Rule]:
-    """torch layers [(H K), D] side by side in one kernel of path; a single one has no axis for it."""
-    if len(torch) == 1:
-        return (
-            Rule(f"{torch[0]}.weight", f"{path}/kernel", "(h k) d -> d h k"),
-            Rule(f"{torch[0]}.bias", f"{path}/bias", "(h k) -> h k"),
-        )
-    return (
-        Rule(tuple(f"{name}.weight" for name in torch), f"{path}/kernel", "n (h k) d -> d n h k"),
-        Rule(tuple(f"{name}.bias" for name in torch), f"{path}/bias", "n (h k) -> n h k"),
-    )
-
-
-def out_projection(torch: str, path: str) -> tuple[Rule, Rule]:
-    return Rule(f"{torch}.weight", f"{path}/kernel", "d (h k) -> h k d"), Rule(f"{torch}.bias", f"{path}/bias")
 
 
 def stack_rules(stack: str) -> tuple[Rule, ...]:
@@ -37,8 +20,8 @@ def stack_rules(stack: str) -> tuple[Rule, ...]:
 def self_attention_rules(stack: str) -> tuple[Rule, ...]:
     torch, path = f"{stack}.layers.{{i}}.self_attn", f"{stack}/stack/layers/attention"
     return (
-        *projection(tuple(f"{torch}.{part}_proj" for part in "qkv"), f"{path}/qkv"),
-        *out_projection(f"{torch}.out_proj", f"{path}/out"),
+        *projection_rules(tuple(f"{torch}.{part}_proj" for part in "qkv"), f"{path}/qkv"),
+        *out_projection_rules(f"{torch}.out_proj", f"{path}/out"),
     )
 
 
@@ -48,9 +31,9 @@ DECODER_RULES = (
     *stack_rules("decoder"),
     *self_attention_rules("decoder"),
     *norm_rules(f"{_CROSS}_layer_norm", f"{_PATH}_norm"),
-    *projection((f"{_CROSS}.q_proj",), f"{_PATH}/q"),
-    *projection(tuple(f"{_CROSS}.{part}_proj" for part in "kv"), f"{_PATH}/kv"),
-    *out_projection(f"{_CROSS}.out_proj", f"{_PATH}/out"),
+    *projection_rules((f"{_CROSS}.q_proj",), f"{_PATH}/q"),
+    *projection_rules(tuple(f"{_CROSS}.{part}_proj" for part in "kv"), f"{_PATH}/kv"),
+    *out_projection_rules(f"{_CROSS}.out_proj", f"{_PATH}/out"),
 )
 SHARED_RULE = Rule("shared.weight", "shared/embedding")
 HEAD_RULES = (

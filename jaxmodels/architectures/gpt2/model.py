@@ -36,7 +36,7 @@ class GPT2Model(DecoderModel):
     def embedding_dropout(self) -> float:
         return self.config.embd_pdrop
 
-    def attention_inputs(self) -> AttentionInputs:
+    def attention_inputs(self, positions: TokenIds) -> AttentionInputs:
         c = self.config
         scale = c.head_dim**-0.5 if c.scale_attn_weights else 1.0
         if c.scale_attn_by_inverse_layer_idx:

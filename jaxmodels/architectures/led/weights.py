@@ -8,11 +8,9 @@ from jaxmodels.architectures.bart.weights import (
     SILENT,
     STACKS_READ,
     TIED,
-    out_projection,
-    projection,
     stack_rules,
 )
-from jaxmodels.architectures.rules import dense_rules
+from jaxmodels.architectures.rules import dense_rules, out_projection_rules, projection_rules
 from jaxmodels.convert import Table
 
 _TORCH = "encoder.layers.{i}.self_attn"
@@ -24,13 +22,13 @@ TABLE = Table(
     rules=(
         SHARED_RULE,
         *stack_rules("encoder"),
-        *projection(_LOCAL, f"{_PATH}/qkv"),
+        *projection_rules(_LOCAL, f"{_PATH}/qkv"),
         *(
             rule
             for name in _LOCAL
-            for rule in projection((f"{name}_global",), f"{_PATH}/global_{name.split('.')[-1][0]}")
+            for rule in projection_rules((f"{name}_global",), f"{_PATH}/global_{name.split('.')[-1][0]}")
         ),
-        *out_projection(f"{_TORCH}.output", f"{_PATH}/out"),
+        *out_projection_rules(f"{_TORCH}.output", f"{_PATH}/out"),
         *DECODER_RULES,
     ),
     heads=(

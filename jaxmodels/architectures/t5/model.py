@@ -190,11 +190,12 @@ class T5Stack(nn.Module):
             **self.options.dtypes,
         )
         feed_forward = partial(
-            GatedFeedForward if c.is_gated_act else partial(FeedForward, use_bias=False),
+            GatedFeedForward if c.is_gated_act else FeedForward,
             c.d_ff,
             c.dense_act_fn,
             kernel_init=scaled_normal(factor * c.d_model**-0.5),
             out_init=scaled_normal(factor * c.d_ff**-0.5),
+            use_bias=False,
             dropout=c.dropout_rate,
             dtype=self._stream_dtype,
             param_dtype=self.options.param_dtype,

@@ -7,7 +7,6 @@ A rule table maps every logical axis name to a mesh axis, several mesh axes, or 
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import flax.linen as nn
@@ -17,23 +16,52 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxmodels.messages import brief
 from jaxmodels.parameters import abstract, flatten, logical_axes, unflatten
 
-NAMES = ("batch", "length", "embed", "heads", "head_dim", "mlp", "vocab", "layers")
+# The logical axis names and what they stand for. A family from elsewhere adds its own: AXES["experts"] = "experts of a
+# mixture"; the tables below then replicate that axis, and {**FSDP_TP, "experts": "model"} splits it.
+AXES: dict[str, str] = {
+    "batch": "examples",
+    "length": "positions",
+    "embed": "model width",
+    "heads": "attention heads",
+    "kv_heads": "heads of keys and values where each serves several heads of queries",
+    "head_dim": "width of a head",
+    "mlp": "width of the feed-forward layers",
+    "vocab": "vocabulary",
+    "layers": "layers of a stack",
+}
 
 Rules: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
 
 
-def _table(**rules: str | tuple[str, ...]) -> Rules:
-    return MappingProxyType({name: rules.get(name) for name in NAMES})
+class _Table(Mapping[str, str | tuple[str, ...] | None]):
+    """Rules for every name in `AXES`, None where there is no other."""
+
+    def __init__(self, **rules: str | tuple[str, ...]):
+        self._rules = rules
+
+    def __getitem__(self, name: str) -> str | tuple[str, ...] | None:
+        if name not in AXES:
+            raise KeyError(name)
+        return self._rules.get(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(AXES)
+
+    def __len__(self) -> int:
+        return len(AXES)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 # Data parallelism: the batch is split over "data", parameters are replicated.
-DP = _table(batch="data")
+DP = _Table(batch="data")
 # Fully sharded data parallelism: parameters are split over "data" too, along the model dimension of every matrix.
-FSDP = _table(batch="data", embed="data")
+FSDP = _Table(batch="data", embed="data")
 # With tensor parallelism: heads and feed-forward are split over "model". The vocabulary is not, because GPT-2's 50257
 # tokens are not divisible by the size of a mesh axis. After resize_token_embeddings(..., pad_to_multiple_of=128) use
 # {**FSDP_TP, "vocab": "model"}.
-FSDP_TP = _table(batch="data", embed="data", heads="model", mlp="model")
+FSDP_TP = _Table(batch="data", embed="data", heads="model", kv_heads="model", mlp="model")
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -74,7 +102,10 @@ def spec(names: Sequence[str | None], rules: Rules) -> PartitionSpec:
 def _named_sharding(
     path: str, names: Sequence[str | None], shape: Sequence[int], mesh: Mesh, rules: Rules
 ) -> NamedSharding:
-    partition = spec(names, rules)
+    try:
+        partition = spec(names, rules)
+    except KeyError as error:
+        raise KeyError(f"{path}: {error.args[0]}") from None
     used: list[str] = []
     for name, size, entry in zip(names, shape, partition, strict=True):
         axes = (entry,) if isinstance(entry, str) else entry or ()

@@ -4,7 +4,7 @@ Rotary positions, groups of queries that share keys and values, RMSNorm, a gated
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from jaxmodels.architectures import decoder, heads
 from jaxmodels.architectures.checks import check_activation
 from jaxmodels.architectures.rules import dense_rules, out_projection_rules, projection_rules
 from jaxmodels.arrays import TokenIds
-from jaxmodels.config import Config, fields
+from jaxmodels.config import NO_LIMIT, Config, fields
 from jaxmodels.convert import Rule, Table
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.feed_forward import GatedFeedForward
@@ -30,7 +30,10 @@ class LlamaConfig(Config):
     """
 
     model_type: ClassVar[str] = "llama"
-    no_effect: ClassVar[Mapping[str, str]] = {"pretraining_tp": "it only changes the order of the reference's additions"}
+    no_effect: ClassVar[Mapping[str, str]] = {
+        "pretraining_tp": "it only changes the order of the reference's additions",
+        "rope_parameters": "of a file it is read as rope_theta and rope_scaling",
+    }
 
     vocab_size: fields.NumEmbeddings = 32000
     max_position_embeddings: fields.NumEmbeddings = 2048
@@ -70,6 +73,9 @@ class LlamaConfig(Config):
         derived = {"num_key_value_heads": count, "head_dim": values.get("hidden_size", cls.hidden_size) // count}
         return values | {name: value for name, value in derived.items() if values.get(name) is None}
 
+    def hidden_sizes(self) -> Iterable[int]:
+        return [*super().hidden_sizes(), self.num_attention_heads * self.cache_sizes["head_dim"]]
+
     @property
     def head_dropout(self) -> float:
         """Rate before the classifier of tokens."""
@@ -78,21 +84,23 @@ class LlamaConfig(Config):
     @property
     def max_tokens(self) -> int:
         """Rotary positions have no table; max_position_embeddings is not enforced (docs/parity.md, LL3)."""
-        return 2**31 - 1
+        return NO_LIMIT
 
     @property
     def cache_sizes(self) -> dict[str, int]:
+        assert self.num_key_value_heads is not None and self.head_dim is not None  # set by derive_values
         return {"layers": self.num_hidden_layers, "heads": self.num_key_value_heads, "head_dim": self.head_dim}
 
     @property
     def rotary(self) -> RotaryEmbedding:
-        return RotaryEmbedding(self.head_dim, self.rope_theta, self.max_position_embeddings, self.rope_scaling or {})
+        width, scaling = self.cache_sizes["head_dim"], self.rope_scaling or {}
+        return RotaryEmbedding(width, self.rope_theta, self.max_position_embeddings, scaling)
 
     def validate(self) -> None:
         check_activation(self, "hidden_act", self.hidden_act)
-        if self.num_attention_heads % self.num_key_value_heads:
+        if self.num_attention_heads % (kv_heads := self.cache_sizes["heads"]):
             raise ValueError(
-                f"LlamaConfig: num_key_value_heads={self.num_key_value_heads} does not divide "
+                f"LlamaConfig: num_key_value_heads={kv_heads} does not divide "
                 f"num_attention_heads={self.num_attention_heads}"
             )
         if self.add_cross_attention or self.pruned_heads:
@@ -144,13 +152,13 @@ class LlamaModel(decoder.DecoderModel):
         return AttentionInputs(rotation=self.config.rotary(positions))
 
     def layer(self) -> Layer:
-        c, dtypes = self.config, self.options.dtypes
+        c, dtypes, sizes = self.config, self.options.dtypes, self.config.cache_sizes
         init = scaled_normal(c.initializer_range)
         common: dict[str, Any] = {"kernel_init": init, "out_init": init, **dtypes}
-        options: dict[str, Any] = {"kv_heads": c.num_key_value_heads, "use_bias": c.attention_bias, **common}
-        attention = partial(Attention, c.num_attention_heads, c.head_dim, implementation=self.attention, **options)
+        options: dict[str, Any] = {"kv_heads": sizes["heads"], "use_bias": c.attention_bias, **common}
+        options |= {"dropout": c.attention_dropout, "implementation": self.attention}
         return Layer(
-            attention=partial(attention, dropout=c.attention_dropout),
+            attention=partial(Attention, c.num_attention_heads, sizes["head_dim"], **options),
             feed_forward=partial(GatedFeedForward, c.intermediate_size, c.hidden_act, use_bias=c.mlp_bias, **common),
             norm=partial(rms_norm, c.rms_norm_eps, **dtypes),
             parent=None,

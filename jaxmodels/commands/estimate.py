@@ -263,8 +263,8 @@ def _rules(text: str) -> Rules:
     rules = dict(getattr(sharding, name))
     for change in changes:
         axis, _, target = change.partition("=")
-        if axis not in sharding.NAMES or not all(target.split("+")):
-            names = ", ".join(sharding.NAMES)
+        if axis not in sharding.AXES or not all(target.split("+")):
+            names = ", ".join(sharding.AXES)
             raise ValueError(f"changes in --rules must be NAME=MESH_AXIS, with a name of {names}; got {change!r}")
         rules[axis] = None if target == "none" else tuple(target.split("+"))
     return rules

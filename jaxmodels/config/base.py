@@ -43,6 +43,9 @@ from jaxmodels.config.files import (
 from jaxmodels.download import HubToken, local_folder
 from jaxmodels.messages import brief, truncate
 
+# `max_tokens` of a family without a table of positions.
+NO_LIMIT = 2**31 - 1
+
 # Values that a call may pass for a key: JSON values, NumPy and JAX scalars, and the configurations of the parts of RAG.
 ConfigValue: TypeAlias = Union[
     None, bool, int, float, str, np.generic, jax.Array, Sequence["ConfigValue"], Mapping[Any, "ConfigValue"], "Config"
@@ -356,7 +359,7 @@ class Config(ConfigFields):
 
     @property
     def max_tokens(self) -> int:
-        """The longest sequence (of an encoder-decoder: the longest output), in tokens."""
+        """The longest sequence (of an encoder-decoder: the longest output), in tokens, or `NO_LIMIT`."""
         return self.max_position_embeddings
 
     @property

@@ -16,6 +16,7 @@ from jaxmodels.layers.platform import mesh_axes, project_separately
 from jaxmodels.layers.rotary import Rotation
 from pallas_kernels import Dropout, PartitionAxes, RelativeKeyBias, attention
 
+
 def activation_partitioning() -> PartitionAxes | None:
     """The mesh axes over which the logical rules in force split examples and heads; None where there are no rules."""
     rules = nn.get_logical_axis_rules()

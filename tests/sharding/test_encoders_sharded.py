@@ -58,7 +58,7 @@ def test_every_parameter_has_logical_axes(name):
     model, _ = tiny(name)
     shapes, names = flatten(abstract(model)), flatten(logical_axes(model))
     for path, shape in shapes.items():
-        assert len(names[path]) == shape.ndim and set(names[path]) <= {*sharding.NAMES, None}, path
+        assert len(names[path]) == shape.ndim and set(names[path]) <= {*sharding.AXES, None}, path
 
 
 def test_bert_is_loaded_onto_shards(tmp_path):

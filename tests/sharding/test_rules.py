@@ -7,12 +7,12 @@ from support.tiny import tiny
 
 import jaxmodels as jm
 from jaxmodels.parameters import abstract, flatten, logical_axes
-from jaxmodels.sharding import DP, FSDP, FSDP_TP, NAMES, batch_sharding, make_mesh, shardings, spec
+from jaxmodels.sharding import AXES, DP, FSDP, FSDP_TP, batch_sharding, make_mesh, shardings, spec
 
 
 @pytest.mark.parametrize("rules", [DP, FSDP, FSDP_TP], ids=["DP", "FSDP", "FSDP_TP"])
 def test_rule_tables_are_complete_and_immutable(rules):
-    assert set(rules) == set(NAMES)
+    assert set(rules) == set(AXES)
     with pytest.raises(TypeError):
         rules["embed"] = None
 
@@ -22,7 +22,7 @@ def test_every_parameter_has_logical_axes():
     shapes, names = flatten(abstract(model)), flatten(logical_axes(model))
     for path, shape in shapes.items():
         assert len(names[path]) == shape.ndim, path
-        assert set(names[path]) <= {*NAMES, None}, path
+        assert set(names[path]) <= {*AXES, None}, path
         assert (names[path][0] == "layers") == ("/layers/" in path), path
     assert names["transformer/h/layers/attention/qkv/kernel"] == ("layers", "embed", None, "heads", "head_dim")
     assert names["transformer/wte/embedding"] == ("vocab", "embed")
@@ -51,10 +51,29 @@ def test_axis_split_over_two_mesh_axes():
 
 def test_missing_rule_raises():
     rules = {name: axis for name, axis in FSDP.items() if name != "mlp"}
-    with pytest.raises(KeyError, match="no entry for the axis 'mlp'"):
+    with pytest.raises(KeyError, match="h/layers/feed_forward/.*: the rules have no entry for the axis 'mlp'"):
         shardings(tiny()[0], make_mesh({"data": 8}), rules)
-    with pytest.raises(KeyError, match="'kv_heads'"):
-        spec(("kv_heads",), FSDP)
+    with pytest.raises(KeyError, match="'experts'"):
+        spec(("experts",), FSDP)
+
+
+def test_an_axis_name_may_be_added(monkeypatch):
+    monkeypatch.setitem(AXES, "experts", "experts of a mixture")
+    assert spec(("experts", "embed"), FSDP) == PartitionSpec(None, "data")
+    assert spec(("experts", "embed"), {**FSDP, "experts": "model"}) == PartitionSpec("model", "data")
+
+
+def test_kv_heads_are_split_like_heads_or_by_a_rule_of_their_own():
+    model = tiny("LlamaForCausalLM")[0]
+    mesh = make_mesh({"data": 2, "model": 4})
+    with pytest.raises(ValueError, match="kv/kernel: the axis 'kv_heads' has size 2, .*'kv_heads': None"):
+        shardings(model, mesh, FSDP_TP)
+    named = flatten(shardings(model, mesh, {**FSDP_TP, "kv_heads": None}))
+    attention = "model/h/layers/attention"
+    assert named[f"{attention}/q/kernel"].spec == PartitionSpec(None, "data", "model", None)
+    assert named[f"{attention}/kv/kernel"].spec == PartitionSpec(None, "data", None, None, None)
+    named = flatten(shardings(model, make_mesh({"data": 4, "model": 2}), FSDP_TP))
+    assert named[f"{attention}/kv/kernel"].spec == PartitionSpec(None, "data", None, "model", None)
 
 
 def test_indivisible_axis_raises():

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from jaxmodels.architectures.checks import check_inside_vocabulary
-from jaxmodels.config import Config
+from jaxmodels.config import NO_LIMIT, Config
 from jaxmodels.config.fields import (
     DropoutRate,
     Epsilon,
@@ -17,8 +17,6 @@ from jaxmodels.config.fields import (
     TokenId,
 )
 from jaxmodels.layers.feed_forward import ACTIVATIONS
-
-NO_LIMIT = 2**31 - 1
 
 
 class T5Config(Config):

@@ -1,6 +1,7 @@
 """JAX/Flax models: GPT-2, DPR, RoBERTa-PreLayerNorm, RAG, LED and others. `import jaxmodels as jm`."""
 
 from jaxmodels import sharding
+from jaxmodels.architectures import register
 from jaxmodels.architectures.bart import BartConfig, BartForConditionalGeneration, BartModel
 from jaxmodels.architectures.dpr import (
     DPRConfig,
@@ -197,6 +198,7 @@ __all__ = [
     "load_rag",
     "load_tokenizer",
     "prune_heads",
+    "register",
     "resize_token_embeddings",
     "save",
     "sharding",

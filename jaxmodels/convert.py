@@ -9,6 +9,7 @@ pattern writes the tensor. The axis `h` is the axis of attention heads, which ca
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -147,9 +148,23 @@ class Table:
         """The path as in the rules: without the prefix of the base model."""
         return path.removeprefix(self.base.replace(".", "/") + "/")
 
-    def by_path(self) -> dict[str, Rule]:
-        """All rules by (short) path."""
+    @functools.cached_property
+    def _by_path(self) -> dict[str, Rule]:
         return {rule.path: rule for rule in self.rules + self.heads}
+
+    def rule(self, path: str) -> Rule:
+        """The rule of the parameter at a path.
+
+        Raises:
+          ValueError: there is none.
+        """
+        short = self.short_path(path)
+        if short not in self._by_path:
+            raise ValueError(
+                f"the weight table has no rule for the parameter {path}; add Rule(<name in torch>, {short!r}) to its "
+                "rules or heads"
+            )
+        return self._by_path[short]
 
     def is_known(self, name: str) -> bool:
         """Whether a class of the model type reads this (short) name, or it is ignored or unused on purpose."""
@@ -241,10 +256,9 @@ def plan_loading(
     Raises:
       WeightsError: the file has different values for one parameter.
     """
-    by_path = table.by_path()
     parameters: dict[str, tuple[Rule, list[list[str]]]] = {}
     for path, shape in shapes.items():
-        rule = by_path[table.short_path(path)]
+        rule = table.rule(path)
         count = shape[0] if rule.per_layer else 1
         parameters[path] = rule, [[name.replace(LAYER, str(i)) for name in rule.sources] for i in range(count)]
     required = {name for _, layers in parameters.values() for names in layers for name in names}
@@ -375,11 +389,10 @@ def export(
     Yields:
       (torch name, array).
     """
-    by_path = table.by_path()
     for path, array in arrays:
         short = table.short_path(path)
         prefix = f"{table.base}." if short != path else ""
-        rule = by_path[short]
+        rule = table.rule(path)
         for i in range(array.shape[0] if rule.per_layer else 1):
             layer = array[i] if rule.per_layer else array
             heads = remaining_heads.get(i) if rule.per_layer else None

@@ -10,20 +10,60 @@ from jaxmodels.messages import brief, unknown_name
 
 FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag, gpt_neo, llama)
 
-MODELS: dict[str, type[Model]] = {
-    name: value
-    for family in FAMILIES
-    for name, value in vars(family).items()
-    if isinstance(value, type) and issubclass(value, Model) and value.__module__.startswith(family.__name__)
-    if not name.endswith("PreTrainedModel")
-}
-CONFIGS: dict[str, type[Config]] = {model.config_class.model_type: model.config_class for model in MODELS.values()}
-
+MODELS: dict[str, type[Model]] = {}
+CONFIGS: dict[str, type[Config]] = {}
 # For the auto classes of the reference, the class of each family by its model_type.
 AUTO: dict[str, dict[str, type[Model]]] = {}
-for _model in MODELS.values():
-    for _name in _model.auto_classes:
-        AUTO.setdefault(_name, {})[_model.config_class.model_type] = _model
+
+
+def register(*models: type[Model]) -> None:
+    """Adds the classes of a family from elsewhere: `load`, `convert` and auto classes then know them.
+
+    A notebook may run the cell again that defines and registers a class. Tokenizers follow from the folder, see
+    `load_tokenizer`.
+
+    Raises:
+      TypeError: not a class of a model.
+      ValueError: a class without a config class, model_type or weight table, or whose name, model_type or auto class is
+        taken.
+    """
+    for model in models:
+        _check_registration(model)
+    for model in models:
+        MODELS[model.__name__] = model
+        CONFIGS[model.config_class.model_type] = model.config_class
+        for name in model.auto_classes:
+            AUTO.setdefault(name, {})[model.config_class.model_type] = model
+
+
+def _check_registration(model: Any) -> None:
+    if not (isinstance(model, type) and issubclass(model, Model)):
+        raise TypeError(f"register takes classes of models, got {brief(model)}")
+    for attribute, kind in (("config_class", "a subclass of Config"), ("table", "a weight table")):
+        if not hasattr(model, attribute):
+            raise ValueError(f"{model.__name__}.{attribute} is {kind}, or `body` names a class that has one; got none")
+    family = getattr(model.config_class, "model_type", None)
+    if not family:
+        raise ValueError(f"{model.config_class.__name__}.model_type is the name of the family in config.json; got none")
+    others: list[tuple[type | None, str]] = [(MODELS.get(model.__name__), f"the name {model.__name__}")]
+    others += [(CONFIGS.get(family), f"the model_type {family!r}")] if CONFIGS.get(family) != model.config_class else []
+    others += [(AUTO.get(name, {}).get(family), f"{name} of {family!r}") for name in model.auto_classes]
+    for other, what in others:
+        if other is not None and other.__module__ != model.__module__:
+            raise ValueError(
+                f"{what} is taken by {other.__module__}.{other.__name__}; give {model.__name__} another one"
+            )
+
+
+for _family in FAMILIES:
+    register(
+        *(
+            value
+            for name, value in vars(_family).items()
+            if isinstance(value, type) and issubclass(value, Model) and value.__module__.startswith(_family.__name__)
+            if not name.endswith("PreTrainedModel")
+        )
+    )
 
 
 def check_choice(choice: type[Model] | str | None) -> None:

@@ -100,9 +100,9 @@ def gradients(function: Callable) -> Callable:
 TPU = partial(attention, implementation="pallas_tpu")
 
 
-def _ours(batch, length, keys, heads, width, run=TPU, **options):
-    """A call of the door at the layout of the models, [B,T,H,K], bfloat16."""
-    shapes = [(batch, length, heads, width), (batch, keys, heads, width), (batch, keys, heads, width)]
+def _ours(batch, length, keys, heads, width, run=TPU, key_heads=None, **options):
+    """A call of the door at the layout of the models, [B,T,H,K], bfloat16. key_heads: None for as many as heads."""
+    shapes = [(batch, length, heads, width), *[(batch, keys, key_heads or heads, width)] * 2]
     return gradients(partial(run, **options)), [(shape, jnp.bfloat16) for shape in shapes]
 
 
@@ -167,6 +167,7 @@ CASES: dict[str, Callable] = {
     "short_toeplitz_512": partial(_toeplitz, 8, 512, 12, 64),
     "short_cross_1024x256": partial(_ours, 8, 256, 1024, 12, 64),
     "short_causal_1024_width_128": partial(_ours, 4, 1024, 1024, 8, 128, mask=Mask(causal=True)),
+    "short_causal_1024_grouped": partial(_ours, 4, 1024, 1024, 32, 128, key_heads=8, mask=Mask(causal=True)),
     "band_16384": partial(_band, 1, 16384, 12, 64, 512, 16),
     "decode_1024": partial(_decode, 32, 1, 1024, 12, 64, jnp.bfloat16),
     "decode_1024_int8": partial(_decode, 32, 1, 1024, 12, 64, jnp.int8),

@@ -50,9 +50,9 @@ def both(q, k, v, mask, bias, key, rate=0.0, run=GPU):
     return out, pull(out)
 
 
-def arguments(B, T, H=12, K=64, dtype=jnp.bfloat16, bias=None, globals=0, valid=False, **mask):
-    """Shapes for `both` without its last two."""
-    x = jax.ShapeDtypeStruct((B, T, H, K), dtype)
+def arguments(B, T, H=12, K=64, dtype=jnp.bfloat16, bias=None, globals=0, valid=False, G=None, **mask):
+    """Shapes for `both` without its last two. G: key heads, None for H."""
+    q, k = (jax.ShapeDtypeStruct((B, T, heads, K), dtype) for heads in (H, G or H))
     flags, key = jax.ShapeDtypeStruct((B, T), bool), jax.eval_shape(lambda: jax.random.key(0))
     given = Mask(**mask)
     if valid:
@@ -64,10 +64,10 @@ def arguments(B, T, H=12, K=64, dtype=jnp.bfloat16, bias=None, globals=0, valid=
         "toeplitz": ToeplitzBias(jax.ShapeDtypeStruct((H, 2 * T - 1), jnp.float32)),
         "dense": DenseBias(jax.ShapeDtypeStruct((1, H, T, T), jnp.float32)),
     }
-    return x, x, x, given, values[bias], key
+    return q, k, k, given, values[bias], key
 
 
-# What the models run: GPT-2, T5, LED, and a bias of another kind.
+# What the models run: GPT-2, T5, LED, a bias of another kind, and Llama 3.
 MODELS: dict[str, tuple[dict[str, Any], float]] = {
     "gpt2": ({"B": 16, "T": 1024, "causal": True}, 0.1),
     "t5": ({"B": 16, "T": 512, "bias": "toeplitz", "valid": True}, 0.1),
@@ -75,6 +75,7 @@ MODELS: dict[str, tuple[dict[str, Any], float]] = {
     "dense": ({"B": 16, "T": 512, "bias": "dense", "valid": True}, 0.1),
     "gpt2 of width 128": ({"B": 16, "T": 1024, "K": 128, "causal": True}, 0.1),
     "t5 of width 128": ({"B": 16, "T": 512, "K": 128, "bias": "toeplitz", "valid": True}, 0.1),
+    "grouped queries": ({"B": 4, "T": 2048, "H": 32, "G": 8, "K": 128, "causal": True}, 0.1),
     "led of width 128": ({"B": 1, "T": 16384, "K": 128, "window": (512, 512), "globals": 16, "valid": True}, 0.1),
 }
 

@@ -119,8 +119,6 @@ def _select(name: str, call: AttentionCall, gpu: Gpu | None) -> KernelChoice:
     (B, _, H, _), G = call.q.shape, call.k.shape[2]
     if reason := unsupported_partitioning_reason(call.split, B, H, G):
         return KernelChoice(None, reason)
-    if G < H:
-        return KernelChoice(None, "no kernel supports grouped queries")
     return _SELECTORS[name](call, gpu)
 
 

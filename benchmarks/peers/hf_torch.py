@@ -1,8 +1,6 @@
 """Hugging Face Transformers on PyTorch, with its scaled_dot_product_attention."""
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +9,6 @@ from transformers import (
     DPRContextEncoder,
     GPT2LMHeadModel,
     LEDForConditionalGeneration,
-    LlamaForCausalLM,
     RobertaPreLayerNormForMaskedLM,
 )
 
@@ -162,9 +159,7 @@ def load(folder: str) -> Job:
 
 
 def _model(folder: str) -> Any:
-    family = json.loads((Path(folder) / "config.json").read_text())["model_type"]
-    model_class: Any = {"gpt2": GPT2LMHeadModel, "llama": LlamaForCausalLM}[family]
-    return _threads(model_class.from_pretrained(folder, attn_implementation="sdpa"))
+    return _threads(GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa"))
 
 
 def _threads(model: Any) -> Any:

@@ -68,8 +68,8 @@ def attend(
 
     Args:
       q: [B, T, H, K].
-      k: [B, S, H, K].
-      v: [B, S, H, K].
+      k: [B, S, G, K].
+      v: [B, S, G, K].
       mask: Causal or not.
       biases: Empty.
       scale: Factor on the dot products.

@@ -60,8 +60,8 @@ def attend(
 
     Args:
       q: [B, T, H, K].
-      k: [B, S, H, K].
-      v: [B, S, H, Kv].
+      k: [B, S, G, K].
+      v: [B, S, G, Kv].
       mask: Visibility rule.
       biases: Biases to add to the scores.
       scale: Factor on the dot products.
@@ -72,9 +72,9 @@ def attend(
     Returns:
       [B, T, H, Kv] in q.dtype.
     """
-    (B, T), S, Kv = q.shape[:2], k.shape[1], v.shape[3]
+    (B, T, H), (S, G, Kv) = q.shape[:3], v.shape[1:]
     tilings = tilings or flash_tilings(max(q.shape[3], Kv), q.dtype.itemsize)
-    plan = _plan(T, S, mask, biases, rate, tilings)
+    plan = _plan(T, S, mask, biases, rate, H // G, tilings)
     padded_T, padded_S = (
         round_up(n, max(getattr(tiling, axis) for tiling in (plan.forward, plan.dkv, plan.dq, plan.dbias)))
         for n, axis in ((T, "queries"), (S, "keys"))
@@ -103,7 +103,7 @@ def attend(
     return _flash(plan, operands)[:, :T, :, :Kv]
 
 
-def _plan(T: int, S: int, mask: Mask, biases: Biases, rate: float, tilings: FlashTilings) -> FlashPlan:
+def _plan(T: int, S: int, mask: Mask, biases: Biases, rate: float, group: int, tilings: FlashTilings) -> FlashPlan:
     left, right = (None, None) if mask.window is None else (min(side, MAX_WINDOW) for side in mask.window)
     # A bound beyond all keys is none.
     if left is not None and mask.query_start is None and left >= T - 1:
@@ -120,7 +120,8 @@ def _plan(T: int, S: int, mask: Mask, biases: Biases, rate: float, tilings: Flas
     )
     side = min(tilings.dbias.queries, max_queries, max_keys)
     dbias = tilings.dbias._replace(queries=side, keys=side)
-    return FlashPlan(left, right, mask.causal, _single_toeplitz(biases) is not None, rate, forward, dkv, dq, dbias)
+    toeplitz = _single_toeplitz(biases) is not None
+    return FlashPlan(left, right, mask.causal, toeplitz, rate, group, forward, dkv, dq, dbias)
 
 
 def _single_toeplitz(biases: Biases) -> ToeplitzBias | None:
@@ -155,8 +156,8 @@ def _global_operands(mask: Mask, S: int) -> tuple[jax.Array | None, jax.Array | 
         return None, None
     assert mask.global_at is not None, "see unsupported_reason"
     positions = mask.global_at.astype(jnp.int32)
-    G = positions.shape[1]
-    positions = jnp.pad(positions, [(0, 0), (0, next_power_of_two(G) - G)], constant_values=S)
+    N = positions.shape[1]
+    positions = jnp.pad(positions, [(0, 0), (0, next_power_of_two(N) - N)], constant_values=S)
     clipped = jnp.minimum(positions, S - 1)
     visible = positions < S
     if mask.key_valid is not None:
@@ -220,7 +221,7 @@ def _backward(plan: FlashPlan, residuals, do):
 
 
 def _add_at(total: jax.Array, positions: jax.Array, part: jax.Array) -> jax.Array:
-    """total [B, S, H, K] with part [B, G, H, K] added at the positions [B, G]."""
+    """total [B, S, G, K] with part [B, N, G, K] added at the positions [B, N]."""
     return jax.vmap(lambda x, at, new: x.at[at].add(new.astype(x.dtype)))(total, positions, part)
 
 

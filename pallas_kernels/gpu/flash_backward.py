@@ -7,8 +7,8 @@ With P = exp2(S - max) / sum, and delta = (1 - rate) * sum over the head width o
 
 where, under dropout, P in dv and dP are masked as in the forward pass. There are three kernels:
 
-- dk and dv: a program has a block of keys and goes over the queries that see them. Its tiles are transposed, keys by
-  queries, so that no weights have to be.
+- dk and dv: a program has a block of keys and goes over the queries that see them, of all heads that share the key
+  head. Its tiles are transposed, keys by queries, so that no weights have to be.
 - dq: a program has a block of queries and goes over the keys in its reach. Global keys are in the reach of every block
   of queries: each block writes its part of their dk and dv, which XLA adds up.
 - dbias: a program has one tile of the bias. A tile of a dense bias gets a gradient from every example that shares the
@@ -41,7 +41,14 @@ from pallas_kernels.gpu.flash_forward import (
     shared_inputs,
     statistic_block,
 )
-from pallas_kernels.gpu.tiles import block_of_head, compiler_params, product, whole_head
+from pallas_kernels.gpu.tiles import (
+    block_of_head,
+    compiler_params,
+    key_head,
+    product,
+    query_heads,
+    whole_key_head,
+)
 from pallas_kernels.kernel_call import LN2, BlockedArray, Refs, call_kernel
 
 STATISTICS = ("max", "inverse_sum", "delta")
@@ -74,23 +81,23 @@ def compute_delta(plan: FlashPlan, o: jax.Array, do: jax.Array) -> jax.Array:
 
 
 def grad_keys_values(plan: FlashPlan, x: FlashOperands, inputs: BackwardInputs) -> tuple[jax.Array, jax.Array]:
-    """dk [B, S, H, K] and dv [B, S, H, Kv], without the part of the global keys."""
-    (B, T, H, K), S, Kv = x.q.shape, x.k.shape[1], x.v.shape[3]
+    """dk [B, S, G, K] and dv [B, S, G, Kv], without the part of the global keys."""
+    (B, S, G, K), T, Kv = x.k.shape, x.q.shape[1], x.v.shape[3]
     size = plan.dkv.keys
-    whole = pl.BlockSpec((None, None, T), lambda i, h, b: (b, h, 0))
+    whole = pl.BlockSpec((None, None if plan.group == 1 else plan.group, T), lambda i, g, b: (b, g, 0))
     k, v = block_of_head(size, K), block_of_head(size, Kv)
     results = call_kernel(
         partial(_keys_kernel, plan, (T, S)),
         name="flash_backward_keys",
-        grid=(S // size, H, B),
+        grid=(S // size, G, B),
         compiler_params=compiler_params(plan.dkv),
         inputs={
-            "q": BlockedArray(x.q, whole_head(T, K)),
-            "do": BlockedArray(inputs.do, whole_head(T, Kv)),
+            "q": BlockedArray(x.q, query_heads(T, K, plan.group)),
+            "do": BlockedArray(inputs.do, query_heads(T, Kv, plan.group)),
             "k": BlockedArray(x.k, k),
             "v": BlockedArray(x.v, v),
             **inputs.statistics(whole),
-            **shared_inputs(x),
+            **shared_inputs(x, plan.group),
         },
         outputs={
             "dk": BlockedArray(jax.ShapeDtypeStruct(x.k.shape, x.k.dtype), k),
@@ -103,16 +110,16 @@ def grad_keys_values(plan: FlashPlan, x: FlashOperands, inputs: BackwardInputs) 
 def grad_queries(
     plan: FlashPlan, x: FlashOperands, global_kv: FlashGlobalKV | None, inputs: BackwardInputs
 ) -> list[jax.Array]:
-    """dq [B, T, H, K], and with global keys their float32 dk [B, G, H, K] and dv [B, G, H, Kv]."""
+    """dq [B, T, H, K], and with global keys their float32 dk [B, N, G, K] and dv [B, N, G, Kv]."""
     (B, T, H, K), S, Kv = x.q.shape, x.k.shape[1], x.v.shape[3]
     size = plan.dq.queries
     block, statistic = block_of_head(size, K), statistic_block(size)
     outputs = {"dq": BlockedArray(jax.ShapeDtypeStruct(x.q.shape, x.q.dtype), block)}
     if global_kv is not None:
-        G = global_kv.k.shape[1]
+        N = global_kv.k.shape[1]
         for name, width in (("global_dk", K), ("global_dv", Kv)):
-            part = pl.BlockSpec((None, None, G, None, width), lambda i, h, b: (b, i, 0, h, 0))
-            outputs[name] = BlockedArray(jax.ShapeDtypeStruct((B, T // size, G, H, width), jnp.float32), part)
+            part = pl.BlockSpec((None, None, N, None, width), lambda i, h, b: (b, i, 0, h, 0))
+            outputs[name] = BlockedArray(jax.ShapeDtypeStruct((B, T // size, N, H, width), jnp.float32), part)
     results = call_kernel(
         partial(_queries_kernel, plan, (T, S)),
         name="flash_backward_queries",
@@ -121,15 +128,20 @@ def grad_queries(
         inputs={
             "q": BlockedArray(x.q, block),
             "do": BlockedArray(inputs.do, block_of_head(size, Kv)),
-            "k": BlockedArray(x.k, whole_head(S, K)),
-            "v": BlockedArray(x.v, whole_head(S, Kv)),
+            "k": BlockedArray(x.k, whole_key_head(S, K, plan.group)),
+            "v": BlockedArray(x.v, whole_key_head(S, Kv, plan.group)),
             **inputs.statistics(statistic),
             **shared_inputs(x),
-            **global_inputs(x, global_kv),
+            **global_inputs(plan, x, global_kv),
         },
         outputs=outputs,
     )
-    return [a if name == "dq" else a.sum(axis=1) for name, a in results.items()]
+
+    def sum_of_parts(a):
+        """[B, blocks, N, H, width] -> [B, N, G, width]."""
+        return a.reshape(*a.shape[:3], -1, plan.group, a.shape[4]).sum(axis=(1, 4))
+
+    return [a if name == "dq" else sum_of_parts(a) for name, a in results.items()]
 
 
 def _weights_and_score_grads(scores, dp, keep, score_max, inverse_sum, delta):
@@ -142,25 +154,33 @@ def _weights_and_score_grads(scores, dp, keep, score_max, inverse_sum, delta):
 
 def _keys_kernel(plan: FlashPlan, lengths: tuple[int, int], refs: Refs) -> None:
     size, tile_queries = plan.dkv.keys, plan.dkv.queries
-    s0, head = pl.program_id(0) * size, head_context(refs, lengths)
+    s0 = pl.program_id(0) * size
     k, v = refs["k"][...], refs["v"][...]
     s = (s0 + jnp.arange(size, dtype=jnp.int32))[:, None]
     key_bias = refs["key_bias"][pl.ds(s0, size)][:, None] if "key_bias" in refs else None
 
-    def add_queries(i, carry, is_partial):
+    def add_queries(head, member, i, carry, is_partial):
         dk, dv = carry
         queries = pl.ds(i * tile_queries, tile_queries)
         t = (i * tile_queries + jnp.arange(tile_queries, dtype=jnp.int32))[None, :]
-        q, do = refs["q"][queries, :], refs["do"][queries, :]
+        q, do = refs["q"][queries, *member, :], refs["do"][queries, *member, :]
         scores = score_tile(plan, head, product(k, q.T), t, s, key_bias, is_partial)
-        score_max, inverse_sum, delta = (refs[name][queries][None, :] for name in STATISTICS)
+        score_max, inverse_sum, delta = (refs[name][*member, queries][None, :] for name in STATISTICS)
         keep = keep_tile(plan, head, t, s) if plan.rate else None
         weights, ds = _weights_and_score_grads(scores, product(v, do.T), keep, score_max, inverse_sum, delta)
         return dk + product(ds.astype(q.dtype), q), dv + product(weights.astype(do.dtype), do)
 
-    # For a key, the window's left side of a query is on the right.
-    reach = reachable_blocks(s0 - head.start, size, plan.right, plan.left, tile_queries, lengths[0] // tile_queries)
-    dk, dv = reach.loop(add_queries, (jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)))
+    def add_head(carry, *member):
+        head = head_context(refs, lengths, member)
+        # For a key, the window's left side of a query is on the right.
+        reach = reachable_blocks(s0 - head.start, size, plan.right, plan.left, tile_queries, lengths[0] // tile_queries)
+        return reach.loop(partial(add_queries, head, member), carry)
+
+    carry = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    if plan.group == 1:
+        dk, dv = add_head(carry)
+    else:
+        dk, dv = jax.lax.fori_loop(0, plan.group, lambda member, carry: add_head(carry, member), carry)
     refs["dk"][...] = (dk * (LN2 / (1.0 - plan.rate))).astype(refs["dk"].dtype)
     refs["dv"][...] = (dv * (1.0 / (1.0 - plan.rate))).astype(refs["dv"].dtype)
 
@@ -212,10 +232,11 @@ def grad_bias(plan: FlashPlan, x: FlashOperands, inputs: BackwardInputs) -> jax.
     blocks = T // side, S // side
     tiles = sum(blocks) - 1 if plan.toeplitz else blocks[0] * blocks[1]
 
-    def of_head(a):
-        """All of one head, of the examples that share a bias: a is [B,length,H,width] or [B,H,length or 3]."""
+    def of_head(a, group=1):
+        """All of one head, of the examples that share a bias: a is [B,length,H or G,width] or [B,H,length or 3]."""
         if a.ndim == 4:
-            return BlockedArray(a, pl.BlockSpec((examples, a.shape[1], None, a.shape[3]), lambda c, h, e: (e, 0, h, 0)))
+            block = (examples, a.shape[1], None, a.shape[3])
+            return BlockedArray(a, pl.BlockSpec(block, lambda c, h, e: (e, 0, key_head(h, group), 0)))
         return BlockedArray(a, pl.BlockSpec((examples, None, a.shape[2]), lambda c, h, e: (e, h, 0)))
 
     def of_example(a):
@@ -241,7 +262,10 @@ def grad_bias(plan: FlashPlan, x: FlashOperands, inputs: BackwardInputs) -> jax.
         grid=(tiles, H, groups),
         compiler_params=compiler_params(plan.dbias),
         inputs={
-            **{n: of_head(a) for n, a in (("q", x.q), ("k", x.k), ("v", x.v), ("do", inputs.do))},
+            "q": of_head(x.q),
+            "do": of_head(inputs.do),
+            "k": of_head(x.k, plan.group),
+            "v": of_head(x.v, plan.group),
             **{n: of_head(getattr(inputs, n)) for n in STATISTICS},
             "key_bias": of_example(x.key_bias),
             "bias": BlockedArray(x.bias, bias),

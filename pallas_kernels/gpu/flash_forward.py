@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from pallas_kernels.dropout import keep_from_bits, key_bits, query_bits
-from pallas_kernels.gpu.tiles import GpuTiling, block_of_head, compiler_params, product, whole_head
+from pallas_kernels.gpu.tiles import GpuTiling, block_of_head, compiler_params, product, whole_key_head
 from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel
 from pallas_kernels.mask import MASK_VALUE
 
@@ -35,12 +35,12 @@ class FlashOperands(NamedTuple):
 
     Attributes:
       q: [B, T, H, K], scaled by scale * log2(e).
-      k: [B, S, H, K].
-      v: [B, S, H, Kv].
+      k: [B, S, G, K].
+      v: [B, S, G, Kv].
       key_bias: float32 [B, S], 0 or MASK_VALUE.
       bias: float32 in units of log2; [B or 1, H or 1, T*S], or the diagonals of a Toeplitz bias, [B or 1, H, T+S-1].
-      global_at: int32 [B, G], the positions of the keys that a window does not mask, G a power of two from 16 on.
-      global_bias: float32 [B, G], 0 or MASK_VALUE.
+      global_at: int32 [B, N], the positions of the keys that a window does not mask, N a power of two from 16 on.
+      global_bias: float32 [B, N], 0 or MASK_VALUE.
       random_bits: uint32 [B, H, 3], the dropout bits of each head.
       start: int32 [B], the first query's position among the keys.
     """
@@ -57,7 +57,7 @@ class FlashOperands(NamedTuple):
 
 
 class FlashGlobalKV(NamedTuple):
-    """The gathered global keys [B, G, H, K] and values [B, G, H, Kv]."""
+    """The gathered global keys [B, N, G, K] and values [B, N, G, Kv]."""
 
     k: jax.Array
     v: jax.Array
@@ -72,6 +72,7 @@ class FlashPlan:
       causal: Whether global keys to the right of a query are masked too.
       toeplitz: Whether the bias is a Toeplitz one.
       rate: Dropout's rate.
+      group: Query heads that share a key head.
       forward: Tiling of the forward kernel.
       dkv: Tiling of the gradient with respect to keys and values.
       dq: Tiling of the gradient with respect to queries.
@@ -83,6 +84,7 @@ class FlashPlan:
     causal: bool
     toeplitz: bool
     rate: float
+    group: int
     forward: GpuTiling
     dkv: GpuTiling
     dq: GpuTiling
@@ -97,12 +99,14 @@ class HeadContext(NamedTuple):
       random_bits: Three uint32, the dropout bits, or None.
       bias: A ref, [T*S] or [T+S-1], or None.
       lengths: (T, S).
+      bias_head: The index of the head in the bias, where that has one of several heads.
     """
 
     start: Index
     random_bits: list[jax.Array] | None
     bias: Any
     lengths: tuple[int, int]
+    bias_head: tuple[Index, ...] = ()
 
 
 class BlockRange(NamedTuple):
@@ -184,7 +188,7 @@ def score_tile(
     scores = products
     if head.bias is not None:
         T, S = head.lengths
-        scores = scores + head.bias[s - t + (T - 1) if plan.toeplitz else t * S + s]
+        scores = scores + head.bias[*head.bias_head, s - t + (T - 1) if plan.toeplitz else t * S + s]
     if key_bias is not None:
         scores = scores + key_bias
     if is_partial:
@@ -235,10 +239,10 @@ def forward(
         compiler_params=compiler_params(plan.forward),
         inputs={
             "q": BlockedArray(x.q, block_of_head(size, K)),
-            "k": BlockedArray(x.k, whole_head(x.k.shape[1], K)),
-            "v": BlockedArray(x.v, whole_head(x.v.shape[1], Kv)),
+            "k": BlockedArray(x.k, whole_key_head(x.k.shape[1], K, plan.group)),
+            "v": BlockedArray(x.v, whole_key_head(x.v.shape[1], Kv, plan.group)),
             **shared_inputs(x),
-            **global_inputs(x, global_kv),
+            **global_inputs(plan, x, global_kv),
         },
         outputs={
             "o": BlockedArray(jax.ShapeDtypeStruct((B, T, H, Kv), x.v.dtype), block_of_head(size, Kv)),
@@ -254,8 +258,17 @@ def statistic_block(size: int) -> pl.BlockSpec:
     return pl.BlockSpec((None, None, size), lambda i, h, b: (b, h, i))
 
 
-def shared_inputs(x: FlashOperands) -> dict[str, BlockedArray | None]:
-    """What all blocks of a head read: key_bias [S], bias, random_bits [3], start [1]."""
+def shared_inputs(x: FlashOperands, group: int = 1) -> dict[str, BlockedArray | None]:
+    """What all blocks of a head read: key_bias [S], bias, random_bits [3], start [1].
+
+    Args:
+      x: Of the call.
+      group: Query heads of a program; several have a leading axis of the bias, where it has heads, and of random_bits.
+
+    Returns:
+      The inputs by name.
+    """
+    heads = None if group == 1 else group
 
     def bias_index(i, h, b):
         assert x.bias is not None
@@ -263,34 +276,35 @@ def shared_inputs(x: FlashOperands) -> dict[str, BlockedArray | None]:
 
     specs = {
         "key_bias": lambda a: pl.BlockSpec((None, a.shape[1]), lambda i, h, b: (b, 0)),
-        "bias": lambda a: pl.BlockSpec((None, None, a.shape[2]), bias_index),
-        "random_bits": lambda a: pl.BlockSpec((None, None, 3), lambda i, h, b: (b, h, 0)),
+        "bias": lambda a: pl.BlockSpec((None, heads if a.shape[1] > 1 else None, a.shape[2]), bias_index),
+        "random_bits": lambda a: pl.BlockSpec((None, heads, 3), lambda i, h, b: (b, h, 0)),
         "start": lambda a: pl.BlockSpec((1,), lambda i, h, b: (b,)),
     }
     return {n: None if (a := getattr(x, n)) is None else BlockedArray(a, spec(a)) for n, spec in specs.items()}
 
 
-def global_inputs(x: FlashOperands, global_kv: FlashGlobalKV | None) -> dict[str, BlockedArray]:
+def global_inputs(plan: FlashPlan, x: FlashOperands, global_kv: FlashGlobalKV | None) -> dict[str, BlockedArray]:
     """The global keys and values of a head, their positions and their bias."""
     if global_kv is None or x.global_at is None:
         return {}
-    G = x.global_at.shape[1]
-    per_key = pl.BlockSpec((None, G), lambda i, h, b: (b, 0))
+    N = x.global_at.shape[1]
+    per_key = pl.BlockSpec((None, N), lambda i, h, b: (b, 0))
     return {
-        "global_k": BlockedArray(global_kv.k, whole_head(G, global_kv.k.shape[3])),
-        "global_v": BlockedArray(global_kv.v, whole_head(G, global_kv.v.shape[3])),
+        "global_k": BlockedArray(global_kv.k, whole_key_head(N, global_kv.k.shape[3], plan.group)),
+        "global_v": BlockedArray(global_kv.v, whole_key_head(N, global_kv.v.shape[3], plan.group)),
         "global_at": BlockedArray(x.global_at, per_key),
         "global_bias": BlockedArray(x.global_bias, per_key),
     }
 
 
-def head_context(refs: Refs, lengths: tuple[int, int]) -> HeadContext:
-    """Reads a program's example and head."""
+def head_context(refs: Refs, lengths: tuple[int, int], member: tuple[Index, ...] = ()) -> HeadContext:
+    """Reads a program's example and head. member: the index of the head in a program that has several."""
     return HeadContext(
         refs["start"][0] if "start" in refs else 0,
-        [refs["random_bits"][i] for i in range(3)] if "random_bits" in refs else None,
+        [refs["random_bits"][*member, i] for i in range(3)] if "random_bits" in refs else None,
         refs.get("bias"),
         lengths,
+        member if "bias" in refs and refs["bias"].ndim > 1 else (),
     )
 
 

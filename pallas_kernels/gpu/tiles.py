@@ -125,6 +125,17 @@ def block_of_head(size: int, head_dim: int) -> pl.BlockSpec:
     return pl.BlockSpec((None, size, None, head_dim), lambda i, h, b: (b, i, h, 0))
 
 
-def whole_head(length: int, head_dim: int) -> pl.BlockSpec:
-    """All of a head of [B, length, H, head_dim]."""
-    return pl.BlockSpec((None, length, None, head_dim), lambda i, h, b: (b, 0, h, 0))
+def key_head(h: jax.Array, group: int) -> jax.Array:
+    """The key head of a query head. group: query heads that share a key head."""
+    return h if group == 1 else jax.lax.div(h, group)
+
+
+def whole_key_head(length: int, head_dim: int, group: int) -> pl.BlockSpec:
+    """All of the key head of a query head of [B, length, G, head_dim]."""
+    return pl.BlockSpec((None, length, None, head_dim), lambda i, h, b: (b, 0, key_head(h, group), 0))
+
+
+def query_heads(length: int, head_dim: int, group: int) -> pl.BlockSpec:
+    """All query heads of a key head of [B, length, H, head_dim]: [length, head_dim], or [length, group, head_dim]."""
+    heads = None if group == 1 else group
+    return pl.BlockSpec((None, length, heads, head_dim), lambda i, g, b: (b, 0, g, 0))

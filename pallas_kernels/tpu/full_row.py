@@ -12,12 +12,14 @@ from pallas_kernels.kernel_call import LOG2E, MIN_BIAS, has_common_dtype, round_
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.tpu.full_row_backward import backward
 from pallas_kernels.tpu.full_row_forward import FullRowOperands, FullRowPlan, forward
-from pallas_kernels.tpu.tiles import LANES, FullRowTilings, full_row_tilings, to_length_minor
+from pallas_kernels.tpu.tiles import LANES, VMEM_LIMIT_BYTES, FullRowTilings, full_row_tilings, to_length_minor
 
 MAX_LENGTH = 2048
 MAX_HEAD_DIM = 256
 # A dense bias and its gradient are in VMEM as a whole, twice each for the double buffering.
 MAX_BIAS_ELEMENTS = 2**20
+# Bytes of a step's query heads that share a key head: half of what a kernel may use.
+MAX_GROUP_BYTES = VMEM_LIMIT_BYTES // 2
 DTYPES = ("bfloat16", "float32")
 
 
@@ -54,8 +56,8 @@ def attend(
 
     Args:
       q: [B, T, H, K].
-      k: [B, S, H, K].
-      v: [B, S, H, Kv].
+      k: [B, S, G, K].
+      v: [B, S, G, Kv].
       mask: Visibility rule without a window.
       biases: Biases to add to the scores.
       scale: Factor on the dot products.
@@ -67,7 +69,7 @@ def attend(
       [B, T, H, Kv] in q.dtype.
     """
     (B, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
-    plans = _plans(q, k, mask, biases, rate, tilings or full_row_tilings(K))
+    plans = _plans(q, v, mask, biases, rate, tilings or full_row_tilings(K))
     lengths, widths = (round_up(T, LANES), round_up(S, LANES)), (round_up(K, 16), round_up(Kv, 16))
     bias, toeplitz = None, _single_toeplitz(biases)
     if toeplitz is not None:
@@ -91,24 +93,37 @@ def attend(
 
 
 def _plans(
-    q: jax.Array, k: jax.Array, mask: Mask, biases: Biases, rate: float, tilings: FullRowTilings
+    q: jax.Array, v: jax.Array, mask: Mask, biases: Biases, rate: float, tilings: FullRowTilings
 ) -> tuple[FullRowPlan, FullRowPlan]:
     """The plans of the forward and of the backward pass."""
-    (_, T, H, _), S, toeplitz = q.shape, k.shape[1], _single_toeplitz(biases) is not None
+    H, G, toeplitz = q.shape[2], v.shape[2], _single_toeplitz(biases) is not None
     forward = tilings.forward
     backward = tilings.backward_causal if mask.causal else tilings.backward_unmasked
     if toeplitz:  # its distinct tiles are square, and the same in both passes
         forward = backward = forward._replace(keys=forward.queries)
-    heads = 1 if biases and not toeplitz else _heads_per_step(H, T * S)
+    heads = 1 if biases and not toeplitz else _heads_per_step(q, v, bool(biases))
     return (
-        FullRowPlan(mask.causal, toeplitz, rate, heads, forward),
-        FullRowPlan(mask.causal, toeplitz, rate, heads, backward),
+        FullRowPlan(mask.causal, toeplitz, rate, heads, H // G, forward),
+        FullRowPlan(mask.causal, toeplitz, rate, heads, H // G, backward),
     )
 
 
-def _heads_per_step(H: int, pairs: int) -> int:
-    """Heads of a grid step: a step costs about as much as a tile of 256 x 256, so heads with short rows share one."""
-    return max(n for n in range(1, H + 1) if H % n == 0 and (n == 1 or n * pairs <= 2**19))
+def _heads_per_step(q: jax.Array, v: jax.Array, biased: bool) -> int:
+    """Query heads of a grid step: whole groups that share a key head, or an equal part of one.
+
+    A step costs about as much as a tile of 256 x 256, so heads with short rows share one. Heads that share a key head
+    do where they fit into VMEM, as that reads keys and writes their gradients once for all.
+    """
+    (_, T, H, K), (S, G, Kv) = q.shape, v.shape[1:]
+    group, pairs = H // G, T * S
+    bytes_per_head = 4 * T * (K + Kv) * q.dtype.itemsize  # queries, outputs and their gradients, two of each
+
+    def is_suitable(n):
+        if H % n or (group % n and n % group):
+            return False
+        return n == 1 or n * pairs <= 2**19 or (n <= group and not biased and n * bytes_per_head <= MAX_GROUP_BYTES)
+
+    return max(filter(is_suitable, range(1, H + 1)))
 
 
 def _single_toeplitz(biases: Biases) -> ToeplitzBias | None:

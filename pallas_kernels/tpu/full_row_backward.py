@@ -1,6 +1,7 @@
 """Backward pass of full-row attention on a TPU: one pass over the tiles of a head (`tiles.tile_gradients`).
 
-dk and dv of a head accumulate in float32, the gradient of a bias over all examples that share it.
+dk and dv of a key head accumulate in float32 over the query heads of a grid step, and XLA adds up those of several
+steps; the gradient of a bias accumulates over all examples that share it.
 """
 
 from collections.abc import Generator, Iterator
@@ -22,6 +23,7 @@ from pallas_kernels.tpu.full_row_forward import (
     fill_column,
     full_row_keep_tile,
     heads_spec,
+    key_heads_spec,
     row_of_tiles,
     score_tile,
     shared_inputs,
@@ -55,17 +57,19 @@ def backward(
       examples that share it.
     """
     (B, H, K, T), (Kv, S) = x.q.shape, x.v.shape[2:]
-    outputs = {
-        name: BlockedArray(jax.ShapeDtypeStruct(a.shape, a.dtype), heads_spec(plan, *a.shape[2:]))
-        for name, a in (("dq", x.q), ("dk", x.k), ("dv", x.v))
-    }
+    outputs = {"dq": BlockedArray(jax.ShapeDtypeStruct(x.q.shape, x.q.dtype), heads_spec(plan, K, T))}
+    for name, a in (("dk", x.k), ("dv", x.v)):
+        outputs[name] = BlockedArray(jax.ShapeDtypeStruct(a.shape, a.dtype), key_heads_spec(plan, *a.shape[2:]))
+        if plan.steps_per_key_head > 1:
+            parts = jax.ShapeDtypeStruct((B, H // plan.heads, *a.shape[2:]), jnp.float32)
+            outputs[name] = BlockedArray(parts, pl.BlockSpec((None, 1, *a.shape[2:]), lambda h, b: (b, h, 0, 0)))
     shared_bias = False
     if bias_gradient:
         assert x.bias is not None
         shape = x.bias.shape if plan.toeplitz else (x.bias.shape[0], H, S, T)
         outputs["dbias"] = BlockedArray(jax.ShapeDtypeStruct(shape, jnp.float32), bias_spec(plan, shape))
         shared_bias = plan.toeplitz or x.bias.shape[0] == 1
-    return call_kernel(
+    grads = call_kernel(
         partial(_kernel, plan, shared_bias),
         name="short_backward",  # as in tests/pallas_kernels/tpu_budgets.json
         grid=(H // plan.heads, B),
@@ -83,6 +87,11 @@ def backward(
             "dv_sum": pltpu.VMEM((Kv, S), jnp.float32),
         },
     )
+    if plan.steps_per_key_head > 1:
+        for name, a in (("dk", x.k), ("dv", x.v)):
+            by_step = grads[name].reshape(*a.shape[:2], plan.steps_per_key_head, *a.shape[2:])
+            grads[name] = by_step.sum(axis=2).astype(a.dtype)
+    return grads
 
 
 def _kernel(plan: FullRowPlan, shared_bias: bool, refs: Refs) -> None:
@@ -94,15 +103,21 @@ def _kernel(plan: FullRowPlan, shared_bias: bool, refs: Refs) -> None:
         def _():
             refs["dbias"][...] = jnp.zeros_like(refs["dbias"])
 
-    def run_head(head, _):
-        for name in ("dk_sum", "dv_sum"):
-            refs[name][...] = jnp.zeros_like(refs[name])
+    def run_query_head(head, _):
         tasks = _tile_tasks(plan, refs, head, HeadIndex(example, first + head, num_heads))
         run_software_pipelined(tasks, plan.tiling.lookahead)
-        refs["dk"][head] = (refs["dk_sum"][...] * LN2).astype(refs["dk"].dtype)
-        refs["dv"][head] = refs["dv_sum"][...].astype(refs["dv"].dtype)
 
-    jax.lax.fori_loop(0, plan.heads, run_head, None)
+    def run_key_head(key_head, _):
+        for name in ("dk_sum", "dv_sum"):
+            refs[name][...] = jnp.zeros_like(refs[name])
+        if (count := plan.heads_per_key_head) == 1:
+            run_query_head(key_head, None)
+        else:
+            jax.lax.fori_loop(key_head * count, (key_head + 1) * count, run_query_head, None)
+        refs["dk"][key_head] = (refs["dk_sum"][...] * LN2).astype(refs["dk"].dtype)
+        refs["dv"][key_head] = refs["dv_sum"][...].astype(refs["dv"].dtype)
+
+    jax.lax.fori_loop(0, plan.key_heads, run_key_head, None)
 
 
 def _tile_tasks(plan: FullRowPlan, refs: Refs, head: jax.Array, index: HeadIndex) -> Iterator[Generator]:
@@ -118,7 +133,7 @@ def _tile_task(
     plan: FullRowPlan, refs: Refs, head: jax.Array, index: HeadIndex, block: QueryBlock, tile: Tile, is_last: bool
 ) -> Generator:
     keys = slice(tile.s0, tile.s0 + tile.keys)
-    k, v = refs["k"][head, :, keys], refs["v"][head, :, keys]
+    k, v = (refs[name][plan.key_head(head), :, keys] for name in ("k", "v"))
     scores, dp = score_tile(plan, refs, index.example, head, block.q, tile), keys_by_queries(v, block.do)
     yield
     keep = full_row_keep_tile(plan, refs, index, tile) if plan.rate else None

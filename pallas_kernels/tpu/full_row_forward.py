@@ -41,8 +41,8 @@ class FullRowOperands(NamedTuple):
 
     Attributes:
       q: [B, H, K, T], scaled by scale * log2(e).
-      k: [B, H, K, S].
-      v: [B, H, Kv, S].
+      k: [B, G, K, S].
+      v: [B, G, Kv, S].
       key_bias: float32 [B, 1, S], 0 or MASK_VALUE.
       bias: float32 in units of log2; [B or 1, H or 1, S, T], or the distinct tiles of a Toeplitz bias,
         [H, N, size, size].
@@ -67,7 +67,8 @@ class FullRowPlan:
       causal: Whether the mask is causal.
       toeplitz: Whether the bias is a Toeplitz one.
       rate: Dropout's rate.
-      heads: Heads of a grid step.
+      heads: Query heads of a grid step: whole groups that share a key head, or an equal part of one.
+      group: Query heads that share a key head.
       tiling: Of the pass.
     """
 
@@ -75,7 +76,27 @@ class FullRowPlan:
     toeplitz: bool
     rate: float
     heads: int
+    group: int
     tiling: TpuTiling
+
+    @property
+    def key_heads(self) -> int:
+        """Key heads of a grid step."""
+        return max(1, self.heads // self.group)
+
+    @property
+    def heads_per_key_head(self) -> int:
+        """Query heads of a grid step that share a key head."""
+        return self.heads // self.key_heads
+
+    @property
+    def steps_per_key_head(self) -> int:
+        """Grid steps whose query heads share a key head."""
+        return max(1, self.group // self.heads)
+
+    def key_head(self, head: jax.Array) -> Index:
+        """The key head of a query head, both counted in the grid step."""
+        return head if self.heads_per_key_head == 1 else jax.lax.div(head, self.heads_per_key_head)
 
 
 class HeadIndex(NamedTuple):
@@ -110,7 +131,7 @@ def score_tile(
     Returns:
       float32 [keys, queries].
     """
-    scores = keys_by_queries(refs["k"][head, :, tile.s0 : tile.s0 + tile.keys], q)
+    scores = keys_by_queries(refs["k"][plan.key_head(head), :, tile.s0 : tile.s0 + tile.keys], q)
     if "bias" in refs:
         scores = scores + refs["bias"][bias_index(plan, refs, "bias", head, tile)]
     if "column" in refs:
@@ -169,15 +190,27 @@ def forward(plan: FullRowPlan, x: FullRowOperands) -> tuple[jax.Array, jax.Array
 
 
 def heads_spec(plan: FullRowPlan, width: int, length: int) -> pl.BlockSpec:
-    """Whole matrices [width, length] of the grid step's heads."""
+    """Whole matrices [width, length] of the grid step's query heads."""
     return pl.BlockSpec((None, plan.heads, width, length), lambda h, b: (b, h, 0, 0))
+
+
+def key_heads_spec(plan: FullRowPlan, width: int, length: int) -> pl.BlockSpec:
+    """Whole matrices [width, length] of the grid step's key heads."""
+    steps = plan.steps_per_key_head
+
+    def index(h, b):
+        return b, h if steps == 1 else jax.lax.div(h, steps), 0, 0
+
+    return pl.BlockSpec((None, plan.key_heads, width, length), index)
 
 
 def shared_inputs(plan: FullRowPlan, x: FullRowOperands) -> dict[str, BlockedArray | None]:
     """The inputs that the forward and the backward kernel share."""
     whole = pl.BlockSpec(memory_space=pltpu.SMEM)
     return {
-        **{n: BlockedArray(a, heads_spec(plan, *a.shape[2:])) for n, a in (("q", x.q), ("k", x.k), ("v", x.v))},
+        "q": BlockedArray(x.q, heads_spec(plan, *x.q.shape[2:])),
+        "k": BlockedArray(x.k, key_heads_spec(plan, *x.k.shape[2:])),
+        "v": BlockedArray(x.v, key_heads_spec(plan, *x.v.shape[2:])),
         "key_bias": x.key_bias
         if x.key_bias is None
         else BlockedArray(x.key_bias, pl.BlockSpec((None, 1, x.key_bias.shape[-1]), lambda h, b: (b, 0, 0))),
@@ -233,7 +266,7 @@ def _query_task(plan: FullRowPlan, refs: Refs, head: jax.Array, index: HeadIndex
         exp_sum = exp_sum + weights.sum(axis=0, keepdims=True)
         if plan.rate:
             weights = jnp.where(full_row_keep_tile(plan, refs, index, tile), weights, 0.0)
-        part = v[head, :, tile.s0 : tile.s0 + tile.keys]
+        part = v[plan.key_head(head), :, tile.s0 : tile.s0 + tile.keys]
         out = out + width_by_queries(part, weights.astype(part.dtype))
     inverse_sum = jnp.where(score_max > NO_VISIBLE_KEY, 1.0 / exp_sum, 0.0)
     refs["o"][head, :, columns] = (out * (inverse_sum / (1.0 - plan.rate))).astype(refs["o"].dtype)

@@ -89,8 +89,8 @@ def attend(
 
     Args:
       q: [B, T, H, K].
-      k: [B, T, H, K].
-      v: [B, T, H, Kv].
+      k: [B, T, G, K].
+      v: [B, T, G, Kv].
       mask: Visibility rule with a window.
       biases: Empty.
       scale: Factor on the dot products.
@@ -101,8 +101,8 @@ def attend(
     Returns:
       [B, T, H, Kv] in q.dtype.
     """
-    (_, T, _, K), Kv = q.shape, v.shape[3]
-    plan = _plan(T, mask, rate, tilings or sliding_window_tilings(K))
+    (_, T, H, K), (G, Kv) = q.shape, v.shape[2:]
+    plan = _plan(T, mask, rate, H // G, tilings or sliding_window_tilings(K))
     length, widths = plan.blocks * plan.block, (round_up(K, 16), round_up(Kv, 16))
     global_at, global_bias, global_column = _global_operands(plan, q, mask)
     operands = SlidingWindowOperands(
@@ -125,7 +125,7 @@ def _reach(mask: Mask, T: int) -> tuple[int, int]:
     return min(left, T - 1), 0 if mask.causal else min(right, T - 1)
 
 
-def _plan(T: int, mask: Mask, rate: float, tilings: SlidingWindowTilings) -> SlidingWindowPlan:
+def _plan(T: int, mask: Mask, rate: float, group: int, tilings: SlidingWindowTilings) -> SlidingWindowPlan:
     left, right = _reach(mask, T)
     max_block = tilings.block
     while max_block > 256 and max_block * min(left + right, T) > MAX_BLOCK_PAIRS:
@@ -137,6 +137,7 @@ def _plan(T: int, mask: Mask, rate: float, tilings: SlidingWindowTilings) -> Sli
         right=right,
         causal=mask.causal,
         rate=rate,
+        group=group,
         block=round_up(math.ceil(T / blocks), LANES),
         blocks=blocks,
         forward=tilings.forward,
@@ -168,8 +169,8 @@ def _global_operands(
         return None, None, None
     T = q.shape[1]
     positions = mask.global_at.astype(jnp.int32)
-    G = round_up(max(positions.shape[1], 1), BIAS_ROWS)
-    positions = jnp.pad(positions, [(0, 0), (0, G - positions.shape[1])], constant_values=T)
+    N = round_up(max(positions.shape[1], 1), BIAS_ROWS)
+    positions = jnp.pad(positions, [(0, 0), (0, N - positions.shape[1])], constant_values=T)
     positions = jnp.sort(positions, axis=1)
     clipped = jnp.minimum(positions, T - 1)
     visible = positions < T
@@ -206,16 +207,16 @@ _sliding_window.defvjp(_forward, _backward)
 
 
 def _gather(positions: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
-    """Gathers columns: [B, H, K, T] -> [B, H, K, G] each. positions: int32 [B, G], ascending, inside the sequence."""
-    G = positions.shape[1]
-    shapes = [jax.ShapeDtypeStruct((*x.shape[:3], G), x.dtype) for x in arrays]
-    sums = [pltpu.VMEM((x.shape[1] * x.shape[2], G), jnp.float32) for x in arrays]
+    """Gathers columns: [B, G, K, T] -> [B, G, K, N] each. positions: int32 [B, N], ascending, inside the sequence."""
+    N = positions.shape[1]
+    shapes = [jax.ShapeDtypeStruct((*x.shape[:3], N), x.dtype) for x in arrays]
+    sums = [pltpu.VMEM((x.shape[1] * x.shape[2], N), jnp.float32) for x in arrays]
     specs = [_example_spec(x) for x in shapes]
     return _call_kernel(_gather_kernel, "band_pick", positions, arrays, specs, shapes, scratch=sums)
 
 
 def _scatter_add(positions: jax.Array, totals: Sequence[jax.Array], parts: Sequence[jax.Array]) -> list[jax.Array]:
-    """Adds to each total [B, H, K, T] its float32 part [B, H, K, G] at the positions, in place."""
+    """Adds to each total [B, G, K, T] its float32 part [B, G, K, N] at the positions, in place."""
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in totals]
     aliases = {2 + i: i for i in range(len(totals))}
     specs = [_surrounding_spec(x, positions.shape[1]) for x in totals]
@@ -235,14 +236,14 @@ def _call_kernel(
     scratch: Sequence = (),
     aliases: dict[int, int] | None = None,
 ) -> list[jax.Array]:
-    B, G = positions.shape
-    column = pl.BlockSpec((None, 1, G), lambda b, g, at: (b, 0, 0))
+    B, N = positions.shape
+    column = pl.BlockSpec((None, 1, N), lambda b, n, at: (b, 0, 0))
     return pl.pallas_call(
         partial(kernel, len(arrays)),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
-            grid=(B, G),
-            in_specs=[column, *(_surrounding_spec(x, G) for x in arrays), *map(_example_spec, more)],
+            grid=(B, N),
+            in_specs=[column, *(_surrounding_spec(x, N) for x in arrays), *map(_example_spec, more)],
             out_specs=out_specs,
             scratch_shapes=scratch,
         ),
@@ -253,26 +254,26 @@ def _call_kernel(
     )(positions.reshape(-1), positions[:, None], *arrays, *more)
 
 
-def _surrounding_spec(x, G: int) -> pl.BlockSpec:
+def _surrounding_spec(x, N: int) -> pl.BlockSpec:
     """The block of LANES keys of all heads that contains the step's position."""
-    return pl.BlockSpec((None, *x.shape[1:3], LANES), lambda b, g, at: (b, 0, 0, at[b * G + g] // LANES))
+    return pl.BlockSpec((None, *x.shape[1:3], LANES), lambda b, n, at: (b, 0, 0, at[b * N + n] // LANES))
 
 
 def _example_spec(x) -> pl.BlockSpec:
     """All of an example."""
-    return pl.BlockSpec((None, *x.shape[1:]), lambda b, g, at: (b, 0, 0, 0))
+    return pl.BlockSpec((None, *x.shape[1:]), lambda b, n, at: (b, 0, 0, 0))
 
 
 def _current_block(at) -> tuple[jax.Array, jax.Array]:
     """The block of keys of this step, in units of LANES, and whether this is the first step of that block."""
-    g = pl.program_id(1)
-    step = pl.program_id(0) * pl.num_programs(1) + g
+    n = pl.program_id(1)
+    step = pl.program_id(0) * pl.num_programs(1) + n
     block = at[step] // LANES
-    return block, jnp.logical_or(g == 0, at[jnp.maximum(step - 1, 0)] // LANES != block)
+    return block, jnp.logical_or(n == 0, at[jnp.maximum(step - 1, 0)] // LANES != block)
 
 
 def _selection(positions: jax.Array, block: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """[LANES, G]: one where a key of the block is that global one."""
+    """[LANES, N]: one where a key of the block is that global one."""
     keys = block * LANES + jax.lax.broadcasted_iota(jnp.int32, (LANES, positions.shape[1]), 0)
     return (keys == positions).astype(dtype)
 
@@ -286,9 +287,9 @@ def _select(a: jax.Array, b: jax.Array, contract: int) -> jax.Array:
 
 def _gather_kernel(count: int, at, positions, *refs) -> None:
     arrays, gathered, sums = refs[:count], refs[count : 2 * count], refs[2 * count :]
-    (block, is_first), g, last = _current_block(at), pl.program_id(1), pl.num_programs(1) - 1
+    (block, is_first), n, last = _current_block(at), pl.program_id(1), pl.num_programs(1) - 1
 
-    @pl.when(g == 0)
+    @pl.when(n == 0)
     def _():
         for total in sums:
             total[...] = jnp.zeros_like(total)
@@ -299,7 +300,7 @@ def _gather_kernel(count: int, at, positions, *refs) -> None:
             rows = x[...].reshape(-1, LANES)
             total[...] += _select(rows, _selection(positions[...], block, x.dtype), 0)
 
-    @pl.when(g == last)
+    @pl.when(n == last)
     def _():
         for out, total in zip(gathered, sums, strict=True):
             out[...] = total[...].astype(out.dtype).reshape(out.shape)

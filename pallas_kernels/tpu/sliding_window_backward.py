@@ -1,9 +1,9 @@
 """Backward pass of sliding-window attention on a TPU: one pass over the blocks of queries (`tiles.tile_gradients`).
 
-The queries of `before + 1 + after` consecutive steps see a block of keys. Its dk and dv accumulate in float32 in one
-slot of a ring buffer; the step after which no query sees the block writes them out and clears the slot for the block
-that becomes visible next. So dk and dv trail behind by `before` blocks, and the grid has as many steps more. Those of
-the global keys accumulate over all steps of a head.
+The queries of `before + 1 + after` consecutive blocks see a block of keys. Its dk and dv accumulate in float32 in one
+slot of a ring buffer, over the query heads that share the key head too; the last step of the block after which no query
+sees it writes them out and clears the slot for the block that becomes visible next. So dk and dv trail behind by
+`before` blocks, and the grid has as many blocks more. Those of the global keys accumulate over all steps of a key head.
 """
 
 from collections.abc import Generator, Iterator
@@ -21,11 +21,13 @@ from pallas_kernels.tpu.sliding_window_forward import (
     SlidingWindowPlan,
     SlidingWindowStep,
     append_ones,
-    block_spec,
     current_step,
     global_keep_tile,
     global_score_tile,
-    head_spec,
+    grid_of,
+    key_head_spec,
+    keys_spec,
+    queries_spec,
     rows_of_tiles,
     score_tile,
     shared_inputs,
@@ -36,7 +38,6 @@ from pallas_kernels.tpu.sliding_window_forward import (
 from pallas_kernels.tpu.tiles import (
     QueryBlock,
     Tile,
-    compiler_params,
     keys_by_queries,
     load_query_block,
     run_software_pipelined,
@@ -63,31 +64,29 @@ def backward(
       do: The cotangent of the output.
 
     Returns:
-      "dq", "dk" and "dv" in the dtypes of q, k and v, and with global keys float32 "global_dk" [B, H, K, G] and
-      "global_dv" [B, H, Kv, G].
+      "dq", "dk" and "dv" in the dtypes of q, k and v, and with global keys float32 "global_dk" [B, G, K, N] and
+      "global_dv" [B, G, Kv, N].
     """
-    B, H, K, _ = x.q.shape
+    B, G, K, _ = x.k.shape
     Kv = x.v.shape[2]
     outputs = {
-        "dq": BlockedArray(jax.ShapeDtypeStruct(x.q.shape, x.q.dtype), block_spec(plan, K)),
-        "dk": BlockedArray(jax.ShapeDtypeStruct(x.k.shape, x.k.dtype), block_spec(plan, K, -plan.before)),
-        "dv": BlockedArray(jax.ShapeDtypeStruct(x.v.shape, x.v.dtype), block_spec(plan, Kv, -plan.before)),
+        "dq": BlockedArray(jax.ShapeDtypeStruct(x.q.shape, x.q.dtype), queries_spec(plan, K)),
+        "dk": BlockedArray(jax.ShapeDtypeStruct(x.k.shape, x.k.dtype), keys_spec(plan, K, -plan.before)),
+        "dv": BlockedArray(jax.ShapeDtypeStruct(x.v.shape, x.v.dtype), keys_spec(plan, Kv, -plan.before)),
     }
     if global_kv is not None:
-        G = global_kv.k.shape[-1]
-        outputs["global_dk"] = BlockedArray(jax.ShapeDtypeStruct((B, H, K, G), jnp.float32), head_spec(K, G))
-        outputs["global_dv"] = BlockedArray(jax.ShapeDtypeStruct((B, H, Kv, G), jnp.float32), head_spec(Kv, G))
+        for name, a in (("global_dk", global_kv.k), ("global_dv", global_kv.v)):
+            outputs[name] = BlockedArray(jax.ShapeDtypeStruct(a.shape, jnp.float32), key_head_spec(*a.shape[2:]))
     views = len(plan.views)
     return call_kernel(
         partial(_kernel, plan),
         name="band_backward",  # as in tests/pallas_kernels/tpu_budgets.json
-        grid=(H, B, plan.blocks + plan.before),
-        compiler_params=compiler_params("parallel", "parallel", "arbitrary"),
+        **grid_of(plan, B, G, plan.blocks + plan.before),
         inputs={
             **shared_inputs(plan, x, global_kv),
-            "o": BlockedArray(o, block_spec(plan, Kv)),
-            "do": BlockedArray(do, block_spec(plan, Kv)),
-            "statistics": BlockedArray(statistics, block_spec(plan, 2)),
+            "o": BlockedArray(o, queries_spec(plan, Kv)),
+            "do": BlockedArray(do, queries_spec(plan, Kv)),
+            "statistics": BlockedArray(statistics, queries_spec(plan, 2)),
         },
         outputs=outputs,
         scratch={
@@ -100,7 +99,7 @@ def backward(
 def _kernel(plan: SlidingWindowPlan, refs: Refs) -> None:
     step = current_step(plan, refs)
 
-    @pl.when(step.block == 0)
+    @pl.when(_and_member(step, 0, step.block == 0))
     def _():
         for name in ("dk_sum", "dv_sum", "global_dk", "global_dv"):
             if name in refs:
@@ -111,17 +110,30 @@ def _kernel(plan: SlidingWindowPlan, refs: Refs) -> None:
         tasks = (task for row in rows_of_tiles(plan, plan.backward) for task in _tile_tasks(step, row))
         run_software_pipelined(tasks, plan.backward.lookahead)
 
-    done = _slot(step, -plan.before)
+    if plan.group == 1:
+        _write_finished_keys(step)
+    else:
+        pl.when(step.member == plan.group - 1)(partial(_write_finished_keys, step))
+
+    if "global_dk" in refs:
+
+        @pl.when(_and_member(step, plan.group - 1, step.block == plan.blocks - 1))
+        def _():
+            refs["global_dk"][...] *= LN2
+
+
+def _and_member(step: SlidingWindowStep, member: int, condition: jax.Array) -> jax.Array:
+    """The condition, and that the step's query head is this one of those that share its key head."""
+    return condition if step.plan.group == 1 else jnp.logical_and(condition, step.member == member)
+
+
+def _write_finished_keys(step: SlidingWindowStep) -> None:
+    """Writes dk and dv of the block that no later query sees, and clears its slot."""
+    refs, done = step.refs, _slot(step, -step.plan.before)
     refs["dk"][...] = (refs["dk_sum"][done] * LN2).astype(refs["dk"].dtype)
     refs["dv"][...] = refs["dv_sum"][done].astype(refs["dv"].dtype)
     for name in ("dk_sum", "dv_sum"):
         refs[name][done] = jnp.zeros(refs[name].shape[1:], jnp.float32)
-
-    if "global_dk" in refs:
-
-        @pl.when(step.block == plan.blocks - 1)
-        def _():
-            refs["global_dk"][...] *= LN2
 
 
 def _slot(step: SlidingWindowStep, view: int) -> jax.Array:

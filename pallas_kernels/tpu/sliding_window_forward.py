@@ -9,7 +9,8 @@ so there is no running maximum to correct for. The statistics (max, 1/sum) of ea
 pass; 1/sum is stored as zero for a query without a visible key, which makes its output and all its gradients zero.
 
 The queries of a grid step are one block. Keys come as views, blocks of the same length around it: `before` of them, the
-block itself, and `after`, with their index clamped to the sequence, so that keys and values need no padding. Positions
+block itself, and `after`, with their index clamped to the sequence, so that keys and values need no padding. The query
+heads that share a key head are adjacent steps, between which its views stay where they are. Positions
 outside are masked by `key_bias`, which does have these blocks and is appended to every key: the queries have a one
 there, so that the product that forms the scores adds it. Positions in a tile are relative to the first query of the
 block, so that the window's edges are static and only the tiles that an edge crosses are compared with it.
@@ -18,7 +19,7 @@ block, so that the window's edges are static and only the tiles that an edge cro
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from pallas_kernels.dropout import keep_from_bits, key_bits, query_bits
 from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel
 from pallas_kernels.tpu.tiles import (
     LANES,
+    Index,
     Tile,
     TpuTiling,
     compiler_params,
@@ -50,12 +52,12 @@ class SlidingWindowOperands(NamedTuple):
 
     Attributes:
       q: [B, H, K, T], scaled by scale * log2(e).
-      k: [B, H, K, T].
-      v: [B, H, Kv, T].
+      k: [B, G, K, T].
+      v: [B, G, Kv, T].
       key_bias: [B, BIAS_ROWS, (before + blocks + after) * block] in q.dtype, 0 or MASK_VALUE.
-      global_at: int32 [B, G], positions of the global keys in ascending order, inside the sequence.
-      global_bias: [B, BIAS_ROWS, G] in q.dtype, 0 or MASK_VALUE.
-      global_column: int32 [B, G, LANES], global_at on every lane, where the kernel compares or hashes positions.
+      global_at: int32 [B, N], positions of the global keys in ascending order, inside the sequence.
+      global_bias: [B, BIAS_ROWS, N] in q.dtype, 0 or MASK_VALUE.
+      global_column: int32 [B, N, LANES], global_at on every lane, where the kernel compares or hashes positions.
       random_bits: uint32 [B*H*3], the dropout bits of each head.
     """
 
@@ -70,7 +72,7 @@ class SlidingWindowOperands(NamedTuple):
 
 
 class SlidingWindowGlobalKV(NamedTuple):
-    """The gathered global keys [B, H, K, G] and values [B, H, Kv, G]."""
+    """The gathered global keys [B, G, K, N] and values [B, G, Kv, N]."""
 
     k: jax.Array
     v: jax.Array
@@ -84,6 +86,7 @@ class SlidingWindowPlan:
       left, right: Keys that a query sees before and after itself.
       causal: Whether the mask is causal.
       rate: Dropout's rate.
+      group: Query heads that share a key head.
       block: Queries of a grid step and keys of a view.
       blocks: Number of blocks that cover the sequence.
       forward, backward: Tiling of either pass.
@@ -93,6 +96,7 @@ class SlidingWindowPlan:
     right: int
     causal: bool
     rate: float
+    group: int
     block: int
     blocks: int
     forward: TpuTiling
@@ -154,12 +158,14 @@ class SlidingWindowStep(NamedTuple):
       plan: Of the call.
       refs: Of the kernel.
       block: Index of the block of queries.
-      head: Index of the head among those of all examples.
+      member: Index of the query head among those that share its key head.
+      head: Index of the query head among those of all examples.
     """
 
     plan: SlidingWindowPlan
     refs: Refs
     block: jax.Array
+    member: Index
     head: jax.Array
 
     @property
@@ -170,7 +176,9 @@ class SlidingWindowStep(NamedTuple):
 
 def current_step(plan: SlidingWindowPlan, refs: Refs) -> SlidingWindowStep:
     """The step of the grid that a kernel runs."""
-    return SlidingWindowStep(plan, refs, pl.program_id(2), pl.program_id(1) * pl.num_programs(0) + pl.program_id(0))
+    key_head = pl.program_id(1) * pl.num_programs(0) + pl.program_id(0)
+    member = pl.program_id(3) if plan.group > 1 else 0
+    return SlidingWindowStep(plan, refs, pl.program_id(2), member, key_head * plan.group + member)
 
 
 def view_name(name: str, view: int) -> str:
@@ -214,7 +222,7 @@ def _mask_outside(plan: SlidingWindowPlan, strip: jax.Array, s0: int, t0: int, q
 
 
 def global_score_tile(step: SlidingWindowStep, q: jax.Array, t0: int) -> jax.Array:
-    """float32 [G, queries]: the scores of the global keys. q: of `append_ones`."""
+    """float32 [N, queries]: the scores of the global keys. q: of `append_ones`."""
     refs = step.refs
     scores = keys_by_queries(jnp.concatenate([refs["global_k"][...], refs["global_bias"][...]], axis=0), q)
     if step.plan.causal:
@@ -230,7 +238,7 @@ def window_keep_tile(step: SlidingWindowStep, tile: Tile) -> jax.Array:
 
 
 def global_keep_tile(step: SlidingWindowStep, t0: int, queries: int) -> jax.Array:
-    """Dropout's keep mask of the global keys, bool [G, queries]."""
+    """Dropout's keep mask of the global keys, bool [N, queries]."""
     head, *seed = _random_bits(step)
     t = step.first_query + t0 + jax.lax.broadcasted_iota(jnp.int32, (1, queries), 1)
     first, second = query_bits(head, seed, t.astype(jnp.uint32))
@@ -252,48 +260,77 @@ def forward(
     results = call_kernel(
         partial(_kernel, plan),
         name="band_forward",  # as in tests/pallas_kernels/tpu_budgets.json
-        grid=(H, B, plan.blocks),
-        compiler_params=compiler_params("parallel", "parallel", "arbitrary"),
+        **grid_of(plan, B, x.k.shape[1], plan.blocks),
         inputs=shared_inputs(plan, x, global_kv),
         outputs={
-            "o": BlockedArray(jax.ShapeDtypeStruct((B, H, Kv, T), x.v.dtype), block_spec(plan, Kv)),
-            "statistics": BlockedArray(jax.ShapeDtypeStruct((B, H, 2, T), jnp.float32), block_spec(plan, 2)),
+            "o": BlockedArray(jax.ShapeDtypeStruct((B, H, Kv, T), x.v.dtype), queries_spec(plan, Kv)),
+            "statistics": BlockedArray(jax.ShapeDtypeStruct((B, H, 2, T), jnp.float32), queries_spec(plan, 2)),
         },
         scratch={},
     )
     return results["o"], results["statistics"]
 
 
-def block_spec(plan: SlidingWindowPlan, width: int, view: int = 0) -> pl.BlockSpec:
-    """[width, block] of a head, `view` blocks after that of the grid step and clamped to the sequence."""
+def grid_of(plan: SlidingWindowPlan, B: int, G: int, steps: int) -> dict[str, Any]:
+    """The grid of a pass: key heads, examples, blocks and, where they are several, the query heads of a key head."""
+    if plan.group == 1:
+        return {"grid": (G, B, steps), "compiler_params": compiler_params("parallel", "parallel", "arbitrary")}
+    params = compiler_params("parallel", "parallel", "arbitrary", "arbitrary")
+    return {"grid": (G, B, steps, plan.group), "compiler_params": params}
+
+
+# The index maps below take the indices of the grid: the key head g, the example b, the block i and, where there is such
+# an axis, the query head among those of the key head, `member`.
+
+
+def queries_spec(plan: SlidingWindowPlan, width: int) -> pl.BlockSpec:
+    """[width, block] of a query head and the grid step's block, or the last block in steps after that."""
     last = plan.blocks - 1
-    return pl.BlockSpec((None, None, width, plan.block), lambda h, b, i: (b, h, 0, jnp.clip(i + view, 0, last)))
+
+    def index(g, b, i, *member):
+        # After the last block the index stays what it was, else an output would be written once more.
+        h = g * plan.group + jnp.where(i > last, plan.group - 1, member[0]) if member else g
+        return b, h, 0, jnp.clip(i, 0, last)
+
+    return pl.BlockSpec((None, None, width, plan.block), index)
 
 
-def head_spec(width: int, length: int) -> pl.BlockSpec:
-    """The whole matrix [width, length] of a head."""
-    return pl.BlockSpec((None, None, width, length), lambda h, b, i: (b, h, 0, 0))
+def keys_spec(plan: SlidingWindowPlan, width: int, view: int) -> pl.BlockSpec:
+    """[width, block] of a key head, `view` blocks after that of the grid step and clamped to the sequence."""
+    last = plan.blocks - 1
+    return pl.BlockSpec(
+        (None, None, width, plan.block), lambda g, b, i, *member: (b, g, 0, jnp.clip(i + view, 0, last))
+    )
+
+
+def key_head_spec(width: int, length: int) -> pl.BlockSpec:
+    """The whole matrix [width, length] of a key head."""
+    return pl.BlockSpec((None, None, width, length), lambda g, b, i, *member: (b, g, 0, 0))
+
+
+def example_spec(shape: tuple[int, ...]) -> pl.BlockSpec:
+    """All of an example of an array of this shape."""
+    return pl.BlockSpec((None, *shape[1:]), lambda g, b, i, *member: (b, *[0] * (len(shape) - 1)))
 
 
 def shared_inputs(
     plan: SlidingWindowPlan, x: SlidingWindowOperands, global_kv: SlidingWindowGlobalKV | None
 ) -> dict[str, BlockedArray | None]:
     """The inputs that the forward and the backward kernel share."""
-    inputs: dict[str, BlockedArray | None] = {"q": BlockedArray(x.q, block_spec(plan, x.q.shape[2]))}
-    per_example = pl.BlockSpec((None, *x.key_bias.shape[1:]), lambda h, b, i: (b, 0, 0))
-    inputs["key_bias"] = BlockedArray(x.key_bias, per_example)
+    inputs: dict[str, BlockedArray | None] = {
+        "q": BlockedArray(x.q, queries_spec(plan, x.q.shape[2])),
+        "key_bias": BlockedArray(x.key_bias, example_spec(x.key_bias.shape)),
+    }
     for view in plan.views:
-        inputs[view_name("k", view)] = BlockedArray(x.k, block_spec(plan, x.k.shape[2], view))
-        inputs[view_name("v", view)] = BlockedArray(x.v, block_spec(plan, x.v.shape[2], view))
+        inputs[view_name("k", view)] = BlockedArray(x.k, keys_spec(plan, x.k.shape[2], view))
+        inputs[view_name("v", view)] = BlockedArray(x.v, keys_spec(plan, x.v.shape[2], view))
     if global_kv is not None:
-        G = global_kv.k.shape[-1]
-        inputs["global_k"] = BlockedArray(global_kv.k, head_spec(global_kv.k.shape[2], G))
-        inputs["global_v"] = BlockedArray(global_kv.v, head_spec(global_kv.v.shape[2], G))
-        bias_spec = pl.BlockSpec((None, BIAS_ROWS, G), lambda h, b, i: (b, 0, 0))
-        inputs["global_bias"] = BlockedArray(x.global_bias, bias_spec)
+        assert x.global_bias is not None
+        inputs["global_k"] = BlockedArray(global_kv.k, key_head_spec(*global_kv.k.shape[2:]))
+        inputs["global_v"] = BlockedArray(global_kv.v, key_head_spec(*global_kv.v.shape[2:]))
+        inputs["global_bias"] = BlockedArray(x.global_bias, example_spec(x.global_bias.shape))
         if x.global_column is not None:
-            column_spec = pl.BlockSpec((None, G, LANES), lambda h, b, i: (b, 0, 0))
-            inputs["global_column"] = BlockedArray(x.global_column, column_spec)
+            inputs["global_column"] = BlockedArray(x.global_column, example_spec(x.global_column.shape))
     if x.random_bits is not None:
         inputs["random_bits"] = BlockedArray(x.random_bits, pl.BlockSpec(memory_space=pltpu.SMEM))
     return inputs

@@ -61,6 +61,8 @@ class CaseWithPositions(Case):
         Case(50, 35, causal=True, bias="toeplitz"),
         Case(90, 90, window=(30, 7), bias="toeplitz"),
         Case(40, 60, bias="relative_key + toeplitz + dense", valid="some", scale=0.7, rate=0.1),
+        Case(50, 50, H=6, G=2, causal=True, bias="toeplitz", rate=0.1),
+        CaseWithPositions(75, 75, H=4, G=1, window=(20, 12), globals=0.05, valid="none", rate=0.2),
     ],
     ids=str,
 )
@@ -97,6 +99,9 @@ def test_outputs_and_gradients_match_the_reference(case):
         CaseWithPositions(40, 90, window=(10, 5), globals=0.1, start=(30, 3), causal=True),
         CaseWithPositions(129, 129, window=(7, 7), globals=0.8, valid="some"),
         Case(90, 90, globals=0.1, valid="some"),
+        Case(40, 60, H=4, G=2, bias="dense over keys", valid="some", rate=0.1),
+        Case(40, 60, H=4, G=2, bias="relative_key_query", start=(3, 20), causal=True),
+        Case(20, 90, H=8, G=2, window=(12, 3), start=(40, 80), causal=True, bias="toeplitz per example"),
     ],
     ids=str,
 )
@@ -184,8 +189,9 @@ def test_vmap_and_remat_do_not_change_the_result():
     assert_vmap_and_remat_do_not_change_the_result(partial(causal_loss, SMALL), *inputs())
 
 
-def qkv_shapes(T=512, S=512, K=64, Kv=None, dtype=jnp.bfloat16):
-    return [jax.ShapeDtypeStruct((2, n, 4, w), dtype) for n, w in ((T, K), (S, K), (S, Kv or K))]
+def qkv_shapes(T=512, S=512, K=64, Kv=None, G=4, dtype=jnp.bfloat16):
+    shapes = (2, T, 4, K), (2, S, G, K), (2, S, G, Kv or K)
+    return [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
 
 
 FLAGS = jnp.ones((2, 512), bool)
@@ -228,6 +234,7 @@ def test_unsupported_calls_have_a_reason(arguments, mask, biases, reason):
     [
         (qkv_shapes(), Mask(causal=True), (), False, "cudnn"),
         (qkv_shapes(S=300), Mask(), (), False, "cudnn"),
+        (qkv_shapes(G=2), Mask(causal=True), (), False, "cudnn"),
         (qkv_shapes(dtype=jnp.float32), Mask(causal=True), (), False, "xla_blocked"),
         (qkv_shapes(), Mask(causal=True), (), True, "xla_blocked"),
         (qkv_shapes(), Mask(key_valid=FLAGS), (), False, "xla_blocked"),
@@ -267,7 +274,7 @@ def test_cudnn_is_called_with_scaled_queries(monkeypatch):
         return original(*arguments, **options)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", replacement)
-    q, k, v = (jax.random.normal(jax.random.key(i), (2, 9, 3, 8)) for i in range(3))
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, 9, heads, 8)) for i, heads in enumerate((6, 2, 2)))
     mask = Mask(causal=True)
     actual = cudnn.attend(q, k, v, mask=mask, biases=(), scale=jnp.float32(0.3), random_bits=None, rate=0.0)
     np.testing.assert_allclose(actual, attention(q, k, v, mask=mask, scale=0.3, implementation="xla"), atol=1e-5)

@@ -57,6 +57,8 @@ def test_every_chip_and_head_width_has_tilings():
         Case(300, 130, causal=True, bias="toeplitz"),
         Case(130, 400, bias="toeplitz"),
         Case(140, 260, bias="relative_key + toeplitz + dense", valid="some", scale=0.7),
+        Case(130, 200, H=4, G=2, valid="some", rate=0.1),
+        Case(140, 140, H=4, G=1, causal=True, bias="relative_key_query"),
     ],
     ids=str,
 )
@@ -80,6 +82,9 @@ def test_outputs_and_gradients_match_the_reference(case):
         Case(200, 200, bias="relative_key_query", causal=True, rate=0.2),
         Case(270, 390, bias="toeplitz", valid="none", rate=0.1, scale=1.0),
         Case(150, 150, bias="toeplitz per example"),
+        Case(130, 200, H=8, G=4, causal=True, bias="toeplitz", rate=0.1),
+        Case(800, 800, B=1, H=8, G=2, causal=True, valid="some"),
+        Case(800, 800, B=1, H=4, G=1, bias="toeplitz"),
     ],
     ids=str,
 )

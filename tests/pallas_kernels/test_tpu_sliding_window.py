@@ -37,13 +37,15 @@ class WindowCase:
     causal: bool = False
     rate: float = 0.0
     scale: float = K**-0.5
+    key_heads: int = H
 
     __str__ = format_case
 
     def build(self):
         """q, k, v, mask, bias, dropout."""
         rng, T = np.random.default_rng(self.T * 1009 + self.window[0]), self.T
-        q, k, v = (jnp.asarray(rng.normal(size=(2, T, H, width)), jnp.float32) for width in (K, K, KV))
+        shapes = [(2, T, H, K), (2, T, self.key_heads, K), (2, T, self.key_heads, KV)]
+        q, k, v = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
         valid = rng.random((2, T)) < 0.7
         valid[0] &= self.valid != "none"
         flags = positions = None
@@ -74,6 +76,7 @@ SMALL = with_tilings(SlidingWindowTilings(256, TpuTiling(128, 256, 1), TpuTiling
         WindowCase(520, (200, 70), globals=(130, 1), valid="some", rate=0.3),
         WindowCase(260, (1000, 1000), globals=(3, 1), slots=20),
         WindowCase(520, (130, 9), globals=(3, 1), causal=True, scale=1.0),
+        WindowCase(520, (200, 70), globals=(17, 1), valid="some", rate=0.3, key_heads=1),
     ],
     ids=str,
 )
@@ -99,6 +102,8 @@ def test_outputs_and_gradients_match_the_reference(case):
         WindowCase(1000, (1, 1), globals=(3, 130)),
         WindowCase(1000, (512, 64), globals=(300, 0), causal=True),
         WindowCase(1000, (5000, 64), globals=(3, 1), valid="none", rate=0.3),
+        WindowCase(700, (0, 513), valid="none", key_heads=1),
+        WindowCase(1000, (512, 64), causal=True, key_heads=1),
     ],
     ids=str,
 )

@@ -29,8 +29,8 @@ def causal_loss(run: Implementation, q, k, v, diagonals):
 
 
 def inputs():
-    """q, k and v [B,T,H,K] and the diagonals of the bias [H,2T-1]."""
-    q, k, v = (jax.random.normal(jax.random.key(i), (4, 40, 4, 16)) for i in range(3))
+    """q [B,T,H,K], k and v [B,T,G,K] and the diagonals of the bias [H,2T-1]."""
+    q, k, v = (jax.random.normal(jax.random.key(i), (4, 40, heads, 16)) for i, heads in enumerate((4, 2, 2)))
     return q, k, v, jax.random.normal(jax.random.key(3), (4, 79))
 
 
@@ -44,14 +44,14 @@ def assert_close(actual, expected) -> None:
 
 
 def assert_sharding_does_not_change_the_result(run: Implementation) -> None:
-    """With the batch and the heads sharded over a mesh."""
+    """With the batch and the heads sharded over a mesh, but not the heads of the values."""
     mesh, arguments = two_by_two(), inputs()
     value = jax.value_and_grad(partial(causal_loss, run), argnums=(0, 1, 2, 3))
-    array, heads = NamedSharding(mesh, P("data", None, "model", None)), NamedSharding(mesh, P("model"))
+    array, values, heads = (NamedSharding(mesh, P(*axes)) for axes in (("data", None, "model"), ("data",), ("model",)))
     with interpreter_of(run.name):
         expected = jax.jit(value)(*arguments)
         with jax.set_mesh(mesh):
-            actual = jax.jit(value, in_shardings=(array, array, array, heads))(*arguments)
+            actual = jax.jit(value, in_shardings=(array, array, values, heads))(*arguments)
     assert actual[1][0].sharding.is_equivalent_to(array, 4)
     assert_close(actual, expected)
 

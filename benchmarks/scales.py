@@ -194,12 +194,25 @@ def _bart(width: int, layers: int, heads: int, vocabulary: int) -> dict[str, flo
     }
 
 
+def _llama(vocabulary: int, width: int, layers: int, heads: int, kv_heads: int) -> dict[str, float]:
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": 8 * width // 3,
+        "initializer_range": 0.05,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Scale:
     """Sizes of all cases.
 
     Attributes:
       model: Config of GPT-2. With the default initializer_range of 0.02, a random model only repeats the last token.
+      llama: Config of Llama with as many parameters.
       encoder: Config of BERT, for DPR and RoBERTa-PreLayerNorm.
       led: Config of LED.
       documents: Lengths of two documents for LED.
@@ -218,6 +231,7 @@ class Scale:
     """
 
     model: Mapping[str, float]
+    llama: Mapping[str, float]
     encoder: Mapping[str, float]
     led: Mapping[str, float]
     documents: tuple[int, int]
@@ -249,6 +263,7 @@ BASE = Scale(
         "n_head": 12,
         "initializer_range": 0.05,
     },
+    llama=_llama(32000, 768, 12, 12, 4),
     encoder={
         "vocab_size": 30522,
         "hidden_size": 768,
@@ -279,6 +294,7 @@ BASE = Scale(
 )
 TINY = Scale(
     model={"vocab_size": 512, "n_positions": 64, "n_embd": 128, "n_layer": 2, "n_head": 2, "initializer_range": 0.15},
+    llama=_llama(512, 128, 2, 4, 2),
     encoder={
         "vocab_size": 512,
         "hidden_size": 64,

@@ -26,6 +26,23 @@ def train_gigaflops(model: Mapping[str, float], batch: int, length: int) -> floa
     return 3 * batch * (_body_flops(model, length) + length * _head_flops(model)) / 1e9
 
 
+def llama_decode_gigabytes(llama: Mapping[str, float], new: int) -> float:
+    """Return the GB read: every float32 weight except the token embeddings once per new token, without the KV cache."""
+    head = llama["vocab_size"] * llama["hidden_size"]
+    return new * 4 * (llama["num_hidden_layers"] * _llama_kernels(llama) + head) / 1e9
+
+
+def llama_prefill_gigaflops(llama: Mapping[str, float], length: int) -> float:
+    """Return the GFLOP of the matrix products of a sequence, with the head at the last position only."""
+    return (_llama_flops(llama, length) + 2 * llama["vocab_size"] * llama["hidden_size"]) / 1e9
+
+
+def llama_train_gigaflops(llama: Mapping[str, float], batch: int, length: int) -> float:
+    """Return the GFLOP of forward and backward pass (twice the forward), with the head at every position."""
+    head = 2 * llama["vocab_size"] * llama["hidden_size"]
+    return 3 * batch * (_llama_flops(llama, length) + length * head) / 1e9
+
+
 def encoder_gigaflops(encoder: Mapping[str, float], length: int) -> float:
     """Return the GFLOP of the layers of BERT for a sequence of this length; padding is not counted."""
     d, f = encoder["hidden_size"], encoder["intermediate_size"]
@@ -61,6 +78,18 @@ def _layer_weights(model: Mapping[str, float]) -> float:
     """All layers and the final norm; each layer has kernels of 12 D^2, biases of 9 D and two norms of 2 D each."""
     d = model["n_embd"]
     return model["n_layer"] * (12 * d * d + 13 * d) + 2 * d
+
+
+def _llama_kernels(llama: Mapping[str, float]) -> float:
+    """Elements of the kernels of a layer: queries and output, keys and values, three of the feed-forward layer."""
+    d, groups = llama["hidden_size"], llama["num_key_value_heads"] / llama["num_attention_heads"]
+    return 2 * d * d * (1 + groups) + 3 * d * llama["intermediate_size"]
+
+
+def _llama_flops(llama: Mapping[str, float], length: int) -> float:
+    """One sequence: 2 per weight and token for kernels, 2 T^2 D each for attention scores and weighted values."""
+    attention = 4 * length * length * llama["hidden_size"]
+    return llama["num_hidden_layers"] * (2 * _llama_kernels(llama) * length + attention)
 
 
 def _body_flops(model: Mapping[str, float], length: int) -> float:

@@ -1,6 +1,8 @@
 """Hugging Face Transformers on PyTorch, with its scaled_dot_product_attention."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from transformers import (
     DPRContextEncoder,
     GPT2LMHeadModel,
     LEDForConditionalGeneration,
+    LlamaForCausalLM,
     RobertaPreLayerNormForMaskedLM,
 )
 
@@ -159,7 +162,9 @@ def load(folder: str) -> Job:
 
 
 def _model(folder: str) -> Any:
-    return _threads(GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa"))
+    family = json.loads((Path(folder) / "config.json").read_text())["model_type"]
+    model_class: Any = {"gpt2": GPT2LMHeadModel, "llama": LlamaForCausalLM}[family]
+    return _threads(model_class.from_pretrained(folder, attn_implementation="sdpa"))
 
 
 def _threads(model: Any) -> Any:

@@ -45,6 +45,26 @@ def _flops(function, ids) -> float:
     return jax.jit(function).lower(abstract(_model(WIDE)), ids).cost_analysis()["flops"]
 
 
+LLAMA = {**BASE.llama, "vocab_size": 1000, "hidden_size": 96, "num_hidden_layers": 2, "intermediate_size": 256}
+
+
+def test_llama_counts_kernels_and_matrix_products():
+    model = jm.LlamaForCausalLM(jm.LlamaConfig(**LLAMA), unroll=True)
+    kernels = sum(np.prod(x.shape) for path, x in flatten(abstract(model)).items() if path.endswith("kernel"))
+    assert work.llama_decode_gigabytes(LLAMA, 3) == pytest.approx(3 * 4 * kernels / 1e9)
+
+    def flops(function, batch) -> float:
+        ids = jax.ShapeDtypeStruct((batch, 64), jnp.int32)
+        return jax.jit(function).lower(abstract(model), ids).cost_analysis()["flops"] / 1e9
+
+    def loss(params, ids):
+        return model.apply({"params": params}, ids, labels=ids).loss
+
+    counted = flops(lambda params, ids: model.apply({"params": params}, ids, logits_to_keep=1).logits, 1)
+    assert work.llama_prefill_gigaflops(LLAMA, 64) == pytest.approx(counted, rel=0.05)
+    assert work.llama_train_gigaflops(LLAMA, 2, 64) == pytest.approx(flops(jax.grad(loss), 2), rel=0.06)
+
+
 ENCODER = {**BASE.encoder, "vocab_size": 1000, "hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 256}
 
 

@@ -3,6 +3,19 @@
 from jaxmodels import sharding
 from jaxmodels.architectures import register
 from jaxmodels.architectures.bart import BartConfig, BartForConditionalGeneration, BartModel
+from jaxmodels.architectures.bert import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForPreTrainingOutput,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertLMHeadModel,
+    BertModel,
+)
 from jaxmodels.architectures.dpr import (
     DPRConfig,
     DPRContextEncoder,
@@ -59,6 +72,16 @@ from jaxmodels.architectures.rag import (
     RetrievAugLMMarginOutput,
     RetrievAugLMOutput,
 )
+from jaxmodels.architectures.roberta import (
+    RobertaConfig,
+    RobertaForCausalLM,
+    RobertaForMaskedLM,
+    RobertaForMultipleChoice,
+    RobertaForQuestionAnswering,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+    RobertaModel,
+)
 from jaxmodels.architectures.roberta_prelayernorm import (
     RobertaPreLayerNormConfig,
     RobertaPreLayerNormForCausalLM,
@@ -111,6 +134,17 @@ __all__ = [
     "BartModel",
     "BartTokenizer",
     "BatchEncoding",
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForPreTrainingOutput",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertLMHeadModel",
+    "BertModel",
     "BertTokenizer",
     "DPRConfig",
     "DPRContextEncoder",
@@ -171,6 +205,14 @@ __all__ = [
     "RagTokenizer",
     "RetrievAugLMMarginOutput",
     "RetrievAugLMOutput",
+    "RobertaConfig",
+    "RobertaForCausalLM",
+    "RobertaForMaskedLM",
+    "RobertaForMultipleChoice",
+    "RobertaForQuestionAnswering",
+    "RobertaForSequenceClassification",
+    "RobertaForTokenClassification",
+    "RobertaModel",
     "RobertaPreLayerNormConfig",
     "RobertaPreLayerNormForCausalLM",
     "RobertaPreLayerNormForMaskedLM",

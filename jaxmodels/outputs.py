@@ -110,6 +110,15 @@ class SequenceClassifierOutput(Output):
     attentions: AttentionByLayer | None = None
 
 
+class NextSentencePredictorOutput(Output):
+    """loss: float32 scalar; logits [B,2] float32."""
+
+    loss: Loss | None = None
+    logits: jax.Array
+    hidden_states: HiddenByLayer | None = None
+    attentions: AttentionByLayer | None = None
+
+
 class MultipleChoiceModelOutput(Output):
     """loss: float32 scalar; logits [B,choices] float32; hidden_states and attentions have B*choices rows."""
 

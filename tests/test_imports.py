@@ -47,7 +47,7 @@ EVERYWHERE = {"arrays", "messages"}
 # The public API and the command line may import every part.
 FACES = {"__init__", "__main__"}
 # Model families that other families may import.
-FAMILIES = {"rag": {"bart", "dpr", "t5"}, "led": {"bart"}}
+FAMILIES = {"rag": {"bart", "dpr", "t5"}, "led": {"bart"}, "roberta_prelayernorm": {"roberta"}}
 # pallas_kernels takes arrays, not modules; torch belongs to tests and benchmarks.
 FOREIGN = {"pallas_kernels": {"flax", "jaxmodels", "optax"}}
 NOWHERE = {"torch", "transformers", "tensorflow"}

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmodels.architectures import bart, dpr, gpt2, gpt_neo, led, llama, rag, roberta_prelayernorm, t5
+from jaxmodels.architectures import bart, bert, dpr, gpt2, gpt_neo, led, llama, rag, roberta, roberta_prelayernorm, t5
 from jaxmodels.architectures.base import Model
 from jaxmodels.config import Config
 from jaxmodels.messages import brief, unknown_name
 
-FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag, gpt_neo, llama)
+FAMILIES = (gpt2, dpr, roberta_prelayernorm, bart, led, t5, rag, gpt_neo, llama, bert, roberta)
 
 MODELS: dict[str, type[Model]] = {}
 CONFIGS: dict[str, type[Config]] = {}
@@ -97,15 +97,11 @@ def config_class(values: Mapping[str, Any], choice: type[Model] | str | None = N
                 f"{', '.join(sorted(MODELS))}"
             )
         return chosen.config_class
-    if isinstance(family, str) and family in CONFIGS:
-        return CONFIGS[family]
     if chosen is not None and family in list(chosen.config_class.compatible_model_types):
         return chosen.config_class
-    readers = sorted(
-        name for name, model in MODELS.items() if family in list(model.config_class.compatible_model_types)
-    )
-    hint = f"; its weights load into {', '.join(readers)}: pass cls=" if readers else ""
-    raise ValueError(f"model_type {brief(family)} is none of the families here: {', '.join(sorted(CONFIGS))}{hint}")
+    if isinstance(family, str) and family in CONFIGS:
+        return CONFIGS[family]
+    raise ValueError(f"model_type {brief(family)} is none of the families here: {', '.join(sorted(CONFIGS))}")
 
 
 def model_class(choice: type[Model] | str | None, config: Config) -> type[Model]:

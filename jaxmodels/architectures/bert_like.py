@@ -4,7 +4,7 @@ Reference: transformers/models/bert/configuration_bert.py and modeling_bert.py, 
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxmodels.architectures.checks import check_activation, check_heads, check_inside_vocabulary
 from jaxmodels.architectures.rules import dense_rules, norm_rules
@@ -25,6 +25,14 @@ from jaxmodels.layers.attention import RELATIVE_KEY, RELATIVE_KEY_QUERY
 class BertLikeConfig(Config):
     """Fields that the families share; the defaults are BERT-base's."""
 
+    no_effect: ClassVar[Mapping[str, str]] = {
+        "directionality": "a remark in some BERT checkpoints",
+        **{
+            f"pooler_{name}": "a remark in some BERT checkpoints"
+            for name in ("fc_size", "num_attention_heads", "num_fc_layers", "size_per_head", "type")
+        },
+    }
+
     vocab_size: NumEmbeddings = 30522
     hidden_size: HiddenSize = 768
     num_hidden_layers: NumLayers = 12
@@ -44,11 +52,6 @@ class BertLikeConfig(Config):
         return self.hidden_size // self.num_attention_heads
 
     @property
-    def head_dropout(self) -> float:
-        """Rate before classifiers."""
-        return self.hidden_dropout_prob
-
-    @property
     def is_relative(self) -> bool:
         """Positions enter the attention as distances, not the embeddings."""
         return self.position_embedding_type in (RELATIVE_KEY, RELATIVE_KEY_QUERY)
@@ -57,6 +60,33 @@ class BertLikeConfig(Config):
         check_heads(self)
         check_activation(self, "hidden_act", self.hidden_act)
         check_inside_vocabulary(self, "pad_token_id")
+
+
+class BertHeadsConfig(BertLikeConfig):
+    """Fields of the families that have heads, and are decoders too, with `is_decoder`: all but DPR."""
+
+    classifier_dropout: DropoutRate | None = None
+
+    @property
+    def head_dropout(self) -> float:
+        """Rate before classifiers."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
+
+    @property
+    def head_act(self) -> str:
+        """Activation of the language head."""
+        return self.hidden_act
+
+    @property
+    def cache_sizes(self) -> dict[str, int]:
+        if not self.is_decoder:
+            raise ValueError("this model has a cache as a decoder only: load it with is_decoder=True")
+        return {"layers": self.num_hidden_layers, "heads": self.num_attention_heads, "head_dim": self.head_dim}
+
+    def validate(self) -> None:
+        super().validate()
+        if self.add_cross_attention and not self.is_decoder:
+            raise ValueError(f"{type(self).__name__}: add_cross_attention=True needs is_decoder=True")
 
 
 def attention_rules(torch: str, path: str, heads: str, *, fused: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:
@@ -101,6 +131,25 @@ LAYER_RULES = (
     Rule("encoder.layer.{i}.attention.self.distance_embedding.weight", f"{LAYERS}/attention/relative/embedding"),
     *dense_rules("encoder.layer.{i}.intermediate.dense", f"{LAYERS}/feed_forward/up"),
     *dense_rules("encoder.layer.{i}.output.dense", f"{LAYERS}/feed_forward/down"),
+)
+# The transformer of BERT, RoBERTa and DPR, whose norms come after each residual.
+POST_NORM_RULES = (
+    *EMBEDDING_RULES,
+    *LAYER_RULES,
+    *norm_rules("encoder.layer.{i}.attention.output.LayerNorm", f"{LAYERS}/attention_norm"),
+    *norm_rules("encoder.layer.{i}.output.LayerNorm", f"{LAYERS}/feed_forward_norm"),
+)
+# Parts that are often added to a checkpoint of an encoder.
+HEAD_RULES = (
+    *dense_rules("pooler.dense", "pooler"),
+    # Pruning leaves the cross attention whole, so its heads are not the axis `h`.
+    *attention_rules("encoder.layer.{i}.crossattention", f"{LAYERS}/cross_attention", "g", fused=CROSS),
+    *dense_rules("classifier", "classifier"),
+    *dense_rules("qa_outputs", "qa_outputs"),
+)
+POST_NORM_HEAD_RULES = (
+    *HEAD_RULES,
+    *norm_rules("encoder.layer.{i}.crossattention.output.LayerNorm", f"{LAYERS}/cross_attention_norm"),
 )
 # Names of files from the time of TensorFlow's BERT, and what torch models hold beside their weights.
 OLD_NAMES = {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"}

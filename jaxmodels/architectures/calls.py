@@ -157,7 +157,7 @@ def _check_retriever(name: str, value: Any) -> None:
 
 
 _INTEGERS: tuple[str, ...] = ("input_ids", "decoder_input_ids", "context_input_ids", "token_type_ids", "position_ids")
-_INTEGERS += ("mc_token_ids", "mc_labels", "start_positions", "end_positions")
+_INTEGERS += ("mc_token_ids", "mc_labels", "start_positions", "end_positions", "next_sentence_label")
 _MASKS = ("attention_mask", "decoder_attention_mask", "encoder_attention_mask", "context_attention_mask")
 _NUMBERS: tuple[str, ...] = ("labels", "inputs_embeds", "decoder_inputs_embeds", "encoder_hidden_states", "doc_scores")
 _NUMBERS += ("head_mask", "decoder_head_mask", "cross_attn_head_mask", "global_attention_mask")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmodels.architectures import heads
 from jaxmodels.architectures.base import Model, OutputT, RunOptions
-from jaxmodels.architectures.bert_like import BertLikeConfig
+from jaxmodels.architectures.bert_like import BertHeadsConfig
 from jaxmodels.architectures.encoder import EncoderModel
 from jaxmodels.architectures.heads import classifier_layer, vocab_projection
 from jaxmodels.architectures.inputs import TransformerInputs, check_shape, refuse_cache
@@ -21,6 +21,7 @@ from jaxmodels.outputs import (
     CausalLMOutputWithCrossAttentions,
     MaskedLMOutput,
     MultipleChoiceModelOutput,
+    NextSentencePredictorOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
@@ -43,9 +44,9 @@ class EncoderHead(Model[OutputT]):
 
 
 class LanguageHead(nn.Module):
-    """Hidden states -> dense -> gelu -> norm -> logits over the vocabulary, with a bias (docs/parity.md, R8)."""
+    """Hidden states -> dense -> activation -> norm -> logits over the vocabulary, with a bias (docs/parity.md, R8)."""
 
-    config: BertLikeConfig
+    config: BertHeadsConfig
     options: RunOptions
 
     def setup(self):
@@ -58,7 +59,7 @@ class LanguageHead(nn.Module):
 
     def __call__(self, states: jax.Array, embeddings: Embedding) -> jax.Array:
         """states [...,T,D] -> float32 [...,T,V]."""
-        x = self.norm(activation("gelu")(self.dense(states)))
+        x = self.norm(activation(self.config.head_act)(self.dense(states)))
         return self.decoder(x, embeddings) + self.bias.astype(jnp.float32)
 
 
@@ -68,7 +69,7 @@ class EncoderForMaskedLM(EncoderHead[MaskedLMOutput]):
     labels: int [B,T]; -100 positions are ignored.
     """
 
-    auto_classes = ("AutoModelForMaskedLM", "AutoModelForPreTraining", "AutoModelWithLMHead")
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForMaskedLM", "AutoModelForPreTraining", "AutoModelWithLMHead")
 
     def setup_head(self):
         self.lm_head = LanguageHead(self.config, self.options)
@@ -118,6 +119,10 @@ class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
     def setup_head(self):
         self.classifier = heads.ClassificationHead(self.config, self.options)
 
+    def scores(self, out: Any) -> jax.Array:
+        """float32 [B,num_labels], from the base model's output."""
+        return self.classifier(out.last_hidden_state[:, 0])
+
     def __call__(
         self,
         input_ids: TokenIds | None = None,
@@ -128,10 +133,38 @@ class EncoderForSequenceClassification(EncoderHead[SequenceClassifierOutput]):
     ) -> SequenceClassifierOutput:
         refuse_cache(inputs.get("cache"))
         out, c = self.base(input_ids, return_dict=True, **inputs), self.config
-        logits, loss = self.classifier(out.last_hidden_state[:, 0]), None
+        logits, loss = self.scores(out), None
         if labels is not None:
             loss = classification_loss(logits, jnp.asarray(labels), c.problem_type, c.num_labels)
         return self.make_output(SequenceClassifierOutput, return_dict, out, loss=loss, logits=logits)
+
+
+class EncoderForNextSentencePrediction(EncoderHead[NextSentencePredictorOutput]):
+    """Whether the second text follows the first. Takes the base model's arguments without a cache, and:
+
+    labels: int [B], 0 where it does.
+    """
+
+    auto_classes = ("AutoModelForNextSentencePrediction",)
+
+    pools = True
+
+    def setup_head(self):
+        self.seq_relationship = classifier_layer(self.config, 2, self.options)
+
+    def __call__(
+        self,
+        input_ids: TokenIds | None = None,
+        *,
+        labels: jax.Array | None = None,
+        return_dict: bool | None = None,
+        **inputs: Unpack[TransformerInputs],
+    ) -> NextSentencePredictorOutput:
+        refuse_cache(inputs.get("cache"))
+        out = self.base(input_ids, return_dict=True, **inputs)
+        logits = self.seq_relationship(out.pooler_output).astype(jnp.float32)
+        loss = None if labels is None else cross_entropy(logits, jnp.asarray(labels).reshape(-1))
+        return self.make_output(NextSentencePredictorOutput, return_dict, out, loss=loss, logits=logits)
 
 
 class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
@@ -144,6 +177,11 @@ class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
     auto_classes = ("AutoModelForMultipleChoice",)
 
     pools = True
+
+    @property
+    def pooled_dropout(self) -> float:
+        """Rate before the classifier."""
+        return self.config.hidden_dropout_prob
 
     def dummy_inputs(self) -> dict[str, jax.Array]:
         return {name: array[None] for name, array in super().dummy_inputs().items()}
@@ -170,7 +208,7 @@ class EncoderForMultipleChoice(EncoderHead[MultipleChoiceModelOutput]):
         choices = next(iter(shapes.values()), (0, 0))[1]
         flat = {name: jnp.asarray(arguments[name]).reshape(-1, *shape[2:]) for name, shape in shapes.items()}
         out = self.base(**{**arguments, **flat}, return_dict=True)
-        pooled = dropout(self, out.pooler_output, self.config.hidden_dropout_prob)
+        pooled = dropout(self, out.pooler_output, self.pooled_dropout)
         logits = self.classifier(pooled).astype(jnp.float32).reshape(-1, choices)
         loss = None if labels is None else cross_entropy(logits, jnp.asarray(labels))
         return self.make_output(MultipleChoiceModelOutput, return_dict, out, loss=loss, logits=logits)

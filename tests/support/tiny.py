@@ -20,6 +20,7 @@ SIZES = {
     | {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 3},
     # The head width is not hidden_size / num_attention_heads.
     "Llama": {**_BERT, "num_key_value_heads": 2, "head_dim": 6, "max_position_embeddings": 24, "pad_token_id": 0},
+    "Bert": {**_BERT, "max_position_embeddings": 24, "type_vocab_size": 3},
     "DPR": {**_BERT, "max_position_embeddings": 24, "type_vocab_size": 3},
     # Positions are counted from pad_token_id + 1 = 2.
     "Roberta": {**_BERT, "max_position_embeddings": 26, "type_vocab_size": 3},

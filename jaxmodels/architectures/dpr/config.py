@@ -16,12 +16,8 @@ class DPRConfig(BertLikeConfig):
     model_type: ClassVar[str] = "dpr"
     compatible_model_types: ClassVar[tuple[str, ...]] = ("bert",)
     no_effect: ClassVar[Mapping[str, str]] = {
+        **BertLikeConfig.no_effect,
         "classifier_dropout": "of BERT's classification heads, which DPR does not have",
-        "directionality": "a remark in some BERT checkpoints",
-        **{
-            f"pooler_{name}": "of BERT's pooler, which DPR does not have"
-            for name in ("fc_size", "num_attention_heads", "num_fc_layers", "size_per_head", "type")
-        },
     }
 
     pad_token_id: TokenId | None = 0

@@ -40,8 +40,8 @@ class DPRReaderOutput(Output):
     attentions: jax.Array | None = None
 
 
-class BertModel(EncoderModel):
-    """The transformer of DPR's models: BERT without a pooler."""
+class DPRTransformer(EncoderModel):
+    """BERT, with DPR's config."""
 
     config_class = DPRConfig
     warns_of_padding = False
@@ -56,7 +56,7 @@ class DPREncoder(nn.Module):
     options: RunOptions
 
     def setup(self):
-        self.bert_model = BertModel(self.config, add_pooling_layer=False, **self.options.keywords)
+        self.bert_model = DPRTransformer(self.config, add_pooling_layer=False, **self.options.keywords)
         if self.config.projection_dim:
             self.encode_proj = classifier_layer(self.config, self.config.projection_dim, self.options)
 

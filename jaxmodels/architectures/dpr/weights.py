@@ -1,21 +1,8 @@
 """DPR's weight tables: one list of BERT's parameters, under three names."""
 
-from jaxmodels.architectures.bert_like import (
-    BUFFERS,
-    EMBEDDING_RULES,
-    LAYER_RULES,
-    LAYERS,
-    OLD_NAMES,
-)
-from jaxmodels.architectures.rules import dense_rules, norm_rules
+from jaxmodels.architectures.bert_like import BUFFERS, OLD_NAMES, POST_NORM_RULES
+from jaxmodels.architectures.rules import dense_rules
 from jaxmodels.convert import Rule, Table
-
-_BERT = (
-    *EMBEDDING_RULES,
-    *LAYER_RULES,
-    *norm_rules("encoder.layer.{i}.attention.output.LayerNorm", f"{LAYERS}/attention_norm"),
-    *norm_rules("encoder.layer.{i}.output.LayerNorm", f"{LAYERS}/feed_forward_norm"),
-)
 
 
 def _table(encoder: str, *heads: Rule) -> Table:
@@ -23,7 +10,7 @@ def _table(encoder: str, *heads: Rule) -> Table:
     return Table(
         base=f"{encoder}.bert_model",
         other_bases=("bert",),
-        rules=_BERT,
+        rules=POST_NORM_RULES,
         heads=(*dense_rules(f"{encoder}.encode_proj", f"{encoder.replace('.', '/')}/encode_proj"), *heads),
         ignored=BUFFERS,
         unused={

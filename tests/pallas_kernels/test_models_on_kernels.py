@@ -60,6 +60,8 @@ def run(name: str, implementation: str, **config):
         ("DPRReader", {}),
         ("RobertaPreLayerNormForMaskedLM", {}),
         ("RobertaPreLayerNormForMaskedLM", {"position_embedding_type": "relative_key_query"}),
+        ("BertForMaskedLM", {}),
+        ("RobertaForMaskedLM", {"position_embedding_type": "relative_key"}),
         ("T5ForConditionalGeneration", {"dropout_rate": 0.1}),
         ("BartForConditionalGeneration", {"attention_dropout": 0.1}),
         ("LEDForConditionalGeneration", {"attention_dropout": 0.1}),
@@ -120,6 +122,7 @@ DECODERS = {
     "GPT2LMHeadModel": {},
     "T5ForConditionalGeneration": {},
     "RobertaPreLayerNormForCausalLM": {"is_decoder": True, "position_embedding_type": "relative_key_query"},
+    "RobertaForCausalLM": {"is_decoder": True},
     "LEDForConditionalGeneration": {},
 }
 

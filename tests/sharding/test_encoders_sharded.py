@@ -36,6 +36,8 @@ def total(model):
         ("DPRReader", {"position_embedding_type": "relative_key_query"}),
         ("RobertaPreLayerNormForMaskedLM", {}),
         ("RobertaPreLayerNormForMaskedLM", {"position_embedding_type": "relative_key"}),
+        ("BertForPreTraining", {}),
+        pytest.param("RobertaForMaskedLM", {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -215,7 +215,7 @@ def test_classes_of_real_folders(data_dir, small_bert_folder, tmp_path):
         ({}, "BertTokenizer"),
     ],
 )
-@pytest.mark.parity("T8")
+@pytest.mark.parity("T8", "BE9")
 def test_class_from_config(small_bert_folder, tmp_path, config, name):
     shutil.copyfile(small_bert_folder / "vocab.txt", tmp_path / "vocab.txt")
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -223,7 +223,7 @@ def test_class_from_config(small_bert_folder, tmp_path, config, name):
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "roberta-prelayernorm"])
-@pytest.mark.parity("T8")
+@pytest.mark.parity("T8", "RO6")
 def test_roberta_from_config(roberta_files, tmp_path, model_type):
     for path in roberta_files.values():
         shutil.copyfile(path, tmp_path / path.rsplit("/", 1)[1])

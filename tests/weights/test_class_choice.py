@@ -18,6 +18,7 @@ AUTO = {
     "AutoModelForSeq2SeqLM": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     "AutoModelForMultipleChoice": modeling_auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES,
+    "AutoModelForNextSentencePrediction": modeling_auto.MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES,
     "AutoModelForTokenClassification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
 }
 
@@ -27,6 +28,8 @@ FAMILIES = {
     "gpt_neo": "GPTNeoForCausalLM",
     "dpr": "DPRQuestionEncoder",
     "roberta-prelayernorm": "RobertaPreLayerNormForMaskedLM",
+    "bert": "BertForPreTraining",
+    "roberta": "RobertaForMaskedLM",
     "led": "LEDForConditionalGeneration",
 }
 

@@ -44,7 +44,10 @@ class EncoderHead(Model[OutputT]):
 
 
 class LanguageHead(nn.Module):
-    """Hidden states -> dense -> activation -> norm -> logits over the vocabulary, with a bias (docs/parity.md, R8)."""
+    """Hidden states -> dense -> activation -> norm -> logits over the vocabulary, with a bias.
+
+    docs/parity.md, BE5 and R8.
+    """
 
     config: BertHeadsConfig
     options: RunOptions

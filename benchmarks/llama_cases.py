@@ -1,6 +1,7 @@
 """Llama cases at the size of GPT-2 small, with three heads of queries for one of keys."""
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks import work
 from benchmarks.case import Case, CaseMaker, Rate, machine, peers, random_ids, writer
@@ -14,7 +15,7 @@ PEERS = ["ours", "hf-torch-sdpa"]
 
 def decode(name: str, batch: int, scale: Scale, folder: Path) -> Case:
     rate = Rate(batch * scale.new, "tok", "bandwidth", work.llama_decode_gigabytes(scale.llama, scale.new))
-    arguments = {"ids": random_ids(scale.llama, batch, scale.prompt), "new": scale.new}
+    arguments: dict[str, Any] = {"ids": random_ids(scale.llama, batch, scale.prompt), "new": scale.new}
     return Case(
         name,
         f"Llama: greedy decode, batch {batch}, {scale.prompt} + {scale.new} tokens",

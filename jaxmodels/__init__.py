@@ -105,6 +105,7 @@ from jaxmodels.generation import (
     warmup,
 )
 from jaxmodels.hub import load, load_config, load_rag, save
+from jaxmodels.inference import Answer, answer, classify, embed
 from jaxmodels.initialise import init
 from jaxmodels.retrieval import DenseIndex, DeviceRetriever, FaissIndex, Passages, RagRetriever
 from jaxmodels.surgery import prune_heads, resize_token_embeddings
@@ -129,6 +130,7 @@ from jaxmodels.tokenization import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "BartConfig",
     "BartForConditionalGeneration",
     "BartModel",
@@ -229,7 +231,10 @@ __all__ = [
     "TensorFileError",
     "Text",
     "WeightsError",
+    "answer",
+    "classify",
     "compute_transition_scores",
+    "embed",
     "explain_recompiles",
     "generate",
     "init",

@@ -36,6 +36,7 @@ BELOW = {
     | {"tensor_files"},
     "retrieval": {"architectures", "config", "download", "layers", "parameters", "processes", "sharding"}
     | {"tensor_files", "tokenization"},
+    "inference": {"architectures", "batching", "tokenization"},
     "training": {"layers", "parameters", "sharding"},
     "hub": {"architectures", "config", "convert", "download", "parameters", "processes", "sharding"} | {"tensor_files"},
     "estimate": {"chips", "generation", "parameters", "sharding", "training"},

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any, NamedTuple
 
 import jax
@@ -65,8 +65,8 @@ def answer(
 
     Contexts that are too long for the model are read in overlapping windows. The rules are those of the reference's
     evaluation of SQuAD (examples/pytorch/question-answering/utils_qa.py): the sum of the logits of the first and the
-    last token, of the 20 best of each. DPR's reader has its own, see `DPRReaderTokenizer.decode_best_spans`, and no
-    windows.
+    last token, of the 20 best of each in the context. DPR's reader has its own, see
+    `DPRReaderTokenizer.decode_best_spans`, and no windows.
 
     Args:
       model: a model with a head for extractive question answering, or a DPRReader.
@@ -186,21 +186,25 @@ def _answer_with_reader(
 def _best_spans(
     start: np.ndarray, end: np.ndarray, in_context: np.ndarray, max_answer_length: int
 ) -> Iterator[tuple[int, int]]:
-    """First and last tokens of the spans of a window, from logits [T]."""
-    for first in np.argsort(-start, kind="stable")[:_CANDIDATES]:
-        for last in np.argsort(-end, kind="stable")[:_CANDIDATES]:
-            if first <= last < first + max_answer_length and in_context[first] and in_context[last]:
-                yield int(first), int(last)
+    """First and last tokens of the spans of a window, from logits of its tokens and of padding."""
+    (places,) = np.nonzero(in_context)
+    firsts, lasts = (places[np.argsort(-logits[places], kind="stable")[:_CANDIDATES]] for logits in (start, end))
+    for first, last in product(firsts, lasts):
+        if first <= last < first + max_answer_length:
+            yield int(first), int(last)
 
 
 def _without_repeats(answers: list[Answer]) -> list[Answer]:
-    """Without spans that overlapping windows have found twice."""
-    return list({(a.context, a.start, a.end): a for a in reversed(answers)}.values())[::-1]
+    """Overlapping windows find a span twice; the first is kept."""
+    unique: dict[tuple, Answer] = {}
+    for answer in answers:
+        unique.setdefault((answer.context, answer.start, answer.end), answer)
+    return list(unique.values())
 
 
 @partial(jax.jit, static_argnums=0)
 def _logits(model: Model, params: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
     """float32 logits of the starts and the ends [B,T], and of DPR's reader the relevance [B]."""
     out: Any = model.apply({"params": params}, **batch)
-    logits = (out.start_logits, out.end_logits, out.get("relevance_logits"))
+    logits = (out.start_logits, out.end_logits, getattr(out, "relevance_logits", None))
     return tuple(x.astype(jnp.float32) for x in logits if x is not None)

@@ -111,7 +111,7 @@ def _pooled(
     """float32 [B,D]."""
     method = "encode" if model.config.is_encoder_decoder else None
     out: Any = model.apply({"params": params}, **batch, method=method)
-    states, pooled = out.get("last_hidden_state"), out.get("pooler_output")
+    states, pooled = (getattr(out, name, None) for name in ("last_hidden_state", "pooler_output"))
     if pooling is None:
         pooling = "pooler" if states is None else "mean"
     source = pooled if pooling == "pooler" else states

@@ -1,4 +1,4 @@
-"""`embed`, `classify` and `answer` return what calls of the model, text by text, return."""
+"""`embed`, `classify` and `answer` return what calls of the model return."""
 
 from itertools import product
 
@@ -24,11 +24,12 @@ def made(name: str, tokenizer, **config):
     return tiny(name, vocab_size=len(tokenizer), **config)
 
 
-def alone(model, params, tokenizer, text, pair=None, limit=138, **options):
-    """The output for one text, without padding."""
-    fields = tokenizer(text, pair, truncation=True, max_length=limit, return_tensors="np")
-    fields = {name: np.atleast_2d(array) for name, array in fields.items()}
-    return model.apply({"params": params}, **fields, **options)
+def written_out(model, params, tokenizer, texts, pairs=None, method=None, limit=138):
+    """The output of one call for all texts, and the mask of their tokens."""
+    options = {"truncation": True, "max_length": limit, "padding": True, "return_attention_mask": True}
+    fields = dict(tokenizer(texts, pairs, **options))
+    out = jax.jit(lambda params, fields: model.apply({"params": params}, **fields, method=method))(params, fields)
+    return jax.tree.map(np.asarray, out), fields["attention_mask"].astype(bool)
 
 
 @pytest.fixture(scope="module")
@@ -47,45 +48,48 @@ def encoder(roberta):
 
 
 REDUCE = {
-    "mean": lambda out: out.last_hidden_state[0].mean(axis=0),
-    "max": lambda out: out.last_hidden_state[0].max(axis=0),
-    "cls": lambda out: out.last_hidden_state[0, 0],
-    "last": lambda out: out.last_hidden_state[0, -1],
-    "pooler": lambda out: out.pooler_output[0],
+    "mean": lambda states: states.mean(axis=0),
+    "max": lambda states: states.max(axis=0),
+    "cls": lambda states: states[0],
+    "last": lambda states: states[-1],
 }
 
 
-@pytest.mark.parametrize("pooling", REDUCE)
-def test_embeddings_are_those_of_each_text_alone(encoder, roberta, pooling):
+def reduced(out, mask, pooling="mean"):
+    if pooling == "pooler":
+        return out.pooler_output
+    return np.stack([REDUCE[pooling](states[real]) for states, real in zip(out.last_hidden_state, mask, strict=True)])
+
+
+@pytest.mark.parametrize("pooling", [*REDUCE, "pooler"])
+def test_embeddings_are_those_of_a_call_written_out(encoder, roberta, pooling):
     got = jm.embed(*encoder, roberta, TEXTS, pooling=pooling, batch_size=2)
-    expected = np.stack([REDUCE[pooling](alone(*encoder, roberta, text)) for text in TEXTS])
+    expected = reduced(*written_out(*encoder, roberta, TEXTS), pooling)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
 def test_embeddings_of_pairs_with_length_one(encoder, roberta):
     got = jm.embed(*encoder, roberta, TEXTS, PAIRS, normalize=True)
-    expected = np.stack([REDUCE["mean"](alone(*encoder, roberta, *pair)) for pair in zip(TEXTS, PAIRS, strict=True)])
+    expected = reduced(*written_out(*encoder, roberta, TEXTS, PAIRS))
     np.testing.assert_allclose(got, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=2e-5)
 
 
 def test_dpr_gives_its_own_vectors_and_an_encoder_decoder_those_of_its_encoder(bert, data_dir):
     question = made("DPRQuestionEncoder", bert, **SIZES, projection_dim=5)
     got = jm.embed(*question, bert, TEXTS)
-    expected = np.concatenate([alone(*question, bert, text).pooler_output for text in TEXTS])
-    np.testing.assert_allclose(got, expected, atol=2e-5)
+    np.testing.assert_allclose(got, written_out(*question, bert, TEXTS)[0].pooler_output, atol=2e-5)
     t5 = jm.load_tokenizer(data_dir / "tokenizers/t5")
     model, params = made("T5Model", t5)
     got = jm.embed(model, params, t5, TEXTS)
-    states = [alone(model, params, t5, text, method="encode").last_hidden_state[0] for text in TEXTS]
-    np.testing.assert_allclose(got, [each.mean(axis=0) for each in states], atol=2e-5)
+    np.testing.assert_allclose(got, reduced(*written_out(model, params, t5, TEXTS, method="encode")), atol=2e-5)
 
 
 def test_results_do_not_depend_on_the_batch_and_texts_may_be_cut(encoder, roberta):
     whole = jm.embed(*encoder, roberta, TEXTS)
     np.testing.assert_allclose(jm.embed(*encoder, roberta, TEXTS[::-1], batch_size=1)[::-1], whole, atol=2e-5)
     cut = jm.embed(*encoder, roberta, TEXTS, max_length=6)
-    np.testing.assert_allclose(cut[3], REDUCE["mean"](alone(*encoder, roberta, TEXTS[3], limit=6)), atol=2e-5)
+    np.testing.assert_allclose(cut, reduced(*written_out(*encoder, roberta, TEXTS, limit=6)), atol=2e-5)
     assert np.abs(cut[3] - whole[3]).max() > 1e-3
     assert jm.embed(*encoder, roberta, []).shape == (0, 32)
 
@@ -103,8 +107,7 @@ def test_results_do_not_depend_on_the_batch_and_texts_may_be_cut(encoder, robert
 def test_probabilities_of_labels(roberta, config, function):
     model, params = made("RobertaPreLayerNormForSequenceClassification", roberta, **SIZES, **config)
     got = jm.classify(model, params, roberta, TEXTS, PAIRS, batch_size=2)
-    pairs = zip(TEXTS, PAIRS, strict=True)
-    logits = np.concatenate([alone(model, params, roberta, *pair).logits for pair in pairs])
+    logits = written_out(model, params, roberta, TEXTS, PAIRS)[0].logits
     np.testing.assert_allclose(got, function(logits), atol=2e-5)
     assert got.shape == (5, model.config.num_labels)
 
@@ -117,7 +120,7 @@ def spans(roberta):
 def brute_force(model, params, tokenizer, question, context, longest):
     """All spans of a context that fits into one window, by score."""
     fields = tokenizer(question, context, return_offsets_mapping=True)
-    out = alone(model, params, tokenizer, question, context)
+    out, _ = written_out(model, params, tokenizer, [question], [context])
     inside = [i for i, part in enumerate(fields.sequence_ids(0)) if part == 1]
     start, end = np.asarray(out.start_logits[0]), np.asarray(out.end_logits[0])
     offsets = np.asarray(fields["offset_mapping"])
@@ -170,7 +173,7 @@ def test_a_reader_s_answers(bert, data_dir):
             continue
         titles, texts = map(list, zip(*each, strict=True))
         fields = tokenizer(question, titles, texts, padding=True, return_tensors="np")
-        out = jax.tree.map(np.asarray, model.apply({"params": params}, **fields))
+        out = jax.tree.map(np.asarray, jax.jit(model.apply)({"params": params}, **fields))
         expected = tokenizer.decode_best_spans(fields, out.to_tuple(), num_spans=2, max_answer_length=30)
         assert [(a.text, a.context) for a in answers] == [(span.text, span.doc_id) for span in expected]
         np.testing.assert_allclose([a.score for a in answers], [span.span_score for span in expected], atol=1e-4)

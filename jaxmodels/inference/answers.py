@@ -64,8 +64,8 @@ def answer(
     """Answers to questions, as spans of their contexts.
 
     Contexts that are too long for the model are read in overlapping windows. The rules are those of the reference's
-    evaluation of SQuAD (transformers/examples/pytorch/question-answering/utils_qa.py): the sum of the logits of the first
-    and the last token, of the 20 best of each in the context. DPR's reader has its own, see
+    evaluation of SQuAD (transformers/examples/pytorch/question-answering/utils_qa.py): the sum of the logits of the
+    first and the last token, of the 20 best of each in the context. DPR's reader has its own, see
     `DPRReaderTokenizer.decode_best_spans`, and no windows.
 
     Args:

@@ -57,6 +57,7 @@ def run(name: str, implementation: str, **config):
     ("name", "config"),
     [
         ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True, "attn_pdrop": 0.1}),
+        ("LlamaForCausalLM", {"attention_dropout": 0.1}),
         ("DPRReader", {}),
         ("RobertaPreLayerNormForMaskedLM", {}),
         ("RobertaPreLayerNormForMaskedLM", {"position_embedding_type": "relative_key_query"}),
@@ -76,12 +77,13 @@ def test_loss_logits_and_gradients_match_those_with_xla(name, config):
         np.testing.assert_allclose(b, a, atol=2e-5 * max(1.0, float(np.abs(a).max())), err_msg=path)
 
 
-def test_prefill_and_decode_with_a_cache():
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "LlamaForCausalLM"])
+def test_prefill_and_decode_with_a_cache(name):
     """A padded prompt and then one more token, with a cache that has unused slots."""
     prompt, mask = ids((B, T), low=3), (np.arange(T) >= np.array([[0], [3]])).astype(int)
 
     def logits(implementation):
-        model, params = tiny(choices={"attention": implementation})
+        model, params = tiny(name, choices={"attention": implementation})
 
         @jax.jit
         def run(params):
@@ -120,6 +122,7 @@ def test_separate_projections_of_queries_keys_and_values_equal_the_fused_one(nam
 
 DECODERS = {
     "GPT2LMHeadModel": {},
+    "LlamaForCausalLM": {},
     "T5ForConditionalGeneration": {},
     "RobertaPreLayerNormForCausalLM": {"is_decoder": True, "position_embedding_type": "relative_key_query"},
     "RobertaForCausalLM": {"is_decoder": True},
@@ -133,6 +136,7 @@ DECODERS = {
     [
         *((name, "pallas_tpu", beams, dtype) for name in DECODERS for beams, dtype in ((1, "int8"), (3, None))),
         ("GPT2LMHeadModel", "pallas_gpu", 1, None),
+        ("LlamaForCausalLM", "pallas_gpu", 3, None),
         ("T5ForConditionalGeneration", "pallas_gpu", 3, "int8"),
     ],
 )

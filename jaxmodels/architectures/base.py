@@ -31,6 +31,8 @@ UNSUPPORTED = {
     "params": "a model holds no parameters: model.apply({'params': params}, ...)",
 }
 _FLAX = {"parent", "name"}
+# Parts of `setup`: plain methods, because the first method of a module that Flax wraps is what `nn.tabulate` shows of it.
+_SETUP = {"layer", "setup_head", "token_table"}
 
 OutputT = TypeVar("OutputT", bound=Output)
 FieldsT = TypeVar("FieldsT", bound=Output)
@@ -113,6 +115,8 @@ class Model(nn.Module, Generic[OutputT]):
             for name in ("config_class", "table", "encoding_options"):
                 if name not in vars(cls):
                     setattr(cls, name, getattr(body, name))
+        for name in _SETUP & vars(cls).keys():
+            nn.nowrap(vars(cls)[name])
         super().__init_subclass__(**options)
 
     def __new__(cls, *args, **attributes):

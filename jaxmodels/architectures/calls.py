@@ -6,6 +6,7 @@ the wrong kind gives numbers. Values are looked at only where they are concrete;
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -108,7 +109,7 @@ def _below(cls: type) -> dict[type, None]:
 def check_rngs(cls: type, rngs: Any, *, initialising: bool) -> None:
     """Raises TypeError where the random keys of a call are not by name, or under names that nothing reads.
 
-    initialising: "params" makes the parameters; else it is of no use without "dropout".
+    initialising: "params" makes the parameters; else it is of no use without "dropout", and there is a warning.
     """
     wanted = "{'params': key}" if initialising else "{'dropout': key}"
     if not isinstance(rngs, Mapping):
@@ -119,9 +120,10 @@ def check_rngs(cls: type, rngs: Any, *, initialising: bool) -> None:
         if not isinstance(name, str) or name not in ("params", "dropout"):
             raise TypeError(unknown_name(f"{cls.__name__}: rngs has no use for", str(name), ("params", "dropout")))
         check_key(f"rngs[{name!r}]", key)
-    if rngs and not initialising and "dropout" not in rngs:
-        raise TypeError(
-            f"{cls.__name__}: rngs has 'params' only, and a call draws nothing from it; for dropout {wanted}"
+    if rngs and not initialising and "dropout" not in rngs:  # as Flax's NNX passes its one default key to every call
+        warnings.warn(
+            f"{cls.__name__}: rngs has 'params' only, and a call draws nothing from it; for dropout {wanted}",
+            stacklevel=3,
         )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.layers.platform import TransposedKernel, flatten_batch, matmul
+from jaxmodels.layers.platform import TRANSPOSED, TransposedKernel, flatten_batch, matmul
 
 Initializer = Callable[..., jax.Array]
 
@@ -46,8 +46,11 @@ class Linear(nn.Module):
         """[..., *in] -> [..., *out]; separate: a tuple over the first output axis, each computed by its own product."""
         n_in = len(self.axes) - len(self.features)
         shape = x.shape[x.ndim - n_in :] + self.features
-        kernel: Any = self.get_variable("params", "kernel")
-        if not isinstance(kernel, TransposedKernel):
+        kernel: Any
+        transposed = self.get_variable("params", TRANSPOSED)
+        if transposed is not None:
+            kernel = TransposedKernel(transposed)
+        else:
             init = nn.with_logical_partitioning(self.kernel_init, self.axes)
             kernel = self.param("kernel", init, shape, self.param_dtype)
         bias: Any = None

@@ -5,34 +5,15 @@ global keys. The global tokens attend to all tokens, with separate projections; 
 Reference: transformers/models/led/modeling_led.py, `LEDEncoderSelfAttention` (docs/parity.md, L5 to L8).
 """
 
-from typing import Any
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import meta
 
 from jaxmodels.layers.attention import Attention
 from jaxmodels.layers.inputs import AttentionInputs, PerLayer
-from jaxmodels.layers.linear import Initializer
+from jaxmodels.layers.linear import Linear
+from jaxmodels.layers.platform import products_replaced
 from pallas_kernels import Mask, attention, drop_probabilities, masked_softmax, sliding_window_weights
-
-
-class Projection(nn.Module):
-    """Kernel [D,H,K] and bias [H,K] of a projection that the caller multiplies with."""
-
-    num_heads: int
-    head_dim: int
-    kernel_init: Initializer
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, width: int, dtype) -> tuple[jax.Array, jax.Array]:
-        heads = (self.num_heads, self.head_dim)
-        init = nn.with_logical_partitioning(self.kernel_init, ("embed", "heads", "head_dim"))
-        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("heads", "head_dim"))
-        kernel: Any = self.param("kernel", init, (width, *heads), self.param_dtype)
-        bias: Any = self.param("bias", zeros, heads, self.param_dtype)
-        return kernel.astype(dtype), bias.astype(dtype)
 
 
 class LongformerAttention(Attention):
@@ -47,8 +28,10 @@ class LongformerAttention(Attention):
         out = attention(query, key, value, **options)
         if mask.key_valid is not None:
             out = jnp.where(mask.key_valid[:, :, None, None], out, 0)
-        # Always made, so that the parameters do not depend on the mask.
-        q, k, v = (self._projection(name)(x.shape[-1], self.dtype) for name in ("global_q", "global_k", "global_v"))
+        # Always initialised, so that the parameters do not depend on the mask.
+        q, k, v = (self._projection(name) for name in ("global_q", "global_k", "global_v"))
+        if self.is_initializing():
+            q(x), k(x), v(x)
         local = None
         scale = inputs.scale
         assert not isinstance(scale, PerLayer)  # the stack hands each layer its slice
@@ -63,8 +46,8 @@ class LongformerAttention(Attention):
             return out, None
         return out, (self._local_only(local, mask), weights.swapaxes(2, 3).astype(x.dtype))
 
-    def _projection(self, name: str) -> Projection:
-        return Projection(self.num_heads, self.head_dim, self.kernel_init, self.param_dtype, name=name)
+    def _projection(self, name: str) -> Linear:
+        return self._linear((self.num_heads, self.head_dim), ("embed", "heads", "head_dim"), self.kernel_init, name)
 
     @staticmethod
     def _local_only(weights, mask: Mask):
@@ -86,17 +69,22 @@ class LongformerAttention(Attention):
         tokens, used = x.shape[1], slots < x.shape[1]
         x = x.astype(self.dtype)
         states = jnp.take_along_axis(x, jnp.minimum(slots, tokens - 1)[:, :, None], axis=1)
-        queries = jnp.einsum("bgd,dhk->bghk", states, q[0]) + q[1]
+        queries = q(states)
         scale = self.head_dim**-0.5 if inputs.scale is None else inputs.scale
-        if slots.shape[1] * self.num_heads < x.shape[-1]:
-            out, weights = self._absorbed(x, queries, k[0], v[0], v[1], mask, scale)
+        if slots.shape[1] * self.num_heads < x.shape[-1] and not products_replaced():
+            (k_kernel, _), (v_kernel, v_bias) = self._weights(k), self._weights(v)
+            out, weights = self._absorbed(x, queries, k_kernel, v_kernel, v_bias, mask, scale)
         else:
-            keys, values = (jnp.einsum("btd,dhk->bthk", x, kernel) + shift for kernel, shift in (k, v))
             everywhere = AttentionInputs(
                 Mask(key_valid=mask.key_valid), scale=scale, return_weights=inputs.return_weights
             )
-            out, weights = super().attend(x, queries, keys, values, everywhere)
+            out, weights = super().attend(x, queries, k(x), v(x), everywhere)
         return out, None if weights is None else jnp.where(used[:, None, :, None], weights, 0)
+
+    def _weights(self, projection: Linear) -> tuple[jax.Array, jax.Array]:
+        """Its kernel [D,H,K] and bias [H,K]."""
+        kernel, bias = (meta.unbox(projection.get_variable("params", name)) for name in ("kernel", "bias"))
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
 
     def _absorbed(self, x, queries, k, v, v_bias, mask: Mask, scale):
         queries = jnp.einsum("bghk,dhk->bghd", queries * jnp.asarray(scale, self.dtype), k)

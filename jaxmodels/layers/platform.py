@@ -28,6 +28,10 @@ CPU_CHUNK = 2048
 PARTS = 4
 # Transposing kernels pays off in decode loops of at most this many rows and at least this many steps.
 MAX_ROWS, MIN_STEPS = 128, 32
+# The name of such a kernel among the parameters of a decode loop.
+TRANSPOSED = "transposed_kernel"
+# JAX's own function, see `products_replaced`.
+_DOT_GENERAL = jax.lax.dot_general, jax.lax.dot_general.__code__
 
 
 def mesh_axes(*names: str) -> tuple[Any, ...]:
@@ -36,12 +40,21 @@ def mesh_axes(*names: str) -> tuple[Any, ...]:
     return (None,) * len(names) if axes is None else tuple(axes)
 
 
+def products_replaced() -> bool:
+    """Another function is in the place of `jax.lax.dot_general`: qwix puts its own there while a model is called.
+
+    It finds the parameter that is a product's right side, quantises it or adds a low-rank product. So every product
+    with a kernel has to be one `dot_general` with that kernel, and none of the other forms that are faster.
+    """
+    return (jax.lax.dot_general, getattr(jax.lax.dot_general, "__code__", None)) != _DOT_GENERAL
+
+
 def project_separately(cached: bool) -> bool:
     """Queries, keys and values are computed by one product each rather than one for all.
 
     On accelerators a kernel attends to the three arrays themselves, and slices of one product would be copied for it.
     """
-    return not cached and platform() != "cpu"
+    return not cached and platform() != "cpu" and not products_replaced()
 
 
 def feed_forward_chunk(shape: tuple[int, ...], long_chunk: int, cpu_chunk: int) -> tuple[tuple[int, ...], int]:
@@ -61,10 +74,7 @@ def feed_forward_chunk(shape: tuple[int, ...], long_chunk: int, cpu_chunk: int) 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TransposedKernel:
-    """A kernel [*in, *out] as `kernel.T`, the weights of one output next to each other.
-
-    It takes the kernel's place among the parameters of a decode loop, see `prepare_decode_params`.
-    """
+    """A kernel [*in, *out] as `kernel.T`, the weights of one output next to each other, see `prepare_decode_params`."""
 
     array: jax.Array
 
@@ -82,11 +92,14 @@ class TransposedKernel:
 
 def matmul(x: jax.Array, kernel: jax.Array | TransposedKernel, inputs: int) -> jax.Array:
     """x [..., *in] times kernel [*in, *out] -> [..., *out]; inputs: how many axes *in* are."""
+    replaced = products_replaced()
     if isinstance(kernel, TransposedKernel):
-        return kernel.matmul(x, inputs)
+        if not replaced:
+            return kernel.matmul(x, inputs)
+        kernel = kernel.array.T
     axes, features = kernel.shape[:inputs], kernel.shape[inputs:]
     width, lead = math.prod(axes), x.shape[: x.ndim - inputs]
-    if x.size == width and width % PARTS == 0 and platform() == "cpu":
+    if x.size == width and width % PARTS == 0 and platform() == "cpu" and not replaced:
         parts = jnp.einsum("rpk,pkn->prn", x.reshape(1, PARTS, -1), kernel.reshape(PARTS, width // PARTS, -1))
         return parts.sum(axis=0).reshape(*lead, *features)
     rows = flatten_batch(x, len(lead))
@@ -120,10 +133,10 @@ def _transpose_kernels(params: Any) -> Any:
         return tuple(_transpose_kernels(layer) for layer in params)
     if not isinstance(params, dict):
         return params
-    return {
-        name: TransposedKernel(value.T) if name == "kernel" else _transpose_kernels(value)
-        for name, value in params.items()
-    }
+    kernel = params.get("kernel")
+    if isinstance(kernel, jax.Array) and params.keys() <= {"kernel", "bias"}:  # else a tool has put its own there
+        return {TRANSPOSED: kernel.T} | {name: value for name, value in params.items() if name != "kernel"}
+    return {name: _transpose_kernels(value) for name, value in params.items()}
 
 
 def _reverse_trailing(x: jax.Array, lead: int) -> jax.Array:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import meta
+from flax.core import Scope, meta
 
 from jaxmodels.arrays import Hidden
 from jaxmodels.layers.cache import Cache, LayerCache
@@ -17,6 +17,7 @@ from jaxmodels.layers.linear import dropout
 
 # The name of a stack's parameters: one tree of [L, ...] arrays, or a tuple of L trees in their place.
 PARAMS = "layers"
+_AXIS = {nn.PARTITION_NAME: "layers"}
 
 
 @jax.tree_util.register_dataclass
@@ -108,13 +109,30 @@ class StackOutput:
     cache: Cache | None = None
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Collected:
+    """What one layer leaves behind, and then what all of them do: with a leading L axis.
+
+    Attributes:
+      variables: the collections that may be changed in this call.
+    """
+
+    attentions: Any
+    cross_attentions: Any
+    hidden_states: jax.Array | None
+    variables: dict[str, Any]
+
+
 class Stack(nn.Module):
-    """L layers over parameters with a leading L axis.
+    """L layers over variables with a leading L axis.
 
     Without a cache the layers are scanned: the program and its compile time do not grow with L. With a cache they are
     unrolled over the same parameters, because a scanned cache is copied at every step (benchmarks/README.md, "Cache
-    layout"). One function serves both loops, so they cannot drift apart; that is why this is `lax.scan` over a pure
-    `layer.apply` and not a lifted `nn.scan`, which could not be unrolled over layers sliced outside a decode loop.
+    layout"). One function serves both loops, so they cannot drift apart: it binds a layer to a scope at "layers", and
+    so Flax's tools see the modules in a layer as they do those under `nn.scan`. (`nn.scan` itself could not be unrolled
+    over layers sliced outside a decode loop.) Every collection has the L axis, not only the parameters: a layer reads
+    and changes its slice.
 
     Attributes:
       layer: makes one layer, detached from this module.
@@ -148,65 +166,74 @@ class Stack(nn.Module):
           cache: with room reserved for these tokens.
           output_hidden_states: return the input of every layer.
         """
-        layer = self.layer()
         each = (inputs,) * self.num_layers if isinstance(inputs, LayerInputs) else tuple(inputs)
-        if self.is_initializing():
-            self._init(layer, x, each[0])
         if cache is not None:
             # Nothing can be raised under jit, and the write would land on the last slots: make it visible instead.
             x = jnp.where(cache.overflow(x.shape[1]), jnp.nan, x)
-
-        def make_body(inputs: LayerInputs):
-            leaves, treedef = jax.tree.flatten(inputs, is_leaf=_is_per_layer)
-            stacked = [leaf.values if _is_per_layer(leaf) else None for leaf in leaves]
-
-            def body(x, params, slices, key, entry):
-                values = [leaf if at is None else at for leaf, at in zip(leaves, slices, strict=True)]
-                rngs = {} if key is None else {"dropout": key}
-                x = nn.with_logical_constraint(x, ("batch", "length", None))
-                y, out = layer.apply({"params": params}, x, treedef.unflatten(values), entry, rngs=rngs)
-                if self.layerdrop and key is not None:
-                    y = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 1), self.layerdrop), x, y)
-                return y, (out, x if output_hidden_states else None)
-
-            return (jax.checkpoint(body, prevent_cse=self.unroll) if self.remat else body), stacked
-
         kinds = [id(value) for value in each]
-        bodies = {kind: make_body(value) for kind, value in dict(zip(kinds, each, strict=True)).items()}
-        params = meta.unbox(self.get_variable("params", PARAMS))
-        keys = jax.random.split(self.make_rng("dropout"), self.num_layers) if self.has_rng("dropout") else None
-        if cache is None and not self.unroll and not isinstance(params, tuple):
-            return self._scan(x, params, keys, kinds, bodies)
+        by_kind = dict(zip(kinds, each, strict=True))
+        bodies = {kind: self._make_body(value, output_hidden_states) for kind, value in by_kind.items()}
+        variables = {
+            name: meta.remove_axis(collection[PARAMS], 0, _AXIS)
+            for name, collection in self.variables.items()
+            if PARAMS in collection
+        }
+        keys = {name: jax.random.split(self.make_rng(name), self.num_layers) for name in self.scope.rngs}
+        if cache is None and not self.unroll and not isinstance(variables.get("params"), tuple):
+            x, collected = self._scan(x, variables, keys, kinds, bodies)
+        else:
+            x, cache, collected = self._unrolled(x, variables, keys, kinds, bodies, cache)
+        for name, changed in collected.variables.items():
+            self.put_variable(name, PARAMS, meta.add_axis(changed, 0, _AXIS))
+        return StackOutput(x, collected.hidden_states, collected.attentions, collected.cross_attentions, cache)
 
+    @nn.nowrap
+    def _make_body(self, inputs: LayerInputs, output_hidden_states: bool) -> tuple[Callable[..., Any], list]:
+        """A pure function that runs one layer, and the arrays of which each layer gets its slice."""
+        layer, outer = self.layer(), self.scope
+        leaves, treedef = jax.tree.flatten(inputs, is_leaf=_is_per_layer)
+        stacked = [leaf.values if _is_per_layer(leaf) else None for leaf in leaves]
+
+        def body(x, variables, keys, slices, entry):
+            values = [leaf if at is None else at for leaf, at in zip(leaves, slices, strict=True)]
+            x = nn.with_logical_constraint(x, ("batch", "length", None))
+            scope = Scope(variables, keys, PARAMS, outer.mutable, path=(*outer.path, PARAMS), flags=outer.flags)
+            with scope.temporary():
+                y, out = layer.copy(parent=scope)(x, treedef.unflatten(values), entry)
+            if self.layerdrop and "dropout" in keys:
+                y = jnp.where(jax.random.bernoulli(jax.random.fold_in(keys["dropout"], 1), self.layerdrop), x, y)
+            hidden = x if output_hidden_states else None
+            collected = _Collected(out.attentions, out.cross_attentions, hidden, scope.mutable_variables())
+            return y, out.cache, collected
+
+        return (jax.checkpoint(body, prevent_cse=self.unroll) if self.remat else body), stacked
+
+    @nn.nowrap
+    def _unrolled(self, x, variables, keys, kinds, bodies, cache: Cache | None):
         if isinstance(x, jax.core.Tracer):
             # One trace for all layers of a kind; XLA inlines the calls.
             bodies = {kind: (jax.jit(body), stacked) for kind, (body, stacked) in bodies.items()}
-        params = params if isinstance(params, tuple) else unstack(params, self.num_layers)
+        variables = {
+            name: value if isinstance(value, tuple) else unstack(value, self.num_layers)
+            for name, value in variables.items()
+        }
         entries = (None,) * self.num_layers if cache is None else cache.layers
-        outs = []
+        written, outs = [], []
         for i, kind in enumerate(kinds):
             body, stacked = bodies[kind]
-            x, out = body(x, params[i], *jax.tree.map(lambda a: a[i], (stacked, keys)), entries[i])  # noqa: B023
+            of_layer = {name: value[i] for name, value in variables.items()}
+            x, entry, out = body(x, of_layer, *jax.tree.map(lambda a: a[i], (keys, stacked)), entries[i])  # noqa: B023
+            written.append(entry)
             outs.append(out)
-        if cache is not None:
-            cache = cache.advance(tuple(out.cache for out, _ in outs), x.shape[1])
-        return _stacked_output(x, outs, cache)
+        return x, None if cache is None else cache.advance(tuple(written), x.shape[1]), _stack(outs)
 
-    def _init(self, layer: Layer, x, inputs: LayerInputs) -> None:
-        first = jax.tree.map(lambda v: v.values[0] if _is_per_layer(v) else v, inputs, is_leaf=_is_per_layer)
-
-        def init(key):
-            each = jax.vmap(lambda k: layer.init({"params": k}, x, first)["params"])
-            return meta.add_axis(each(jax.random.split(key, self.num_layers)), 0, {nn.PARTITION_NAME: "layers"})
-
-        self.param(PARAMS, init)
-
-    def _scan(self, x, params, keys, kinds, bodies) -> StackOutput:
+    @nn.nowrap
+    def _scan(self, x, variables, keys, kinds, bodies):
         """One scan for each segment of layers that repeats."""
         outs = []
         for start, period, repeats in _segments(kinds):
             group = [bodies[kind] for kind in kinds[start : start + period]]
-            arrays = (params, keys, [stacked for _, stacked in group])
+            arrays = (variables, keys, [stacked for _, stacked in group])
             if (start, period, repeats) != (0, 1, self.num_layers):
                 stop, shape = start + period * repeats, (repeats, period)[: 1 + (period > 1)]
                 arrays = jax.tree.map(lambda a: a[start:stop].reshape(*shape, *a.shape[1:]), arrays)  # noqa: B023
@@ -214,17 +241,16 @@ class Stack(nn.Module):
             def step(x, arrays):
                 results = []
                 for j, (body, _) in enumerate(group):  # noqa: B023
-                    params, keys, slices = arrays if period == 1 else jax.tree.map(lambda a: a[j], arrays)  # noqa: B023
-                    x, out = body(x, params, slices[j], keys, None)
+                    variables, keys, slices = arrays if period == 1 else jax.tree.map(lambda a: a[j], arrays)  # noqa: B023
+                    x, _, out = body(x, variables, keys, slices[j], None)
                     results.append(out)
                 return x, results
 
-            x, results = jax.lax.scan(step, x, arrays)
+            x, results = jax.lax.scan(step, x, arrays, repeats)
             if period == 1 and repeats == self.num_layers:
-                out, hidden = results[0]
-                return StackOutput(x, hidden, out.attentions, out.cross_attentions)
+                return x, results[0]
             outs += [jax.tree.map(lambda a: a[i], out) for i in range(repeats) for out in results]  # noqa: B023
-        return _stacked_output(x, outs, None)
+        return x, _stack(outs)
 
 
 def _is_per_layer(value: Any) -> bool:
@@ -246,13 +272,11 @@ def _segments(kinds: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         start += period * repeats
 
 
-def _stacked_output(x, outs: list[tuple[LayerOutput, jax.Array | None]], cache: Cache | None) -> StackOutput:
+def _stack(outs: list[_Collected]) -> _Collected:
     def stack(*arrays):
         return jnp.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
 
-    captured = [(hidden, out.attentions, out.cross_attentions) for out, hidden in outs]
-    hidden, attentions, cross_attentions = jax.tree.map(stack, *captured)  # None has no leaves and stays None
-    return StackOutput(x, hidden, attentions, cross_attentions, cache)
+    return jax.tree.map(stack, *outs)  # None has no leaves and stays None
 
 
 def unstack(tree, length: int) -> tuple:

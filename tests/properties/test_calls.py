@@ -134,7 +134,6 @@ def test_looking_adds_nothing_to_a_program(model):
 KEY = jax.random.key(0)
 BAD_KEYS = {
     "misspelt": ({"droput": KEY}, "rngs has no use for 'droput'; did you mean 'dropout'"),
-    "of parameters alone": ({"params": KEY}, "rngs has 'params' only"),
     "no name": (KEY, r"rngs is \{'dropout': key\}, got"),
     "number": ({"dropout": 0}, r"rngs\['dropout'\] must be a PRNG key such as jax.random.key\(0\), got 0"),
     "several": ({"dropout": jax.random.split(KEY, 3)}, r"rngs\['dropout'\] must be a PRNG key"),
@@ -146,6 +145,12 @@ def test_keys_that_would_leave_dropout_out_are_refused(name, call):
     rngs, message = BAD_KEYS[name]
     with pytest.raises(TypeError, match=message):
         call(GOOD, rngs=rngs)
+
+
+def test_a_key_of_parameters_alone_leaves_dropout_out_with_a_warning(call):
+    with pytest.warns(UserWarning, match="rngs has 'params' only"):
+        out = call(GOOD, rngs={"params": KEY}).logits
+    assert np.array_equal(out, call(GOOD).logits)
 
 
 @pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(0)])

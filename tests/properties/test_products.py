@@ -12,7 +12,7 @@ from support.programs import program_of
 import jaxmodels as jm
 from jaxmodels.generation import loop
 from jaxmodels.layers.linear import Linear
-from jaxmodels.layers.platform import MAX_ROWS, MIN_STEPS, TransposedKernel, prepare_decode_params
+from jaxmodels.layers.platform import MAX_ROWS, MIN_STEPS, TRANSPOSED, prepare_decode_params
 from pallas_kernels import platform
 
 on_a_cpu = pytest.mark.skipif(platform() != "cpu", reason="on accelerators the plain product is the only form")
@@ -70,7 +70,7 @@ def test_transposed_kernels_give_the_same(linear, lead, dtype):
     x = jax.random.normal(jax.random.key(2), (*lead, *shape), dtype)
     params = jax.tree.map(lambda p: p.astype(dtype), params)
     transposed = prepare_decode_params({"a": ({"b": params},)}, rows=2, steps=MIN_STEPS)["a"][0]["b"]
-    assert transposed.keys() == params.keys() and isinstance(transposed["kernel"], TransposedKernel)
+    assert transposed.keys() == {TRANSPOSED} | (params.keys() - {"kernel"})
     y = module.copy(dtype=dtype).apply({"params": transposed}, x)
     assert y.dtype == dtype
     # In bfloat16 two roundings, of the sum and after the bias: what is multiplied is not rounded in between.
@@ -88,11 +88,18 @@ def test_transposed_kernels_give_the_same(linear, lead, dtype):
 def test_kernels_are_transposed_where_it_pays(rows, steps, pays):
     params = {"layers": ({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)},), "scale": jnp.ones(3)}
     got = prepare_decode_params(params, rows=rows, steps=steps)
-    kernel = got["layers"][0]["kernel"]
-    assert isinstance(kernel, TransposedKernel) == pays
+    layer = got["layers"][0]
+    assert (TRANSPOSED in layer) == ("kernel" not in layer) == pays
     assert pays or got is params
     if pays:
-        assert kernel.array.shape == (3, 2) and got["scale"].shape == (3,)
+        assert layer[TRANSPOSED].shape == (3, 2) and got["scale"].shape == (3,)
+
+
+@on_a_cpu
+@pytest.mark.parametrize("other", [{"kernel_lora_a": jnp.zeros((2, 1))}, {"kernel": {"qvalue": jnp.zeros((2, 3))}}])
+def test_kernels_that_a_tool_has_changed_are_not_transposed(other):
+    layer = {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3), **other}
+    assert prepare_decode_params({"layers": (layer,)}, rows=2, steps=MIN_STEPS)["layers"][0].keys() == layer.keys()
 
 
 def state_of_loop(program: str) -> str:

@@ -31,7 +31,7 @@ UNSUPPORTED = {
     "params": "a model holds no parameters: model.apply({'params': params}, ...)",
 }
 _FLAX = {"parent", "name"}
-# Parts of `setup`: plain methods, because the first method of a module that Flax wraps is what `nn.tabulate` shows of it.
+# Parts of `setup`: plain methods, because `nn.tabulate` shows the first method of a module that Flax has wrapped.
 _SETUP = {"layer", "setup_head", "token_table"}
 
 OutputT = TypeVar("OutputT", bound=Output)

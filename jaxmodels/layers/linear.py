@@ -46,11 +46,9 @@ class Linear(nn.Module):
         """[..., *in] -> [..., *out]; separate: a tuple over the first output axis, each computed by its own product."""
         n_in = len(self.axes) - len(self.features)
         shape = x.shape[x.ndim - n_in :] + self.features
-        kernel: Any
-        transposed = self.get_variable("params", TRANSPOSED)
-        if transposed is not None:
-            kernel = TransposedKernel(transposed)
-        else:
+        kernel: Any = self.get_variable("params", TRANSPOSED)
+        transposed = kernel is not None
+        if not transposed:
             init = nn.with_logical_partitioning(self.kernel_init, self.axes)
             kernel = self.param("kernel", init, shape, self.param_dtype)
         bias: Any = None
@@ -61,14 +59,15 @@ class Linear(nn.Module):
             bias = self.param("bias", zeros, features, self.param_dtype)
             bias = bias if biased is None else jnp.zeros(self.features, bias.dtype).at[biased].set(bias)
 
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if transposed:
+            kernel = TransposedKernel(kernel)
         if separate:
             kernels = jnp.moveaxis(kernel, n_in, 0)
             outputs = tuple(matmul(x, kernels[i], n_in) for i in range(len(kernels)))
         else:
             outputs = (matmul(x, kernel, n_in),)
         if self.use_bias:
-            bias = bias.astype(self.dtype)
             outputs = tuple(y + b for y, b in zip(outputs, bias if separate else (bias,), strict=True))
         return outputs if separate else outputs[0]
 

@@ -47,7 +47,8 @@ class LongformerAttention(Attention):
         return out, (self._local_only(local, mask), weights.swapaxes(2, 3).astype(x.dtype))
 
     def _projection(self, name: str) -> Linear:
-        return self._linear((self.num_heads, self.head_dim), ("embed", "heads", "head_dim"), self.kernel_init, name)
+        shape, axes = (self.num_heads, self.head_dim), ("embed", "heads", "head_dim")
+        return self._linear(shape, axes, self.kernel_init, name, (True,))
 
     @staticmethod
     def _local_only(weights, mask: Mask):

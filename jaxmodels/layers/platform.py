@@ -71,7 +71,6 @@ def feed_forward_chunk(shape: tuple[int, ...], long_chunk: int, cpu_chunk: int) 
     return shape, long_chunk
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TransposedKernel:
     """A kernel [*in, *out] as `kernel.T`, the weights of one output next to each other, see `prepare_decode_params`."""
@@ -85,9 +84,6 @@ class TransposedKernel:
         weights = self.array.reshape(-1, rows.shape[-1]).astype(jnp.float32)
         y = (weights * rows[:, None]).sum(axis=-1).astype(x.dtype)  # weights first: XLA:CPU is slower the other way
         return _reverse_trailing(y.reshape(*x.shape[:lead], *self.array.shape[:outputs]), lead)
-
-    def astype(self, dtype: Any) -> "TransposedKernel":
-        return TransposedKernel(self.array.astype(dtype))
 
 
 def matmul(x: jax.Array, kernel: jax.Array | TransposedKernel, inputs: int) -> jax.Array:

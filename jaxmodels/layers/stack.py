@@ -178,6 +178,7 @@ class Stack(nn.Module):
             for name, collection in self.variables.items()
             if PARAMS in collection
         }
+        assert self.scope is not None
         keys = {name: jax.random.split(self.make_rng(name), self.num_layers) for name in self.scope.rngs}
         if cache is None and not self.unroll and not isinstance(variables.get("params"), tuple):
             x, collected = self._scan(x, variables, keys, kinds, bodies)

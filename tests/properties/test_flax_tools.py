@@ -205,9 +205,7 @@ def test_a_collection_says_what_an_interceptor_does_in_which_layer(options):
         )
     np.testing.assert_allclose(out.hidden_states[2], states[2], rtol=1e-5, atol=1e-5)
     assert np.abs(out.hidden_states[1] - states[1]).max() > 0.1
-    np.testing.assert_allclose(
-        out.logits, model.apply({"params": params}, clean).logits, rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(out.logits, model.apply({"params": params}, clean).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_outside_jit_unrolled_layers_are_intercepted_one_by_one():

@@ -9,8 +9,10 @@ from flax import nnx
 from flax.linen import summary
 from flax.nnx import bridge
 from support.arrays import ids, trees_agree
+from support.documents import python_of
 from support.tiny import random_params, tiny
 
+import jaxmodels as jm
 from jaxmodels.architectures.gpt2 import GPT2Model
 from jaxmodels.layers.stack import unstack_layers
 from jaxmodels.parameters import abstract
@@ -239,7 +241,7 @@ def test_a_logit_lens_from_captured_states():
 
 
 @pytest.mark.filterwarnings("ignore:.*rngs has 'params' only")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:3], pytest.param("LEDForConditionalGeneration", marks=pytest.mark.slow)])
 def test_a_model_as_an_nnx_module(name):
     model, _ = tiny(name)
     params = random_params(model)
@@ -260,3 +262,12 @@ def test_a_model_as_an_nnx_module(name):
     expected_value, expected = jax.jit(jax.value_and_grad(loss))(params)
     np.testing.assert_allclose(value, expected_value, rtol=1e-5)
     trees_agree(nnx.to_pure_dict(got), expected)
+
+
+@pytest.mark.parametrize("heading", ["Intermediate values", "Values that differ from layer to layer", "NNX"])
+def test_documented_lines_run(heading):
+    model, params = tiny("GPT2LMHeadModel", n_layer=8)
+    names = {"jm": jm, "jax": jax, "jnp": jnp, "nn": nn, "model": model, "params": params}
+    names |= {"ids": TOKENS, "other_ids": ids((2, 8), 1)}
+    for code in python_of("flax_tools.md", heading):
+        exec(code, names)

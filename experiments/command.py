@@ -1,25 +1,30 @@
-"""The command line that the experiments share: --config, --workdir, --fresh."""
+"""The command line that the experiments share: --config, --workdir, --fresh, --quiet."""
 
+import argparse
 import contextlib
 import functools
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict, config_flags
 
-from experiments import failures
-from experiments.data import published
-from experiments.files import write_json
-from experiments.report import print0
-from experiments.workdir import open_workdir
+from jaxmodels.commands.output import discard
 from jaxmodels.messages import brief
 
+from . import failures
+from .data import published
+from .files import write_json
+from .report import print0
+from .workdir import open_workdir
+
 Run = Callable[[FrozenConfigDict, Path], dict]
+CONFIGS = Path(__file__).with_name("configs")
 
 
 def run_once(run: Run) -> Run:
@@ -49,45 +54,99 @@ def _wrong_seed(config: FrozenConfigDict) -> str | None:
     return f"config.seed is a whole number from 0 to {2**32 - 1}, got {brief(seed)}"
 
 
+def config_file(name: str) -> str:
+    """Return the path of a config: NAME of those in experiments/configs, or FILE.py; each may end in :ARGUMENT.
+
+    Raises:
+      ValueError: There is no such config.
+    """
+    stem, colon, argument = name.partition(":")
+    path = Path(stem) if stem.endswith(".py") else CONFIGS / f"{stem}.py"
+    if not path.is_file():
+        names = sorted(file.stem for file in CONFIGS.glob("[!_]*.py"))
+        raise ValueError(f"--config={name} is neither a file NAME.py nor one of {', '.join(names)}")
+    return f"{path}{colon}{argument}"
+
+
+def parse(arguments: Sequence[str], run: Run, default: str) -> tuple[argparse.Namespace, FrozenConfigDict]:
+    """Parse the command line of an experiment.
+
+    Returns:
+      The options, and the config with its overrides.
+
+    Raises:
+      ValueError: There is no such config, key or option, or a value is invalid.
+    """
+    module = sys.modules[run.__module__]
+    parser = argparse.ArgumentParser(
+        prog=f"jaxmodels run {module.__name__.rpartition('.')[2]}",
+        description=module.__doc__,
+        epilog="--config.KEY=VALUE replaces a value of the config, as in --config.seed=1.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", default=default, help="name or file of the config (default: %(default)s)")
+    parser.add_argument("--workdir", type=Path, help="output folder (default: runs/NAME for a config NAME)")
+    parser.add_argument("--fresh", action="store_true", help="delete the output of an earlier run and start over")
+    parser.add_argument("--quiet", action="store_true", help="print results and errors only")
+    # At INFO, Orbax logs a dozen lines per checkpoint, and a traceback per thread for each exception.
+    parser.add_argument("--verbosity", type=int, default=logging.FATAL, help="level of absl's log; 0 is INFO")
+    options, overrides = parser.parse_known_args(arguments)
+    values = flags.FlagValues()
+    line = [parser.prog, f"--config={config_file(options.config)}", *overrides]
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
+    try:
+        unknown = values(line)[1:]
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    except (AttributeError, KeyError) as error:  # of ml_collections; the first wraps the second
+        key = error.args[0] if isinstance(error, AttributeError) else error
+        raise ValueError(f"the config has no key {' '.join(map(str, key.args))}") from None
+    if unknown:
+        raise ValueError(f"unexpected argument {brief(unknown[0])}")
+    return options, FrozenConfigDict(config.value)
+
+
 def launch(
     run: Run,
     show: Callable[[dict, FrozenConfigDict, Path], None],
     default: str,
-    required_data: published.RequiredData = published.no_data,
+    required_data: published.RequiredData,
+    arguments: Sequence[str],
 ) -> None:
-    """Parse the command line, run an experiment in its folder, and print the result.
+    """Run an experiment in its folder, and print the result.
 
     Args:
       run: (config, folder) -> result. Does everything that is not done yet.
       show: (result, config, folder). Prints the result; called in the first process only.
-      default: Path of the config file to use without --config.
+      default: Name of the config without --config.
       required_data: Returns the config keys that must be set, with a description of each; if one is missing, an error
-        is printed and nothing runs.
+        is raised and nothing runs.
+      arguments: Those of the command line.
+
+    Raises:
+      SystemExit: An error that is not a bug, with a one-line message.
     """
-    file = config_flags.DEFINE_config_file("config", default, "config file: model, data and training settings")
-    workdir = flags.DEFINE_string("workdir", None, "output folder; default: runs/NAME for a config file NAME.py")
-    fresh = flags.DEFINE_bool("fresh", False, "delete the output of an earlier run and start over")
-
-    def main(_: list[str]) -> None:
-        if not flags.FLAGS["verbosity"].present:
-            # At INFO, Orbax logs a dozen lines per checkpoint, and a traceback per thread for each exception.
-            logging.set_verbosity(logging.FATAL)
-        config = FrozenConfigDict(file.value)
-        if problem := _wrong_seed(config) or published.missing_data(config, required_data(config)):
-            raise SystemExit(problem)
-        if config.distributed:
-            failures.initialize_distributed()
-        name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-        folder = Path(workdir.value or Path("runs") / name)
-        first = jax.process_index() == 0
-        with (
-            failures.abort_on_error(),
-            failures.one_line_errors(),
-            open_workdir(folder, config, fresh.value) if first else contextlib.nullcontext(),
-        ):
-            multihost_utils.sync_global_devices("workdir")
+    try:
+        options, config = parse(arguments, run, default)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    if problem := _wrong_seed(config) or published.missing_data(config, required_data(config)):
+        raise SystemExit(problem)
+    logging.set_verbosity(options.verbosity)
+    if config.distributed:
+        failures.initialize_distributed()
+    folder = options.workdir or Path("runs") / Path(options.config.partition(":")[0]).stem
+    first = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        if options.quiet:
+            stack.enter_context(discard(contextlib.redirect_stderr))
+        stack.enter_context(failures.abort_on_error())
+        stack.enter_context(failures.one_line_errors())
+        if first:
+            stack.enter_context(open_workdir(folder, config, options.fresh))
+        multihost_utils.sync_global_devices("workdir")
+        with discard(contextlib.redirect_stdout) if options.quiet else contextlib.nullcontext():
             result = run(config, folder)
-            if first:
-                show(result, config, folder)
-
-    app.run(main)
+        if first:
+            show(result, config, folder)

@@ -2,8 +2,8 @@
 
 What:      questions and passages of the SQuAD 1.1 dev set (2067 passages); the questions of a quarter of the articles
            are held out
-Command:   python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py \\
-               --config.data.path=dev-v1.1.json (or dpr_squad_scratch; download: see experiments/data/published.py)
+Command:   jaxmodels run dpr_retrieval --config=dpr_squad_minilm \\
+               --config.data.path=dev-v1.1.json (or dpr_squad_scratch; download: see data/published.py)
 Hardware:  two virtual cores of an Intel Xeon, float32
 Time:      MiniLM: 20:28, with many other jobs on the cores (20 minutes of CPU time in total)
 Score:     share of 2828 test questions whose gold passage is among the top k of all 2067, seed 0:
@@ -29,18 +29,19 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import command, loop
-from experiments.data import pairs, published
-from experiments.data.pairs import Tokens
-from experiments.files import write_json
-from experiments.loop import mesh_and_rules
-from experiments.optimizer import make_optimizer
-from experiments.retrieval import report
-from experiments.retrieval.answers import KS, top_k_accuracy
-from experiments.retrieval.biencoder import BiEncoder, load_biencoder, split_encoders, training_vectors, vectors
-from experiments.retrieval.prepare import Data, prepare
-from experiments.retrieval.search import encode, search
 from jaxmodels.training import abstract_state, init_state, make_contrastive_step, place
+
+from . import command, loop
+from .data import pairs, published
+from .data.pairs import Tokens
+from .files import write_json
+from .loop import mesh_and_rules
+from .optimizer import make_optimizer
+from .retrieval import report
+from .retrieval.answers import KS, top_k_accuracy
+from .retrieval.biencoder import BiEncoder, load_biencoder, split_encoders, training_vectors, vectors
+from .retrieval.prepare import Data, prepare
+from .retrieval.search import encode, search
 
 ENCODERS = ("context_encoder", "question_encoder")  # output folders
 Accuracy = dict[str, dict[str, float]]
@@ -173,5 +174,4 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
     report.show(result, folder)
 
 
-if __name__ == "__main__":
-    command.launch(run, show, "experiments/configs/dpr_squad_scratch.py", published.data_by_kind)
+main = partial(command.launch, run, show, "dpr_squad_scratch", published.data_by_kind)

@@ -1,10 +1,10 @@
 """Encode a corpus of passages into an index on disk: in parts, by any number of processes, each part exactly once.
 
 What:      passages from a table like psgs_w100.tsv, from SQuAD, or from a folder of texts, encoded by a DPR context
-           encoder; see experiments/configs/encode_squad.py
-Command:   python -m experiments.encode_corpus --config=experiments/configs/encode_squad.py \\
-               --config.data.path=dev-v1.1.json (SQuAD; download: see experiments/data/published.py)
-Wikipedia: python -m experiments.encode_corpus --config.data.kind=tsv --config.data.path=psgs_w100.tsv.gz \\
+           encoder; see configs/encode_squad.py
+Command:   jaxmodels run encode_corpus --config=encode_squad \\
+               --config.data.path=dev-v1.1.json (SQuAD; download: see data/published.py)
+Wikipedia: jaxmodels run encode_corpus --config.data.kind=tsv --config.data.path=psgs_w100.tsv.gz \\
                --config.encoder=facebook/dpr-ctx_encoder-single-nq-base --config.part_rows=50000 --config.rows=512 \\
                --config.question_encoder=facebook/dpr-question_encoder-single-nq-base --config.dtype=bfloat16
 Output:    WORKDIR/index, for jm.DenseIndex.load, jm.Passages.load and `python -m jaxmodels ask --index`
@@ -25,6 +25,7 @@ import shutil
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -33,16 +34,17 @@ from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
 import jaxmodels as jm
-from experiments import command, encoding
-from experiments.batch_generation import journal
-from experiments.data import published
-from experiments.encoding import Encoder, Parts, read_passages
-from experiments.progress import progress_bar
-from experiments.report import print0
-from experiments.retrieval.biencoder import resolve_checkpoint
 from jaxmodels.chips import slice_of
 from jaxmodels.retrieval.index_files import MANIFEST, IndexFiles, join_shards
 from jaxmodels.retrieval.passages import PASSAGES
+
+from . import command, encoding
+from .batch_generation import journal
+from .data import published
+from .encoding import Encoder, Parts, read_passages
+from .progress import progress_bar
+from .report import print0
+from .retrieval.biencoder import resolve_checkpoint
 
 INDEX, PARTS = "index", "parts"
 
@@ -129,5 +131,4 @@ def _encode(encoder: Encoder, texts: jm.Passages, parts: Parts, sizes: list[int]
     return {"encoded": encoded, "seconds": time.perf_counter() - start_time, "speed": speed}
 
 
-if __name__ == "__main__":
-    command.launch(run, show, "experiments/configs/encode_squad.py", published.data_by_kind)
+main = partial(command.launch, run, show, "encode_squad", published.data_by_kind)

@@ -13,9 +13,6 @@ from jax.sharding import AbstractMesh
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.batch_generation.journal import Journal, hash_file
-from experiments.data import corpus, retrieval
-from experiments.loop import Sharding
 from jaxmodels.chips import slice_of
 from jaxmodels.retrieval import fingerprint
 from jaxmodels.retrieval.importers import read_passages_tsv
@@ -30,6 +27,10 @@ from jaxmodels.retrieval.rows import (
 )
 from jaxmodels.tensor_files.atomic_save import atomic_save
 from jaxmodels.training import place
+
+from .batch_generation.journal import Journal, hash_file
+from .data import corpus, retrieval
+from .loop import Sharding
 
 BUCKET = 32  # sequence lengths are rounded up to multiples of this; each length is compiled once
 Tokens = dict[str, np.ndarray]

@@ -12,6 +12,8 @@ import jax
 
 from jaxmodels.training.checkpoints import DamagedCheckpoint
 
+from .workdir import UnusableFolder
+
 RESUME = "run the same command again to resume from the last checkpoint"
 # A process that has not responded for this long counts as dead; JAX's own default is 100.
 HEARTBEAT_SECONDS = 20
@@ -23,11 +25,13 @@ _CONNECTION_LOST = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn errors that are not bugs into SystemExit with a one-line message."""
+    """Turn errors that are not bugs into SystemExit with a one-line message; Ctrl-C remains what it is, with one."""
     try:
         yield
     except KeyboardInterrupt:
-        raise SystemExit(f"\nstopped; {RESUME}") from None
+        raise KeyboardInterrupt(f"\nstopped; {RESUME}") from None
+    except UnusableFolder as error:
+        raise SystemExit(str(error)) from None
     except DamagedCheckpoint as error:
         if error.intact is None:
             raise SystemExit(f"{error}; --fresh starts over") from None
@@ -62,7 +66,7 @@ def abort_on_error() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         name = f"process {jax.process_index()} of {jax.process_count()}"
-        if isinstance(error, SystemExit):
+        if isinstance(error, SystemExit | KeyboardInterrupt):
             text = f"{name}: {error}"
         elif (lost := _CONNECTION_LOST.search(" ".join(map(str, _chain(error))))) is not None:
             text = f"{name} stops: another process died or is unreachable; see its output for the reason ({lost[0]})"

@@ -1,7 +1,7 @@
 """Generate texts for a file of prompts: JSON lines in, JSON lines out, with any generative model of the library.
 
-What:      a model continues or answers the "prompt" of every line; see experiments/configs/generate.py
-Command:   python -m experiments.generate --config=experiments/configs/generate.py --config.model.path=MODEL \\
+What:      a model continues or answers the "prompt" of every line; see configs/generate.py
+Command:   jaxmodels run generate --config=generate --config.model.path=MODEL \\
                --config.input=prompts.jsonl --workdir=runs/answers --config.generate.num_beams=4
 Input:     {"prompt": "...", "id": "...", ...} on each line. The id is a unique string or number; by default, it is the
            line number. LED also reads a "query", whose tokens are global. Other fields are copied to the output.
@@ -16,15 +16,22 @@ and the seed, not on its position. If input, model or options have changed, the 
 """
 
 import time
+from functools import partial
 from pathlib import Path
 
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import command
-from experiments.batch_generation import journal
-from experiments.batch_generation.journal import Journal
-from experiments.batch_generation.prompts import (
+from jaxmodels.architectures import AUTO
+from jaxmodels.architectures.base import Model
+from jaxmodels.generation.loop import num_compiled
+from jaxmodels.hub.checkpoint import checkpoint_folder
+from jaxmodels.tokenization.base import Tokenizer
+
+from . import command
+from .batch_generation import journal
+from .batch_generation.journal import Journal
+from .batch_generation.prompts import (
     Prompt,
     is_padding_sensitive,
     plan_batches,
@@ -32,14 +39,9 @@ from experiments.batch_generation.prompts import (
     read_lines,
     tokenize,
 )
-from experiments.batch_generation.writer import BatchGenerator, generate_options
-from experiments.progress import progress_bar
-from experiments.report import print0, print_model
-from jaxmodels.architectures import AUTO
-from jaxmodels.architectures.base import Model
-from jaxmodels.generation.loop import num_compiled
-from jaxmodels.hub.checkpoint import checkpoint_folder
-from jaxmodels.tokenization.base import Tokenizer
+from .batch_generation.writer import BatchGenerator, generate_options
+from .progress import progress_bar
+from .report import print0, print_model
 
 OUTPUT, FINISHED = "output.jsonl", "finished.jsonl"
 GENERATING = (*AUTO["AutoModelForCausalLM"].values(), *AUTO["AutoModelForSeq2SeqLM"].values())
@@ -123,5 +125,4 @@ def _generate(generator: BatchGenerator, batches: list[list[Prompt]], done: Jour
     }
 
 
-if __name__ == "__main__":
-    command.launch(run, show, "experiments/configs/generate.py", required_data)
+main = partial(command.launch, run, show, "generate", required_data)

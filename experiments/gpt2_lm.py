@@ -1,7 +1,7 @@
 """Train a GPT-2 from scratch: tokenizer, training, a checkpoint in Hugging Face format, generated text.
 
 What:      a small GPT-2 on the source code of the Python standard library (30 MB); whole modules are held out
-Command:   make demo, which is: python -m experiments.gpt2_lm --config=experiments/configs/gpt2_demo.py
+Command:   make demo, which is: jaxmodels run gpt2_lm --config=gpt2_demo
 Hardware:  two virtual cores of an Intel Xeon, float32, otherwise idle
 Time:      4:39 from a fresh clone, including creation of the environment (5:20 to 6:30 on two shared Zen 4 cores)
 Score:     1.583 bits per byte of held-out text; bigram 1.801, gzip -9 1.635, xz -9e 1.414 (Python 3.11's library);
@@ -22,13 +22,14 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import baselines, command, loop, report
-from experiments.data import batches, published
-from experiments.data.packing import Data, prepare
-from experiments.loop import mesh_and_rules
-from experiments.optimizer import make_optimizer
-from experiments.predict import Batch
 from jaxmodels.training import abstract_state, init_state, make_evaluate, make_step, place
+
+from . import baselines, command, loop, report
+from .data import batches, published
+from .data.packing import Data, prepare
+from .loop import mesh_and_rules
+from .optimizer import make_optimizer
+from .predict import Batch
 
 
 class Experiment:
@@ -146,5 +147,4 @@ def show(result: dict, config: FrozenConfigDict, folder: Path) -> None:
     report.sample(folder / "model", config.sample)
 
 
-if __name__ == "__main__":
-    command.launch(run, show, "experiments/configs/gpt2_demo.py", published.data_by_kind)
+main = partial(command.launch, run, show, "gpt2_demo", published.data_by_kind)

@@ -3,7 +3,7 @@
 What:      sequences of 4,096 random words that start with a question and contain a fact at a random position. The
            decoder sees only the encoder states of the question (`Reader`), so the encoder has to move the answer
            there. Trained twice: with and without global attention on the question
-Command:   python -m experiments.led_needle (--config=experiments/configs/led_needle.py)
+Command:   jaxmodels run led_needle (--config=led_needle)
 Hardware:  two virtual cores of an Intel Xeon, float32
 Time:      25 minutes for both, with several other jobs on the same cores
 Score:     accuracy on 64 examples per distance, seed 0, 16 possible answers (chance 6.2%); 2 layers with window 32:
@@ -30,11 +30,13 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import command, loop, plots
-from experiments.data.needle import BOS, EOS, PAD, QUESTION, Curriculum, Language, at_distance
-from experiments.optimizer import make_optimizer
-from experiments.report import print0, print_model
 from jaxmodels.training import abstract_state, init_state, make_step
+
+from . import command, loop, plots
+from .data.needle import BOS, EOS, PAD, QUESTION, Curriculum, Language, at_distance
+from .data.published import no_data
+from .optimizer import make_optimizer
+from .report import print0, print_model
 
 # The arms of the experiment, and whether the tokens of the question are global.
 ARMS = {"global": True, "window": False}
@@ -214,5 +216,4 @@ def plot_accuracy(path: Path, result: Mapping) -> None:
     plots.save(path, figure)
 
 
-if __name__ == "__main__":
-    command.launch(run, show, "experiments/configs/led_needle.py")
+main = partial(command.launch, run, show, "led_needle", no_data)

@@ -3,9 +3,9 @@
 What:      a small, randomly initialised LED (2 + 2 layers of width 128, window 256), trained on the 35 validation
            meetings of QMSum and tested on its 35 test meetings. Query tokens are global; meetings are truncated to
            lengths.source tokens
-Command:   python -m experiments.led_summarize --config=experiments/configs/led_qmsum_4096.py (or led_qmsum_16384) \\
+Command:   jaxmodels run led_summarize --config=led_qmsum_4096 (or led_qmsum_16384) \\
                --config.data.path=QMSum/data/ALL/jsonl --config.data.transfer=mueller-report.jsonl
-           (download: see experiments/data/published.py)
+           (download: see data/published.py)
 Score:     ROUGE-1/2/L, 4,096 tokens, 160 steps of 2 (1.2 epochs): 0.056/0.000/0.056; 16,384 tokens, 60 steps of 1 (0.2
            epochs): 0.060/0.000/0.060. Summary of a similar query 0.256/0.044/0.166, BM25's turns 0.215/0.042/0.140.
            Such a short training from scratch learns only word frequencies ("the the the"): loss per token of the test
@@ -29,17 +29,18 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import command, loop
-from experiments.data import buckets, published
-from experiments.loop import mesh_and_rules
-from experiments.optimizer import make_optimizer
-from experiments.predict import label_count
-from experiments.report import THIS_MODEL
-from experiments.summarize import report
-from experiments.summarize.attention_map import attention_map
-from experiments.summarize.data import Data, Summaries, led_config, prepare
-from experiments.summarize.evaluation import extractive_baselines, generate_summaries, rouge_scores
 from jaxmodels.training import abstract_state, init_state, make_evaluate, make_step, place
+
+from . import command, loop
+from .data import buckets, published
+from .loop import mesh_and_rules
+from .optimizer import make_optimizer
+from .predict import label_count
+from .report import THIS_MODEL
+from .summarize import report
+from .summarize.attention_map import attention_map
+from .summarize.data import Data, Summaries, led_config, prepare
+from .summarize.evaluation import extractive_baselines, generate_summaries, rouge_scores
 
 
 class Experiment:
@@ -151,5 +152,4 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
     report.show(result, folder)
 
 
-if __name__ == "__main__":
-    command.launch(run, show, "experiments/configs/led_qmsum_4096.py", required_data)
+main = partial(command.launch, run, show, "led_qmsum_4096", required_data)

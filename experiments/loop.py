@@ -11,12 +11,13 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import report
-from experiments.metrics import MetricsLog
-from experiments.progress import TrainingProgress
 from jaxmodels.sharding import Rules
 from jaxmodels.training import TrainState
 from jaxmodels.training.checkpoints import Checkpoints
+
+from . import report
+from .metrics import MetricsLog
+from .progress import TrainingProgress
 
 # Default of config.max_skipped: a single batch may overflow, but this many consecutive ones are no coincidence.
 MAX_SKIPPED = 10

@@ -12,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
-from experiments.files import AtomicAppender, atomic_file
+from .files import AtomicAppender, atomic_file
 
 
 class MetricsLog:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.files import atomic_file
+from .files import atomic_file
 
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]  # steps, values
 

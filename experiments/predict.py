@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxmodels as jm
-from experiments.data.batches import IGNORE
 from jaxmodels.sharding import Rules
+
+from .data.batches import IGNORE
 
 Batch = Mapping[str, Any]  # arrays [B, ...]
 

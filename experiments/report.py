@@ -9,10 +9,11 @@ from flax import linen as nn
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import baselines, metrics, plots
-from experiments.data.packing import Data, Split
 from jaxmodels.commands.generate import Printer
 from jaxmodels.parameters import abstract
+
+from . import baselines, metrics, plots
+from .data.packing import Data, Split
 
 THIS_MODEL = "this model"
 

@@ -2,7 +2,7 @@
 
 What:      a small model (2.2 million parameters, 3 layers of width 192) on 5.2 MB of English text, then fine-tuned;
            --config.init=FOLDER starts from a checkpoint, "" from random parameters
-Command:   python -m experiments.roberta_finetune --config=experiments/configs/roberta_mlm_40.py (or roberta_mlm_15,
+Command:   jaxmodels run roberta_finetune --config=roberta_mlm_40 (or roberta_mlm_15,
            roberta_wnut17, roberta_banking77) --config.data.path=FOLDER; the last two with
            --config.init=runs/roberta_mlm_40/model. Required files and downloads: see data/published.py
 Hardware:  two virtual cores of an Intel Xeon, float32
@@ -25,18 +25,19 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments import command, loop, metrics, plots, report
-from experiments.data import buckets, published
-from experiments.data.buckets import Examples
-from experiments.loop import mesh_and_rules
-from experiments.optimizer import make_optimizer
-from experiments.predict import Predictions, label_count, make_predict
-from experiments.tasks.common import Scores, Task
-from experiments.tasks.entities import Entities
-from experiments.tasks.intents import Intents
-from experiments.tasks.masked_lm import MaskedLM
 from jaxmodels.architectures.base import Model
 from jaxmodels.training import TrainState, abstract_state, init_state, make_step, place
+
+from . import command, loop, metrics, plots, report
+from .data import buckets, published
+from .data.buckets import Examples
+from .loop import mesh_and_rules
+from .optimizer import make_optimizer
+from .predict import Predictions, label_count, make_predict
+from .tasks.common import Scores, Task
+from .tasks.entities import Entities
+from .tasks.intents import Intents
+from .tasks.masked_lm import MaskedLM
 
 TASKS: dict[str, type[Task]] = {"masked-lm": MaskedLM, "entities": Entities, "intents": Intents}
 
@@ -232,5 +233,4 @@ def plot_curves(folder: Path, result: Mapping, score: str) -> None:
     )
 
 
-if __name__ == "__main__":
-    command.launch(run, show, "experiments/configs/roberta_mlm_40.py", required_data)
+main = partial(command.launch, run, show, "roberta_mlm_40", required_data)

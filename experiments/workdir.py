@@ -10,13 +10,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 from ml_collections import FrozenConfigDict
 
-from experiments.files import temporary_path, write_json
+from .files import temporary_path, write_json
 
 # Config keys that may differ when a run is resumed, because they do not affect its results.
 MUTABLE_KEYS = ("sample", "log_every", "max_skipped", "skip_damaged")
 CONFIG, LOCK = "config.json", ".lock"
 # Replaces the config file while an earlier run is being deleted: a process that finds it deletes the rest.
 EMPTYING = ".emptying"
+
+
+class UnusableFolder(ValueError):
+    """The output folder is in use, or belongs to something else."""
 
 
 @contextmanager
@@ -32,11 +36,11 @@ def open_workdir(folder: Path, config: FrozenConfigDict, fresh: bool) -> Iterato
       fresh: Delete the output of an earlier run, of any config.
 
     Raises:
-      ValueError: The folder contains a run with a different config or other files, or another process is using it.
+      UnusableFolder: The folder contains a run with a different config or other files, or another process is using it.
     """
     file, emptying = folder / CONFIG, folder / EMPTYING
     if _content(folder) and not (file.exists() or emptying.exists()):
-        raise ValueError(f"{folder} is not empty and contains no run; choose another --workdir")
+        raise UnusableFolder(f"{folder} is not empty and contains no run; choose another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
     lock = _claim(folder)
     try:
@@ -59,7 +63,7 @@ def _claim(folder: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(
+        raise UnusableFolder(
             f"another process is using {folder}; wait until it ends, or choose another --workdir"
         ) from None
     return lock
@@ -88,7 +92,9 @@ def _check(folder: Path, found: dict, expected: dict) -> None:
     changed = [name for name in sorted(found | expected) if found.get(name) != expected.get(name)]
     if changed:
         listed = ", ".join(f"{name} was {found.get(name)} and is {expected.get(name)}" for name in changed)
-        raise ValueError(f"{folder} contains a run with another config: {listed}. Use another --workdir, or --fresh")
+        raise UnusableFolder(
+            f"{folder} contains a run with another config: {listed}. Use another --workdir, or --fresh"
+        )
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

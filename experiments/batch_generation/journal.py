@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.files import atomic_file, write_json
+from ..files import atomic_file, write_json
 
 SOURCES = "sources.json"
 HASHED_BYTES = 1 << 16  # number of bytes at both ends of a file that `hash_folder` reads

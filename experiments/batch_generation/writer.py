@@ -11,9 +11,10 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.batch_generation.prompts import Prompt, has_global_tokens
 from jaxmodels.architectures.base import Model
 from jaxmodels.tokenization.base import Tokenizer
+
+from .prompts import Prompt, has_global_tokens
 
 
 class GeneratedBatch(NamedTuple):

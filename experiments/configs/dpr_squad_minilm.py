@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs import dpr_squad_scratch
+from jaxmodels.experiments.configs import dpr_squad_scratch
 
 
 def get_config() -> ConfigDict:

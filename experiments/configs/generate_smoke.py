@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs import generate
+from jaxmodels.experiments.configs import generate
 
 
 def get_config() -> ConfigDict:

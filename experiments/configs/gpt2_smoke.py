@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs import gpt2_demo
+from jaxmodels.experiments.configs import gpt2_demo
 
 
 def get_config() -> ConfigDict:

@@ -1,12 +1,12 @@
 """GPT-2 XL (1.56 billion parameters) on a TPU pod slice (a multiple of 64 chips), at the batch size of GPT-2's paper.
 
 Run the same command on every host of the slice, with the data and --workdir on a shared file system:
-    python -m experiments.gpt2_lm --config=experiments/configs/gpt2_xl_pod.py --workdir=... --config.data.path=...
+    jaxmodels run gpt2_lm --config=gpt2_xl_pod --workdir=... --config.data.path=...
 """
 
 from ml_collections import ConfigDict
 
-from experiments.configs import gpt2_demo
+from jaxmodels.experiments.configs import gpt2_demo
 
 
 def get_config() -> ConfigDict:

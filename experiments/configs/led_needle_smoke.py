@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs import led_needle
+from jaxmodels.experiments.configs import led_needle
 
 
 def get_config() -> ConfigDict:

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs import led_qmsum_4096
+from jaxmodels.experiments.configs import led_qmsum_4096
 
 
 def get_config() -> ConfigDict:

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs import rag_squad
+from jaxmodels.experiments.configs import rag_squad
 
 
 def get_config() -> ConfigDict:

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs import roberta_mlm_15
+from jaxmodels.experiments.configs import roberta_mlm_15
 
 
 def get_config() -> ConfigDict:

@@ -1,11 +1,11 @@
 """Twelve steps of a tiny model on any of the tasks, in seconds, for tests.
 
-The task is the argument: --config=experiments/configs/roberta_smoke.py:masked-lm (entities, intents), with data.path.
+The task is the argument: --config=roberta_smoke:masked-lm (entities, intents), with data.path.
 """
 
 from ml_collections import ConfigDict
 
-from experiments.configs import roberta_banking77, roberta_mlm_40, roberta_wnut17
+from jaxmodels.experiments.configs import roberta_banking77, roberta_mlm_40, roberta_wnut17
 
 CONFIGS = {"masked-lm": roberta_mlm_40, "entities": roberta_wnut17, "intents": roberta_banking77}
 

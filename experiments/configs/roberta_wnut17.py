@@ -5,7 +5,7 @@ From scratch: --config.init= --config.tokenizer.path=runs/roberta_mlm_40/model (
 
 from ml_collections import ConfigDict
 
-from experiments.configs import roberta_mlm_15
+from jaxmodels.experiments.configs import roberta_mlm_15
 
 
 def get_config() -> ConfigDict:

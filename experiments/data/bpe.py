@@ -9,8 +9,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import jaxmodels as jm
-from experiments.files import atomic_folder
 from jaxmodels.tokenization.base import Tokenizer
+
+from ..files import atomic_folder
 
 END = "<|endoftext|>"
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import grain
 import numpy as np
 
-from experiments.data.batches import IGNORE
+from .batches import IGNORE
 
 
 class Examples(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.data import banking, conll
+from . import banking, conll
 
 
 class Document(NamedTuple):

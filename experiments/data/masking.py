@@ -3,7 +3,8 @@
 import numpy as np
 
 import jaxmodels as jm
-from experiments.data.batches import IGNORE
+
+from .batches import IGNORE
 
 
 class MaskedWindows:

@@ -11,8 +11,9 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.data import bpe, corpus
-from experiments.files import atomic_folder
+
+from ..files import atomic_folder
+from . import bpe, corpus
 
 Tokenizer = jm.GPT2Tokenizer | jm.RobertaTokenizer
 

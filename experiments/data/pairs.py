@@ -7,7 +7,8 @@ import grain
 import numpy as np
 
 import jaxmodels as jm
-from experiments.data.retrieval import Passage, Question
+
+from .retrieval import Passage, Question
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from experiments.data.retrieval import require, require_list
+from .retrieval import require, require_list
 
 
 class Turn(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.data.corpus import Document
+from .corpus import Document
 
 
 class Passage(NamedTuple):

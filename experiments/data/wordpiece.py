@@ -7,7 +7,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 import jaxmodels as jm
-from experiments.files import atomic_folder
+
+from ..files import atomic_folder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

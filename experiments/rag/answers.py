@@ -10,10 +10,11 @@ import numpy as np
 from tqdm import tqdm
 
 import jaxmodels as jm
-from experiments.rag.tables import ReaderExamples
 from jaxmodels.architectures.base import Model
 from jaxmodels.architectures.rag.model import RagPreTrainedModel
 from jaxmodels.tokenization.base import Tokenizer
+
+from .tables import ReaderExamples
 
 
 def answer_with_retrieval(

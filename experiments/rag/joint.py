@@ -18,12 +18,13 @@ import optax
 from jax.sharding import Mesh
 
 import jaxmodels as jm
-from experiments.loop import Sharding
-from experiments.rag.tables import RagExamples
 from jaxmodels.architectures.rag.model import RagPreTrainedModel, Retrieved
 from jaxmodels.sharding import Rules, batch_sharding
 from jaxmodels.training import TrainState, place
 from jaxmodels.training.step import compile_step
+
+from ..loop import Sharding
+from .tables import RagExamples
 
 BUCKET = 32  # passage lengths are rounded up to multiples of this; each length is compiled once
 # Fields of `Retrieved` whose first axis is questions x documents.

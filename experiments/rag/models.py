@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.loop import Sharding
-from experiments.rag import onnx_t5
-from experiments.retrieval.biencoder import load_biencoder, package_folder, split_encoders
 from jaxmodels.architectures.base import Model
 from jaxmodels.architectures.rag.model import RagPreTrainedModel
 from jaxmodels.tokenization.base import Tokenizer
+
+from ..loop import Sharding
+from ..retrieval.biencoder import load_biencoder, package_folder, split_encoders
+from . import onnx_t5
 
 CONTEXT, QUESTION = "context_encoder", "question_encoder"  # output folders of a retrieval run
 
@@ -23,7 +24,7 @@ def load_encoders(
 ) -> tuple[jm.DPRConfig, dict]:
     """Load the config of both encoders, and parameters {"question_encoder": ..., "ctx_encoder": ...}.
 
-    config.start is the output folder of `experiments.dpr_retrieval`, or any start value of that experiment.
+    config.start is the output folder of `dpr_retrieval`, or any start value of that experiment.
 
     Raises:
       ValueError: The two encoders of a run have different configs.

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.files import write_json
 from jaxmodels.tensor_files.safetensors_file import write_tensors
+
+from ..files import write_json
 
 PARTS = ("encoder", "decoder")
 QUANTIZED = "_quantized"

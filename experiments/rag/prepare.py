@@ -6,11 +6,12 @@ from pathlib import Path
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.data import bpe, corpus, published, retrieval, wordpiece
-from experiments.data.retrieval import Collection, Passage, Question
-from experiments.rag.models import CONTEXT
-from experiments.retrieval.biencoder import resolve_checkpoint
-from experiments.retrieval.bm25 import BM25
+
+from ..data import bpe, corpus, published, retrieval, wordpiece
+from ..data.retrieval import Collection, Passage, Question
+from ..retrieval.biencoder import resolve_checkpoint
+from ..retrieval.bm25 import BM25
+from .models import CONTEXT
 
 READERS = {"squad": retrieval.read_squad, "nq": retrieval.read_natural_questions, "dpr": retrieval.read_dpr}
 BART = bpe.Family(jm.BartTokenizer, bpe.ROBERTA.special)

@@ -9,11 +9,11 @@ from flax import linen as nn
 from matplotlib.axes import Axes
 from ml_collections import FrozenConfigDict
 
-from experiments import metrics, plots
-from experiments.data.retrieval import Question
-from experiments.rag.prepare import Data
-from experiments.report import print0, print_model
-from experiments.retrieval.report import draw_accuracy, show_accuracy
+from .. import metrics, plots
+from ..data.retrieval import Question
+from ..report import print0, print_model
+from ..retrieval.report import draw_accuracy, show_accuracy
+from .prepare import Data
 
 BM25, BEFORE, RAG = "BM25", "RAG before training", "RAG"
 # The strings are keys of result.json, and the first two are names of folders.

@@ -8,8 +8,9 @@ import grain
 import numpy as np
 
 import jaxmodels as jm
-from experiments.data.batches import IGNORE
-from experiments.data.retrieval import Question
+
+from ..data.batches import IGNORE
+from ..data.retrieval import Question
 
 
 @dataclass(frozen=True)

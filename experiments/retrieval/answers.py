@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from experiments.data.retrieval import Passage, Question
+from ..data.retrieval import Passage, Question
 
 KS = (1, 5, 20, 100)
 GOLD, ANSWER = "gold", "answer"

@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.loop import Sharding
+
+from ..loop import Sharding
 
 
 class BiEncoder(nn.Module):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import Stemmer
 
-from experiments.data.retrieval import Passage, Question
-from experiments.retrieval.answers import Answers
+from ..data.retrieval import Passage, Question
+from .answers import Answers
 
 
 class BM25:

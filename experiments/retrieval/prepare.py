@@ -8,11 +8,12 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.data import corpus, published, retrieval, wordpiece
-from experiments.data.pairs import Tokens, tokenize_passages, tokenize_questions
-from experiments.data.retrieval import Collection, Passage, Question
-from experiments.retrieval.biencoder import resolve_checkpoint
-from experiments.retrieval.bm25 import BM25, mine_hard_negatives
+
+from ..data import corpus, published, retrieval, wordpiece
+from ..data.pairs import Tokens, tokenize_passages, tokenize_questions
+from ..data.retrieval import Collection, Passage, Question
+from .biencoder import resolve_checkpoint
+from .bm25 import BM25, mine_hard_negatives
 
 KINDS = ("squad", "dpr", "text")
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from ml_collections import FrozenConfigDict
 
-from experiments import metrics, plots
-from experiments.report import compare_reloaded, print0, print_model
-from experiments.retrieval.answers import ANSWER, GOLD, KS
-from experiments.retrieval.prepare import Data
+from .. import metrics, plots
+from ..report import compare_reloaded, print0, print_model
+from .answers import ANSWER, GOLD, KS
+from .prepare import Data
 
 THIS_MODEL, START, BM25 = "this model", "before training", "BM25"
 MEANINGS = {

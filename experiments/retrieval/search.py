@@ -9,9 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 import jaxmodels as jm
-from experiments.data.pairs import Tokens
 from jaxmodels.sharding import Rules
 from jaxmodels.training import place
+
+from ..data.pairs import Tokens
 
 BUCKET = 16  # sequence lengths are rounded up to multiples of this; each length is compiled once
 

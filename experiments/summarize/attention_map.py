@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
 import jaxmodels as jm
-from experiments import plots
+
+from .. import plots
 
 POINTS = 256  # number of points along each axis
 MIN_PROBABILITY = 1e-5  # smaller probabilities are white

@@ -11,10 +11,11 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.data import bpe, qmsum
-from experiments.data.batches import IGNORE
-from experiments.data.bpe import token_id
-from experiments.data.qmsum import Collection
+
+from ..data import bpe, qmsum
+from ..data.batches import IGNORE
+from ..data.bpe import token_id
+from ..data.qmsum import Collection
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from rouge_score.rouge_scorer import RougeScorer
 from tqdm import tqdm
 
 import jaxmodels as jm
-from experiments.data.qmsum import Collection
-from experiments.data.retrieval import Passage
-from experiments.retrieval.bm25 import BM25
-from experiments.summarize.data import Summaries
+
+from ..data.qmsum import Collection
+from ..data.retrieval import Passage
+from ..retrieval.bm25 import BM25
+from .data import Summaries
 
 
 def extractive_baselines(train: Collection, test: Collection) -> dict[str, list[str]]:

@@ -8,10 +8,10 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import FrozenConfigDict
 
-from experiments import metrics, plots, report
-from experiments.data.qmsum import Collection
-from experiments.report import THIS_MODEL, print0
-from experiments.summarize.data import Data, Summaries
+from .. import metrics, plots, report
+from ..data.qmsum import Collection
+from ..report import THIS_MODEL, print0
+from .data import Data, Summaries
 
 NUM_SHOWN = 3  # summaries that are printed
 

@@ -10,10 +10,11 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.data import bpe
-from experiments.data.buckets import Examples
-from experiments.predict import Predictions
 from jaxmodels.architectures.base import Model
+
+from ..data import bpe
+from ..data.buckets import Examples
+from ..predict import Predictions
 
 Scores = dict[str, float]
 

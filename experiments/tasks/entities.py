@@ -8,13 +8,14 @@ from ml_collections import FrozenConfigDict
 from nervaluate import Evaluator
 
 import jaxmodels as jm
-from experiments.data import conll
-from experiments.data.batches import IGNORE
-from experiments.data.bpe import token_id
-from experiments.data.buckets import LabelledTexts
-from experiments.data.conll import Sentence
-from experiments.predict import Predictions
-from experiments.tasks.common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
+
+from ..data import conll
+from ..data.batches import IGNORE
+from ..data.bpe import token_id
+from ..data.buckets import LabelledTexts
+from ..data.conll import Sentence
+from ..predict import Predictions
+from .common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
 
 FILES = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
 

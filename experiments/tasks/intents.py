@@ -12,12 +12,13 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 
 import jaxmodels as jm
-from experiments.data import banking
-from experiments.data.bpe import token_id
-from experiments.data.buckets import LabelledTexts
-from experiments.data.corpus import held_out
-from experiments.predict import Predictions
-from experiments.tasks.common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
+
+from ..data import banking
+from ..data.bpe import token_id
+from ..data.buckets import LabelledTexts
+from ..data.corpus import held_out
+from ..predict import Predictions
+from .common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
 
 
 class Intents(Task):

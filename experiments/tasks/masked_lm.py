@@ -6,12 +6,13 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from experiments.data import bpe
-from experiments.data.batches import IGNORE
-from experiments.data.masking import MaskedWindows
-from experiments.data.packing import prepare
-from experiments.predict import Predictions
-from experiments.tasks.common import Scores, Task, max_tokens, tokenizer_config
+
+from ..data import bpe
+from ..data.batches import IGNORE
+from ..data.masking import MaskedWindows
+from ..data.packing import prepare
+from ..predict import Predictions
+from .common import Scores, Task, max_tokens, tokenizer_config
 
 
 class MaskedLM(Task):

@@ -1,12 +1,20 @@
 """Commands of the command line, one module each: `HELP`, `add_arguments(parser)` and `run(arguments)`.
 
-`run` prints the results. Errors that the user can fix are raised as ValueError, OSError, TypeError, ImportError or
-NotImplementedError, which `python -m jaxmodels` prints as one line. A module's docstring is the description in its
-`--help`.
+`run` prints the results to standard output, and notes to standard error. Errors that the user can fix are raised as one
+of `ERRORS`, which `jaxmodels` prints as one line; a module may name others. A module's docstring is the description in
+its `--help`.
 """
 
-from jaxmodels.commands import ask, convert, estimate, generate, verify
+from jaxmodels.commands import ask, convert, estimate, generate, run, verify
 
-COMMANDS = {"ask": ask, "convert": convert, "estimate": estimate, "generate": generate, "verify": verify}
+COMMANDS = {
+    "ask": ask,
+    "convert": convert,
+    "estimate": estimate,
+    "generate": generate,
+    "run": run,
+    "verify": verify,
+}
+ERRORS = (ValueError, OSError, TypeError, ImportError, NotImplementedError)
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "ERRORS"]

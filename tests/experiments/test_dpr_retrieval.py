@@ -27,7 +27,7 @@ def start(file):
     """start(workdir, *flags, **environment) -> a running process with piped output."""
     return starter(
         "dpr_retrieval",
-        "--config=experiments/configs/dpr_smoke.py",
+        "--config=dpr_smoke",
         f"--config.data.path={file}",
         f"--config.steps={STEPS}",
         "--config.eval_every=8",

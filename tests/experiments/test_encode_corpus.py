@@ -54,7 +54,7 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def start(encoder, corpus):
     """start(workdir, *flags, **environment) -> a running process with piped output."""
-    flags = ["--config=experiments/configs/encode_smoke.py", f"--config.encoder={encoder}"]
+    flags = ["--config=encode_smoke", f"--config.encoder={encoder}"]
     flags += ["--config.data.kind=tsv", f"--config.data.path={corpus}", "--config.part_rows=2"]
     return starter("encode_corpus", *flags)
 

@@ -11,6 +11,7 @@ from experiments import failures
 from experiments.files import AtomicAppender, atomic_file, atomic_folder
 from experiments.metrics import MetricsLog, read
 from experiments.progress import TooManySkipped, TrainingProgress
+from experiments.workdir import UnusableFolder
 from jaxmodels.training.checkpoints import DamagedCheckpoint
 
 
@@ -76,7 +77,7 @@ def test_failed_write_keeps_the_old_content_and_no_draft(tmp_path, whole):
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (KeyboardInterrupt(), "run the same command again to resume"),
+        (UnusableFolder("another process is using runs/a"), "^another process is using runs/a$"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "^the disk is full: .*free some space"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "^the disk is full"),
         (DamagedCheckpoint("step 6 is damaged", 6, 3), "--config.skip_damaged=True"),
@@ -88,6 +89,11 @@ def test_errors_that_users_can_fix_are_one_line(error, advice):
     with pytest.raises(SystemExit, match=advice) as ended, failures.one_line_errors():
         raise error
     assert len(str(ended.value).strip().splitlines()) == 1 and len(str(ended.value)) < 500
+
+
+def test_an_interrupted_run_says_how_to_resume():
+    with pytest.raises(KeyboardInterrupt, match="stopped; run the same command again"), failures.one_line_errors():
+        raise KeyboardInterrupt
 
 
 def test_other_errors_keep_their_traceback():

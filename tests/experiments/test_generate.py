@@ -309,7 +309,7 @@ def start(models, tmp_path_factory):
     file = samples.write(tmp_path_factory.mktemp("input") / "in.jsonl", rows)
     return starter(
         "generate",
-        "--config=experiments/configs/generate_smoke.py",
+        "--config=generate_smoke",
         f"--config.model.path={models('gpt2')}",
         f"--config.input={file}",
         "--config.generate.do_sample=True",

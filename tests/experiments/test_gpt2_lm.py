@@ -31,7 +31,7 @@ def start(texts):
     """start(workdir, *flags, **environment) -> a running process with piped output."""
     return starter(
         "gpt2_lm",
-        "--config=experiments/configs/gpt2_smoke.py",
+        "--config=gpt2_smoke",
         f"--config.data.path={texts}",
         f"--config.steps={STEPS}",
         "--config.save_every=4",

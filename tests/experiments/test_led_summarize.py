@@ -24,7 +24,7 @@ def start(tmp_path_factory):
     data = samples.folder(tmp_path_factory.mktemp("qmsum"))
     return starter(
         "led_summarize",
-        "--config=experiments/configs/led_smoke.py",
+        "--config=led_smoke",
         f"--config.data.path={data}",
         f"--config.data.transfer={data / 'reports.jsonl'}",
     )

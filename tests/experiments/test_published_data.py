@@ -39,16 +39,15 @@ NEED_NOTHING = {"gpt2_demo", "led_needle"}
 STARTED = ("dpr_squad_scratch", "encode_squad", "rag_nq_bart", "roberta_banking77", "gpt2_xl_pod", "led_qmsum_16384")
 # One process for all, since imports are slow. Each child runs an experiment like on the command line.
 START_ALL = """
-import os, runpy, sys
-import experiments.command, experiments.loop, experiments.rag.prepare, experiments.rag.models
+import os, sys
+from jaxmodels.__main__ import main
+import jaxmodels.experiments.rag_qa
 for name, module in (run.split(":") for run in sys.argv[1:]):
     child = os.fork()
     if not child:
         for stream, ending in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{name}.{ending}", os.O_WRONLY | os.O_CREAT), stream)
-        sys.argv = [module, f"--config={os.environ['CONFIGS']}/{name}.py"]
-        runpy.run_module(f"experiments.{module}", run_name="__main__")
-        os._exit(0)
+        sys.exit(main(["run", module, f"--config={name}"]))
     print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
@@ -57,7 +56,7 @@ for name, module in (run.split(":") for run in sys.argv[1:]):
 def started(tmp_path_factory):
     """Run every experiment that needs data without flags in one folder; return the folder and the exit statuses."""
     folder = tmp_path_factory.mktemp("started")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CONFIGS": str(ROOT / "experiments/configs")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", START_ALL, *(f"{name}:{RUNS[name][0]}" for name in STARTED)]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return folder, dict(line.split() for line in ran.stdout.splitlines())

@@ -260,7 +260,7 @@ def test_configs_have_the_same_keys(module):
 @pytest.fixture(scope="module")
 def begin(file):
     """begin(workdir, *flags) -> a running process with piped output."""
-    flags = ["--config=experiments/configs/rag_smoke.py", f"--config.data.path={file}"]
+    flags = ["--config=rag_smoke", f"--config.data.path={file}"]
     return starter("rag_qa", *flags)
 
 

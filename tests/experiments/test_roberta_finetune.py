@@ -50,7 +50,7 @@ def start(data):
     return {
         task: starter(
             "roberta_finetune",
-            f"--config=experiments/configs/roberta_smoke.py:{task}",
+            f"--config=roberta_smoke:{task}",
             f"--config.data.path={folder}",
             f"--config.steps={STEPS}",
         )

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def starter(module: str, *flags: str) -> Callable[..., subprocess.Popen]:
-    """Return start(workdir, *more, devices=1, **environment), which starts experiments.`module` with piped output."""
+    """Return start(workdir, *more, devices=1, **environment), which starts an experiment with piped output."""
     quick = environment.quick(metadata.version("jaxlib"))
 
     def start(workdir: Path, *more: str, devices: int = 1, **changed: str) -> subprocess.Popen:
@@ -25,7 +25,7 @@ def starter(module: str, *flags: str) -> Callable[..., subprocess.Popen]:
         if devices > 1:
             # With one XLA thread per core, an all-reduce may deadlock: queued programs can occupy the last thread.
             changed["NPROC"] = "16"
-        command = [sys.executable, "-m", f"experiments.{module}", *flags, f"--workdir={workdir}", *more]
+        command = [sys.executable, "-m", "jaxmodels", "run", module, *flags, f"--workdir={workdir}", *more]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen(command, cwd=ROOT, env=os.environ | changed, text=True, **pipes)
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Folder with the complete files of tests/testdata, for tests marked full_data. Empty: these tests do not run.
 export JAXMODELS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test test-versions test-slow test-long test-cuda-aot lint bench clean
+.PHONY: demo test test-versions test-slow test-long test-cuda-aot lint package bench clean
 
 # The stamp is updated when the dependencies change; the installation is editable, so code changes do not matter.
 $(VENV)/stamp: pyproject.toml
@@ -25,7 +25,7 @@ $(VENV)/stamp-bench: $(VENV)/stamp-test
 
 # Trains a small GPT-2 on the Python standard library, saves, loads and generates. Offline, 5 to 6.5 minutes on two cores.
 demo: $(VENV)/stamp
-	$(BIN)/python -m experiments.gpt2_lm --config=experiments/configs/gpt2_demo.py
+	$(BIN)/jaxmodels run gpt2_lm --config=gpt2_demo
 
 # All tests of a file run in one process; files run in their order, since xdist would put those with few tests last.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
@@ -62,6 +62,18 @@ lint: $(VENV)/stamp-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+$(VENV)/stamp-package: $(VENV)/stamp
+	$(BIN)/pip install --quiet --editable '.[package]'
+	touch $@
+
+# The sdist, and the wheel that is built from it, with the checks of a package index.
+package: $(VENV)/stamp-package
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/pyroma --min 10 dist/*.tar.gz
 
 bench: $(VENV)/stamp-bench
 	$(BIN)/python -m benchmarks

@@ -55,7 +55,7 @@ def _wrong_seed(config: FrozenConfigDict) -> str | None:
 
 
 def config_file(name: str) -> str:
-    """Return the path of a config: NAME of those in experiments/configs, or FILE.py; each may end in :ARGUMENT.
+    """Return the path of a config: a NAME of those in `configs` or a file, and :ARGUMENT after it or not.
 
     Raises:
       ValueError: There is no such config.

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     command = COMMANDS[given.command]
     try:
         with discard(contextlib.redirect_stderr) if given.quiet else contextlib.nullcontext():
@@ -60,7 +60,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
     parser = argparse.ArgumentParser(prog=PROGRAM)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {jaxmodels.__version__}")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

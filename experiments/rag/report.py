@@ -41,7 +41,7 @@ def show(result: Mapping, folder: Path) -> None:
         print0(f"  {name:29}" + "".join(f"{value:13.1%}" for value in table.values()))
     for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()[:NUM_SHOWN]:
         print0("\n" + "\n".join(f"  {name:9} {text}" for name, text in json.loads(line).items()))
-    print0(f"\n  python -m jaxmodels ask --model {folder / 'model'} --index {folder / 'index'} QUESTION")
+    print0(f"\n  jaxmodels ask --model {folder / 'model'} --index {folder / 'index'} QUESTION")
     for name in ("model", "index", "context_encoder", "curves.png", "answers.jsonl", "RAG/metrics.jsonl"):
         print0(f"  {folder / name}")
 

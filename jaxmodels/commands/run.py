@@ -42,4 +42,7 @@ def _load(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"jaxmodels.experiments.{name}")
     except ModuleNotFoundError as error:
-        raise ImportError(f"{name} needs {error.name}: pip install 'jaxmodels[experiments]'") from error
+        package = str(error.name).partition(".")[0]
+        if package == "jaxmodels":
+            raise
+        raise ImportError(f"{name} needs {package}: pip install 'jaxmodels[experiments]'") from error

@@ -1,4 +1,4 @@
-"""`python -m jaxmodels ask`: the answer, its documents and their shares; errors in one line."""
+"""`jaxmodels ask`: the answer, its documents and their shares; errors in one line."""
 
 import os
 import re
@@ -162,7 +162,7 @@ def test_errors_are_printed_in_one_line(folders, capsys, case):
     arguments, message = INVALID[case]
     assert ask(folders, *arguments) == 2
     out, err = capsys.readouterr()
-    assert out == "" and len(err.splitlines()) == 1 and err.startswith("python -m jaxmodels ask: ")
+    assert out == "" and len(err.splitlines()) == 1 and err.startswith("jaxmodels ask: ")
     assert re.search(message, err), err
 
 
@@ -177,6 +177,6 @@ def test_the_program_exits_with_2_without_a_traceback(tmp_path):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith("python -m jaxmodels ask: no index in")
+    assert done.stderr.splitlines()[-1].startswith("jaxmodels ask: no index in")
     done = subprocess.run([*command[:3], "nonsense"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "invalid choice: 'nonsense'" in done.stderr

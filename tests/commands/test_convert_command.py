@@ -1,4 +1,4 @@
-"""`python -m jaxmodels convert`: every format gives the same tensors, with the tokenizer; and the printed summary."""
+"""`jaxmodels convert`: every format gives the same tensors, with the tokenizer; and the printed summary."""
 
 import json
 import re
@@ -228,6 +228,6 @@ def test_errors_are_printed_in_one_line_and_nothing_is_written(checkpoints, tmp_
         source = checkpoints("gpt2")
     status, printed, errors = run(capsys, "convert", source, tmp_path / "out", *options)
     assert status == 2 and printed == "" and len(errors.splitlines()) == 1
-    assert errors.startswith("python -m jaxmodels convert: ")
+    assert errors.startswith("jaxmodels convert: ")
     assert re.search(message, errors), errors
     assert not (tmp_path / "out/config.json").exists()

@@ -1,4 +1,4 @@
-"""`python -m jaxmodels estimate`: the printed table, from a config alone."""
+"""`jaxmodels estimate`: the printed table, from a config alone."""
 
 import argparse
 import importlib.util
@@ -267,7 +267,7 @@ def test_errors_are_printed_in_one_line(folder, capsys, case):
     options, message = INVALID[case]
     source = folder() / "nothing/here/at/all" if case == "no folder" else folder()
     status, printed, errors = run(capsys, "estimate", source, *FOUR, *options)
-    assert status == 2 and printed == "" and errors.startswith("python -m jaxmodels estimate: ")
+    assert status == 2 and printed == "" and errors.startswith("jaxmodels estimate: ")
     assert len(errors.splitlines()) == 1 and re.search(message, errors), errors
 
 

@@ -1,4 +1,4 @@
-"""`python -m jaxmodels generate`: streams the library's text to standard output, throughput to standard error."""
+"""`jaxmodels generate`: streams the library's text to standard output, throughput to standard error."""
 
 import argparse
 import io

@@ -1,4 +1,4 @@
-"""`python -m jaxmodels verify`: intact checkpoints pass, and every type of damage is found and named."""
+"""`jaxmodels verify`: intact checkpoints pass, and every type of damage is found and named."""
 
 import json
 import re

@@ -2,7 +2,9 @@
 
 import json
 import random
+import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -13,6 +15,7 @@ from support.experiment_runs import curve, finish, in_two_processes, keys, kill_
 
 import jaxmodels as jm
 from experiments.configs import gpt2_demo, gpt2_smoke, gpt2_xl_pod
+from jaxmodels.__main__ import INTERRUPTED
 
 STEPS = 40
 
@@ -110,6 +113,25 @@ def test_complete_run_prints_its_result_without_training(start, uninterrupted):
     assert "this run is complete" in output and "--fresh" in output
     assert table(output) == table(before)
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == log
+
+
+def test_a_quiet_run_prints_its_result_only(start, uninterrupted):
+    output = finish(start(uninterrupted[0], "--quiet"))
+    assert output.startswith("\nbits per byte") and "--- 'a', continued ---" in output
+    assert "complete" not in output and "tokens in" not in output
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_resume(start, tmp_path):
+    """While it may compile in another thread, which must not crash the process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background jobs
+    process = start(tmp_path / "run")
+    while process.poll() is None and not logged(tmp_path / "run" / "metrics.jsonl"):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == INTERRUPTED and "Traceback" not in output
+    assert output.rstrip().endswith("stopped; run the same command again to resume from the last checkpoint")
 
 
 @pytest.mark.slow

@@ -281,7 +281,7 @@ def test_killed_run_matches_uninterrupted_run_and_answers_questions(begin, tmp_p
         "closed book", "own passage", "RAG before training", "RAG", "RAG's generator, own passage",
     }  # fmt: skip
     assert set(result["accuracy"]) == {"BM25", "RAG before training", "RAG"} and (whole / "curves.png").is_file()
-    for shown in ("exact match", "top-20", "own passage", "python -m jaxmodels ask"):
+    for shown in ("exact match", "top-20", "own passage", "jaxmodels ask"):
         assert shown in output
     assert "this run is complete" in finish(begin(whole), LONG)
     asked = ["ask", "--model", str(whole / "model"), "--index", str(whole / "index")]

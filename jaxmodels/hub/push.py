@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import numpy as np
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from jaxmodels.architectures.base import Model
 from jaxmodels.download import HubToken
@@ -98,6 +95,9 @@ def check_repository(name: object) -> str:
     Raises:
       TypeError, ValueError: it is not.
     """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     if not isinstance(name, str):
         raise TypeError(f"push_to_hub must be the name of a repository, like 'user/name', got {brief(name)}")
     try:
@@ -131,6 +131,8 @@ def push(
     Raises:
       OSError: creating or uploading failed; the folder is unchanged.
     """
+    import huggingface_hub
+
     api = huggingface_hub if api is None else api
     try:
         api.create_repo(repository, token=token, private=private, exist_ok=True)

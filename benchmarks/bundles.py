@@ -145,20 +145,23 @@ def _decode(batch, queries, slots, heads, width, dtype, key_heads=None):
     return run, shapes + ([(scale, jnp.float32)] * 2 if dtype == jnp.int8 else [])
 
 
-def _splash(heads, length, width, kind, block, compute):
-    """JAX's own, in its layout [H,T,K] for one example."""
+def _splash(heads, length, width, kind, block, compute, key_heads=None, fused=False):
+    """JAX's own, in its layout [H,T,K] for one example. fused: one kernel for all gradients."""
     masks = {
         "causal": lambda: splash_attention_mask.CausalMask((length, length)),
         "local": lambda: splash_attention_mask.LocalMask((length, length), (512, 512), 0),
     }
+    names = "block_q", "block_kv", "block_q_dkv", "block_kv_dkv", *(() if fused else ("block_q_dq", "block_kv_dq"))
     sizes = splash_attention_kernel.BlockSizes(
-        **dict.fromkeys(("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"), block),
+        **dict.fromkeys(names, block),
         block_kv_compute=compute,
         block_kv_dkv_compute=compute,
+        use_fused_bwd_kernel=fused,
     )
     mask = splash_attention_mask.MultiHeadMask([masks[kind]() for _ in range(heads)])
     run = splash_attention_kernel.make_splash_mha(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1)
-    return gradients(run), [((heads, length, width), jnp.bfloat16)] * 3
+    shapes = (heads, length, width), *[(key_heads or heads, length, width)] * 2
+    return gradients(run), [(shape, jnp.bfloat16) for shape in shapes]
 
 
 CASES: dict[str, Callable] = {
@@ -168,6 +171,7 @@ CASES: dict[str, Callable] = {
     "short_cross_1024x256": partial(_ours, 8, 256, 1024, 12, 64),
     "short_causal_1024_width_128": partial(_ours, 4, 1024, 1024, 8, 128, mask=Mask(causal=True)),
     "short_causal_1024_grouped": partial(_ours, 4, 1024, 1024, 32, 128, key_heads=8, mask=Mask(causal=True)),
+    "band_causal_4096_grouped": partial(_ours, 1, 4096, 4096, 32, 128, key_heads=8, mask=Mask(causal=True)),
     "band_16384": partial(_band, 1, 16384, 12, 64, 512, 16),
     "decode_1024": partial(_decode, 32, 1, 1024, 12, 64, jnp.bfloat16),
     "decode_1024_int8": partial(_decode, 32, 1, 1024, 12, 64, jnp.int8),
@@ -175,6 +179,7 @@ CASES: dict[str, Callable] = {
     "decode_4096_grouped": partial(_decode, 8, 1, 4096, 32, 128, jnp.bfloat16, 8),
     "decode_4096_grouped_int8": partial(_decode, 8, 1, 4096, 32, 128, jnp.int8, 8),
     "splash_causal_1024": partial(_splash, 12, 1024, 64, "causal", 1024, 512),
+    "splash_causal_4096_grouped": partial(_splash, 32, 4096, 128, "causal", 1024, 512, 8, True),
     "splash_local_16384": partial(_splash, 12, 16384, 64, "local", 512, 512),
 }
 

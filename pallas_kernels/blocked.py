@@ -40,10 +40,10 @@ class GlobalKeys(NamedTuple):
     """The global keys of each example, gathered.
 
     Attributes:
-      k: [B, G, H, K].
-      v: [B, G, H, Kv].
-      positions: int32 [B, G].
-      valid: bool [B, G], False for padding and unused columns.
+      k: [B, N, G, K].
+      v: [B, N, G, Kv].
+      positions: int32 [B, N].
+      valid: bool [B, N], False for padding and unused columns.
     """
 
     k: jax.Array
@@ -118,10 +118,10 @@ def gather_global_keys(k: jax.Array, v: jax.Array, mask: Mask, max_global_keys: 
     """Gathers the global keys and values.
 
     Args:
-      k: [B, S, H, K].
-      v: [B, S, H, Kv].
+      k: [B, S, G, K].
+      v: [B, S, G, Kv].
       mask: With `key_global`.
-      max_global_keys: G where the mask has no `global_at`.
+      max_global_keys: N where the mask has no `global_at`.
 
     Returns:
       The gathered keys, values, positions and validity flags.
@@ -156,7 +156,7 @@ class _SharedInputs(NamedTuple):
     Attributes:
       k: [B, G, S, K], head-major, so that a slice has the layout of its products.
       v: [B, G, S, Kv].
-      extra: Global keys [B, H, G, K] and values [B, H, G, Kv], or None.
+      extra: Global keys [B, G, N, K] and values [B, G, N, Kv], or None.
       biases: With floating leaves.
       scale: float32 scalar.
     """
@@ -334,7 +334,7 @@ def sliding_window_weights(
 ) -> jax.Array:
     """The weights of `attention(q, k, ..., mask=mask)` under a symmetric window (w, w), in banded form.
 
-    The first G columns are the global keys in the order of `mask.global_at` (G = 0 without); column G+c is the key at
+    The first N columns are the global keys in the order of `mask.global_at` (N = 0 without); column N+c is the key at
     t - w + c, zero where there is none, where it is padding and where it is global (it has a column already). Besides
     the result, one block of queries is in memory at a time, so memory grows with T, not with T * T.
 
@@ -347,7 +347,7 @@ def sliding_window_weights(
       block: Number of queries whose weights are computed at a time.
 
     Returns:
-      [B, H, T, G+2w+1] in q.dtype.
+      [B, H, T, N+2w+1] in q.dtype.
 
     Raises:
       ValueError: Any other mask.

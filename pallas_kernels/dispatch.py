@@ -125,7 +125,7 @@ def _select(name: str, call: AttentionCall, gpu: Gpu | None) -> KernelChoice:
 def select_tpu_kernel(call: AttentionCall, gpu: Gpu | None = None) -> KernelChoice:
     """The first TPU kernel that supports the call, or the reasons of all."""
     reasons = []
-    for kernel in (sliding_window, full_row):
+    for kernel in (full_row, sliding_window):
         reason = kernel.unsupported_reason(*call[:5])
         if reason is None:
             return KernelChoice(kernel.attend)

@@ -38,8 +38,8 @@ class Mask:
       window: Static (left, right), the number of visible keys on either side of the query, both inclusive.
       key_valid: bool [B, S], False for padding.
       key_global: bool [B, S], keys that every query sees regardless of the window.
-      global_at: int32 [B, G], the positions of the global keys, padded with S. It repeats `key_global`, but its static
-        G spares an implementation the search for the positions. Requires `key_global`.
+      global_at: int32 [B, N], the positions of the global keys, padded with S. It repeats `key_global`, but its static
+        N spares an implementation the search for the positions. Requires `key_global`.
       query_start: int32 scalar or [B]; with a cache, the number of tokens already in it. None means 0.
     """
 
@@ -126,7 +126,7 @@ class Mask:
             self.key_global is None or self.global_at.ndim != 2 or self.global_at.shape[0] != B
         ):
             raise ValueError(
-                f"Mask.global_at must be int [B, G] with B = {B}, beside key_global; got {list(self.global_at.shape)}"
+                f"Mask.global_at must be int [B, N] with B = {B}, beside key_global; got {list(self.global_at.shape)}"
                 f"{' without key_global' if self.key_global is None else ''}"
             )
         if self.query_start is not None:

@@ -1,5 +1,7 @@
 """Sliding-window attention with global keys on a TPU (LED, Longformer): the entry point and its gradient.
 
+A causal call whose rows are too long for the full-row kernels is a window that reaches all keys before.
+
 Two small kernels gather the global keys of each example and scatter their gradients. XLA would first transpose all keys
 to make the length the major axis. Here one step fetches the LANES keys around a position and multiplies with a matrix
 of zeros and ones that selects the global keys among them: all that lie there, so that the steps of the others have
@@ -9,6 +11,7 @@ either.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -47,10 +50,11 @@ DTYPES = ("bfloat16", "float32")
 def unsupported_reason(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, biases: Biases) -> str | None:
     """Why these kernels do not support a call of `attend` with these arguments; None where they do."""
     (_, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
+    mask = _windowed(mask, T)
     if not has_common_dtype((q, k, v), DTYPES):
         return f"q, k and v must all be {' or '.join(DTYPES)}; got {q.dtype}, {k.dtype} and {v.dtype}"
     if mask.window is None:
-        return "the sliding-window kernel requires Mask.window"
+        return "the sliding-window kernel requires Mask.window or a causal mask"
     if T != S:
         return f"the sliding-window kernel requires as many queries as keys; got T = {T}, S = {S}"
     if mask.query_start is not None:
@@ -91,7 +95,7 @@ def attend(
       q: [B, T, H, K].
       k: [B, T, G, K].
       v: [B, T, G, Kv].
-      mask: Visibility rule with a window.
+      mask: Visibility rule with a window, or a causal one.
       biases: Empty.
       scale: Factor on the dot products.
       random_bits: uint32 [B, H, 3], the dropout bits (`dropout.dropout_bits`), or None.
@@ -102,6 +106,7 @@ def attend(
       [B, T, H, Kv] in q.dtype.
     """
     (_, T, H, K), (G, Kv) = q.shape, v.shape[2:]
+    mask = _windowed(mask, T)
     plan = _plan(T, mask, rate, H // G, tilings or sliding_window_tilings(K))
     length, widths = plan.blocks * plan.block, (round_up(K, 16), round_up(Kv, 16))
     global_at, global_bias, global_column = _global_operands(plan, q, mask)
@@ -116,6 +121,13 @@ def attend(
         random_bits=None if random_bits is None else random_bits.reshape(-1),
     )
     return _sliding_window(plan, operands)[:, :, :Kv, :T].transpose(0, 3, 1, 2)
+
+
+def _windowed(mask: Mask, T: int) -> Mask:
+    """A causal mask without a window as one with a window over all keys before; any other one unchanged."""
+    if mask.window is not None or not mask.causal:
+        return mask
+    return replace(mask, window=(T - 1, 0), key_global=None, global_at=None)
 
 
 def _reach(mask: Mask, T: int) -> tuple[int, int]:

@@ -29,6 +29,7 @@ from pallas_kernels.tpu.sliding_window_forward import (
     keys_spec,
     queries_spec,
     rows_of_tiles,
+    run_section,
     score_tile,
     shared_inputs,
     tile_columns,
@@ -105,11 +106,11 @@ def _kernel(plan: SlidingWindowPlan, refs: Refs) -> None:
             if name in refs:
                 refs[name][...] = jnp.zeros_like(refs[name])
 
-    @pl.when(step.block < plan.blocks)
-    def _():
-        tasks = (task for row in rows_of_tiles(plan, plan.backward) for task in _tile_tasks(step, row))
+    def run(before: int) -> None:
+        tasks = (task for row in rows_of_tiles(plan, plan.backward, before) for task in _tile_tasks(step, row))
         run_software_pipelined(tasks, plan.backward.lookahead)
 
+    run_section(step, run)
     if plan.group == 1:
         _write_finished_keys(step)
     else:

@@ -10,7 +10,9 @@ pass; 1/sum is stored as zero for a query without a visible key, which makes its
 
 The queries of a grid step are one block. Keys come as views, blocks of the same length around it: `before` of them, the
 block itself, and `after`, with their index clamped to the sequence, so that keys and values need no padding. The query
-heads that share a key head are adjacent steps, between which its views stay where they are. Positions
+heads that share a key head are adjacent steps, between which its views stay where they are. A window that reaches the
+first key from every query (a causal call without a window) has several programs, from few views for the first blocks to
+all for the last: `sections`. Positions
 outside are masked by `key_bias`, which does have these blocks and is appended to every key: the queries have a one
 there, so that the product that forms the scores adds it. Positions in a tile are relative to the first query of the
 block, so that the window's edges are static and only the tiles that an edge crosses are compared with it.
@@ -19,6 +21,7 @@ block, so that the window's edges are static and only the tiles that an edge cro
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial, reduce
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +48,9 @@ from pallas_kernels.tpu.tiles import (
 
 # Rows of key_bias: the fewest that fill a register of bfloat16. The first is the bias, the others are zero.
 BIAS_ROWS = 16
+# Each section has its part of the program, so their number is bounded; four compute 10 of 16 possible quarters of a
+# causal call's scores.
+MAX_SECTIONS = 4
 
 
 class SlidingWindowOperands(NamedTuple):
@@ -113,6 +119,14 @@ class SlidingWindowPlan:
         return min(-(-self.right // self.block), self.blocks - 1)
 
     @property
+    def sections(self) -> list[tuple[int, int, int]]:
+        """(first block, end, views before the block) of the blocks of queries that share a program."""
+        if self.before < self.blocks - 1:
+            return [(0, self.blocks, self.before)]
+        ends = sorted({self.blocks * (i + 1) // MAX_SECTIONS for i in range(MAX_SECTIONS)} - {0})
+        return [(start, end, end - 1) for start, end in pairwise([0, *ends])]
+
+    @property
     def views(self) -> range:
         """Visible blocks of keys, relative to the block of queries."""
         return range(-self.before, self.after + 1)
@@ -126,12 +140,21 @@ class TileSegment(NamedTuple):
     in_tile: slice
 
 
-def rows_of_tiles(plan: SlidingWindowPlan, tiling: TpuTiling) -> list[list[Tile]]:
-    """For each part of the block's queries the tiles that cover their window, in whole registers."""
+def rows_of_tiles(plan: SlidingWindowPlan, tiling: TpuTiling, before: int) -> list[list[Tile]]:
+    """For each part of the block's queries the tiles that cover their window, in whole registers.
+
+    Args:
+      plan: Of the call.
+      tiling: Of the pass.
+      before: Views before the block, of which earlier ones hold no key.
+
+    Returns:
+      A list of tiles for each part.
+    """
     rows = []
     for t0 in range(0, plan.block, tiling.queries):
         queries = min(tiling.queries, plan.block - t0)
-        first = max((t0 - plan.left) // LANES * LANES, -plan.before * plan.block)
+        first = max((t0 - plan.left) // LANES * LANES, -before * plan.block)
         end = min(-(-(t0 + queries + plan.right) // LANES) * LANES, (1 + plan.after) * plan.block)
         rows.append([Tile(s0, t0, min(tiling.keys, end - s0), queries) for s0 in range(first, end, tiling.keys)])
     return rows
@@ -338,8 +361,24 @@ def shared_inputs(
 
 def _kernel(plan: SlidingWindowPlan, refs: Refs) -> None:
     step = current_step(plan, refs)
-    tasks = (_query_task(step, row) for row in rows_of_tiles(plan, plan.forward))
-    run_software_pipelined(tasks, plan.forward.lookahead)
+
+    def run(before: int) -> None:
+        tasks = (_query_task(step, row) for row in rows_of_tiles(plan, plan.forward, before))
+        run_software_pipelined(tasks, plan.forward.lookahead)
+
+    if len(plan.sections) == 1:
+        run(plan.before)
+    else:
+        run_section(step, run)
+
+
+def run_section(step: SlidingWindowStep, run: Callable[[int], None]) -> None:
+    """Calls `run` with the views before the block of the step's section; none after the last block of queries."""
+    for start, end, before in step.plan.sections:
+        in_section = step.block < end
+        if start:
+            in_section = jnp.logical_and(step.block >= start, in_section)
+        pl.when(in_section)(partial(run, before))
 
 
 def _query_task(step: SlidingWindowStep, row: list[Tile]) -> Generator:

@@ -16,9 +16,10 @@ from support.interpreted import (
     interpreted,
     races_found,
 )
+from support.other_platform import on
 from support.transformed import assert_vmap_and_remat_do_not_change_the_result
 
-from pallas_kernels import DenseBias, Dropout, Mask
+from pallas_kernels import DenseBias, Dropout, Mask, attention
 from pallas_kernels.tpu import sliding_window
 from pallas_kernels.tpu.tiles import SLIDING_WINDOW_TILINGS, SlidingWindowTilings, TpuTiling
 
@@ -27,10 +28,11 @@ H, K, KV = 2, 8, 5
 
 @dataclass(frozen=True)
 class WindowCase:
-    """Two examples. globals: for each the positions of its global keys, or their number at random positions."""
+    """Two examples. window: None for a causal mask without one. globals: for each the positions of its global keys, or
+    their number at random positions."""
 
     T: int
-    window: tuple[int, int]
+    window: tuple[int, int] | None
     globals: tuple[tuple[int, ...] | int, tuple[int, ...] | int] | None = None
     slots: int | None = None  # of Mask.global_at; default: the maximum number of globals
     valid: str | None = None  # "some" keys, or "none" in the first example
@@ -43,7 +45,7 @@ class WindowCase:
 
     def build(self):
         """q, k, v, mask, bias, dropout."""
-        rng, T = np.random.default_rng(self.T * 1009 + self.window[0]), self.T
+        rng, T = np.random.default_rng(self.T * 1009 + (self.window or (0, 0))[0]), self.T
         shapes = [(2, T, H, K), (2, T, self.key_heads, K), (2, T, self.key_heads, KV)]
         q, k, v = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
         valid = rng.random((2, T)) < 0.7
@@ -77,6 +79,7 @@ SMALL = with_tilings(SlidingWindowTilings(256, TpuTiling(128, 256, 1), TpuTiling
         WindowCase(260, (1000, 1000), globals=(3, 1), slots=20),
         WindowCase(520, (130, 9), globals=(3, 1), causal=True, scale=1.0),
         WindowCase(520, (200, 70), globals=(17, 1), valid="some", rate=0.3, key_heads=1),
+        WindowCase(700, None, causal=True, valid="some", key_heads=1),
     ],
     ids=str,
 )
@@ -104,6 +107,8 @@ def test_outputs_and_gradients_match_the_reference(case):
         WindowCase(1000, (5000, 64), globals=(3, 1), valid="none", rate=0.3),
         WindowCase(700, (0, 513), valid="none", key_heads=1),
         WindowCase(1000, (512, 64), causal=True, key_heads=1),
+        WindowCase(1500, None, causal=True, rate=0.1),
+        WindowCase(1200, (1199, 300), globals=(3, 1), valid="some"),
     ],
     ids=str,
 )
@@ -129,6 +134,15 @@ def output_and_gradients(mask):
         return out, pull(jnp.ones_like(out))
 
     return jax.jit(run)
+
+
+@pytest.mark.parametrize(("T", "chosen"), [(2048, "short"), (4096, "band"), (4097, None)])
+def test_long_causal_calls_take_the_window_kernels(T, chosen):
+    """Up to 2,048 keys the rows are whole, and from 4,097 on "auto" takes XLA."""
+    q, k = (jax.ShapeDtypeStruct((1, T, heads, 128), jnp.bfloat16) for heads in (8, 2))
+    with on("tpu"):
+        program = str(jax.make_jaxpr(partial(attention, mask=Mask(causal=True)))(q, k, k))
+    assert {name for name in ("short", "band") if f"name={name}_forward" in program} == ({chosen} - {None})
 
 
 def test_queries_without_visible_keys_give_zero_and_zero_gradients():
@@ -178,7 +192,8 @@ FLAGS, POSITIONS = jnp.zeros((1, 40), bool), jnp.zeros((1, 600), jnp.int32)
 @pytest.mark.parametrize(
     ("mask", "options", "reason"),
     [
-        (Mask(), {}, "requires Mask.window"),
+        (Mask(), {}, "requires Mask.window or a causal mask"),
+        (Mask(causal=True), {"T": 5000, "S": 5000}, r"up to 4096 keys; got \(4999, 0\) with T = 5000"),
         (Mask(window=(1, 1)), {"S": 41}, "T = 40, S = 41"),
         (Mask(window=(1, 1), query_start=3), {}, "does not support a query_start"),
         (Mask(window=(1, 1)), {"biases": (DenseBias(jnp.zeros((40, 40))),)}, "does not support a bias"),

@@ -107,6 +107,14 @@ def startup_warm(scale: Scale, folder: Path) -> Case:
     )
 
 
+def import_time(_scale: Scale, _folder: Path) -> Case:
+    def participant(label: str, *names: str) -> Participant:
+        return Participant(label, "ours", "benchmarks.peers.imports", "packages", {"folder": "", "names": list(names)})
+
+    participants = participant("ours", "jaxmodels"), participant("jax-flax-optax", "jax", "flax", "optax")
+    return Case("import", "import jaxmodels, and what it imports, in a fresh process", participants, fresh=True)
+
+
 def compile_train(scale: Scale, folder: Path) -> Case:
     arguments: dict[str, Any] = {"config": {**scale.model, **CONFIG}, "ids": random_ids(scale.model, 2, scale.train)}
     return Case(
@@ -143,6 +151,7 @@ CASES: dict[str, CaseMaker] = {
     "prefill_512": prefill,
     "train_2x512": train,
     "load": load,
+    "import": import_time,
     "startup_cold": startup_cold,
     "startup_warm": startup_warm,
     "compile_train": compile_train,

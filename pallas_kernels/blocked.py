@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.bias import Bias, Biases
+from pallas_kernels.derivatives import with_reverse_pass
 from pallas_kernels.dropout import Dropout, drop_probabilities, seed_and_rate
 from pallas_kernels.mask import Mask
 from pallas_kernels.reference import (
@@ -232,15 +233,17 @@ def _run_blocks(
         size = min(block, t1 - t0)
         plan = _BlockedPlan(T, t0, size, min(reach, num_keys), num_keys, rate)
         queries = swap_length_and_heads(q[:, t0:t1]).reshape(B, H, (t1 - t0) // size, size, K)
-        out = jnp.moveaxis(_section(plan, jnp.moveaxis(queries, 2, 0), shared, fixed), 0, 2)
+        out = jnp.moveaxis(_run_section(plan, (jnp.moveaxis(queries, 2, 0), shared), fixed), 0, 2)
         return swap_length_and_heads(out.reshape(B, H, t1 - t0, out.shape[-1]))
 
     return jnp.concatenate([run_section(*s) for s in _sections(T, k.shape[1], block, mask, sections)], axis=1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _section(plan: _BlockedPlan, queries: jax.Array, shared: _SharedInputs, fixed: _FixedInputs) -> jax.Array:
+def _section(
+    plan: _BlockedPlan, inputs: tuple[jax.Array, _SharedInputs], fixed: _FixedInputs
+) -> jax.Array:
     """[blocks, B, H, block, K] -> [blocks, B, H, block, Kv]."""
+    queries, shared = inputs
 
     def run_block(x):
         q, t0 = x
@@ -249,21 +252,19 @@ def _section(plan: _BlockedPlan, queries: jax.Array, shared: _SharedInputs, fixe
     return jax.lax.map(run_block, (queries, _block_starts(plan, queries)))
 
 
-def _forward(plan: _BlockedPlan, queries: jax.Array, shared: _SharedInputs, fixed: _FixedInputs):
-    return _section(plan, queries, shared, fixed), (queries, shared, fixed)
-
-
-def _backward(plan: _BlockedPlan, residuals, cotangent: jax.Array):
+def _section_reverse(
+    plan: _BlockedPlan, inputs: tuple[jax.Array, _SharedInputs], fixed: _FixedInputs, cotangent: jax.Array
+) -> tuple[jax.Array, _SharedInputs]:
     """Recomputes each block and adds its gradients to those of what it read; of keys and values to a slice, in place.
 
     (JAX's own transposition would add arrays of all keys for every block: quadratic in the length.) Sums are float32.
     """
-    queries, shared, fixed = residuals
+    queries, shared = inputs
 
     def run_block(sums, x):
         q, t0, dout = x
-        inputs = _slice_keys(plan, shared, fixed, t0)
-        _, pullback = jax.vjp(lambda q, inputs: _block(plan, q, t0, inputs, fixed), q, inputs)
+        block_inputs = _slice_keys(plan, shared, fixed, t0)
+        _, pullback = jax.vjp(lambda q, inputs: _block(plan, q, t0, inputs, fixed), q, block_inputs)
         dq, grads = pullback(dout)
         s0 = plan.start(t0, fixed.mask)
 
@@ -274,12 +275,12 @@ def _backward(plan: _BlockedPlan, residuals, cotangent: jax.Array):
         rest = jax.tree.map(lambda total, part: total + part.astype(jnp.float32), sums[2:], tuple(grads[2:]))
         return _SharedInputs(add_to_slice(sums.k, grads.k), add_to_slice(sums.v, grads.v), *rest), dq
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shared)
+    zeros = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), shared)
     sums, dq = jax.lax.scan(run_block, zeros, (queries, _block_starts(plan, queries), cotangent))
-    return dq, jax.tree.map(lambda total, x: total.astype(x.dtype), sums, shared), None
+    return dq, jax.tree.map(lambda total, x: total.astype(x.dtype), sums, shared)
 
 
-_section.defvjp(_forward, _backward)
+_run_section = with_reverse_pass(_section, _section_reverse)
 
 
 def _block_starts(plan: _BlockedPlan, queries: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from pallas_kernels.dispatch import AttentionCall, choose, select_decode_kernel
 from pallas_kernels.dropout import Dropout, dropout_bits, seed_and_rate
 from pallas_kernels.kv_cache import PackedKV
 from pallas_kernels.mask import Mask
-from pallas_kernels.sharding import PartitionAxes, attention_specs, decode_specs, platform, shard_mapped
+from pallas_kernels.sharding import PartitionAxes, attention_specs, decode_specs, platform, shard_mapped, vary_alike
 
 # A factor on the dot products, which may be traced.
 Scale = float | jax.Array
@@ -150,7 +150,8 @@ def attention_with_kernel(
     seed, rate = seed_and_rate(dropout)
     random_bits = None if seed is None else dropout_bits(seed, q.shape[0], q.shape[2])
 
-    def attend(q, k, v, mask, biases, scale, random_bits):
+    def attend(*arrays):
+        q, k, v, mask, biases, scale, random_bits = vary_alike(arrays)
         return kernel(q, k, v, mask=mask, biases=biases, scale=scale, random_bits=random_bits, rate=rate)
 
     scale = jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, jnp.float32)
@@ -251,7 +252,8 @@ def decode_with_kernel(
       [B, T, H, Kv] in q.dtype.
     """
 
-    def attend(q, packed, mask, biases, scale):
+    def attend(*arrays):
+        q, packed, mask, biases, scale = vary_alike(arrays)
         return kernel(q, packed, mask=mask, biases=biases, scale=scale)
 
     scale = jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, jnp.float32)

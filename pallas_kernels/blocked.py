@@ -245,6 +245,7 @@ def _section(
     """[blocks, B, H, block, K] -> [blocks, B, H, block, Kv]."""
     queries, shared = inputs
 
+    @jax.checkpoint
     def run_block(x):
         q, t0 = x
         return _block(plan, q, t0, _slice_keys(plan, shared, fixed, t0), fixed)
@@ -261,6 +262,7 @@ def _section_reverse(
     """
     queries, shared = inputs
 
+    @jax.checkpoint
     def run_block(sums, x):
         q, t0, dout = x
         block_inputs = _slice_keys(plan, shared, fixed, t0)

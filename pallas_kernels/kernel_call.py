@@ -76,12 +76,22 @@ def call_kernel(
     results = pl.pallas_call(
         body,
         **specs,
-        out_shape=[operand.array for operand in outputs.values()],
+        out_shape=[like_operand(operand.array, next(iter(present.values())).array) for operand in outputs.values()],
         compiler_params=compiler_params,
         cost_estimate=cost,
         name=name,
     )(*scalars.values(), *(operand.array for operand in present.values()))
     return dict(zip(outputs, results, strict=True))
+
+
+def like_operand(shape: jax.ShapeDtypeStruct, operand: jax.Array) -> jax.ShapeDtypeStruct:
+    """The type of a kernel's result, which varies over the mesh axes of a `shard_map` that the operands vary over.
+
+    Args:
+      shape: Shape and dtype of the result.
+      operand: One of the operands, see `sharding.vary_alike`.
+    """
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, manual_axis_type=jax.typeof(operand).manual_axis_type)
 
 
 def round_up(n: int, multiple: int) -> int:

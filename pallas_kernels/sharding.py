@@ -112,6 +112,25 @@ def shard_mapped(function: Callable, split: PartitionAxes | None, specs: Callabl
     return sharded
 
 
+def vary_alike(tree: Any) -> Any:
+    """The same arrays, each varying over all axes of a caller's `shard_map` that any of them varies over.
+
+    What JAX does for its own operations, and not for a kernel. The cotangent of a replicated array is then summed over
+    the axes that it did not vary over.
+    """
+    varying: frozenset[str] = frozenset().union(*(_varying_axes(x) for x in jax.tree.leaves(tree)))
+
+    def cast(x):
+        missing = tuple(sorted(varying - _varying_axes(x)))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(cast, tree)
+
+
+def _varying_axes(x: Any) -> frozenset[str]:
+    return jax.typeof(x).manual_axis_type.varying
+
+
 def attention_specs(
     batch: Axes,
     heads: Axes,

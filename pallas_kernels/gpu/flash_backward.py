@@ -275,7 +275,7 @@ def grad_bias(plan: FlashPlan, x: FlashOperands, inputs: BackwardInputs) -> jax.
         outputs={"dbias": out},
     )["dbias"]
     if plan.toeplitz:
-        diagonals = jax.ShapeDtypeStruct(x.bias.shape, jnp.float32)
+        diagonals = like_operand(jax.ShapeDtypeStruct(x.bias.shape, jnp.float32), x.bias)
         return jax.linear_transpose(partial(_toeplitz_tiles, side), diagonals)(dbias)[0]
     if not per_head:
         dbias = dbias.sum(axis=1, keepdims=True)

@@ -20,7 +20,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.bias import Biases
-from pallas_kernels.kernel_call import LOG2E, has_common_dtype, round_up
+from pallas_kernels.kernel_call import LOG2E, has_common_dtype, like_operand, round_up
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.tpu.sliding_window_backward import backward
 from pallas_kernels.tpu.sliding_window_forward import (
@@ -259,7 +259,7 @@ def _call_kernel(
             out_specs=out_specs,
             scratch_shapes=scratch,
         ),
-        out_shape=out_shape,
+        out_shape=[like_operand(shape, arrays[0]) for shape in out_shape],
         input_output_aliases=aliases or {},
         compiler_params=compiler_params("parallel", "arbitrary"),
         name=name,

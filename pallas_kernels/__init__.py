@@ -8,7 +8,8 @@ from pallas_kernels.dropout import Dropout, drop_probabilities
 from pallas_kernels.kv_cache import PackedKV, unpack
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.reference import masked_softmax
-from pallas_kernels.sharding import PartitionAxes, platform
+from pallas_kernels.sharding import PartitionAxes, platform, target_platform
+from pallas_kernels.symbolic import is_certain
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -24,8 +25,10 @@ __all__ = [
     "decode",
     "decoding_platform",
     "drop_probabilities",
+    "is_certain",
     "masked_softmax",
     "platform",
     "sliding_window_weights",
+    "target_platform",
     "unpack",
 ]

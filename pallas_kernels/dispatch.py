@@ -16,6 +16,7 @@ from pallas_kernels.gpu.device import Gpu, unsupported_gpu_reason
 from pallas_kernels.kv_cache import PackedKV
 from pallas_kernels.mask import Mask
 from pallas_kernels.sharding import PartitionAxes, platform, unsupported_partitioning_reason
+from pallas_kernels.symbolic import has_symbolic_dims, is_certain
 from pallas_kernels.tpu import decode as tpu_decode
 from pallas_kernels.tpu import full_row, sliding_window
 
@@ -102,7 +103,7 @@ def choose(implementation: str, call: AttentionCall, gpu: Gpu | None = None) -> 
 def _choose_by_platform(call: AttentionCall, gpu: Gpu | None) -> tuple[str, Callable | None]:
     T, S = call.q.shape[1], call.k.shape[1]
     # A decode step is bound by memory, and only the dense form has weights to return: neither needs a kernel.
-    if T > 1 and not call.return_weights:
+    if is_certain(lambda: T > 1) and not call.return_weights:
         reason = ""
         for name in AUTO_CANDIDATES.get(platform(), ()):
             selection = _select(name, call, gpu)
@@ -111,7 +112,7 @@ def _choose_by_platform(call: AttentionCall, gpu: Gpu | None) -> tuple[str, Call
             reason = selection.reason
         if reason:
             log_once(f"attention falls back to XLA: {reason}")
-    long = T > blocked.BLOCK and T * S >= MIN_BLOCKED_PAIRS
+    long = is_certain(lambda: T > blocked.BLOCK and T * S >= MIN_BLOCKED_PAIRS)
     return ("xla_blocked" if long and not call.return_weights else "xla"), None
 
 
@@ -119,6 +120,8 @@ def _select(name: str, call: AttentionCall, gpu: Gpu | None) -> KernelChoice:
     (B, _, H, _), G = call.q.shape, call.k.shape[2]
     if reason := unsupported_partitioning_reason(call.split, B, H, G):
         return KernelChoice(None, reason)
+    if has_symbolic_dims(call.q, call.k):
+        return KernelChoice(None, f"no kernel supports symbolic dimensions; got {call.q.shape} and {call.k.shape}")
     return _SELECTORS[name](call, gpu)
 
 

@@ -12,6 +12,7 @@ from pallas_kernels.bias import Biases
 from pallas_kernels.dropout import drop_probabilities
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.sharding import attention_specs
+from pallas_kernels.symbolic import has_symbolic_dims, is_certain
 
 # Calls with at most this many queries are taken for decode steps (one token, several beams or candidates).
 MAX_DECODE_QUERIES = 32
@@ -56,7 +57,7 @@ def attention_scores(
     """
     (_, H, T, _), G = q.shape, k.shape[1]
     grouped = group_queries(q, G)
-    if T <= MAX_DECODE_QUERIES:
+    if is_certain(lambda: T <= MAX_DECODE_QUERIES):
         # Keep the length as the minor axis (the layout of the cache), else XLA:CPU transposes all keys at every step.
         result = jnp.einsum("bgtk,bgks->bgts", grouped, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
     else:
@@ -178,8 +179,9 @@ def microbatched(
     Returns:
       [B, T, H, Kv].
     """
-    arguments, size = (q, k, v, mask, biases), microbatch_size(q, k, max_bytes)
-    if size >= len(q):
+    arguments = q, k, v, mask, biases
+    size = None if has_symbolic_dims(q, k) else microbatch_size(q, k, max_bytes)
+    if size is None or size >= len(q):
         return attend(*arguments)
     # The specs tell which arrays have an axis of examples.
     *specs, _, _ = attention_specs("examples", None, *arguments, None, None)[0]

@@ -5,12 +5,13 @@ XLA partitions its own operations, but not a kernel, which therefore runs under 
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
 from pallas_kernels.bias import Bias, Biases, DenseBias, ToeplitzBias
@@ -40,6 +41,36 @@ def platform() -> str:
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
+
+
+# What a program for a platform is compiled for where the caller does not say.
+DEVICE_KINDS = {"cpu": "cpu", "gpu": "NVIDIA H200", "tpu": "TPU v5 lite"}
+
+
+def target_platform(name: str, device_kind: str | None = None) -> AbstractContextManager:
+    """A context in which programs are traced for a platform that this process need not have.
+
+    A trace does not know for which platform it will be lowered, and the forms of some operations and the choice of
+    kernels depend on it:
+
+        with target_platform("tpu"):
+            exported = jax.export.export(jax.jit(function), platforms=["tpu"])(*arguments)
+
+    Args:
+      name: "cpu", "gpu" or "tpu".
+      device_kind: The `device_kind` of the devices, which tile sizes depend on; None for a TPU v5e or an H200.
+
+    Returns:
+      The context. The axes of a mesh in context stay.
+
+    Raises:
+      ValueError: Another name.
+    """
+    if name not in DEVICE_KINDS:
+        raise ValueError(f"the platform must be one of {', '.join(DEVICE_KINDS)}; got {name!r}")
+    mesh = jax.sharding.get_abstract_mesh()
+    device = AbstractDevice(device_kind or DEVICE_KINDS[name], 1, name)
+    return use_abstract_mesh(AbstractMesh(mesh.axis_sizes, mesh.axis_names, mesh.axis_types, abstract_device=device))
 
 
 def _unmapped_axes() -> dict[str, int]:

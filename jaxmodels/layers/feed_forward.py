@@ -112,7 +112,9 @@ class FeedForward(nn.Module):
         if not chunk:
             flat, chunk = feed_forward_chunk(shape, self.long_chunk, self.cpu_chunk)
             x = x.reshape(flat)
-        act, parts = activation(self.activation), jnp.split(x, list(range(chunk, x.shape[1], chunk)), axis=1)
+        # A symbolic length stays whole.
+        cuts = range(chunk, x.shape[1], chunk) if isinstance(x.shape[1], int) else ()
+        act, parts = activation(self.activation), jnp.split(x, list(cuts), axis=1)
         parts = [down(dropout(self, self._activate(act, up(part)), self.dropout)) for part in parts]
         return jnp.concatenate(parts, axis=1).reshape(shape)
 

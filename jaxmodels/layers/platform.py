@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
-from pallas_kernels import platform
+from pallas_kernels import is_certain, platform
 
 CacheT = TypeVar("CacheT")
 
@@ -66,7 +66,7 @@ def feed_forward_chunk(shape: tuple[int, ...], long_chunk: int, cpu_chunk: int) 
     batch_axis, length_axis = mesh_axes("batch", "length")
     if length_axis is not None:  # the tokens lie on different devices already
         return shape, shape[1]
-    if batch_axis is None and shape[0] * shape[1] > cpu_chunk and platform() == "cpu":
+    if batch_axis is None and is_certain(lambda: shape[0] * shape[1] > cpu_chunk) and platform() == "cpu":
         return (1, shape[0] * shape[1], shape[2]), cpu_chunk
     return shape, long_chunk
 

@@ -1,5 +1,6 @@
 """JAX/Flax models: GPT-2, DPR, RoBERTa-PreLayerNorm, RAG, LED and others. `import jaxmodels as jm`."""
 
+import jaxmodels.serialization  # noqa: F401 - registers caches and outputs with jax.export
 from jaxmodels import sharding
 from jaxmodels.architectures import register
 from jaxmodels.architectures.bart import BartConfig, BartForConditionalGeneration, BartModel
@@ -126,6 +127,7 @@ from jaxmodels.tokenization import (
     T5Tokenizer,
     load_tokenizer,
 )
+from pallas_kernels import target_platform
 
 __version__ = "0.1.0"
 
@@ -249,5 +251,6 @@ __all__ = [
     "resize_token_embeddings",
     "save",
     "sharding",
+    "target_platform",
     "warmup",
 ]

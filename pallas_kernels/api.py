@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from pallas_kernels import blocked, reference
 from pallas_kernels.bias import Bias, Biases, as_tuple
-from pallas_kernels.dispatch import AttentionCall, choose, select_decode_kernel
+from pallas_kernels.dispatch import AttentionCall, choose, decoding_platform, select_decode_kernel
 from pallas_kernels.dropout import Dropout, dropout_bits, seed_and_rate
 from pallas_kernels.kv_cache import PackedKV
 from pallas_kernels.mask import Mask
@@ -89,7 +89,8 @@ def attention(
         "pallas": the kernel of the target platform, that of the mesh in context or else of this process.
         "cudnn": NVIDIA's library, for bfloat16 and float16 without padding, window, bias or dropout.
         "auto": chooses by platform, size and mask, and logs once why it did not take a kernel.
-        A named implementation never falls back to another one.
+        A named implementation never falls back to another one. The operations of a call are in the named scope
+        "attention/NAME" of the implementation, which profiles show.
       return_weights: Whether to return the weights too.
       split: With a mesh in context (`jax.set_mesh`), the mesh axes over which the batch and the heads are split; a
         kernel then runs on every shard, with the key heads of its query heads. XLA's implementations do not need it.
@@ -108,21 +109,41 @@ def attention(
         implementation,
         AttentionCall(q, k, v, mask, biases, return_weights, split, dropout is not None and dropout.rate > 0),
     )
-    if kernel is not None:
-        return attention_with_kernel(kernel, q, k, v, mask=mask, bias=biases, scale=scale, dropout=dropout, split=split)
+    options: dict[str, Any] = {"mask": mask, "bias": biases, "scale": scale, "dropout": dropout, "split": split}
+    with jax.named_scope(f"attention/{chosen}"):
+        if kernel is not None:
+            return attention_with_kernel(kernel, q, k, v, **options)
+        return _attention_in_xla(chosen, q, k, v, return_weights=return_weights, **options)
+
+
+def _attention_in_xla(
+    chosen: str,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mask: Mask,
+    bias: Biases,
+    scale: Scale | None,
+    dropout: Dropout | None,
+    split: PartitionAxes | None,
+    return_weights: bool,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`attention` by the implementation "xla" or "xla_blocked"."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     seed, rate = seed_and_rate(dropout)
+    options: dict[str, Any] = {"scale": scale, "seed": seed, "rate": rate}
     if chosen == "xla_blocked":
-        return blocked.attend(q, k, v, mask=mask, biases=biases, scale=scale, seed=seed, rate=rate)
+        return blocked.attend(q, k, v, mask=mask, biases=bias, **options)
     # No microbatches where the batch is split over devices, nor with dropout, whose hash depends on the example's index
     # in the batch.
     if platform() == "cpu" and split is None and seed is None and not return_weights:
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, biases: Biases) -> jax.Array:
-            return reference.attend(q, k, v, mask=mask, biases=biases, scale=scale, seed=seed, rate=rate)[0]
+            return reference.attend(q, k, v, mask=mask, biases=biases, **options)[0]
 
-        return reference.microbatched(attend, q, k, v, mask, biases)
-    out, weights = reference.attend(q, k, v, mask=mask, biases=biases, scale=scale, seed=seed, rate=rate)
+        return reference.microbatched(attend, q, k, v, mask, bias)
+    out, weights = reference.attend(q, k, v, mask=mask, biases=bias, **options)
     return (out, weights.astype(q.dtype)) if return_weights else out
 
 
@@ -216,7 +237,8 @@ def decode(
     if not return_weights and (dropout is None or dropout.rate == 0):
         kernel = select_decode_kernel(implementation, q, packed, split)
         if kernel is not None:
-            return decode_with_kernel(kernel, q, packed, mask=mask, bias=biases, scale=scale, split=split)
+            with jax.named_scope(f"attention/pallas_{decoding_platform(implementation)}"):
+                return decode_with_kernel(kernel, q, packed, mask=mask, bias=biases, scale=scale, split=split)
     key, value = packed.read(packed.heads(q.shape[3]), q.dtype)
     return attention(
         q,

@@ -239,9 +239,7 @@ def _run_blocks(
     return jnp.concatenate([run_section(*s) for s in _sections(T, k.shape[1], block, mask, sections)], axis=1)
 
 
-def _section(
-    plan: _BlockedPlan, inputs: tuple[jax.Array, _SharedInputs], fixed: _FixedInputs
-) -> jax.Array:
+def _section(plan: _BlockedPlan, inputs: tuple[jax.Array, _SharedInputs], fixed: _FixedInputs) -> jax.Array:
     """[blocks, B, H, block, K] -> [blocks, B, H, block, Kv]."""
     queries, shared = inputs
 

@@ -2,8 +2,8 @@
 
 `jax.custom_vjp` gives up forward mode, and with it Hessian-vector products; `jax.custom_derivatives.linear_call` can
 neither be batched nor be differentiated with respect to its residuals. Here the tangent of a function is an operation
-of its own: evaluated, it is the function's ordinary derivative; transposed, it is the given reverse pass. Both are plain
-JAX, and so are their derivatives.
+of its own: evaluated, it is the function's ordinary derivative; transposed, it is the given reverse pass. Both are
+plain JAX, and so are their derivatives.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -32,6 +32,7 @@ BELOW = {
     "initialise": {"parameters", "sharding"},
     "surgery": {"initialise", "parameters"},
     "architectures": {"config", "convert", "layers", "outputs", "pallas_kernels", "parameters"},
+    "serialization": {"architectures", "layers", "outputs"},
     "generation": {"architectures", "config", "download", "layers", "outputs", "parameters", "sharding"}
     | {"tensor_files"},
     "retrieval": {"architectures", "config", "download", "layers", "parameters", "processes", "sharding"}

@@ -16,6 +16,7 @@ from jaxmodels.architectures.calls import check_call, check_rngs
 from jaxmodels.config import Config
 from jaxmodels.convert import Table
 from jaxmodels.layers.cache import Cache
+from jaxmodels.layers.explicit import with_automatic_axes
 from jaxmodels.messages import brief, unknown_name
 from jaxmodels.outputs import Output
 from pallas_kernels import IMPLEMENTATIONS, decoding_platform
@@ -176,8 +177,9 @@ class Model(nn.Module, Generic[OutputT]):
         if rngs is not None:
             check_rngs(type(self), rngs, initialising="params" not in variables)
         self._check(method, args, options)
-        flax = {"rngs": rngs, "mutable": mutable, "capture_intermediates": capture_intermediates}
-        return super().apply(variables, *args, method=method, **flax, **options)
+        flax = {"mutable": mutable, "capture_intermediates": capture_intermediates}
+        run = functools.partial(super().apply, method=method, **flax)
+        return with_automatic_axes(run, variables, args, {"rngs": rngs, **options})
 
     @nn.nowrap
     def init_with_output(self, rngs, *args, method=None, **options):

@@ -2,7 +2,7 @@
 
 XLA:CPU needs other forms of some products, and other chunk sizes, than accelerators do. The measurements behind the
 constants are in benchmarks/README.md, "CPU layouts". A program for devices that are not here (`jax.export` for TPUs
-from a CPU host) takes its forms from the mesh in context: `with jax.sharding.use_abstract_mesh(mesh)`.
+from a CPU host) takes its forms from the context: `with target_platform("tpu")`.
 """
 
 import dataclasses

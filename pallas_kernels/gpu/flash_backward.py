@@ -49,7 +49,7 @@ from pallas_kernels.gpu.tiles import (
     query_heads,
     whole_key_head,
 )
-from pallas_kernels.kernel_call import LN2, BlockedArray, Refs, call_kernel
+from pallas_kernels.kernel_call import LN2, BlockedArray, Refs, call_kernel, like_operand
 
 STATISTICS = ("max", "inverse_sum", "delta")
 

@@ -90,7 +90,7 @@ def unnormalised_softmax(scores: jax.Array, visible: jax.Array | None) -> tuple[
     if visible is not None:
         scores = jnp.where(visible, scores, MASK_VALUE)
     exponentials = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    any_visible = 1.0 if visible is None else visible.any(axis=-1, keepdims=True)
+    any_visible = 1.0 if visible is None else visible.any(axis=-1, keepdims=True).astype(scores.dtype)
     return exponentials, any_visible / exponentials.sum(axis=-1, keepdims=True)
 
 

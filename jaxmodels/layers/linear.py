@@ -165,7 +165,8 @@ def dropout(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:
     """Inverted dropout, active if and only if the caller gave `rngs={"dropout": key}`."""
     if rate == 0.0 or not module.has_rng("dropout"):
         return x
-    keep = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, x.shape)
+    # In float32 with jax_enable_x64 too: another precision would be another mask.
+    keep = jax.random.bernoulli(module.make_rng("dropout"), jnp.float32(1.0 - rate), x.shape)
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 

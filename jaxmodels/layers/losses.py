@@ -34,7 +34,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, ignore_index: int = IGNO
     losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), jnp.where(inside, labels, 0))
     # 0/0 for a label that is no class. A NaN written out would itself be found by jax_debug_nans, in a sound loss.
     known = jnp.where(jnp.all(inside | ~valid), 1.0, 0.0)
-    return jnp.sum(jnp.where(valid, losses, 0.0)) * (known / known) / jnp.sum(valid)
+    return jnp.sum(jnp.where(valid, losses, 0.0)) * (known / known) / jnp.sum(valid).astype(jnp.float32)
 
 
 def next_token_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -65,7 +65,7 @@ def classification_loss(
             logits, labels = logits.reshape(-1), labels.reshape(-1)
         if logits.shape != labels.shape:
             raise ValueError(f"regression labels have the shape of the logits, {logits.shape}; got {labels.shape}")
-        return jnp.mean(jnp.square(logits - labels))
+        return jnp.mean(jnp.square(logits - labels.astype(jnp.float32)))
     if problem_type == "single_label_classification":
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             raise ValueError(f"{problem_type} needs integer labels, got {labels.dtype}")

@@ -202,9 +202,8 @@ class Stack(nn.Module):
             with scope.temporary():
                 y, out = layer.copy(parent=scope)(x, treedef.unflatten(values), entry)
             if self.layerdrop and "dropout" in keys:
-                y = jnp.where(
-                    jax.random.bernoulli(jax.random.fold_in(keys["dropout"], 1), jnp.float32(self.layerdrop)), x, y
-                )
+                rate = jnp.float32(self.layerdrop)
+                y = jnp.where(jax.random.bernoulli(jax.random.fold_in(keys["dropout"], 1), rate), x, y)
             hidden = x if output_hidden_states else None
             collected = _Collected(out.attentions, out.cross_attentions, hidden, scope.mutable_variables())
             return y, out.cache, collected

@@ -170,11 +170,12 @@ def test_int8_weights_give_nearly_the_same_logits(name, kind):
 @pytest.mark.parametrize("provider", [qwix.PtqProvider, qwix.QtProvider])
 @pytest.mark.parametrize("name", GENERATIVE[:2])
 def test_quantised_models_generate_what_they_score(name, provider):
-    model, params = tiny(name)
+    long = name == "GPT2LMHeadModel"  # so that its kernels are transposed for the loop, on a CPU
+    model, params = tiny(name, **({"n_positions": 64} if long else {}))
     few = quantised(model, provider, "weights")
     if provider is qwix.PtqProvider:
         params = documented()["quantized"](params, abstract(few))
-    out = generated(few, params, max_new_tokens=5)
+    out = generated(few, params, max_new_tokens=40 if long else 5)
     if model.config.is_encoder_decoder:
         scores = few.apply({"params": params}, TOKENS, decoder_input_ids=out.sequences[:, :-1]).logits
     else:

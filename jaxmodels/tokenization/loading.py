@@ -18,7 +18,8 @@ from jaxmodels.tokenization.decoding import Ids
 from jaxmodels.tokenization.dpr import DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer, DPRReaderTokenizer
 from jaxmodels.tokenization.encoding import BatchEncoding
 from jaxmodels.tokenization.generic import GenericTokenizer
-from jaxmodels.tokenization.t5 import SPIECE, T5Tokenizer, read_pieces
+from jaxmodels.tokenization.sentencepiece import read_pieces
+from jaxmodels.tokenization.t5 import T5Tokenizer
 
 _FAMILIES: tuple[type[Tokenizer], ...] = (GPT2Tokenizer, RobertaTokenizer, BertTokenizer, BartTokenizer, LEDTokenizer)
 _FAMILIES += (T5Tokenizer, DPRQuestionEncoderTokenizer, DPRContextEncoderTokenizer, DPRReaderTokenizer)
@@ -271,7 +272,7 @@ def _vocabulary_tokens(folder: FolderSnapshot) -> set[str]:
                 tokens |= files.read_json(path).keys()
             elif path.suffix == ".txt":
                 tokens |= set(read_text(path).splitlines())
-    spiece = folder / SPIECE
+    spiece = folder / "spiece.model"
     # last, since reading it needs a package
     return read_pieces(spiece) if not tokens and spiece.is_file() else tokens
 

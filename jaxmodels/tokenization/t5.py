@@ -5,7 +5,6 @@ From Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unifi
 """
 
 import base64
-import json
 import os
 import re
 import warnings
@@ -15,22 +14,29 @@ from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, normalizers, pre_tokenizers, processors
 
 from jaxmodels.messages import truncate
 from jaxmodels.tokenization.arguments import CommonOptions, Token
-from jaxmodels.tokenization.backend import library_errors, read_tokenizer_json
-from jaxmodels.tokenization.base import Tokenizer
+from jaxmodels.tokenization.backend import read_tokenizer_json
 from jaxmodels.tokenization.files import is_transformers_5
+from jaxmodels.tokenization.sentencepiece import (
+    SPACE,
+    SentencePieceTokenizer,
+    Spacing,
+    build_backend,
+    check_files,
+    part_states,
+    prepend_scheme,
+    read_model,
+)
 from jaxmodels.tokenization.special_tokens import token_content, token_list
 from jaxmodels.tokenization.validation import validate_setting
 
-SPIECE = "spiece.model"
-SPACE = "\u2581"  # represents a space in a piece
 SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
-class T5Tokenizer(Tokenizer):
+class T5Tokenizer(SentencePieceTokenizer):
     """T5's tokenizer: SentencePiece's unigram model with text </s> and text </s> second text </s>.
 
     Ids are those of transformers' fast tokenizer (transformers 4.37.2, tokenization_t5_fast.py and the T5Converter of
@@ -48,19 +54,14 @@ class T5Tokenizer(Tokenizer):
       extra_ids: number of sentinels <extra_id_0>, ... that represent spans of text; <extra_id_0> has the highest id.
       additional_special_tokens: further special tokens. They come before the sentinels unless they include these; then
         there must be extra_ids of them.
-      legacy: prepend a space after each special token as at the beginning of a text (True), or only at the beginning
-        (False). None means the setting of the tokenizer.json, or True.
-      add_prefix_space: False prepends no space at all. None means the setting of the tokenizer.json, or True. The
-        attribute is the value that was passed. (Added to transformers after 4.37.2.)
-      sp_model_kwargs: must be empty; it configures sampling of tokenizations, which is not supported.
+      legacy, add_prefix_space, sp_model_kwargs: see `SentencePieceTokenizer`.
       common: arguments of `Tokenizer`.
     """
 
-    VOCABULARY_FILES: ClassVar = {"vocab_file": (SPIECE,)}
-    FILES_BESIDE_JSON: ClassVar = ("vocab_file",)
+    VOCABULARY_FILES: ClassVar = {"vocab_file": ("spiece.model",)}
     JSON_PARTS: ClassVar = {"model": "Unigram", "decoder": "Metaspace"}
     MODEL_TYPES: ClassVar = ("t5",)
-    OPTIONS: ClassVar = ("extra_ids", "legacy", "add_prefix_space", "sp_model_kwargs")
+    OPTIONS: ClassVar = ("extra_ids", *SentencePieceTokenizer.OPTIONS)
 
     def __init__(
         self,
@@ -81,32 +82,21 @@ class T5Tokenizer(Tokenizer):
         sp_model_kwargs: Mapping[str, Any] | None = None,
         **common: Unpack[CommonOptions],
     ):
-        validate_setting("sp_model_kwargs", sp_model_kwargs)
-        legacy, extra_ids = validate_setting("legacy", legacy), validate_setting("extra_ids", extra_ids)
-        if add_prefix_space is not None:
-            add_prefix_space = validate_setting("add_prefix_space", add_prefix_space)
-        if vocab_file is None and tokenizer_file is None:
-            raise ValueError("pass tokenizer_file, or vocab_file, or both")
-        for path in (vocab_file, tokenizer_file):
-            if path is not None and not os.path.isfile(path):
-                raise FileNotFoundError(f"there is no file {path}")
-        sentinels = [f"<extra_id_{i}>" for i in range(extra_ids)]
+        self._extra_ids: int = validate_setting("extra_ids", extra_ids)
+        sentinels = [f"<extra_id_{i}>" for i in range(self._extra_ids)]
+        check_files(vocab_file, tokenizer_file)
         if tokenizer_file is not None:
             backend = read_tokenizer_json(tokenizer_file, "T5's unigram model", self.JSON_PARTS)
         else:
             assert vocab_file is not None
             backend = _from_spiece(vocab_file, sentinels)
-        self._extra_ids = extra_ids
-        self._spiece = None if vocab_file is None else Path(vocab_file).read_bytes()
-        found = _prepend_scheme(backend, tokenizer_file)
-        self._legacy = found != "first" if legacy is None else legacy
-        self._add_prefix_space = add_prefix_space
-        prepend = found != "never" if add_prefix_space is None else add_prefix_space
-        scheme = ("always" if self._legacy else "first") if prepend else "never"
-        if scheme != found:
-            _set_text_processing(backend, _charsmaps(backend), scheme)
         super().__init__(
             backend,
+            vocab_file=vocab_file,
+            tokenizer_file=tokenizer_file,
+            legacy=legacy,
+            add_prefix_space=add_prefix_space,
+            sp_model_kwargs=sp_model_kwargs,
             eos_token=eos_token,
             unk_token=unk_token,
             pad_token=pad_token,
@@ -122,21 +112,6 @@ class T5Tokenizer(Tokenizer):
     def extra_ids(self) -> int:
         """Number of sentinels."""
         return self._extra_ids
-
-    @property
-    def legacy(self) -> bool:
-        """Whether a space is prepended after each special token."""
-        return self._legacy
-
-    @property
-    def add_prefix_space(self) -> bool | None:
-        """The argument of that name."""
-        return self._add_prefix_space
-
-    @property
-    def sp_model_kwargs(self) -> dict[str, Any]:
-        """Always empty."""
-        return {}
 
     @classmethod
     def resolve_arguments(
@@ -171,26 +146,19 @@ class T5Tokenizer(Tokenizer):
         """Return the ids of `get_sentinel_tokens`."""
         return self.convert_tokens_to_ids(self.get_sentinel_tokens())
 
-    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write spiece.model, with "prefix-" before its name, and return its path.
+    @classmethod
+    def _find_spacing(cls, backend: tokenizers.Tokenizer, path: str | os.PathLike | None) -> Spacing:
+        for part in part_states(backend.pre_tokenizer, "pretokenizers"):
+            if part.get("type") == "Metaspace":
+                scheme = part["prepend_scheme"]
+                return Spacing(legacy=scheme != "first", add_prefix_space=scheme != "never")
+        raise ValueError(
+            f"{path} does not split texts as T5 does: its pre-tokenizer is {truncate(str(backend.pre_tokenizer))}"
+        )
 
-        Raises:
-          ValueError: the tokenizer was made from a tokenizer.json alone, which does not contain all of it.
-        """
-        if self._spiece is None:
-            raise ValueError(
-                f"this tokenizer was made from a tokenizer.json without {SPIECE}, so it cannot write one: pass "
-                "vocab_file, too, or use save_pretrained, which writes the tokenizer.json"
-            )
-        if not os.path.isdir(save_directory):
-            raise NotADirectoryError(f"save_vocabulary needs an existing folder, got {save_directory}")
-        path = Path(save_directory) / (f"{filename_prefix}-{SPIECE}" if filename_prefix else SPIECE)
-        path.write_bytes(self._spiece)
-        return (str(path),)
-
-    def _write_vocabulary(self, folder: Path) -> None:
-        if self._spiece is not None:
-            self.save_vocabulary(folder)
+    @classmethod
+    def _set_spacing(cls, backend: tokenizers.Tokenizer, spacing: Spacing) -> None:
+        _set_text_processing(backend, _charsmaps(backend), spacing)
 
     def _update_post_processor(self) -> None:
         if self.eos_token is None:
@@ -200,11 +168,6 @@ class T5Tokenizer(Tokenizer):
             pair="$A:0 eos:0 $B:0 eos:0",
             special_tokens=[{"id": "eos", "ids": [self.eos_token_id], "tokens": [self.eos_token]}],
         )
-
-
-def read_pieces(path: Path) -> set[str]:
-    """Return the pieces of a spiece.model."""
-    return {piece.piece for piece in _read_spiece(path).pieces}
 
 
 def _add_sentinels(additional: Sequence[Token] | None, sentinels: list[str]) -> list[Token]:
@@ -218,70 +181,33 @@ def _add_sentinels(additional: Sequence[Token] | None, sentinels: list[str]) -> 
     return tokens if num_included else [*tokens, *sentinels]
 
 
-def _read_spiece(path: str | os.PathLike) -> Any:
-    """Return the ModelProto of a spiece.model, with the pieces, their scores, and the normalization."""
-    try:
-        from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]  # built at import
-    except ImportError as error:
-        raise ImportError(
-            f"reading {path} needs sentencepiece and protobuf, which are not both installed: pip install sentencepiece "
-            "protobuf, or provide a tokenizer.json"
-        ) from error
-    try:
-        proto = ModelProto.FromString(Path(path).read_bytes())
-    except Exception as error:
-        raise ValueError(f"{path} is not a SentencePiece model: {truncate(str(error))}") from error
-    if not proto.pieces or proto.trainer_spec.model_type != proto.trainer_spec.UNIGRAM:
-        raise ValueError(f"{path} is not a SentencePiece unigram model with pieces, as T5 needs")
-    return proto
-
-
 def _from_spiece(path: str | os.PathLike, sentinels: list[str]) -> tokenizers.Tokenizer:
-    proto = _read_spiece(path)
+    proto = read_model(path)
+    if proto.trainer_spec.model_type != proto.trainer_spec.UNIGRAM:
+        raise ValueError(f"{path} is not a SentencePiece unigram model, as T5 needs")
     if proto.trainer_spec.byte_fallback:
         warnings.warn(
             f"{path} represents unknown characters by bytes; here, as in transformers' fast tokenizer, they become "
             "unk_token",
             stacklevel=3,
         )
-    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
-    vocabulary = pieces + [(token, 0.0) for token in reversed(sentinels)]
-    with library_errors(f"{path} does not form a unigram model"):
-        backend = tokenizers.Tokenizer(models.Unigram(vocabulary, proto.trainer_spec.unk_id))
-    control, user_defined = proto.SentencePiece.CONTROL, proto.SentencePiece.USER_DEFINED
-    unsplit = [piece for piece in proto.pieces if piece.type in (control, user_defined)]
-    backend.add_tokens([AddedToken(piece.piece, normalized=False, special=piece.type == control) for piece in unsplit])
+    backend = build_backend(proto, path, sentinels[::-1])
     charsmap = proto.normalizer_spec.precompiled_charsmap
-    _set_text_processing(backend, [charsmap] if charsmap else [], "always")
+    _set_text_processing(backend, [charsmap] if charsmap else [], Spacing(legacy=True, add_prefix_space=True))
     return backend
 
 
-def _set_text_processing(backend: tokenizers.Tokenizer, charsmaps: list[bytes], prepend_scheme: str) -> None:
+def _set_text_processing(backend: tokenizers.Tokenizer, charsmaps: list[bytes], spacing: Spacing) -> None:
     """Set what SentencePiece does before and after its model, as transformers' converter does."""
     # repeated spaces are merged, and those at the end are removed
     spaces = [normalizers.Strip(left=False, right=True), normalizers.Replace(tokenizers.Regex(" {2,}"), SPACE)]
     backend.normalizer = normalizers.Sequence([*map(normalizers.Precompiled, charsmaps), *spaces])
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme)
-    backend.decoder = decoders.Metaspace(SPACE, prepend_scheme)
-
-
-def _parts(part: Any, sequence_key: str) -> list[dict[str, Any]]:
-    """Return the state of a normalizer or pre-tokenizer, or of each one in a sequence."""
-    state = json.loads(part.__getstate__()) if part is not None else {}
-    return state.get(sequence_key, [state])
-
-
-def _prepend_scheme(backend: tokenizers.Tokenizer, path: str | os.PathLike | None) -> str:
-    """Return where the pre-tokenizer prepends a space: "always", "first" or "never"."""
-    for part in _parts(backend.pre_tokenizer, "pretokenizers"):
-        if part.get("type") == "Metaspace":
-            return part["prepend_scheme"]
-    raise ValueError(
-        f"{path} does not split texts as T5 does: its pre-tokenizer is {truncate(str(backend.pre_tokenizer))}"
-    )
+    scheme = prepend_scheme(spacing)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme)
+    backend.decoder = decoders.Metaspace(SPACE, scheme)
 
 
 def _charsmaps(backend: tokenizers.Tokenizer) -> list[bytes]:
     """Return SentencePiece's tables of equivalent characters: one, or none."""
-    parts = _parts(backend.normalizer, "normalizers")
-    return [base64.b64decode(part["precompiled_charsmap"]) for part in parts if part.get("type") == "Precompiled"]
+    states = part_states(backend.normalizer, "normalizers")
+    return [base64.b64decode(state["precompiled_charsmap"]) for state in states if state.get("type") == "Precompiled"]

@@ -4,7 +4,7 @@ import fnmatch
 
 import pytest
 from support.full_data import TESTDATA
-from tools import cut_texts, cut_vocabularies
+from tools import cut_texts, cut_vocabularies, train_vocabulary
 
 MOST = 8_000_000  # bytes that every clone has to carry
 FILES = sorted(file.relative_to(TESTDATA).as_posix() for file in TESTDATA.rglob("*") if file.is_file())
@@ -52,6 +52,7 @@ def test_a_file_has_a_source_a_licence_and_what_was_kept(row):
 def test_the_scripts_make_what_is_here(full_data_dir, tmp_path):
     cut_texts.main(full_data_dir, tmp_path)
     cut_vocabularies.main(full_data_dir / "tokenizers", tmp_path / "tokenizers")
+    train_vocabulary.main(tmp_path / "tokenizers")
     made = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file())
     assert made == [file for file in FILES if file.split("/")[0] in {name.split("/")[0] for name in made}]
     assert [file for file in made if (tmp_path / file).read_bytes() != (TESTDATA / file).read_bytes()] == []

@@ -36,7 +36,8 @@ FILE_SETS = {
     ),
     "tokenizer": (
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-        *("chat_template.jinja", "vocab.json", "encoder.json", "merges.txt", "vocab.bpe", "vocab.txt", "spiece.model"),
+        *("chat_template.jinja", "vocab.json", "encoder.json", "merges.txt", "vocab.bpe", "vocab.txt"),
+        *("spiece.model", "tokenizer.model"),
     ),
     "index": ("dense_index.json", "embeddings-*.safetensors"),
     "rows": ("embeddings.safetensors",),

@@ -1,7 +1,7 @@
 """Tokenizers of all model families, built on the `tokenizers` library.
 
 `base` is the base class of all tokenizers, with the parts `decoding` and `special_tokens`. Each family's classes are in
-one file (`byte_level`, `bert`, `dpr`, `t5`) and registered in `loading.TOKENIZERS`; `generic` reads any other
+one file (`byte_level`, `bert`, `dpr`, `t5`, `llama`) and registered in `loading.TOKENIZERS`; `generic` reads any other
 tokenizer.json.
 """
 
@@ -15,6 +15,7 @@ from jaxmodels.tokenization.dpr import (
 )
 from jaxmodels.tokenization.encoding import BatchEncoding, CharSpan, TokenSpan
 from jaxmodels.tokenization.generic import GenericTokenizer
+from jaxmodels.tokenization.llama import LlamaTokenizer
 from jaxmodels.tokenization.loading import RagTokenizer, load_tokenizer
 from jaxmodels.tokenization.t5 import T5Tokenizer
 
@@ -30,6 +31,7 @@ __all__ = [
     "GPT2Tokenizer",
     "GenericTokenizer",
     "LEDTokenizer",
+    "LlamaTokenizer",
     "RagTokenizer",
     "RobertaTokenizer",
     "T5Tokenizer",

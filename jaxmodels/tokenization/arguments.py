@@ -86,16 +86,21 @@ class CommonOptionsWithTokens(CommonOptions, total=False):
     additional_special_tokens: Sequence[Token] | None
 
 
-class AllCommonOptions(CommonOptionsWithTokens, total=False):
+class CommonOptionsWithPadding(CommonOptionsWithTokens, total=False):
+    """`CommonOptionsWithTokens` and the special tokens that decoder-only models lack by default."""
+
+    sep_token: Token | None
+    pad_token: Token | None
+    cls_token: Token | None
+    mask_token: Token | None
+
+
+class AllCommonOptions(CommonOptionsWithPadding, total=False):
     """Constructor arguments of all tokenizers; see `Tokenizer`."""
 
     bos_token: Token | None
     eos_token: Token | None
     unk_token: Token | None
-    sep_token: Token | None
-    pad_token: Token | None
-    cls_token: Token | None
-    mask_token: Token | None
 
 
 @dataclasses.dataclass(frozen=True)

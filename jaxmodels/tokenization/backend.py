@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import tokenizers
 
 from jaxmodels.messages import truncate
-from jaxmodels.tokenization.arguments import Example, check_unicode
+from jaxmodels.tokenization.arguments import CommonOptionsWithPadding, Example, check_unicode
 from jaxmodels.tokenization.validation import token_id
 
 ADDED_TOKENS_KEY = '"added_tokens":'
@@ -189,6 +189,17 @@ def read_tokenizer_json(path: str | os.PathLike, description: str, parts: Mappin
                 f"{path}: added_tokens: {content!r} must have the id {token['id']} and would get {actual_id}"
             )
     return backend
+
+
+def stored_settings(backend: tokenizers.Tokenizer) -> CommonOptionsWithPadding:
+    """Return the constructor arguments that follow from the padding and truncation stored in a tokenizer.json."""
+    settings: CommonOptionsWithPadding = {}
+    if backend.truncation is not None:
+        settings["truncation_side"] = backend.truncation["direction"]
+    if backend.padding is not None:
+        settings["padding_side"] = backend.padding["direction"]
+        settings["pad_token"] = backend.padding["pad_token"]
+    return settings
 
 
 def check_ids(path: str | os.PathLike, vocabulary: Mapping[str, Any]) -> None:

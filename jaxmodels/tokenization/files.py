@@ -1,6 +1,7 @@
 """Folders of tokenizers: finding them, reading constructor arguments from their JSON files, loading and saving."""
 
 import contextlib
+import inspect
 import json
 import os
 import warnings
@@ -217,16 +218,16 @@ def load_folder(
 
 
 def _load(folder: FolderSnapshot, cls: "type[Tokenizer]", options: Mapping[str, Any]) -> "Tokenizer":
-    rejected = {name: value for name, value in options.items() if name in unsupported.LOAD}
+    rejected = {name: value for name, value in options.items() if name in unsupported.LOAD and name not in cls.OPTIONS}
     reject_unsupported(f"loading a {cls.__name__} has no option", rejected, (), unsupported.LOAD)
     options = {name: value for name, value in options.items() if name not in rejected}
     arguments = read_arguments(folder)
-    ignored = sorted(arguments.keys() - {*ARGUMENTS, *cls.OPTIONS})
+    others = {key: arguments.pop(key) for key in sorted(arguments.keys() - {*ARGUMENTS, *cls.OPTIONS})}
+    ignored = [key for key, value in others.items() if not unsupported.is_neutral_at_loading(key, value)]
     if ignored:
         warnings.warn(
             f"{folder / CONFIG}: no effect on a {cls.__name__}: {truncate(', '.join(ignored), 300)}", stacklevel=6
         )
-    arguments = {key: value for key, value in arguments.items() if key not in ignored}
     vocabulary = _vocabulary_files(folder, cls)
     if "tokenizer_file" in vocabulary:
         arguments = cls.resolve_arguments(arguments, vocabulary["tokenizer_file"], read_json(folder / CONFIG))
@@ -296,8 +297,12 @@ def tokenizer_config(tokenizer: "Tokenizer") -> dict[str, Any]:
     if tokenizer.extra_special_tokens:
         config[EXTRA] = tokenizer.extra_special_tokens
     added = {str(i): token.__getstate__() for i, token in tokenizer.added_tokens_decoder.items()}
+    defaults = inspect.signature(type(tokenizer)).parameters
+    # a token that is unset would otherwise get its default, and a new id if the vocabulary lacks that
+    unset = [name for name in SPECIAL_TOKENS if name in defaults and defaults[name].default is not None]
     return {
         **config,
+        **{name: None for name in unset},
         **tokenizer.special_tokens_map,
         ADDED_DECODER: added,
         "tokenizer_class": tokenizer.SAVED_CLASS or type(tokenizer).__name__,

@@ -8,7 +8,7 @@ from typing import ClassVar, Unpack
 from tokenizers import pre_tokenizers
 
 from jaxmodels.tokenization.arguments import AllCommonOptions, EncodeOptions
-from jaxmodels.tokenization.backend import read_tokenizer_json
+from jaxmodels.tokenization.backend import read_tokenizer_json, stored_settings
 from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.tokenization.validation import validate_setting
 
@@ -56,11 +56,7 @@ class GenericTokenizer(Tokenizer):
                 backend.pre_tokenizer.add_prefix_space = add_prefix_space
         self._add_prefix_space = add_prefix_space
         options: AllCommonOptions = {"clean_up_tokenization_spaces": False}
-        if backend.truncation is not None:
-            options["truncation_side"] = backend.truncation["direction"]
-        if backend.padding is not None:
-            options["padding_side"] = backend.padding["direction"]
-            options["pad_token"] = backend.padding["pad_token"]
+        options.update(stored_settings(backend))
         options.update(common)
         super().__init__(backend, **options)
         try:

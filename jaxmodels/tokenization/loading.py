@@ -18,11 +18,13 @@ from jaxmodels.tokenization.decoding import Ids
 from jaxmodels.tokenization.dpr import DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer, DPRReaderTokenizer
 from jaxmodels.tokenization.encoding import BatchEncoding
 from jaxmodels.tokenization.generic import GenericTokenizer
+from jaxmodels.tokenization.llama import LlamaTokenizer
 from jaxmodels.tokenization.sentencepiece import read_pieces
 from jaxmodels.tokenization.t5 import T5Tokenizer
 
 _FAMILIES: tuple[type[Tokenizer], ...] = (GPT2Tokenizer, RobertaTokenizer, BertTokenizer, BartTokenizer, LEDTokenizer)
-_FAMILIES += (T5Tokenizer, DPRQuestionEncoderTokenizer, DPRContextEncoderTokenizer, DPRReaderTokenizer)
+_FAMILIES += (T5Tokenizer, LlamaTokenizer)
+_FAMILIES += (DPRQuestionEncoderTokenizer, DPRContextEncoderTokenizer, DPRReaderTokenizer)
 TOKENIZERS: dict[str, type[Tokenizer]] = {cls.__name__: cls for cls in (*_FAMILIES, GenericTokenizer)}
 """All classes by name, which is that of transformers without "Fast". If several match a folder, the first is used."""
 
@@ -196,8 +198,8 @@ def select_class(folder: FolderSnapshot) -> type[Tokenizer]:
     """Return the class of a folder's tokenizer.
 
     The `tokenizer_class` of tokenizer_config.json or config.json decides; if it names no family, the `model_type` of
-    config.json, and then the vocabulary. A folder with a tokenizer.json that belongs to no family gets a
-    `GenericTokenizer`.
+    config.json (llama only with a tokenizer.json like Llama's), and then the vocabulary. A folder with a tokenizer.json
+    that belongs to no family gets a `GenericTokenizer`.
 
     Raises:
       ValueError: no class matches.
@@ -206,6 +208,8 @@ def select_class(folder: FolderSnapshot) -> type[Tokenizer]:
     supported = ", ".join(TOKENIZERS)
     config, model_config = files.read_json(folder / files.CONFIG), files.read_json(folder / files.MODEL_CONFIG)
     model_cls = _class_of_model(folder, model_config)
+    if model_cls is LlamaTokenizer and has_json and not _is_llama(folder, config):
+        model_cls = None
     for file, values in ((files.CONFIG, config), (files.MODEL_CONFIG, model_config)):
         full_name = values.get("tokenizer_class")
         full_name = "" if full_name is None else full_name
@@ -262,9 +266,18 @@ def _class_of_model(folder: FolderSnapshot, model_config: Mapping[str, Any]) -> 
     return next((cls for cls in matching if cls.__name__ in named), matching[0] if matching else None)
 
 
+def _is_llama(folder: FolderSnapshot, config: Mapping[str, Any]) -> bool:
+    """Whether a model of type llama has Llama's tokenizer: others of this type, such as Llama 3, have their own."""
+    name = str(config.get("tokenizer_class"))
+    if name.removesuffix("Fast") in TOKENIZERS:
+        return True
+    return name != GENERIC and LlamaTokenizer.accepts_json(files.read_json(folder / files.TOKENIZER))
+
+
 def _vocabulary_tokens(folder: FolderSnapshot) -> set[str]:
     """Return the tokens of the vocabulary files in a folder."""
     tokens = _json_tokens(folder / files.TOKENIZER)
+    models = []
     for name in files.file_names(TOKENIZERS.values()):
         path = folder / name
         if name not in (*files.NAMES, files.MODEL_CONFIG) and path.is_file():
@@ -272,9 +285,10 @@ def _vocabulary_tokens(folder: FolderSnapshot) -> set[str]:
                 tokens |= files.read_json(path).keys()
             elif path.suffix == ".txt":
                 tokens |= set(read_text(path).splitlines())
-    spiece = folder / "spiece.model"
-    # last, since reading it needs a package
-    return read_pieces(spiece) if not tokens and spiece.is_file() else tokens
+            else:
+                models.append(path)
+    # last, since reading one of SentencePiece needs a package
+    return read_pieces(models[0]) if not tokens and models else tokens
 
 
 def _json_tokens(path: Path) -> set[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from jaxmodels.messages import Unsupported, unknown_name
 
 _AT_LOADING = "it is a setting of the tokenizer: pass it to jm.load_tokenizer(folder, ...)"
+_NO_SPACES = "no spaces are inserted, as in transformers' fast tokenizers"
 _UPLOAD = "call huggingface_hub.upload_folder(folder_path=..., repo_id=...) after saving"
 _HUB = "download the files with huggingface_hub and pass the folder"
 
@@ -36,9 +37,7 @@ CALL: dict[str, Unsupported] = {
 }
 PAD: dict[str, Unsupported] = {"verbose": Unsupported("pad() emits no warnings", (True, False))}
 DECODE: dict[str, Unsupported] = {
-    "spaces_between_special_tokens": Unsupported(
-        "no spaces are inserted, as in transformers' fast tokenizers", (False,)
-    ),
+    "spaces_between_special_tokens": Unsupported(_NO_SPACES, (False,)),
     "use_source_tokenizer": Unsupported("each tokenizer has a single vocabulary", (False,)),
     "errors": Unsupported(_AT_LOADING),
     "group_tokens": Unsupported("it is only for speech models"),
@@ -66,6 +65,8 @@ LOAD: dict[str, Unsupported] = {
     "max_length": Unsupported("use model_max_length=, or pass it to the call"),
     "return_tensors": Unsupported('pass it to the call: tok(text, return_tensors="jax")'),
     "add_eos_token": Unsupported("append the token to the text", (False, None)),
+    "use_default_system_prompt": Unsupported("begin the conversation with a system message", (False, None)),
+    "spaces_between_special_tokens": Unsupported(_NO_SPACES, (False, None)),
     "add_special_tokens": Unsupported("pass it to the call"),
     "device": Unsupported("tokenizers run on the host; move their output with jax.device_put(batch, device)", (None,)),
     "device_map": Unsupported("tokenizers run on the host", (None,)),
@@ -146,8 +147,14 @@ METHODS: dict[str, str] = {
     "verbose": "use warnings.filterwarnings, or verbose=False in a call",
     "clean_up": "use tok.clean_up_tokenization(text)",
     "prepare_for_tokenization": "use tok(text)",
+    "update_post_processor": "it is not needed: setting tok.bos_token or tok.add_bos_token does it",
     "register_for_auto_class": "it is not needed: jm.load_tokenizer selects the class",
 }
+
+
+def is_neutral_at_loading(name: str, value: object) -> bool:
+    """Whether a setting of a file requests what happens in any case."""
+    return name in LOAD and LOAD[name].is_neutral(value)
 
 
 def missing_attribute(class_name: str, name: str, attributes: Iterable[str]) -> AttributeError:

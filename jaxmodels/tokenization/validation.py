@@ -160,6 +160,7 @@ _SETTINGS: dict[str, Validator] = {
     "errors": _decoding_errors,
     "add_prefix_space": boolean,
     "add_bos_token": boolean,
+    "add_eos_token": boolean,
     "trim_offsets": boolean,
     "do_lower_case": boolean,
     "do_basic_tokenize": boolean,

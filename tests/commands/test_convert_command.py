@@ -106,7 +106,8 @@ def test_a_checkpoint_is_converted_in_place(checkpoints, tmp_path, capsys):
 
 
 OLD_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "spiece.model"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("spiece.model", "tokenizer.model"),
     *("generation_config.json", "model.safetensors.index.json", "model-00001-of-00009.safetensors"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin", "tf_model.h5"),
     *("flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-00002-of-00002.msgpack"),

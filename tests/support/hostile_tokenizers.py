@@ -37,7 +37,8 @@ def cases(folder: Path, seed: int) -> Iterator[tuple[str, str, bytes]]:
     """Yield (description, file name, content) of damaged files of a folder."""
     picks = random.Random(seed)
     names = sorted(path.name for path in folder.iterdir())
-    beside = {"vocab.json", "merges.txt", "vocab.txt"} if files.TOKENIZER in names else set()  # not read beside it
+    beside = {"vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model"}  # not read beside it
+    beside = beside if files.TOKENIZER in names else set()
     for name in sorted({*names} - beside):
         path = folder / name
         if path.suffix == ".json":

@@ -212,8 +212,8 @@ def test_class_of_a_folder(data_dir, tmp_path, tokenizer_class, model_type, name
 @pytest.mark.parity("T8")
 def test_an_unsupported_class_is_named_in_a_warning(data_dir, tmp_path):
     shutil.copyfile(data_dir / "tokenizers" / "t5" / "tokenizer.json", tmp_path / "tokenizer.json")
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "unk_token": "<unk>"}')
-    with pytest.warns(UserWarning, match="is for a LlamaTokenizer, which is not supported: a GenericTokenizer reads"):
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XGLMTokenizer", "unk_token": "<unk>"}')
+    with pytest.warns(UserWarning, match="is for a XGLMTokenizer, which is not supported: a GenericTokenizer reads"):
         tokenizer = jm.load_tokenizer(tmp_path)
     assert type(tokenizer) is jm.GenericTokenizer and tokenizer.unk_token == "<unk>"
 

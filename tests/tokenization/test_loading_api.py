@@ -5,6 +5,7 @@ import shutil
 import huggingface_hub
 import numpy as np
 import pytest
+from support.full_data import TRAINED
 
 import jaxmodels.tokenization as jt
 from jaxmodels.tokenization.loading import TOKENIZERS
@@ -55,6 +56,8 @@ def small_folder_of(cases_dir, data_dir):
     def make(cls):
         if issubclass(cls, jt.T5Tokenizer):
             return cls(tokenizer_file=data_dir / "tokenizers" / "t5" / "tokenizer.json")
+        if cls is jt.LlamaTokenizer:
+            return cls(TRAINED / "tokenizer.model")
         if cls is jt.GenericTokenizer:
             return cls(data_dir / "tokenizers" / "gpt2" / "tokenizer.json")
         if issubclass(cls, jt.BertTokenizer):

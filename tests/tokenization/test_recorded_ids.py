@@ -25,6 +25,7 @@ FOLDERS = {
     jm.BertTokenizer: "bert-base-uncased",
     jm.DPRReaderTokenizer: "bert-base-uncased",
     jm.T5Tokenizer: "t5",
+    jm.LlamaTokenizer: "llama",
 }
 families = pytest.mark.parametrize("cls", FOLDERS, ids=lambda cls: cls.__name__)
 

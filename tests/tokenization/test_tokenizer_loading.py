@@ -56,15 +56,15 @@ def test_class_from_vocabulary(folder):
 
 @pytest.mark.parity("T8")
 def test_unsupported_classes_are_named(folder):
-    rewrite(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
+    rewrite(folder / "tokenizer_config.json", tokenizer_class="XGLMTokenizer")
     with pytest.raises(
-        ValueError, match=r"is for a LlamaTokenizer and has no tokenizer.json.*supported tokenizers are GPT2Tokenizer"
+        ValueError, match=r"is for a XGLMTokenizer and has no tokenizer.json.*supported tokenizers are GPT2Tokenizer"
     ):
         jt.load_tokenizer(folder)
     assert type(jt.load_tokenizer(folder, cls=jt.GPT2Tokenizer)) is jt.GPT2Tokenizer
     rewrite(folder / "tokenizer_config.json", tokenizer_class="absent")
-    rewrite(folder / "config.json", model_type="llama")
-    with pytest.raises(ValueError, match="model type 'llama'"):
+    rewrite(folder / "config.json", model_type="xglm")
+    with pytest.raises(ValueError, match="model type 'xglm'"):
         jt.load_tokenizer(folder)
     with pytest.raises(TypeError, match="cls must be one of GPT2Tokenizer"):
         jt.load_tokenizer(folder, cls=transformers.GPT2Tokenizer)

@@ -20,7 +20,7 @@ def write(recorded: dict, folder: Path, model_type: str | None = None) -> Path:
     """The folder that transformers 5 wrote."""
     folder.mkdir(parents=True, exist_ok=True)
     source = json.loads((TESTDATA / "tokenizers" / recorded["vocabulary"] / "tokenizer.json").read_text())
-    whole = recorded["tokenizer.json"] | {part: source[part] for part in ("model", "normalizer")}
+    whole = {part: source[part] for part in ("model", "normalizer")} | recorded["tokenizer.json"]
     (folder / "tokenizer.json").write_text(json.dumps(whole))
     (folder / "tokenizer_config.json").write_text(json.dumps(recorded["tokenizer_config.json"]))
     for name, text in recorded["files"].items():
@@ -59,7 +59,14 @@ def test_ids_and_texts_equal_transformers_5(loaded):
 def test_classes_of_transformers_5_folders(tmp_path):
     for name, recorded in RECORDED.items():
         family = name.split()[-1].split(",")[0] if "Backend" in name else name.split(",")[0]
-        expected = {"gpt2": "GPT2", "bert-base-uncased": "Bert", "roberta-base": "Roberta", "t5": "T5"}.get(family)
+        expected = {
+            "gpt2": "GPT2",
+            "bert-base-uncased": "Bert",
+            "roberta-base": "Roberta",
+            "t5": "T5",
+            "llama": "Llama",
+        }
+        expected = expected.get(family)
         wanted = f"{expected}Tokenizer" if expected else recorded["tokenizer_config.json"]["tokenizer_class"]
         assert type(jt.load_tokenizer(write(recorded, tmp_path / name))).__name__ == wanted
 

@@ -24,6 +24,7 @@ def references() -> dict:
         "roberta-base": transformers.RobertaTokenizerFast(tokenizer_file=json_of("roberta-base")),
         "bert-base-uncased": transformers.BertTokenizer(str(FOLDER / "bert-base-uncased" / "vocab.txt")),
         "t5": transformers.T5TokenizerFast(tokenizer_file=json_of("t5")),
+        "llama": transformers.LlamaTokenizerFast(tokenizer_file=json_of("llama")),
     }
 
 

@@ -4,9 +4,9 @@
     python tests/tools/tokenizers5.py read FOLDERS OUT
 
 With transformers 5, as `transformers5.run` runs it. `record` writes a JSON object: for each tokenizer the folder of its
-vocabulary, tokenizer_config.json, tokenizer.json without its model and normalizer, ids, decoded texts and settings;
-tests/testdata/tokenizers5.json is that of testdata's vocabularies. `read` loads each folder in FOLDERS and writes the
-same of it.
+vocabulary, tokenizer_config.json, tokenizer.json without its model and an unchanged normalizer, ids, decoded texts and
+settings; tests/testdata/tokenizers5.json is that of testdata's vocabularies. `read` loads each folder in FOLDERS and
+writes the same of it.
 """
 
 import json
@@ -18,8 +18,9 @@ TEXTS = ["Hello world, it's 1 test .", "  two spaces é 中文 ", "low <mask> [S
 TEXTS += ["<extra_id_0> new word <|endoftext|>"]
 SOURCES = {"GPT2Tokenizer": "gpt2", "RobertaTokenizer": "roberta-base", "BartTokenizer": "roberta-base"}
 SOURCES |= {"LEDTokenizer": "roberta-base", "BertTokenizer": "bert-base-uncased", "T5Tokenizer": "t5"}
+SOURCES |= {"LlamaTokenizer": "llama"}
 SOURCES |= {f"DPR{part}Tokenizer": "bert-base-uncased" for part in ("QuestionEncoder", "ContextEncoder", "Reader")}
-MORE = ("GPT2Tokenizer", "RobertaTokenizer", "T5Tokenizer", "DPRReaderTokenizer")
+MORE = ("GPT2Tokenizer", "RobertaTokenizer", "T5Tokenizer", "LlamaTokenizer", "DPRReaderTokenizer")
 OPTIONS = {"padding_side": "left", "model_max_length": 77, "chat_template": "{{ messages }}"}
 
 
@@ -54,8 +55,10 @@ def record(vocabularies: Path, out: Path) -> None:
             files = {path.name: path.read_text(encoding="utf-8") for path in Path(saved).iterdir()}
         parts = json.loads(files.pop("tokenizer.json"))
         config = json.loads(files.pop("tokenizer_config.json"))
-        for part in ("model", "normalizer"):  # as in the vocabulary's folder
-            del parts[part]
+        del parts["model"]  # as in the vocabulary's folder, and most normalizers
+        source = json.loads((vocabularies / folder / "tokenizer.json").read_text(encoding="utf-8"))
+        if parts["normalizer"] == source["normalizer"]:
+            del parts["normalizer"]
         found[name] = {
             "vocabulary": folder,
             "tokenizer_config.json": config,

@@ -6,7 +6,7 @@ Neural Text Processing"; transformers 4.57.6, convert_slow_tokenizer.py.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Unpack
 
@@ -203,7 +203,7 @@ def build_backend(
         elif spec.model_type == spec.BPE:
             ids = {piece: i for i, (piece, _) in enumerate(vocabulary)}
             options = {"unk_token": spec.unk_piece, "fuse_unk": True, "byte_fallback": byte_fallback}
-            model = models.BPE(ids, _merges(vocabulary, ids), **options)
+            model = models.BPE(ids, make_merges(vocabulary, ids), **options)
         else:
             raise ValueError("its model type is neither unigram nor BPE")
         backend = tokenizers.Tokenizer(model)
@@ -213,7 +213,7 @@ def build_backend(
     return backend
 
 
-def _merges(vocabulary: Sequence[tuple[str, float]], ids: Mapping[str, int]) -> list[tuple[str, str]]:
+def make_merges(vocabulary: Sequence[tuple[str, float]], ids: Container[str]) -> list[tuple[str, str]]:
     """Return the merges that make each piece of two others, those of high scores first.
 
     SentencePiece merges the pair whose piece has the highest score; `tokenizers` the pair that comes first. The order
@@ -221,9 +221,8 @@ def _merges(vocabulary: Sequence[tuple[str, float]], ids: Mapping[str, int]) -> 
     """
     scored: list[tuple[float, str, str]] = []
     for piece, score in vocabulary:
-        splits = [(piece[:i], piece[i:]) for i in range(1, len(piece)) if piece[:i] in ids and piece[i:] in ids]
-        splits.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
-        scored += [(score, *pair) for pair in splits]
+        splits = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+        scored += [(score, left, right) for left, right in splits if left in ids and right in ids]
     scored.sort(key=lambda merge: (merge[0], len(merge[1]), len(merge[2])), reverse=True)
     return [(left, right) for _, left, right in scored]
 

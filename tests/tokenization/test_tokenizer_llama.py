@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import pickle
+import random
 import shutil
 import sys
 from typing import Any
@@ -22,8 +23,10 @@ from support.hard_texts import HARD_TEXTS
 from test_tokenizer_bart import real_texts
 from test_tokenizer_families import PAIRS, TEXTS, assert_equal_fields
 from tokenizers import AddedToken, processors
+from transformers.convert_slow_tokenizer import generate_merges
 
 import jaxmodels as jm
+from jaxmodels.tokenization.sentencepiece import make_merges
 
 SPECIAL_TEXTS = ["Hello <s>.", "a</s>b <s> c", "<s>", "<unk>a <s></s>  b", "<0x41> <0x0A>", "\u2581a \u2581 b", "</s> "]
 ALL_TEXTS = [*HARD_TEXTS, *SPECIAL_TEXTS]
@@ -101,6 +104,7 @@ def test_llama_equals_the_fast_reference(source, spacing, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     assert_equal(jm.load_tokenizer(tmp_path), reference, SPECIAL_TEXTS)
     assert jm.load_tokenizer(tmp_path).legacy is spacing["legacy"]
+    assert jm.LlamaTokenizer(tokenizer_file=tmp_path / "tokenizer.json").legacy is spacing["legacy"]
 
 
 @pytest.mark.parity("LL8", "LL9")
@@ -197,7 +201,7 @@ def test_llama_flags_may_follow_the_post_processor(tmp_path, single):
     backend = tokenizers.Tokenizer.from_file(JSON)
     special = [(token, i) for i, token in enumerate(("<unk>", "<s>", "</s>")) if token in single]
     backend.post_processor = processors.TemplateProcessing(single, f"{single} $B:1", special)
-    backend.enable_padding(direction="left", length=10**12)  # which takes no memory
+    backend.enable_padding(direction="left", length=50)
     backend.enable_truncation(1)
     backend.save(str(tmp_path / "tokenizer.json"))
     options = {"add_bos_token": None, "add_eos_token": None}
@@ -426,7 +430,7 @@ def test_llama_byte_level_under_its_name(tmp_path, data_dir):
 
 @pytest.mark.parity("LL8")
 def test_llama_reads_other_models(tmp_path):
-    """User-defined symbols, a unigram model, and scores that are equal."""
+    """User-defined symbols, a unigram model, and one without bytes."""
     texts = [*HARD_TEXTS, "zq zqx <a>b", "the river"]
     for options in ({"model_type": "bpe"}, {"model_type": "unigram"}, {"model_type": "bpe", "byte_fallback": False}):
         path = trained(tmp_path, user_defined_symbols=["<a>", "zq"], **options)
@@ -434,6 +438,16 @@ def test_llama_reads_other_models(tmp_path):
         tokenizer = jm.LlamaTokenizer(path)
         assert_equal(tokenizer, reference, texts)
         assert "zq" in tokenizer.get_added_vocab() and "zq" not in tokenizer.all_special_tokens
+
+
+@pytest.mark.parity("LL8")
+def test_llama_merges_of_equal_scores_have_the_order_of_the_reference():
+    picks = random.Random(0)
+    pieces = ["".join(letters) for length in range(1, 6) for letters in itertools.product("ab", repeat=length)]
+    picks.shuffle(pieces)
+    vocabulary = [(piece, float(-picks.randrange(3))) for piece in pieces]
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    assert make_merges(vocabulary, ids) == generate_merges(ids, vocabulary)
 
 
 def trained(folder, **options) -> str:

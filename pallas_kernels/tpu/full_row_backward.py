@@ -113,7 +113,7 @@ def _kernel(plan: FullRowPlan, shared_bias: bool, refs: Refs) -> None:
         if (count := plan.heads_per_key_head) == 1:
             run_query_head(key_head, None)
         else:
-            jax.lax.fori_loop(key_head * count, (key_head + 1) * count, run_query_head, None)
+            jax.lax.fori_loop(0, count, lambda i, _: run_query_head(key_head * count + i, None), None)
         refs["dk"][key_head] = (refs["dk_sum"][...] * LN2).astype(refs["dk"].dtype)
         refs["dv"][key_head] = refs["dv_sum"][...].astype(refs["dv"].dtype)
 

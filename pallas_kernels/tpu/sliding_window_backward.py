@@ -21,6 +21,7 @@ from pallas_kernels.tpu.sliding_window_forward import (
     SlidingWindowPlan,
     SlidingWindowStep,
     append_ones,
+    cost_of,
     current_step,
     global_keep_tile,
     global_score_tile,
@@ -83,6 +84,7 @@ def backward(
         partial(_kernel, plan),
         name="band_backward",  # as in tests/pallas_kernels/tpu_budgets.json
         **grid_of(plan, B, G, plan.blocks + plan.before),
+        cost=cost_of(plan, plan.backward, x, 3 * K + 2 * Kv),
         inputs={
             **shared_inputs(plan, x, global_kv),
             "o": BlockedArray(o, queries_spec(plan, Kv)),

@@ -284,6 +284,7 @@ def forward(
         partial(_kernel, plan),
         name="band_forward",  # as in tests/pallas_kernels/tpu_budgets.json
         **grid_of(plan, B, x.k.shape[1], plan.blocks),
+        cost=cost_of(plan, plan.forward, x, x.q.shape[2] + Kv),
         inputs=shared_inputs(plan, x, global_kv),
         outputs={
             "o": BlockedArray(jax.ShapeDtypeStruct((B, H, Kv, T), x.v.dtype), queries_spec(plan, Kv)),
@@ -304,6 +305,34 @@ def grid_of(plan: SlidingWindowPlan, B: int, G: int, steps: int) -> dict[str, An
 
 # The index maps below take the indices of the grid: the key head g, the example b, the block i and, where there is such
 # an axis, the query head among those of the key head, `member`.
+
+
+def cost_of(
+    plan: SlidingWindowPlan, tiling: TpuTiling, x: SlidingWindowOperands, widths: int
+) -> pl.CostEstimate | None:
+    """Cost of a pass for XLA, which takes several sections for one program after the other; None with one section.
+
+    Args:
+      plan: Of the call.
+      tiling: Of the pass.
+      x: Of the call.
+      widths: The sum of the head widths of all products of a tile.
+
+    Returns:
+      The products of the tiles that the sections compute, and every array once.
+    """
+    if len(plan.sections) == 1:
+        return None
+    pairs = 0 if x.global_at is None else plan.blocks * plan.block * x.global_at.shape[1]
+    for start, end, before in plan.sections:
+        rows = rows_of_tiles(plan, tiling, before)
+        pairs += (end - start) * sum(tile.keys * tile.queries for row in rows for tile in row)
+    heads = x.q.shape[0] * x.q.shape[1]
+    return pl.CostEstimate(
+        flops=2 * heads * pairs * widths,
+        transcendentals=heads * pairs,
+        bytes_accessed=sum(a.size * a.dtype.itemsize for a in (x.q, x.q, x.k, x.v)),
+    )
 
 
 def queries_spec(plan: SlidingWindowPlan, width: int) -> pl.BlockSpec:

@@ -48,11 +48,12 @@ def test_tile_sides_compiles_the_case_with_the_tiling_in_all_passes(case):
     function, shapes = CASES[case](run=noting(asked))
     jax.eval_shape(function, *(jax.ShapeDtypeStruct(*each) for each in shapes))
     assert len(asked) == 1
-    kernel = tile_sides.kernel_with("v6e", case, shapes[0][0][-1], tiling)
+    width = shapes[0][0][-1]
+    kernel = tile_sides.kernel_with("v6e", case, width, tiling)
     if case.startswith("band"):
         assert kernel.func is sliding_window.attend
         assert kernel.keywords["tilings"] == SlidingWindowTilings(
-            SLIDING_WINDOW_TILINGS["v6e", 64].block, tiling, tiling
+            SLIDING_WINDOW_TILINGS["v6e", width].block, tiling, tiling
         )
     else:
         assert kernel.func is full_row.attend and kernel.keywords["tilings"] == FullRowTilings(tiling, tiling, tiling)

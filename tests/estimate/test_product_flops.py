@@ -86,6 +86,20 @@ def test_products_inside_a_kernel_count(causal):
     assert flops == (whole * (tiles + 1) / (2 * tiles) if causal else whole) and tiles > 1
 
 
+@pytest.mark.parametrize("length", [1024, 4096])
+def test_grouped_queries_and_the_sections_of_long_rows_count(length):
+    """Ten sixteenths of all pairs, for every query head; the backward pass has five products for two."""
+    q, k = (jnp.ones((1, length, heads, 128), jnp.bfloat16) for heads in (4, 2))
+
+    def attend(q, k):
+        return attention(q, k, k, mask=Mask(causal=True), implementation="pallas_tpu").sum()
+
+    whole = 2 * 2 * 4 * length * length * 128
+    forward, both = flops_of(attend, q, k), flops_of(jax.grad(attend, (0, 1)), q, k)
+    assert 0.5 * whole < forward < 0.63 * whole
+    assert both - forward == pytest.approx(2.5 * forward, rel=0.1)
+
+
 def generation(name: str, **config) -> tuple:
     model, _ = tiny(name, bos_token_id=1, eos_token_id=2, pad_token_id=0, **config)
     ids = np.ones((1, 5), np.int32)

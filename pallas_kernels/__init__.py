@@ -8,7 +8,7 @@ from pallas_kernels.dropout import Dropout, drop_probabilities
 from pallas_kernels.kv_cache import PackedKV, unpack
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.reference import masked_softmax
-from pallas_kernels.sharding import PartitionAxes, platform, target_platform
+from pallas_kernels.sharding import PartitionAxes, platform, target_platform, vary_alike
 from pallas_kernels.symbolic import is_certain
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "sliding_window_weights",
     "target_platform",
     "unpack",
+    "vary_alike",
 ]

@@ -146,8 +146,8 @@ def shard_mapped(function: Callable, split: PartitionAxes | None, specs: Callabl
 def vary_alike(tree: Any) -> Any:
     """The same arrays, each varying over all axes of a caller's `shard_map` that any of them varies over.
 
-    What JAX does for its own operations, and not for a kernel. The cotangent of a replicated array is then summed over
-    the axes that it did not vary over.
+    What JAX does for its own operations, and not for a kernel or the carry of a loop. The cotangent of a replicated
+    array is then summed over the axes that it did not vary over.
     """
     varying: frozenset[str] = frozenset().union(*(_varying_axes(x) for x in jax.tree.leaves(tree)))
 

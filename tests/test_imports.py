@@ -34,7 +34,7 @@ BELOW = {
     "architectures": {"config", "convert", "layers", "outputs", "pallas_kernels", "parameters"},
     "serialization": {"architectures", "layers", "outputs"},
     "generation": {"architectures", "config", "download", "layers", "outputs", "parameters", "sharding"}
-    | {"tensor_files"},
+    | {"pallas_kernels", "tensor_files"},
     "retrieval": {"architectures", "config", "download", "layers", "parameters", "processes", "sharding"}
     | {"tensor_files", "tokenization"},
     "inference": {"architectures", "batching", "tokenization"},

@@ -309,9 +309,11 @@ class Model(nn.Module, Generic[OutputT]):
         token_major = decoding_platform(self.attention) is not None
         return Cache.zeros(batch, length, dtype=dtype or self.dtype, token_major=token_major, **self.cache_sizes)
 
-    def encoder_inputs(self, options: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], tuple[tuple[str, Any], ...]]:
-        """Further inputs of the encoder in a call of `generate`, prepared on the host: arrays [B,S], padded with 0, and
-        static (name, value) pairs."""
+    def encoder_inputs(
+        self, options: Mapping[str, Any]
+    ) -> tuple[dict[str, np.ndarray | jax.Array], tuple[tuple[str, Any], ...]]:
+        """Further inputs of the encoder in a call of `generate`: arrays [B,S] (on the host, or traced), padded with 0,
+        and static (name, value) pairs."""
         return {}, ()
 
     def encoder_attentions(self, attentions: Any, inputs: Mapping[str, jax.Array], batch: int, length: int) -> Any:

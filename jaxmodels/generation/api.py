@@ -25,6 +25,7 @@ from jaxmodels.generation.rag import RagTokenPrompts, generate_rag_sequence
 from jaxmodels.generation.sampling import Warpers, as_keys, expand_keys
 from jaxmodels.generation.search import Criterion, GreedyOrSample, Processor, Search, SearchConfig, bucket
 from jaxmodels.generation.stopping import Decodes
+from jaxmodels.generation.traced import INSIDE, exact, is_traced, reject_host_functions, reject_traced
 from jaxmodels.layers.cache import check_cache_dtype
 from jaxmodels.messages import brief
 
@@ -34,6 +35,10 @@ PROMPTS: dict[str, Any] = {
     "encoder_decoder": EncoderDecoderPrompts,
     "rag_token": RagTokenPrompts,
 }
+
+
+# The keywords that hold arrays, which may be traced.
+ARRAYS = ModelInputs.__annotations__.keys() - {"max_global_tokens", "n_docs", "do_deduplication"}
 
 
 class WarmupOptions(OptionsExceptLength, ModelInputs, total=False):
@@ -71,6 +76,12 @@ def generate(
     temperature, penalties, lengths, ids and all other numbers of the options are traced. `explain_recompiles` says why
     a call compiled, and `warmup` compiles ahead of the first call.
 
+    The call can also be part of a program of the caller's, under `jax.jit`, `jax.vmap`, `jax.lax.scan` and
+    `jax.shard_map`, with the same ids. There parameters, arrays and key may be traced; options are Python values.
+    Nothing is padded to a bucket, and the output is not cut (see `GenerateOutput`); ids and masks whose values cannot
+    be read are not checked, and all columns of a prompt count as tokens for the positions of the model. Traced
+    decoder_input_ids include the start id. Of a gradient the ids are constants; scores have none.
+
     Args:
       model: with a language modelling head, from `jm.load`.
       params: parameters of the model.
@@ -80,8 +91,8 @@ def generate(
       generation_config: replaces the checkpoint's generation settings: a GenerationConfig, a dict of options, or an
         object of transformers, whose options are read by name.
       key: for do_sample. One key, into which the index of each sequence is folded; or keys [B], one for each prompt, so
-        that a draw does not depend on the position in the batch either. Keys of any implementation; those of the
-        hardware (rbg) draw for one sequence after the other.
+        that a draw does not depend on the position in the batch either (nor, under shard_map, on the device). Keys of
+        any implementation; those of the hardware (rbg) draw for one sequence after the other.
       streamer: called with the new ids of every step, numpy int32 [B], while the loop runs. An exception ends the loop
         and is raised here. Not with beams.
       logits_processor: functions (text, scores float32 [N,V]) -> scores of the same shape and dtype, which run inside
@@ -105,15 +116,15 @@ def generate(
     Raises:
       ValueError: an unknown option or one of another library (with what to pass instead), a value out of range, options
         that contradict each other, an empty prompt, or more tokens than the model has positions; all before anything
-        compiles.
-      TypeError: an argument of another type, a model without a language modelling head, or a traced argument: the call
-        compiles its loop itself.
+        compiles; inside a traced function, what runs on the host: streamer, prefix_allowed_tokens_fn, max_time,
+        stop_strings, a retriever on the host.
+      TypeError: an argument of another type, a model without a language modelling head, or a traced option.
       NotImplementedError: a decoding method that is not implemented.
     """
     generative = check_model(model, params)
-    inputs = {"params": params, "input_ids": input_ids, "attention_mask": attention_mask, "key": key}
-    functions = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
-    check_concrete({**inputs, **functions, **options})
+    traced = is_traced(params, input_ids, attention_mask, key, logits_processor, stopping_criteria, *options.values())
+    static = {name: value for name, value in options.items() if name not in ARRAYS}
+    reject_traced({"generation_config": generation_config, "cache_dtype": cache_dtype, **static})
     arguments = CallArguments(
         generation_config=generation_config,
         key=key,
@@ -125,8 +136,8 @@ def generate(
         cache_dtype=cache_dtype,
     )
     if generative.generation_mode == "rag_sequence":
-        return _generate_rag_sequence(generative, params, input_ids, attention_mask, options, arguments)
-    return prepare_call(generative, params, input_ids, attention_mask, options, arguments).run()
+        return _generate_rag_sequence(generative, params, input_ids, attention_mask, options, arguments, traced)
+    return prepare_call(generative, params, input_ids, attention_mask, options, arguments, traced).run()
 
 
 def warmup(
@@ -151,7 +162,8 @@ def warmup(
     """
     generative = check_model(model, params)
     options_of_call: dict[str, Any] = dict(options)
-    check_concrete({"params": params, **options})
+    if is_traced(params, *options.values()):
+        raise TypeError(f"warmup compiles the programs of later calls; it was called {INSIDE}: call it outside")
     names = options.keys() & {field.name for field in dataclasses.fields(CallArguments)}
     arguments = CallArguments(**{name: options_of_call.pop(name) for name in names})
     options_of_call["max_new_tokens"] = max_new_tokens
@@ -235,18 +247,6 @@ def check_model(model: Any, params: Any) -> Generative:
     return generative
 
 
-def check_concrete(arguments: Mapping[str, Any]) -> None:
-    """Raises TypeError if an argument, or a part of it, is traced."""
-    for name, value in arguments.items():
-        leaves = [value]
-        with contextlib.suppress(TypeError, ValueError):  # keys of a dict that cannot be sorted
-            leaves = jax.tree.leaves(value)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            raise TypeError(
-                f"generate compiles its loop itself and pads to buckets; call it outside jit; {name} is traced"
-            )
-
-
 @dataclasses.dataclass(frozen=True)
 class PreparedCall:
     """A call of `generate` that is ready to run.
@@ -281,8 +281,12 @@ def prepare_call(
     attention_mask: Any,
     options: Mapping[str, Any],
     arguments: CallArguments,
+    traced: bool = False,
 ) -> PreparedCall:
     """Prepares one search: merges the options, checks and pads the inputs, chooses search strategy and processors.
+
+    Args:
+      traced: the call is inside a traced function.
 
     Raises:
       ValueError, TypeError, NotImplementedError: see `generate`.
@@ -298,8 +302,17 @@ def prepare_call(
         raise ValueError("a streamer needs num_beams=1: the tokens of a beam may be replaced in later steps")
     if config.stop_strings and arguments.tokenizer is None:
         raise ValueError("stop_strings need tokenizer= to decode the sequences")
-    prepared = prompts_class.prepare(model, params, config, input_ids, attention_mask, inputs, arguments.cache_dtype)
-    check_concrete({"an array of the inputs": prepared.prompts.prefix_length})  # jit without traced arguments
+    if traced:
+        reject_host_functions(
+            streamer=arguments.streamer,
+            prefix_allowed_tokens_fn=arguments.prefix_allowed_tokens_fn,
+            max_time=config.max_time,
+            stop_strings=config.stop_strings,
+        )
+    round_up = exact if traced else bucket
+    prepared = prompts_class.prepare(
+        model, params, config, input_ids, attention_mask, inputs, arguments.cache_dtype, round_up
+    )
     batch, prefix_length = prepared.prefix.shape
     max_new_tokens = config.new_tokens(prefix_length, options)
     if prepared.max_prefix_tokens + max_new_tokens > model.max_tokens:
@@ -354,7 +367,8 @@ def prepare_call(
         )
     requested = tuple(name for name in OUTPUT_OPTIONS if getattr(config, name))
     stream_number = None if stream is None else stream.number
-    program = DecodingProgram(params, prepared.prompts, search, stream_number, bucket(max_new_tokens), requested)
+    capacity = round_up(max_new_tokens)
+    program = DecodingProgram(params, prepared.prompts, search, stream_number, capacity, requested, traced)
     callbacks = tuple(callback for callback in (stream, prefix_function) if callback is not None)
     return PreparedCall(program, prepared, config, max_new_tokens, arguments.tokenizer, callbacks)
 
@@ -366,13 +380,21 @@ def _generate_rag_sequence(
     attention_mask: Any,
     options: Mapping[str, Any],
     arguments: CallArguments,
+    traced: bool,
 ) -> GenerateOutput:
     if arguments.streamer is not None:
         raise ValueError("RAG-sequence cannot stream: a sequence is selected once all candidates are complete")
 
     def run_generator(generator: Generative, params: dict, ids: Any, mask: Any, options: Any) -> GenerateOutput:
-        return prepare_call(generator, params, ids, mask, options, arguments).run()
+        return prepare_call(generator, params, ids, mask, options, arguments, traced).run()
 
     return generate_rag_sequence(
-        model, params, input_ids, attention_mask, options, arguments.generation_config, run_generator
+        model,
+        params,
+        input_ids,
+        attention_mask,
+        options,
+        arguments.generation_config,
+        run_generator,
+        exact if traced else bucket,
     )

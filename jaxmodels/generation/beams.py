@@ -127,7 +127,8 @@ class BeamSearch:
             finished=(Hypotheses.empty(B, self.group_size, text.capacity),) * self.num_groups,
         )
         done = jnp.broadcast_to((jnp.arange(B) >= num_real)[:, None], (B, self.num_groups))
-        return SearchState(text, jnp.zeros_like(index), done, jnp.bool_(False), (index % K).reshape(B, K), beams)
+        parents = (index % K).reshape(B, K)
+        return SearchState(text, jnp.zeros_like(index), done, jnp.bool_(False), parents=parents, beams=beams)
 
     def advance(self, state: SearchState, logits: jax.Array) -> tuple[SearchState, Selection]:
         (B, K, V), k, old = logits.shape, self.group_size, state.text
@@ -165,7 +166,7 @@ class BeamSearch:
         # or only pad the batch are ignored.
         stop = jnp.all(self.config.should_stop(text, scores) | jnp.repeat(state.done.all(axis=1), K))
         beams = BeamState(total, paths, tuple(finished))
-        state = SearchState(text, tokens.reshape(-1), jnp.stack(done, axis=1), stop, parents, beams)
+        state = SearchState(text, tokens.reshape(-1), jnp.stack(done, axis=1), stop, parents=parents, beams=beams)
         return state, Selection(scores, logits.reshape(-1, V))
 
     def finalize(self, state: SearchState) -> Hypotheses:

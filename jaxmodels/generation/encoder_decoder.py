@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.architectures.inputs import check_numbers
+from jaxmodels.architectures.inputs import check_numbers, is_concrete
 from jaxmodels.generation.beams import split_beams
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.loop import CAPTURES, StepOutput
 from jaxmodels.generation.prompts import (
+    Array,
     Generative,
     PreparedPrompts,
     bos_prompt,
@@ -20,7 +21,8 @@ from jaxmodels.generation.prompts import (
     pad_batch,
     token_ids,
 )
-from jaxmodels.generation.search import NO_TOKEN, SearchState, bucket
+from jaxmodels.generation.search import NO_TOKEN, SearchState
+from jaxmodels.generation.traced import RoundUp, array_module
 from jaxmodels.layers.cache import Cache
 from jaxmodels.outputs import Output
 
@@ -32,7 +34,7 @@ class EncoderDecoderModel(Generative, Protocol):
     def max_source_tokens(self) -> int:
         """The longest input of the encoder."""
 
-    def encoder_inputs(self, options: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], tuple[tuple[str, Any], ...]]:
+    def encoder_inputs(self, options: Mapping[str, Any]) -> tuple[dict[str, Array], tuple[tuple[str, Any], ...]]:
         """The encoding options of a call: arrays [B,S], padded with 0, and static (name, value) pairs."""
 
     def encoder_attentions(
@@ -76,6 +78,7 @@ class EncoderDecoderPrompts:
         attention_mask: Any,
         inputs: Mapping[str, Any],
         cache_dtype: Any,
+        round_up: RoundUp,
     ) -> PreparedPrompts:
         """Checks and pads the inputs of a call.
 
@@ -99,36 +102,35 @@ class EncoderDecoderPrompts:
         ids, mask = ids_and_mask(input_ids, attention_mask, config, model.config)
         copies = config.num_return_sequences if config.num_beams == 1 else 1
         prefix = decoder_prefix(inputs.get("decoder_input_ids"), ids.shape[0], config, model.config.vocab_size)
-        prefix = np.repeat(prefix, copies, axis=0)
+        prefix = prefix.repeat(copies, axis=0)
         length = ids.shape[1]
         if length > model.max_source_tokens:
             raise ValueError(f"{length} tokens are more than the {model.max_source_tokens} positions of this model")
-        padding = (0, min(bucket(length), model.max_source_tokens) - length)
+        padding = (0, min(round_up(length), model.max_source_tokens) - length)
         if states is not None:
             if states.shape[:2] != ids.shape:
                 raise ValueError(
                     f"encoder_outputs must have states [B,T,D] for input_ids {ids.shape}, got {states.shape}"
                 )
-            states = jnp.pad(states, ((0, bucket(ids.shape[0], smallest=1) - ids.shape[0]), padding, (0, 0)))
+            states = jnp.pad(states, ((0, round_up(ids.shape[0], smallest=1) - ids.shape[0]), padding, (0, 0)))
         encoding = {name: value for name, value in inputs.items() if name not in cls.INPUTS}
         arrays, options = model.encoder_inputs(encoding)
         encoder_inputs = {"input_ids": ids, "attention_mask": mask, **arrays}
-        batch = bucket(ids.shape[0], smallest=1) * copies
+        batch = round_up(ids.shape[0], smallest=1) * copies
+        filled = array_module(prefix).concatenate([prefix, prefix[-1:].repeat(batch - len(prefix), axis=0)])
         prompts = cls(
-            prefix=jnp.asarray(np.concatenate([prefix, np.repeat(prefix[-1:], batch - len(prefix), axis=0)])),
+            prefix=jnp.asarray(filled),
             prefix_length=jnp.int32(prefix.shape[1]),
             num_real=jnp.int32(len(prefix)),
-            inputs={
-                name: jnp.asarray(np.pad(pad_batch(array), ((0, 0), padding))) for name, array in encoder_inputs.items()
-            },
+            inputs={name: jnp.asarray(_padded(array, round_up, padding)) for name, array in encoder_inputs.items()},
             encoder_states=states,
             model=model,
             options=options,
             copies=copies,
             cache_dtype=cache_dtype,
         )
-        source = pad_batch(ids if source_known else np.full_like(ids, NO_TOKEN))
-        source = np.pad(source, ((0, 0), padding), constant_values=NO_TOKEN)
+        source = ids if source_known else np.full(ids.shape, NO_TOKEN, np.int32)
+        source = _padded(source, round_up, padding, NO_TOKEN)
         return PreparedPrompts(prompts, prefix, prefix.shape[1], source, *ids.shape)
 
     def decoder_params(self, params: dict) -> dict:
@@ -200,8 +202,15 @@ def _encoder_states(encoder_outputs: Any) -> jax.Array | None:
     return states
 
 
-def decoder_prefix(decoder_input_ids: Any, batch: int, config: GenerationConfig, vocab_size: int) -> np.ndarray:
+def _padded(array: Array, round_up: RoundUp, padding: tuple[int, int], value: int = 0) -> Array:
+    """[B,S] with the batch padded (see `pad_batch`), and the sequences with `value`."""
+    return array_module(array).pad(pad_batch(array, round_up), ((0, 0), padding), constant_values=value)
+
+
+def decoder_prefix(decoder_input_ids: Any, batch: int, config: GenerationConfig, vocab_size: int) -> Array:
     """The start id followed by the caller's ids, int32 [B,T]; if an example has it already, the ids are unchanged.
+
+    Traced ids are unchanged, since the length of the result must not depend on their values.
 
     Reference: transformers/generation/utils.py, `_prepare_decoder_input_ids_for_generation`.
 
@@ -222,4 +231,6 @@ def decoder_prefix(decoder_input_ids: Any, batch: int, config: GenerationConfig,
     ids = token_ids("decoder_input_ids", decoder_input_ids, vocab_size)
     if ids.shape[0] != batch:
         raise ValueError(f"decoder_input_ids must have one sequence per input ({batch}), got {ids.shape[0]}")
-    return ids if (ids[:, 0] == start).any() else np.concatenate([first, ids], axis=1)
+    if not is_concrete(ids) or (ids[:, 0] == start).any():
+        return ids
+    return np.concatenate([first, ids], axis=1)

@@ -20,6 +20,7 @@ from jaxmodels.generation.search import Search, SearchState, Text
 from jaxmodels.generation.stopping import CHUNK_SIZE, Decodes, StopStrings, TimeLimit
 from jaxmodels.layers.platform import prepare_decode_params
 from jaxmodels.layers.stack import unstack_layers, unstacked_views
+from pallas_kernels import vary_alike
 
 # Options of a call that request an output of every step.
 OUTPUT_OPTIONS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
@@ -120,9 +121,10 @@ def start(
       capacity: columns to reserve for generated tokens.
       requested: the OUTPUT_OPTIONS that are on.
     """
-    unstacked = unstack_layers(prompts.decoder_params(params)) if decoder_params is None else decoder_params
+    unstacked = _unstacked(params, prompts) if decoder_params is None else decoder_params
     num_beams = search.num_beams
-    read = prompts.prefill(params, unstacked, capacity=capacity, num_beams=num_beams, requested=requested)
+    with jax.named_scope("prefill"):
+        read = prompts.prefill(params, unstacked, capacity=capacity, num_beams=num_beams, requested=requested)
     B, _, V = read.logits.shape
     prefix = jnp.repeat(prompts.prefix, num_beams, axis=0)
     text = Text.from_prefix(prefix, prompts.prefix_length, capacity, search.config.pad_id)
@@ -142,7 +144,8 @@ def start(
         )
         records |= {name: jnp.zeros((capacity, *a.shape), a.dtype) for name, a in shapes.items()}
     loop_state = LoopState(state, read.state, read.captures, records)
-    transposed = prepare_decode_params(unstacked, rows=state.tokens.size, steps=capacity)
+    with jax.named_scope("decode"):
+        transposed = prepare_decode_params(unstacked, rows=state.tokens.size, steps=capacity)
     return _loop(transposed, prompts, search, stream, loop_state, target, requested)
 
 
@@ -160,9 +163,17 @@ def resume(
 ) -> LoopState:
     """Continues from the state that `start` or this function returned; the arguments are those of `start`."""
     if decoder_params is None:
-        decoder_params = unstack_layers(prompts.decoder_params(params))
+        decoder_params = _unstacked(params, prompts)
     # Often for a few steps only, so the kernels are not transposed.
     return _loop(decoder_params, prompts, search, stream, state, target, requested)
+
+
+def _unstacked(params: dict, prompts: Prompts) -> dict:
+    """The parameters of the decoder with the layers unstacked, copied once.
+
+    Otherwise XLA copies every layer twice, for the prompt and for the loop, which read it in different shapes.
+    """
+    return jax.lax.optimization_barrier(unstack_layers(prompts.decoder_params(params)))
 
 
 def _loop(
@@ -190,7 +201,10 @@ def _loop(
             new = _emit(stream, new)
         return LoopState(new, output.state, state.prefill, records)
 
-    return jax.lax.while_loop(unfinished, step, state)
+    # Under a caller's shard_map a carry keeps its type, and what is new in it does not vary yet.
+    state, *_ = vary_alike((state, decoder_params, prompts, search))
+    with jax.named_scope("decode"):
+        return jax.lax.while_loop(unfinished, step, state)
 
 
 def _record(array: jax.Array, index: int | jax.Array, value: jax.Array) -> jax.Array:
@@ -204,7 +218,11 @@ def _emit(stream: jax.Array, state: SearchState) -> SearchState:
 
 @dataclasses.dataclass(frozen=True)
 class DecodingProgram:
-    """The compiled loop of a call, with its arguments; see `start`."""
+    """The compiled loop of a call, with its arguments; see `start`.
+
+    Attributes:
+      traced: it is part of a program of the caller's (see `traced`).
+    """
 
     params: dict
     prompts: Prompts
@@ -212,10 +230,11 @@ class DecodingProgram:
     stream: Any
     capacity: int
     requested: tuple[str, ...]
+    traced: bool = False
 
     @cached_property
     def _decoder_params(self) -> dict | None:
-        return unstacked_views(self.prompts.decoder_params(self.params))
+        return None if self.traced else unstacked_views(self.prompts.decoder_params(self.params))
 
     def start_arguments(self, target: int) -> tuple[tuple, dict[str, Any]]:
         """The arguments of `start`: traced ones by position, static ones by name."""
@@ -247,7 +266,7 @@ class DecodingProgram:
         chunk_size: int = CHUNK_SIZE,
         clock: Callable[[], float] = time.monotonic,
     ) -> tuple[LoopState, int]:
-        """Runs the loop, in chunks if a stopping condition needs the host.
+        """Runs the loop, in chunks if a stopping condition needs the host; or adds it to the caller's program.
 
         Args:
           warmup: run only far enough that everything is compiled.
@@ -255,15 +274,17 @@ class DecodingProgram:
           clock: of max_time; returns seconds.
 
         Returns:
-          The final state, and the number of generated columns.
+          The final state, and the number of generated columns; as part of another program, all that are reserved.
         """
+        if self.traced:
+            arguments, static = self.start_arguments(max_new_tokens)
+            return start(*arguments, **static), self.capacity
         before = compile_counts()
         in_chunks = config.max_time is not None or bool(config.stop_strings)
         strings = None
         if config.stop_strings:
             assert tokenizer is not None
-            search = self.search.config
-            strings = StopStrings(config.stop_strings, tokenizer, int(search.pad_id), np.asarray(search.eos_ids))
+            strings = StopStrings(config.stop_strings, tokenizer, int(self.search.config.pad_id))
         if warmup or not in_chunks:
             arguments, static = self.start_arguments(1 if warmup else max_new_tokens)
             state = start(*arguments, **static)
@@ -275,10 +296,10 @@ class DecodingProgram:
             # Streamed tokens cannot be withdrawn, so check for stop strings after each.
             state = self._run_in_chunks(max_new_tokens, limit, strings, 1 if self.stream is not None else chunk_size)
         record_compilations(before, {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
-        text = jax.block_until_ready(state).search.text
-        if strings is not None and not warmup:
-            return state, strings.num_columns(text, int(self.prompts.num_real))
-        return state, int(text.generated)
+        search = jax.block_until_ready(state).search
+        if strings is not None and not warmup:  # which may have ended before the last chunk
+            return state, int(np.asarray(search.lengths)[: int(self.prompts.num_real)].max())
+        return state, int(search.text.generated)
 
     def _run_in_chunks(
         self, max_new_tokens: int, limit: TimeLimit | None, strings: StopStrings | None, chunk_size: int

@@ -1,4 +1,4 @@
-"""`GenerateOutput`: what `generate` returns, built on the host from the final state of the loop."""
+"""`GenerateOutput`: what `generate` returns, built from the final state of the loop."""
 
 from typing import Any
 
@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.architectures.inputs import is_concrete
 from jaxmodels.generation.beams import BeamSearch, Hypotheses
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.encoder_decoder import EncoderDecoderPrompts
 from jaxmodels.generation.loop import LoopState
-from jaxmodels.generation.prompts import PreparedPrompts
+from jaxmodels.generation.prompts import Array, PreparedPrompts
 from jaxmodels.generation.search import NO_TOKEN, Search, SearchState
+from jaxmodels.generation.traced import array_module
 from jaxmodels.outputs import Output
 
 
@@ -20,12 +22,16 @@ class GenerateOutput(Output):
 
     With beams, the outputs of steps have an entry for each beam, [B * num_beams].
 
+    Outside of traced functions the output is cut to the longest sequence. Inside, its shapes do not depend on values:
+    `generated` is max_new_tokens, and the outputs of steps that did not run are zero.
+
     Reference: transformers/generation/utils.py, `GenerateDecoderOnlyOutput`, `GenerateBeamEncoderDecoderOutput` and
     the others.
 
     Attributes:
       sequences: int32 [N, prompt + generated], padded with the pad id after their end. The prompt is the caller's; for
         an encoder-decoder it is the prefix of the decoder.
+      lengths: int32 [N], the generated tokens of each sequence, up to and including its eos id.
       sequences_scores: float32 [N], with beams: the summed log-probability divided by length ** length_penalty.
       scores: float32 [generated,N,V], what each token was selected from, after all processors and warpers.
       logits: float32 [generated,N,V], the output of the model (with guidance: the combined one).
@@ -50,6 +56,7 @@ class GenerateOutput(Output):
     decoder_attentions: tuple[jax.Array, ...] | None = None
     cross_attentions: tuple[jax.Array, ...] | None = None
     decoder_hidden_states: tuple[jax.Array, ...] | None = None
+    lengths: jax.Array
 
 
 def compute_transition_scores(
@@ -98,23 +105,29 @@ def make_output(
     prefix, text = prepared.prefix, state.search.text
     fields: dict[str, Any] = {}
     if isinstance(search, BeamSearch):
-        hypotheses = jax.tree.map(np.asarray, _finalize(search, state.search))
-        fields = _beam_fields(hypotheses, prefix, config.num_return_sequences, int(search.config.pad_id))
+        fields = _beam_fields(_finalize(search, state.search), prefix, config.num_return_sequences, search)
     else:
-        ids = np.asarray(text.ids)[: len(prefix), text.prompt : text.prompt + generated]
-        fields["sequences"] = jnp.asarray(np.concatenate([prefix, ids], axis=1))
+        module = array_module(prefix, text.ids)
+        ids = module.asarray(text.ids)[: len(prefix), text.prompt : text.prompt + generated]
+        fields["sequences"] = jnp.asarray(module.concatenate([prefix, ids], axis=1))
+        fields["lengths"] = jnp.asarray(module.asarray(state.search.lengths)[: len(prefix)])
     if state.records:
         fields |= _step_fields(state, prepared, search.num_beams, generated)
     for name, array in state.prefill.items():
         if name.startswith("encoder"):
-            batch, length = prepared.num_inputs, prepared.input_length
-            if name.endswith("hidden_states"):
-                fields[name] = array[:, :batch, :length]
-            else:
-                prompts = prepared.prompts
-                assert isinstance(prompts, EncoderDecoderPrompts)
-                fields[name] = prompts.model.encoder_attentions(array, prompts.inputs, batch, length)
+            fields[name] = _encoder_field(name, array, prepared)
     return GenerateOutput(**fields)
+
+
+def _encoder_field(name: str, array: jax.Array, prepared: PreparedPrompts) -> Any:
+    """Hidden states or attentions of the encoder, cut to the caller's inputs."""
+    batch, length, prompts = prepared.num_inputs, prepared.input_length, prepared.prompts
+    if name.endswith("hidden_states"):
+        return array[:, :batch, :length]
+    assert isinstance(prompts, EncoderDecoderPrompts)
+    if not is_concrete(array):  # without padding of buckets
+        return array
+    return prompts.model.encoder_attentions(array, prompts.inputs, batch, length)
 
 
 @jax.jit
@@ -122,24 +135,22 @@ def _finalize(search: BeamSearch, state: SearchState) -> Hypotheses:
     return search.finalize(state)
 
 
-def _beam_fields(hypotheses: Hypotheses, prefix: np.ndarray, num_return_sequences: int, pad_id: int) -> dict[str, Any]:
+def _beam_fields(
+    hypotheses: Hypotheses, prefix: Array, num_return_sequences: int, search: BeamSearch
+) -> dict[str, Any]:
     """The best hypotheses of each example as sequences, padded after their ends."""
-    best, prompt, batch = num_return_sequences, prefix.shape[1], len(prefix) * num_return_sequences
-    lengths = np.asarray(hypotheses.lengths)[: len(prefix), :best].reshape(batch)
-    longest = prompt + int(lengths.max())
-    sequences = np.full((batch, longest), pad_id, np.int32)
-    indices = np.full((batch, longest), NO_TOKEN, np.int32)
-    sequences[:, :prompt] = np.repeat(prefix, best, axis=0)
-    for index, length in enumerate(lengths):
-        example, rank = divmod(index, best)
-        sequences[index, prompt : prompt + length] = hypotheses.ids[example, rank, :length]
-        path = hypotheses.paths[example, rank]
-        path = path[path != NO_TOKEN][:longest]
-        indices[index, : len(path)] = path
+    module, best = array_module(prefix, hypotheses.ids), num_return_sequences
+    batch, prompt = prefix.shape
+    found = jax.tree.map(lambda a: module.asarray(a)[:batch, :best].reshape(batch * best, *a.shape[2:]), hypotheses)
+    longest = int(found.lengths.max()) if is_concrete(found.lengths) else found.ids.shape[1]
+    written = module.arange(longest) < found.lengths[:, None]
+    ids = module.where(written, found.ids[:, :longest], module.asarray(search.config.pad_id))
+    indices = module.where(written, found.paths[:, :longest], NO_TOKEN)
     return {
-        "sequences": jnp.asarray(sequences),
-        "sequences_scores": jnp.asarray(hypotheses.scores[: len(prefix), :best].reshape(batch)),
-        "beam_indices": jnp.asarray(indices),
+        "sequences": jnp.asarray(module.concatenate([prefix.repeat(best, axis=0), ids], axis=1)),
+        "lengths": jnp.asarray(found.lengths),
+        "sequences_scores": jnp.asarray(found.scores),
+        "beam_indices": jnp.asarray(module.pad(indices, ((0, 0), (0, prompt)), constant_values=NO_TOKEN)),
     }
 
 

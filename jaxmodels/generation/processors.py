@@ -17,6 +17,7 @@ import numpy as np
 from jaxmodels.generation import callbacks
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.search import NEG_INF, NO_TOKEN, Processor, Text, bucket
+from pallas_kernels import vary_alike
 
 ANY_TOKEN = -1  # in a sequence: matches every token
 EVERY_LENGTH = -1
@@ -269,7 +270,8 @@ def _forbid_ngrams(scores: jax.Array, ids: jax.Array, text: Text, size: jax.Arra
         before = jnp.where(jnp.arange(ids.shape[1]) >= back, jnp.roll(ids, back, axis=1), NO_TOKEN)
         return matches & (before == last)
 
-    completes = jax.lax.fori_loop(1, size, same, ids >= 0) & (text.count >= size - 1)
+    found, text = vary_alike((ids >= 0, text))
+    completes = jax.lax.fori_loop(1, size, same, found) & (text.count >= size - 1)
     index = jnp.where(completes, ids, scores.shape[1])
     return scores.at[jnp.arange(scores.shape[0])[:, None], index].set(NEG_INF, mode="drop")
 

@@ -1,21 +1,25 @@
-"""Inputs of `generate`, checked and padded on the host, and the decoding steps of decoder-only models."""
+"""Inputs of `generate`, checked and padded, and the decoding steps of decoder-only models."""
 
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.architectures.inputs import as_array, check_mask
+from jaxmodels.architectures.inputs import as_array, check_mask, is_concrete
 from jaxmodels.config import Config
 from jaxmodels.generation.beams import split_beams
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.loop import CAPTURES, Prompts, StepOutput
-from jaxmodels.generation.search import NO_TOKEN, SearchState, bucket
+from jaxmodels.generation.search import NO_TOKEN, SearchState
+from jaxmodels.generation.traced import RoundUp, array_module
 from jaxmodels.layers.cache import Cache
+
+# On the host, or traced.
+Array: TypeAlias = np.ndarray | jax.Array
 
 GenerationMode = Literal["decoder_only", "encoder_decoder", "rag_token", "rag_sequence"]
 
@@ -54,25 +58,25 @@ class DecoderOnlyModel(Generative, Protocol):
 
 
 class PreparedPrompts(NamedTuple):
-    """Host-side inputs of a `generate` call, checked and padded.
+    """Inputs of a `generate` call, checked and padded: NumPy arrays, or traced ones (see `traced`).
 
     Attributes:
       prompts: the inputs of the loop.
       prefix: int32 [B,T], the first tokens of the sequences, without the padding of buckets.
-      max_prefix_tokens: real tokens in the longest prefix.
+      max_prefix_tokens: real tokens in the longest prefix; under a traced mask its columns.
       source: int32 [B',S], the padded input that processors compare with; NO_TOKEN at padding.
       num_inputs, input_length: the shape of the caller's input, for cutting encoder outputs to it.
     """
 
     prompts: Prompts
-    prefix: np.ndarray
+    prefix: Array
     max_prefix_tokens: int
-    source: np.ndarray
+    source: Array
     num_inputs: int
     input_length: int
 
 
-def token_ids(name: str, ids: Any, vocab_size: int) -> np.ndarray:
+def token_ids(name: str, ids: Any, vocab_size: int) -> Array:
     """Converts token ids to int32 [B,T].
 
     Raises:
@@ -81,20 +85,21 @@ def token_ids(name: str, ids: Any, vocab_size: int) -> np.ndarray:
     """
     if isinstance(ids, Mapping):
         raise TypeError(f"{name} must be an array, got a {type(ids).__name__}; pass a batch as generate(..., **batch)")
-    ids = np.asarray(as_array(name, ids))
+    ids = as_array(name, ids)
+    ids = array_module(ids).asarray(ids)
     if ids.ndim != 2 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
         hint = "; add a batch axis to a single sequence: ids[None]" if ids.ndim == 1 and ids.size else ""
         raise ValueError(
             f"{name} must be an int array [B,T] with at least one token, got {ids.dtype} {ids.shape}{hint}"
         )
-    if ids.min() < 0 or ids.max() >= vocab_size:
+    if is_concrete(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
         raise ValueError(f"{name} contains ids from {ids.min()} to {ids.max()}; the vocabulary has {vocab_size}")
     return ids.astype(np.int32)
 
 
 def ids_and_mask(
     input_ids: Any, attention_mask: Any, settings: GenerationConfig, config: Config, name: str = "input_ids"
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """Checks ids and mask of a call.
 
     Args:
@@ -109,14 +114,16 @@ def ids_and_mask(
     ids = token_ids(name, input_ids, config.vocab_size)
     pad = settings.pad_token_id
     if attention_mask is None:
-        mask = (ids != pad) if pad is not None and pad not in settings.eos_token_id else np.ones_like(ids)
+        marked = pad is not None and pad not in settings.eos_token_id
+        mask: Array = array_module(ids).not_equal(ids, pad) if marked else np.ones(ids.shape, bool)
     else:
         check_mask("attention_mask", attention_mask)
-        mask = np.asarray(attention_mask)
+        mask = as_array("attention_mask", attention_mask)
+        mask = array_module(mask).asarray(mask)
         if mask.shape != ids.shape:
             raise ValueError(f"attention_mask must have the shape of {name}, {ids.shape}; got {mask.shape}")
     mask = mask.astype(bool)
-    if not mask.any(axis=1).all():
+    if is_concrete(mask) and not mask.any(axis=1).all():
         empty = int(np.argmin(mask.any(axis=1)))
         raise ValueError(f"prompt {empty} contains only padding; every prompt needs at least one token")
     return ids, mask.astype(np.int32)
@@ -143,16 +150,22 @@ def bos_prompt(config: GenerationConfig, *others: Any) -> tuple[np.ndarray, np.n
     return ids, np.ones_like(ids)
 
 
-def pad_batch(array: np.ndarray, width: int | None = None, value: int = 0) -> np.ndarray:
-    """Pads the batch to the next bucket with copies of the last example, whose results are discarded.
+def pad_batch(array: Array, round_up: RoundUp, width: int | None = None, value: int = 0) -> Any:
+    """Pads the batch with copies of the last example, whose results are discarded.
 
     Args:
+      round_up: from the size of the batch to that of the padded one.
       width: also pad the sequences with `value` to this length, on the left.
     """
-    batch, length = array.shape
-    padding = ((0, bucket(batch, smallest=1) - batch), (0, 0))
+    (batch, length), module = array.shape, array_module(array)
+    padding = ((0, round_up(batch, smallest=1) - batch), (0, 0))
     left = ((0, 0), (0 if width is None else width - length, 0))
-    return np.pad(np.pad(array, padding, mode="edge"), left, constant_values=value)
+    return module.pad(module.pad(array, padding, mode="edge"), left, constant_values=value)
+
+
+def _longest(mask: Array) -> int:
+    """Real tokens of the longest sequence; all columns where the mask [B,T] cannot be read."""
+    return int(np.asarray(mask).sum(axis=1).max()) if is_concrete(mask) else mask.shape[1]
 
 
 class _DecoderState(NamedTuple):
@@ -178,7 +191,13 @@ class Unconditional:
 
     @classmethod
     def prepare(
-        cls, model: Generative, config: GenerationConfig, inputs: Mapping[str, Any], ids: np.ndarray, copies: int
+        cls,
+        model: Generative,
+        config: GenerationConfig,
+        inputs: Mapping[str, Any],
+        ids: Array,
+        copies: int,
+        round_up: RoundUp,
     ) -> Self:
         """Checks and pads the negative prompts; without any, they are the last token of each prompt.
 
@@ -190,7 +209,7 @@ class Unconditional:
         if negative is None and mask is not None:
             raise ValueError("negative_prompt_attention_mask needs negative_prompt_ids")
         if negative is None:
-            other, mask = ids[:, -1:], np.ones_like(ids[:, -1:])
+            other, mask = ids[:, -1:], np.ones((len(ids), 1), np.int32)
         else:
             other, mask = ids_and_mask(negative, mask, config, model.config, name="negative_prompt_ids")
             if other.shape[0] * copies != ids.shape[0]:
@@ -198,9 +217,9 @@ class Unconditional:
                     f"negative_prompt_ids must have one sequence per prompt ({ids.shape[0] // copies}), got "
                     f"{other.shape[0]}"
                 )
-            other, mask = np.repeat(other, copies, axis=0), np.repeat(mask, copies, axis=0)
-        width = bucket(other.shape[1], smallest=1)
-        padded_ids, padded_mask = (jnp.asarray(pad_batch(array, width)) for array in (other, mask))
+            other, mask = other.repeat(copies, axis=0), mask.repeat(copies, axis=0)
+        width = round_up(other.shape[1], smallest=1)
+        padded_ids, padded_mask = (jnp.asarray(pad_batch(array, round_up, width)) for array in (other, mask))
         return cls(padded_ids, padded_mask, jnp.float32(config.guidance_scale))
 
 
@@ -235,6 +254,7 @@ class DecoderOnlyPrompts:
         attention_mask: Any,
         inputs: Mapping[str, Any],
         cache_dtype: Any,
+        round_up: RoundUp,
     ) -> PreparedPrompts:
         """Checks and pads the prompts of a call.
 
@@ -246,32 +266,31 @@ class DecoderOnlyPrompts:
             input_ids, ones = bos_prompt(config, attention_mask)
             attention_mask = ones if attention_mask is None else attention_mask
         ids, mask = ids_and_mask(input_ids, attention_mask, config, model.config)
-        if not mask[:, -1].all():
+        if is_concrete(mask) and not mask[:, -1].all():
             warnings.warn(
                 "prompts are padded on the right, so generation would continue after the padding; "
                 "pad on the left (padding_side='left')",
                 stacklevel=4,
             )
         copies = config.num_return_sequences if config.num_beams == 1 else 1
-        ids, mask = np.repeat(ids, copies, axis=0), np.repeat(mask, copies, axis=0)
+        ids, mask = ids.repeat(copies, axis=0), mask.repeat(copies, axis=0)
         guidance = None
         if config.guidance_scale not in (None, 1):
-            guidance = Unconditional.prepare(model, config, inputs, ids, copies)
+            guidance = Unconditional.prepare(model, config, inputs, ids, copies, round_up)
         elif any(inputs.get(name) is not None for name in cls.INPUTS):
             raise ValueError("negative_prompt_ids have no effect without guidance; pass guidance_scale above 1")
-        width = bucket(ids.shape[1])
+        width = round_up(ids.shape[1])
         prompts = cls(
-            prefix=jnp.asarray(pad_batch(ids, width)),
-            mask=jnp.asarray(pad_batch(mask, width)),
+            prefix=jnp.asarray(pad_batch(ids, round_up, width)),
+            mask=jnp.asarray(pad_batch(mask, round_up, width)),
             prefix_length=jnp.int32(ids.shape[1]),
             num_real=jnp.int32(ids.shape[0]),
             guidance=guidance,
             model=model,
             cache_dtype=cache_dtype,
         )
-        masks = [mask] if guidance is None else [mask, np.asarray(guidance.mask)]
-        longest = max(int(each.sum(axis=1).max()) for each in masks)
-        return PreparedPrompts(prompts, ids, longest, pad_batch(ids, width, NO_TOKEN), *ids.shape)
+        longest = max(_longest(each) for each in ([mask] if guidance is None else [mask, guidance.mask]))
+        return PreparedPrompts(prompts, ids, longest, pad_batch(ids, round_up, width, NO_TOKEN), *ids.shape)
 
     def decoder_params(self, params: dict) -> dict:
         return params

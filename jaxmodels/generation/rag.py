@@ -19,14 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.architectures.inputs import check_mask, check_numbers
+from jaxmodels.architectures.inputs import as_array, check_mask, check_numbers, is_concrete
 from jaxmodels.generation.config import GenerationConfig
 from jaxmodels.generation.encoder_decoder import EncoderDecoderModel, EncoderDecoderPrompts, decoder_prefix
 from jaxmodels.generation.loop import OUTPUT_OPTIONS, StepOutput
 from jaxmodels.generation.merging import GENERATION_CONFIG, collect_settings
 from jaxmodels.generation.output import GenerateOutput
-from jaxmodels.generation.prompts import Generative, PreparedPrompts, pad_batch, token_ids
-from jaxmodels.generation.search import NO_TOKEN, SearchState, bucket
+from jaxmodels.generation.prompts import Array, Generative, PreparedPrompts, pad_batch, token_ids
+from jaxmodels.generation.search import NO_TOKEN, SearchState
+from jaxmodels.generation.traced import INSIDE, RoundUp, array_module, is_traced
 from jaxmodels.messages import brief
 
 # Extra inputs accepted by `generate`.
@@ -74,11 +75,11 @@ class Contexts:
     mask: Any
     doc_scores: Any
 
-    def padded(self, copies: int = 1) -> Self:
-        """On the device, with the batch of questions padded to a bucket, and every question `copies` times."""
+    def padded(self, round_up: RoundUp, copies: int = 1) -> Self:
+        """On the device, with the batch of questions padded (see `pad_batch`), and every question `copies` times."""
 
-        def pad(array: np.ndarray, per_question: int) -> jax.Array:
-            padded = pad_batch(array.reshape(-1, per_question * array.shape[1]))
+        def pad(array: Array, per_question: int) -> jax.Array:
+            padded = pad_batch(array.reshape(-1, per_question * array.shape[1]), round_up)
             return jnp.asarray(padded.reshape(-1, array.shape[1]))
 
         n = self.doc_scores.shape[1]
@@ -111,9 +112,9 @@ class Questions:
     retriever: Any
     copies: int = dataclasses.field(default=1, metadata={"static": True})
 
-    def padded(self, copies: int = 1) -> Self:
-        """On the device, with the batch padded to a bucket."""
-        ids, mask = (jnp.asarray(pad_batch(array)) for array in (self.ids, self.mask))
+    def padded(self, round_up: RoundUp, copies: int = 1) -> Self:
+        """On the device, with the batch padded (see `pad_batch`)."""
+        ids, mask = (jnp.asarray(pad_batch(array, round_up)) for array in (self.ids, self.mask))
         return dataclasses.replace(self, ids=ids, mask=mask, copies=copies)
 
 
@@ -134,15 +135,21 @@ _compiled_retrieve = jax.jit(retrieve, static_argnames=("model", "n_docs"))
 
 
 def read_contexts(
-    model: RagGenerative, params: dict, input_ids: Any, attention_mask: Any, inputs: Mapping[str, Any]
+    model: RagGenerative,
+    params: dict,
+    input_ids: Any,
+    attention_mask: Any,
+    inputs: Mapping[str, Any],
+    round_up: RoundUp,
 ) -> tuple[Contexts | Questions, int, int]:
-    """Checks the documents of a call and pads their length to a bucket; a host retriever is called here.
+    """Checks the documents of a call and pads their length; a host retriever is called here.
 
     Returns:
       Documents, or questions if the retriever searches on the device; documents per question; number of questions.
 
     Raises:
-      ValueError: neither documents nor a retriever, or shapes that do not match.
+      ValueError: neither documents nor a retriever, shapes that do not match, or a host retriever inside a traced
+        function.
     """
     n_docs = inputs.get("n_docs")
     if n_docs is None:
@@ -158,9 +165,14 @@ def read_contexts(
                 "documents are needed: context_input_ids, context_attention_mask and doc_scores; or input_ids and a "
                 "retriever that finds them"
             )
-        questions = _read_questions(model.config, input_ids, attention_mask, retriever)
+        questions = _read_questions(model.config, input_ids, attention_mask, retriever, round_up)
         if not jax.tree_util.all_leaves([retriever]):  # a pytree, which searches on the device
             return questions, n_docs, len(questions.ids)
+        if is_traced(params, questions.ids, questions.mask):
+            raise ValueError(
+                f"generate runs {INSIDE}, where a retriever on the host cannot search; pass a "
+                "DeviceRetriever, or the documents"
+            )
         on_device = dataclasses.replace(questions, ids=jnp.asarray(questions.ids), mask=jnp.asarray(questions.mask))
         contexts = retrieve(params, on_device, model=model, n_docs=n_docs)
         ids, mask, scores = contexts.ids, contexts.mask, contexts.doc_scores
@@ -169,9 +181,10 @@ def read_contexts(
         raise ValueError(f"context_input_ids need context_attention_mask and doc_scores; {missing} is missing")
     check_numbers("doc_scores", scores)
     check_mask("context_attention_mask", mask)
-    scores = np.asarray(scores, np.float32)
+    named = (("doc_scores", scores), ("context_attention_mask", mask))
+    scores, mask = (array_module(array).asarray(as_array(name, array)) for name, array in named)
+    scores, mask = scores.astype(np.float32), mask.astype(np.int32)
     ids = token_ids("context_input_ids", ids, model.config.vocab_size)
-    mask = np.asarray(mask).astype(np.int32)
     if scores.ndim != 2 or scores.shape[1] != n_docs:
         raise ValueError(f"doc_scores must have shape [B,n_docs] with n_docs={n_docs}, got {scores.shape}")
     if ids.shape[0] != scores.size or mask.shape != ids.shape:
@@ -180,30 +193,34 @@ def read_contexts(
             f"{scores.shape[0]} questions, {scores.size} in all); got {ids.shape} and {mask.shape}"
         )
     pad = model.config.generator.pad_token_id
-    # Drop columns that are padding everywhere: a retriever pads to its maximum, and the encoder reads every column.
-    used = np.flatnonzero(((mask != 0) | (ids != pad)).any(axis=0))
-    length = int(used[-1]) + 1 if len(used) else 1
-    ids, mask = ids[:, :length], mask[:, :length]
+    length = ids.shape[1]
+    if is_concrete(ids, mask):
+        # Drop columns that are padding everywhere: a retriever pads to its maximum, and the encoder reads every column.
+        used = np.flatnonzero(((mask != 0) | (ids != pad)).any(axis=0))
+        length = int(used[-1]) + 1 if len(used) else 1
+        ids, mask = ids[:, :length], mask[:, :length]
     longest = min(max(length, model.config.max_combined_length), model.generator_model.max_source_tokens)
     # Smaller steps than for prompts, since the encoder reads every column of every document.
-    padding = ((0, 0), (0, max(0, min(bucket(length, steps=4), longest) - length)))
-    contexts = Contexts(np.pad(ids, padding, constant_values=pad), np.pad(mask, padding), scores)
+    padding = ((0, 0), (0, max(0, min(round_up(length, steps=4), longest) - length)))
+    ids = array_module(ids).pad(ids, padding, constant_values=pad)
+    contexts = Contexts(ids, array_module(mask).pad(mask, padding), scores)
     return contexts, n_docs, len(scores)
 
 
-def _read_questions(config: Any, input_ids: Any, attention_mask: Any, retriever: Any) -> Questions:
-    """Checks the questions, ids of the question encoder, and pads them to a bucket on the right."""
+def _read_questions(config: Any, input_ids: Any, attention_mask: Any, retriever: Any, round_up: RoundUp) -> Questions:
+    """Checks the questions, ids of the question encoder, and pads them on the right."""
     encoder = config.question_encoder
     ids = token_ids("input_ids", input_ids, encoder.vocab_size)
     if attention_mask is not None:
         check_mask("attention_mask", attention_mask)
-    mask = np.asarray((ids != encoder.pad_token_id) if attention_mask is None else attention_mask)
+    mask = (ids != encoder.pad_token_id) if attention_mask is None else as_array("attention_mask", attention_mask)
+    mask = array_module(mask).asarray(mask)
     if mask.shape != ids.shape:
         raise ValueError(f"attention_mask must have the shape of input_ids, {ids.shape}; got {mask.shape}")
     length = ids.shape[1]
-    padding = ((0, 0), (0, max(0, min(bucket(length), encoder.max_position_embeddings) - length)))
-    ids = np.pad(ids, padding, constant_values=encoder.pad_token_id or 0)
-    return Questions(ids, np.pad(mask.astype(np.int32), padding), retriever)
+    padding = ((0, 0), (0, max(0, min(round_up(length), encoder.max_position_embeddings) - length)))
+    ids = array_module(ids).pad(ids, padding, constant_values=encoder.pad_token_id or 0)
+    return Questions(ids, array_module(mask).pad(mask.astype(np.int32), padding), retriever)
 
 
 @jax.tree_util.register_dataclass
@@ -236,6 +253,7 @@ class RagTokenPrompts:
         attention_mask: Any,
         inputs: Mapping[str, Any],
         cache_dtype: Any,
+        round_up: RoundUp,
     ) -> PreparedPrompts:
         """Checks and pads the questions or documents of a call.
 
@@ -248,14 +266,16 @@ class RagTokenPrompts:
                 "generate of a RAG model returns no attentions or hidden states, since there are some for each "
                 "document; call the model instead"
             )
-        contexts, n_docs, num_questions = read_contexts(model, params, input_ids, attention_mask, inputs)
+        contexts, n_docs, num_questions = read_contexts(model, params, input_ids, attention_mask, inputs, round_up)
         copies = config.num_return_sequences if config.num_beams == 1 else 1
-        prefix = np.repeat(decoder_prefix(None, num_questions, config, model.config.vocab_size), copies, axis=0)
-        batch = bucket(num_questions, smallest=1) * copies
-        padded = contexts.padded(copies)
-        source, input_length = np.full((batch, 1), NO_TOKEN, np.int32), 0
+        prefix = decoder_prefix(None, num_questions, config, model.config.vocab_size).repeat(copies, axis=0)
+        batch = round_up(num_questions, smallest=1) * copies
+        padded = contexts.padded(round_up, copies)
+        source: Array = np.full((batch, 1), NO_TOKEN, np.int32)
+        input_length = 0
         if isinstance(padded, Contexts):
-            source = np.where(padded.mask, padded.ids, NO_TOKEN).reshape(batch, -1)
+            module = array_module(padded.ids, padded.mask)
+            source = module.where(padded.mask, padded.ids, NO_TOKEN).reshape(batch, -1)
             input_length = source.shape[1]
         elif config.encoder_repetition_penalty != 1.0 or config.encoder_no_repeat_ngram_size:
             raise ValueError(
@@ -329,6 +349,7 @@ def generate_rag_sequence(
     options: Mapping[str, Any],
     generation_config: Any,
     run_generator: Callable[..., GenerateOutput],
+    round_up: RoundUp,
 ) -> GenerateOutput:
     """The most likely sequences for each question, by RAG-sequence; see `api.generate` for the arguments.
 
@@ -351,42 +372,115 @@ def generate_rag_sequence(
     deduplicate = c.do_deduplication if deduplicate is None else deduplicate
     if not isinstance(deduplicate, bool):
         raise ValueError(f"do_deduplication must be True or False, got {brief(deduplicate)}")
-    contexts, n_docs, num_questions = read_contexts(model, params, input_ids, attention_mask, options)
+    contexts, n_docs, num_questions = read_contexts(model, params, input_ids, attention_mask, options, round_up)
     if isinstance(contexts, Questions):
-        found = _compiled_retrieve(params, contexts.padded(), model=model, n_docs=n_docs)
-        ids, mask, scores = map(np.asarray, (found.ids, found.mask, found.doc_scores))
-        contexts = Contexts(ids[: num_questions * n_docs], mask[: num_questions * n_docs], scores[:num_questions])
-    pad = c.generator.pad_token_id
-    # The reference lets the generator infer its mask from the padding, but scores with the mask of the documents.
-    inferred = np.asarray(contexts.ids != pad, np.int32)
-    inferred[~inferred.any(axis=1), 0] = 1
-    padded = contexts.padded()
+        contexts = _retrieve_documents(params, contexts, model, n_docs, round_up)
+    padded = contexts.padded(round_up)
     states = _encode(params, padded, model=model)
+    inferred, generator_states = _as_generator_reads(params, model, contexts, states, round_up)
     generator_options = {name: value for name, value in options.items() if name not in (*INPUTS, *SEQUENCE_OPTIONS)}
     generator_options |= {"num_beams": beams, "num_return_sequences": beams}
-    if np.array_equal(inferred, contexts.mask):
-        generator_options["encoder_outputs"] = (states[: len(contexts.ids)],)
+    generator_options["encoder_outputs"] = (generator_states[: len(contexts.ids)],)
     generator = model.generator_model, model.parts(params)["generator"]
     output = run_generator(*generator, contexts.ids, inferred, generator_options)
-    candidates = list(np.asarray(output.sequences).reshape(num_questions, n_docs * beams, -1))
-    if deduplicate:  # keep the first occurrence of each, in order
-        first = (np.unique(each, axis=0, return_index=True)[1] for each in candidates)
-        candidates = [each[np.sort(index)] for each, index in zip(candidates, first, strict=True)]
-    if (fewest := min(map(len, candidates))) < num_return_sequences:
+    candidates = _Candidates.of(output, num_questions)
+    if deduplicate:
+        candidates = candidates.distinct()
+    if (fewest := candidates.fewest) < num_return_sequences:
         raise ValueError(
             f"num_return_sequences={num_return_sequences}, but a question has only {fewest} different candidates from "
             f"{n_docs} documents with {beams} beams; request fewer sequences or more beams"
         )
-    losses = _score_candidates(model, params, padded, states, candidates, n_docs * beams, n_docs)
-    sequences: list[np.ndarray] = []
-    sequences_scores: list[np.ndarray] = []
-    for each, loss in zip(candidates, losses, strict=True):
-        order = np.argsort(loss[: len(each)], kind="stable")[:num_return_sequences]
-        sequences.append(each[order])
-        sequences_scores.append(-loss[order])
-    return GenerateOutput(
-        sequences=jnp.asarray(np.concatenate(sequences)), sequences_scores=jnp.asarray(np.concatenate(sequences_scores))
+    losses = _score_candidates(model, params, padded, states, candidates, n_docs, round_up)
+    return candidates.best(losses, num_return_sequences)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidates:
+    """C candidates for each of B questions, on the host or traced.
+
+    Attributes:
+      ids: int32 [B,C,T]; lengths: int32 [B,C], generated tokens.
+      counts: int32 [B], how many of them, the first ones, count.
+    """
+
+    ids: Any
+    lengths: Any
+    counts: Any
+
+    @classmethod
+    def of(cls, output: GenerateOutput, num_questions: int) -> Self:
+        """The candidates that the generator returned for all documents of each question."""
+        module = array_module(output.sequences)
+        ids = module.asarray(output.sequences).reshape(num_questions, -1, output.sequences.shape[1])
+        lengths = module.asarray(output.lengths).reshape(num_questions, -1)
+        return cls(ids, lengths, np.full(num_questions, ids.shape[1], np.int32))
+
+    @property
+    def fewest(self) -> int:
+        """_Candidates of the question with the fewest; where that cannot be read, C."""
+        return int(self.counts.min()) if is_concrete(self.counts) else self.ids.shape[1]
+
+    def distinct(self) -> Self:
+        """The first occurrences of each question's candidates before the others, which do not count."""
+        module = array_module(self.ids)
+        equal = (self.ids[:, :, None] == self.ids[:, None]).all(axis=-1)
+        repeated = module.tril(equal, -1).any(axis=-1)
+        return dataclasses.replace(self.take(module.argsort(repeated, axis=1, stable=True)), counts=(~repeated).sum(1))
+
+    def take(self, index: Any) -> Self:
+        """_Candidates by index, int [B,M]."""
+        along = partial(array_module(index).take_along_axis, axis=1)
+        return dataclasses.replace(self, ids=along(self.ids, index[:, :, None]), lengths=along(self.lengths, index))
+
+    def best(self, losses: Any, count: int) -> GenerateOutput:
+        """The candidates with the lowest losses float32 [B,M] of the first M; the score of one that does not count is
+        -inf."""
+        module = array_module(losses)
+        losses = module.where(module.arange(losses.shape[1]) < self.counts[:, None], losses, np.inf)
+        index = module.argsort(losses, axis=1, stable=True)[:, :count]
+        best = self.take(index)
+        return GenerateOutput(
+            sequences=jnp.asarray(best.ids.reshape(-1, best.ids.shape[2])),
+            lengths=jnp.asarray(best.lengths.reshape(-1)),
+            sequences_scores=jnp.asarray(-module.take_along_axis(losses, index, axis=1).reshape(-1)),
+        )
+
+
+def _retrieve_documents(
+    params: dict, questions: Questions, model: RagGenerative, n_docs: int, round_up: RoundUp
+) -> Contexts:
+    """The documents that the device finds, without those that pad the batch."""
+    found = _compiled_retrieve(params, questions.padded(round_up), model=model, n_docs=n_docs)
+    count = len(questions.ids)
+    module = array_module(found.ids)
+    return Contexts(
+        module.asarray(found.ids)[: count * n_docs],
+        module.asarray(found.mask)[: count * n_docs],
+        module.asarray(found.doc_scores)[:count],
     )
+
+
+def _as_generator_reads(
+    params: dict, model: RagGenerative, contexts: Contexts, states: jax.Array, round_up: RoundUp
+) -> tuple[Any, jax.Array]:
+    """Mask and encoder states of the documents for the generator, whose mask the reference infers from the padding
+    (but it scores with the mask of the documents).
+
+    Args:
+      states: under the mask of the documents.
+    """
+    inferred = contexts.ids != model.config.generator.pad_token_id
+    first = np.arange(inferred.shape[1]) == 0
+    inferred = inferred | (~inferred.any(axis=1, keepdims=True) & first)  # something is read of an empty document
+
+    def encode() -> jax.Array:
+        return _encode(params, dataclasses.replace(contexts, mask=inferred).padded(round_up), model=model)
+
+    same = (inferred == (contexts.mask != 0)).all()
+    if is_concrete(same):
+        return inferred, states if same else encode()
+    return inferred, jax.lax.cond(same, lambda: states, encode)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -402,23 +496,23 @@ def _score_candidates(
     params: dict,
     contexts: Contexts,
     states: jax.Array,
-    candidates: list[np.ndarray],
-    max_candidates: int,
+    candidates: _Candidates,
     n_docs: int,
-) -> np.ndarray:
-    """Negative log-likelihoods [B,C]; where a question has fewer candidates, the last one is repeated."""
-    count = min(bucket(max(map(len, candidates)), smallest=1), max_candidates)
-    length, batch = candidates[0].shape[1], contexts.doc_scores.shape[0]
-    # The last token is only a target. All logits of the whole length are computed, so smaller steps than a bucket.
-    width = min(max(16, -(-(length - 1) // 4) * 4) if length - 1 <= 32 else bucket(length - 1), model.max_tokens)
-    width = max(length - 1, width)
-    ids = np.full((batch, count, width + 1), model.config.generator.pad_token_id, np.int32)
-    without_first = np.zeros(batch, bool)
-    for question in range(batch):
-        selected = candidates[min(question, len(candidates) - 1)]
-        ids[question, :, :length] = selected[np.minimum(np.arange(count), len(selected) - 1)]
-        without_first[question] = bool(model.begins_with_bos(selected))
-    return np.asarray(_score(params, contexts, states, jnp.asarray(ids), without_first, model=model, n_docs=n_docs)).T
+    round_up: RoundUp,
+) -> Any:
+    """Negative log-likelihoods float32 [B,M] of the first M candidates of each question, those that count and more."""
+    (num_questions, C, length), batch = candidates.ids.shape, contexts.doc_scores.shape[0]
+    most = int(candidates.counts.max()) if is_concrete(candidates.counts) else C
+    ids = candidates.ids[:, : min(round_up(most, smallest=1), C)]
+    # The last token is only a target. All logits of the whole length are computed, so smaller steps than for prompts.
+    width = max(length - 1, min(round_up(length - 1, smallest=16, steps=4), model.max_tokens))
+    module = array_module(ids)
+    ids = module.pad(ids, ((0, batch - num_questions), (0, 0), (0, 0)), mode="edge")
+    padding = ((0, 0), (0, 0), (0, width + 1 - length))
+    without_first = jnp.array([model.begins_with_bos(each) for each in ids])
+    ids = module.pad(ids, padding, constant_values=model.config.generator.pad_token_id)
+    losses = _score(params, contexts, states, jnp.asarray(ids), without_first, model=model, n_docs=n_docs)
+    return module.asarray(losses).T[:num_questions]
 
 
 @partial(jax.jit, static_argnames=("model", "n_docs"))

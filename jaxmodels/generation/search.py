@@ -117,6 +117,7 @@ class SearchState:
       tokens: int32 [N], the newest token of each.
       done: bool [N], sequences that have ended; of a beam search [B,groups].
       stop: bool scalar, ends the whole search.
+      lengths: int32 [N], generated tokens up to the end of each sequence; None with beams, see `beams.Hypotheses`.
       parents: int32 [B,K], the beam that each newest token continues; None without beams.
       beams: further state of a beam search.
     """
@@ -125,6 +126,7 @@ class SearchState:
     tokens: jax.Array
     done: jax.Array
     stop: jax.Array
+    lengths: jax.Array | None = None
     parents: jax.Array | None = None
     beams: Any = None
 
@@ -257,10 +259,12 @@ class GreedyOrSample:
     def init(self, text: Text, num_real: jax.Array) -> SearchState:
         """See `Search`."""
         index = jnp.arange(text.ids.shape[0])
-        return SearchState(text, jnp.zeros_like(index), index >= num_real, jnp.bool_(False))
+        zeros = jnp.zeros_like(index)
+        return SearchState(text, zeros, index >= num_real, jnp.bool_(False), zeros)
 
     def advance(self, state: SearchState, logits: jax.Array) -> tuple[SearchState, Selection]:
         """See `Search`."""
+        assert state.lengths is not None
         logits = logits[:, 0]
         scores = self.config.process(state.text, logits)
         if self.key is None or self.sampler is None:
@@ -268,8 +272,9 @@ class GreedyOrSample:
         else:
             tokens, scores = self.sampler.sample(scores, self.key, state.text.generated)
         tokens = jnp.where(state.done, self.config.pad_id, tokens)
-        text = state.text.append(tokens)
+        text, lengths = state.text.append(tokens), state.lengths + ~state.done
         done = state.done | self.config.is_eos(tokens)
         if self.config.criteria:
             done = done | self.config.should_stop(text, scores)
-        return dataclasses.replace(state, text=text, tokens=tokens, done=done), Selection(scores, logits)
+        state = dataclasses.replace(state, text=text, tokens=tokens, done=done, lengths=lengths)
+        return state, Selection(scores, logits)

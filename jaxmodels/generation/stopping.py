@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.generation.search import SearchState, Text
+from jaxmodels.generation.search import SearchState
 
 CHUNK_SIZE = 32  # tokens between two checks for stop strings, unless the tokens are streamed
 FIRST_CHUNK = 4  # tokens after which the speed of the loop is first measured
@@ -58,38 +58,30 @@ class StopStrings:
     Reference: transformers/generation/stopping_criteria.py (4.57), `StopStringCriteria`.
     """
 
-    def __init__(self, strings: Sequence[str], tokenizer: Decodes, pad_id: int, eos_ids: np.ndarray):
+    def __init__(self, strings: Sequence[str], tokenizer: Decodes, pad_id: int):
         self.strings = strings
         self.decode = _decode_function(tokenizer)
-        self.pad_id, self.eos_ids = pad_id, eos_ids
-        self.ends: dict[int, int] = {}  # sequence -> generated tokens up to the stop string
+        self.pad_id = pad_id
+        self.found: set[int] = set()  # sequences that contain one
         # How many tokens of the prompt a stop string can reach into: a token has at least one byte.
         self.context = max(len(string.encode()) for string in strings)
 
     def apply(self, state: SearchState, checked: int) -> SearchState:
         """Ends the sequences that contain a stop string and pads them after it; `checked` tokens contain none."""
         text = state.text
-        ids, done = np.array(text.ids), np.array(state.done)
+        ids, done, lengths = np.array(text.ids), np.array(state.done), np.array(state.lengths)
         end = int(text.end)
         for index in np.flatnonzero(~done | (ids[:, text.prompt + checked : end] != self.pad_id).any(axis=1)):
-            if index in self.ends:
+            if int(index) in self.found:
                 continue
             first = max(int(text.start), text.prompt - self.context)
             length = self._find_end(ids[index, first:end], text.prompt - first, checked)
             if length is not None:
-                done[index], self.ends[int(index)] = True, length
+                self.found.add(int(index))
+                done[index], lengths[index] = True, length
                 ids[index, text.prompt + length : end] = self.pad_id
         text = dataclasses.replace(text, ids=jnp.asarray(ids))
-        return dataclasses.replace(state, text=text, done=jnp.asarray(done))
-
-    def num_columns(self, text: Text, batch: int) -> int:
-        """Generated columns up to the end of the longest of the first `batch` sequences; further ones are padding."""
-        ids = np.asarray(text.ids)[:batch, text.prompt : int(text.end)]
-        ended = np.isin(ids, self.eos_ids)
-        ends = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, ids.shape[1])
-        for index, end in self.ends.items():
-            ends[index] = end
-        return int(ends.max())
+        return dataclasses.replace(state, text=text, done=jnp.asarray(done), lengths=jnp.asarray(lengths))
 
     def _find_end(self, ids: np.ndarray, prompt: int, checked: int) -> int | None:
         """After how many tokens beyond the first `prompt` ones a stop string is complete; None if none is."""

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
-from pallas_kernels import is_certain, platform
+from pallas_kernels import is_certain, platform, vary_alike
 
 CacheT = TypeVar("CacheT")
 
@@ -154,6 +154,7 @@ def update_slots(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _isolated(write, old, new, start):
+    old, new, start = vary_alike((old, new, start))
     return jax.lax.fori_loop(0, jnp.minimum(start, 0) + 1, lambda _, slots: write(slots, new, start), old)
 
 

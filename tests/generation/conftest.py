@@ -2,9 +2,14 @@
 
 import jax
 import pytest
-from support.diverse_models import diverse_model
 
 import jaxmodels as jm
+
+
+def diverse_model(*args, **options):
+    from support import diverse_models  # needs torch, which `make test-versions` does without
+
+    return diverse_models.diverse_model(*args, **options)
 
 
 @pytest.fixture(scope="session")

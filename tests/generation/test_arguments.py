@@ -1,6 +1,5 @@
-"""Arguments of `generate` beside its options: prompts, traced values, functions, models."""
+"""Arguments of `generate` beside its options: prompts, functions, models."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,22 +38,6 @@ def test_encoder_outputs_need_no_ids(bart):
 def test_without_ids_and_bos_id_is_an_error(t5):
     with pytest.raises(ValueError, match="pass input_ids= or bos_token_id="):
         generate(t5, None)
-
-
-@pytest.mark.parametrize("name", ["params", "input_ids", "attention_mask", "key", "encoder_outputs", "temperature"])
-def test_traced_arguments_are_rejected_by_name(name, bart):
-    mask = jnp.ones(IDS.shape, int)
-    arguments = {"params": bart.params, "input_ids": IDS, "attention_mask": mask, "key": jax.random.key(0)}
-    encoded = {"encoder_outputs": (jnp.zeros((*IDS.shape, 16)),)} if name == "encoder_outputs" else {}
-    arguments |= {"temperature": jnp.float32(1.0), "do_sample": True, **encoded}
-    traced = arguments.pop(name)
-    with pytest.raises(TypeError, match=f"call it outside jit; {name} is traced"):
-        jax.jit(lambda value: jm.generate(bart.model, **arguments, **{name: value}).sequences)(traced)
-
-
-def test_a_call_inside_jit_with_concrete_arguments_is_rejected(fresh_gpt2):
-    with pytest.raises(TypeError, match="call it outside jit"):
-        jax.jit(lambda x: x + jm.generate(*fresh_gpt2, IDS, pad_token_id=0).sequences)(1)
 
 
 FUNCTIONS = {

@@ -86,7 +86,7 @@ def test_outputs_of_a_decoder_only_model(more, gpt2, batches):
         steps_agree(actual, expected, name, real)
     transitions_agree(gpt2, actual, expected)
     assert {name for name in list(actual) if not name.startswith("sequences")} == {
-        *("scores", "logits", "attentions", "hidden_states"),
+        *("scores", "logits", "attentions", "hidden_states", "lengths"),
         *(("beam_indices",) if more else ()),
     }
 
@@ -166,11 +166,11 @@ def test_transition_scores_of_greedy_decoding_are_the_tokens_log_probabilities(g
 @pytest.mark.parity("N11")
 def test_only_requested_outputs_are_returned(gpt2):
     actual = generate(gpt2, random_ids(3, 5), max_new_tokens=5, eos_token_id=NEVER_GENERATED)
-    assert list(actual.keys()) == ["sequences"]
+    assert list(actual.keys()) == ["sequences", "lengths"]
     actual = generate(
         gpt2, random_ids(3, 5), max_new_tokens=5, eos_token_id=NEVER_GENERATED, num_beams=3, early_stopping="never"
     )
-    assert list(actual.keys()) == ["sequences", "sequences_scores", "beam_indices"]
+    assert list(actual.keys()) == ["sequences", "sequences_scores", "beam_indices", "lengths"]
 
 
 def test_transition_scores_of_another_batch_are_rejected():

@@ -147,11 +147,6 @@ def test_invalid_configurations_are_rejected_at_construction():
         jm.GenerationConfig(num_beem=3)
 
 
-def test_generate_inside_jit_is_rejected(gpt2):
-    with pytest.raises(TypeError, match="call it outside jit"):
-        jax.jit(lambda ids: generate(gpt2, ids).sequences)(IDS)
-
-
 def test_a_single_eos_id_among_bad_words_is_not_banned(gpt2):
     """As in the reference, [eos] among the bad words does not keep the sequence from ending."""
     free = np.asarray(generate(gpt2, IDS, max_new_tokens=8, pad_token_id=4, eos_token_id=[]).sequences)[:, 5:]

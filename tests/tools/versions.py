@@ -7,10 +7,10 @@ the extras of tokenizers and passages, and pytest; neither torch nor transformer
 hand, "lowest" on the oldest one that pyproject.toml allows. Both run at the same time, in a process each.
 
 What runs is CHOSEN less LEFT_OUT: the parity cases, tokenizers, loading and saving, training steps, sharded models, the
-files of indexes and passages, and the kernels in the interpreter; a test in there that needs more packages is skipped
-by itself (`stand_ins.py`). Left out are properties of the mathematics, which no version of a package changes, attention
-without a kernel, which the parity cases go through, and the experiments, with needs of their own. A DeprecationWarning
-that this repository's code causes is an error.
+files of indexes and passages, generation inside traced functions, and the kernels in the interpreter; a test in there
+that needs more packages is skipped by itself (`stand_ins.py`). Left out are properties of the mathematics, which no
+version of a package changes, attention without a kernel, which the parity cases go through, and the experiments, with
+needs of their own. A DeprecationWarning that this repository's code causes is an error.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPECTED, NEWEST = (3, 13), 14  # what the newest packages should run on at least, and the last minor that is looked for
 EXTRAS = ("chat", "t5", "retrieval")
 CHOSEN = ("tokenization", "parity", "weights", "tensor_files", "training", "sharding", "pallas_kernels")
-CHOSEN += ("retrieval/test_index_files.py", "retrieval/test_passages.py")
+CHOSEN += ("retrieval/test_index_files.py", "retrieval/test_passages.py", "generation/test_traced.py")
 LEFT_OUT = tuple(
     f"pallas_kernels/test_{name}.py"
     for name in ("blocked", "cuda_compiled", "microbatch", "reference", "sliding_window")

@@ -55,6 +55,8 @@ class LEDGlobalTokens(Model[OutputT]):
         slots = self.max_global_tokens if slots is None else slots
         if mask is None:
             return {}, ()
+        if not is_concrete(mask):
+            return {"global_attention_mask": mask}, (("max_global_tokens", slots),)
         mask = np.asarray(mask)
         check_flags(mask)
         most = int((mask == 1).sum(axis=1).max(initial=0))

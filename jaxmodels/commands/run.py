@@ -17,6 +17,7 @@ EXPERIMENTS = {
     "led_needle": "measure how far away LED finds a fact",
     "led_summarize": "train LED to summarise meetings",
     "rag_qa": "train RAG end to end",
+    "reinforce": "train a GPT-2 by policy gradient",
     "roberta_finetune": "train RoBERTa-PreLayerNorm: masked words, entities, intents",
 }
 # Other errors keep their traceback: an experiment is code to edit.

@@ -35,7 +35,7 @@ RUNS = {
         "--config.input=PATH is required: JSON lines, each with a prompt",
     ),
 }
-NEED_NOTHING = {"gpt2_demo", "led_needle"}
+NEED_NOTHING = {"gpt2_demo", "led_needle", "reinforce"}
 STARTED = ("dpr_squad_scratch", "encode_squad", "rag_nq_bart", "roberta_banking77", "gpt2_xl_pod", "led_qmsum_16384")
 # One process for all, since imports are slow. Each child runs an experiment like on the command line.
 START_ALL = """

@@ -103,6 +103,23 @@ def test_one_compiled_program_generates_the_same_as_with_the_host(retriever, tok
     np.testing.assert_allclose(device.sequences_scores, host.sequences_scores, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["RagTokenForGeneration", "RagSequenceForGeneration"])
+@pytest.mark.parity("N16")
+def test_the_retriever_can_be_an_argument_of_the_caller_s_program(name, retriever, squad):
+    model = getattr(jm, name)(retriever.config)
+    params = random_params(model)
+    encoded, ready = jm.DeviceRetriever.of(retriever).ask(squad[1][:2])
+
+    def call(params, encoded, retriever):
+        return jm.generate(model, params, **encoded, retriever=retriever, max_new_tokens=4, num_beams=2)
+
+    inside, outside = jax.jit(call)(params, dict(encoded), ready), call(params, encoded, ready)
+    np.testing.assert_array_equal(inside.sequences[:, : outside.sequences.shape[1]], outside.sequences)
+    np.testing.assert_allclose(inside.sequences_scores, outside.sequences_scores, rtol=1e-4)
+    with pytest.raises(ValueError, match="a retriever on the host cannot search; pass a DeviceRetriever"):
+        jax.jit(lambda params: call(params, encoded, retriever))(params)
+
+
 def test_questions_of_other_lengths_do_not_recompile(retriever, token_model):
     model, params = token_model
     device, compiled = jm.DeviceRetriever.of(retriever), []

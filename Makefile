@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Folder with the complete files of tests/testdata, for tests marked full_data. Empty: these tests do not run.
 export JAXMODELS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test test-versions test-slow test-long test-cuda-aot lint package bench clean
+.PHONY: demo test test-versions test-slow test-long test-cuda-aot lint docs package bench clean
 
 # The stamp is updated when the dependencies change; the installation is editable, so code changes do not matter.
 $(VENV)/stamp: pyproject.toml
@@ -75,8 +75,12 @@ package: $(VENV)/stamp-package
 	$(BIN)/check-wheel-contents dist/*.whl
 	$(BIN)/pyroma --min 10 dist/*.tar.gz
 
+# The documentation as a site, in site/; warnings are errors.
+docs: $(VENV)/stamp-test
+	$(BIN)/python -m mkdocs build --quiet
+
 bench: $(VENV)/stamp-bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs site build dist *.egg-info

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.code_blocks import PAGES, code_blocks
 
 import jaxmodels as jm
 from experiments import command
@@ -117,8 +118,9 @@ def test_the_command_lists_every_experiment():
 
 
 def documented_commands() -> list[str]:
-    """The commands of README's shell blocks, and of the header of each experiment without what is in parentheses."""
-    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S))
+    """The commands of the documents' shell blocks, and of the header of each experiment without what is in
+    parentheses."""
+    blocks = "\n".join(block.code for page in PAGES for block in code_blocks(page, "bash"))
     headers = "\n".join(
         re.sub(r" *\([^)]*\)?", "", ast.get_docstring(ast.parse((ROOT / f"experiments/{name}.py").read_text())))
         for name in EXPERIMENTS
@@ -137,14 +139,14 @@ def test_a_documented_command_is_valid(line):
         command.parse(given.options, run, default)
 
 
-def test_commands_are_found_in_readme_and_headers():
+def test_commands_are_found_in_documents_and_headers():
     found = {words[1] for words in map(str.split, documented_commands())}
     assert found == {*COMMANDS}
     assert {words[2] for words in map(str.split, documented_commands()) if words[1] == "run"} == {*EXPERIMENTS}
 
 
 def test_no_document_starts_modules_that_a_wheel_lacks():
-    started = set(re.findall(r"python -m (\w+)", README))
+    started = set(re.findall(r"python -m (\w+)", "".join(page.read_text() for page in PAGES)))
     assert started <= {"jaxmodels", "venv"}
 
 

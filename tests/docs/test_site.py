@@ -1,0 +1,56 @@
+"""The documentation as a site: built without warnings, with every page in the navigation and every public name."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from support.code_blocks import PAGES, ROOT, code_blocks
+
+import jaxmodels as jm
+
+API = [page for page in PAGES if page.parent.name == "api"]
+NAV = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the packages of the extra docs")
+def test_the_site_builds_without_warnings(tmp_path):
+    """Broken links and unknown names are warnings, which `strict` makes errors."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = [
+        tmp_path / "site" / name for name in ("index.html", "docs/quick_start/index.html", "docs/parity/index.html")
+    ]
+    assert all(page.is_file() for page in pages)
+    assert "Loads a model and its parameters" in (tmp_path / "site/docs/api/loading/index.html").read_text()
+
+
+def test_every_page_is_in_the_navigation():
+    assert len(set(NAV)) == len(NAV)
+    assert {page.relative_to(ROOT).as_posix() for page in PAGES} <= set(NAV)
+    assert all((ROOT / name).is_file() for name in NAV)
+
+
+def test_the_reference_has_every_public_name_with_an_example():
+    text = "".join(page.read_text(encoding="utf-8") for page in API)
+    code = "".join(block.code for page in API for block in code_blocks(page, "python") if block.reason is None)
+    documented = {path.rsplit(".", 1)[-1] for path in re.findall(r"^::: (\S+)", text, re.MULTILINE)}
+    used = set(re.findall(r"\bjm\.(\w+)", code))
+    public = set(jm.__all__) - {"sharding"}  # a module, whose functions are listed
+    assert public - documented == set(), "add ::: jaxmodels.NAME to a page of docs/api"
+    assert public - used == set(), "use jm.NAME in an example of a page of docs/api"
+
+
+def test_links_between_files_are_relative():
+    """A code host and the site resolve them in the same way."""
+    pages = [ROOT / name for name in NAV]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert not [(page, link) for page, link in links if link.startswith("/")]
+    assert len(links) > 100

@@ -47,12 +47,8 @@ def _gpt2(folder: Path) -> None:
 
 
 def _llama(folder: Path) -> None:
-    tokenizer = _tokenizer("gpt2", jm.GPT2Tokenizer)
-    ids = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    _save(
-        folder, "LlamaForCausalLM", tokenizer, num_key_value_heads=2, head_dim=8, max_position_embeddings=1024,
-        tie_word_embeddings=True, **_BERT, **ids,
-    )  # fmt: skip
+    tokenizer = _tokenizer("llama", jm.LlamaTokenizer)
+    _save(folder, "LlamaForCausalLM", tokenizer, num_key_value_heads=2, max_position_embeddings=1024, **_BERT)
 
 
 def _bert(name: str, cls) -> Callable[[Path], None]:
@@ -106,7 +102,7 @@ def _tokenizer(name: str, cls):
 # What writes each checkpoint.
 STAND_INS: dict[str, Callable[[Path], None]] = {
     "openai-community/gpt2": _gpt2,
-    "meta-llama/Llama-3.2-1B": _llama,
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": _llama,
     "google-bert/bert-base-uncased": _bert("BertForPreTraining", jm.BertTokenizer),
     "FacebookAI/roberta-base": _roberta("RobertaForMaskedLM"),
     "andreasmadsen/efficient_mlm_m0.40": _roberta("RobertaPreLayerNormForMaskedLM"),

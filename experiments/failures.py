@@ -49,6 +49,15 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(f"the disk is full: {line[:300]}; free some space, then {RESUME}") from None
 
 
+@contextmanager
+def one_line_input_errors() -> Iterator[None]:
+    """Turn errors about settings, files and their content into SystemExit with their message, which is for the user."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        raise SystemExit(" ".join(str(error).split())) from None
+
+
 def initialize_distributed() -> None:
     """Connect to the other processes as the cluster environment (SLURM, Open MPI, TPU pods, ...) specifies."""
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)

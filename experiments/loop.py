@@ -1,5 +1,6 @@
 """The training loop that the experiments share: resumable from checkpoints, with a log without gaps."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,8 +17,9 @@ from jaxmodels.training import TrainState
 from jaxmodels.training.checkpoints import Checkpoints
 
 from . import report
-from .metrics import MetricsLog
+from .metrics import MetricsLog, read
 from .progress import TrainingProgress
+from .selection import BestState, Criterion
 
 # Default of config.max_skipped: a single batch may overflow, but this many consecutive ones are no coincidence.
 MAX_SKIPPED = 10
@@ -49,12 +51,13 @@ def train(
     validate: Callable[[Any], dict[str, float]],
     schedule: optax.Schedule,
     items_per_step: tuple[int, str],
+    criterion: Criterion | None = None,
 ) -> Any:
     """Train to the last step, from the last checkpoint if there is one, and return the parameters.
 
     Args:
       config: Keys used: seed, steps, log_every, eval_every, save_every, max_skipped and skip_damaged.
-      folder: Receives checkpoints/, metrics.jsonl and tensorboard/.
+      folder: Receives checkpoints/, metrics.jsonl and tensorboard/, and with a criterion best/.
       step: (state, batch, key) -> (state, metrics with "loss", "grad_norm" and "skipped").
       init_state: Returns the state before the first step.
       abstract_state: Returns the shapes of the state, to restore a checkpoint into.
@@ -63,6 +66,7 @@ def train(
       validate: parameters -> numbers, which are logged under their names.
       schedule: The learning rate by step, for the log.
       items_per_step: What a step processes, such as (4096, "tokens"), for the throughput.
+      criterion: Which parameters to return, and when to stop early; None for those of the last step.
 
     Raises:
       DamagedCheckpoint: The last checkpoint is damaged, and config.skip_damaged does not allow an older one.
@@ -79,24 +83,36 @@ def train(
             state = checkpoints.restore(abstract_state(), skip_damaged=config.get("skip_damaged", False), data=saved)
             start = checkpoints.latest
             report.print0(f"resuming from the checkpoint of step {start}")
+        before = [row for row in read(folder / "metrics.jsonl") if row["step"] <= start]
         log = MetricsLog(folder, start) if jax.process_index() == 0 else None
-        with TrainingProgress(
-            log,
-            schedule,
-            start=start,
-            steps=config.steps,
-            items_per_step=items_per_step,
-            max_skipped=config.get("max_skipped", MAX_SKIPPED),
-        ) as progress:
+        with (
+            TrainingProgress(
+                log,
+                schedule,
+                start=start,
+                steps=config.steps,
+                items_per_step=items_per_step,
+                max_skipped=config.get("max_skipped", MAX_SKIPPED),
+            ) as progress,
+            BestState(folder / "best", criterion, before) if criterion else contextlib.nullcontext() as best,
+        ):
             for n in range(start + 1, config.steps + 1):
+                if best and best.stopped:
+                    break
                 state, metrics = step(state, place_batch(next(data)), key)
                 progress.add(n, metrics)
                 if n % config.log_every == 0 or n == start + 1:
                     progress.flush()
                 if n % config.eval_every == 0 or n == config.steps:
                     progress.flush()
-                    progress.add_validation(n, validate(state.params))
-                if n % config.save_every == 0 or n == config.steps:
+                    values = validate(state.params)
+                    progress.add_validation(n, values)
+                    if best:
+                        best.add(n, values, state)
+                if n % config.save_every == 0 or n == config.steps or (best and best.stopped):
                     progress.sync()
                     checkpoints.save(n, state, data=grain.checkpoint.CheckpointSave(data))
+            if best and criterion:
+                n, state = best.restore(abstract_state())
+                report.print0(f"the parameters of step {n} are the best by {criterion.score.replace('_', ' ')}")
     return state.params

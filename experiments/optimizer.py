@@ -19,23 +19,19 @@ _MATRICES = {
 
 
 def make_optimizer(config: FrozenConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Create the optimizer and its learning rate schedule: linear warmup and cosine decay, as for GPT.
+    """Create the optimizer and its learning rate schedule: linear warmup, then decay as optimizer.schedule says.
+
+    "cosine" (the default) and "linear" end at optimizer.final; "constant" does not decay.
 
     "adamw" is by Loshchilov and Hutter (2019). "muon" is by Jordan (2024, "Muon: An optimizer for hidden layers"): it
     orthogonalises the updates of the matrices of the layers, at `matrix_rate` times the learning rate of the other
     parameters.
 
     Raises:
-      ValueError: Unknown optimizer.name.
+      ValueError: Unknown optimizer.name or optimizer.schedule.
     """
     c = config.optimizer
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=c.learning_rate / (c.warmup + 1),
-        peak_value=c.learning_rate,
-        warmup_steps=c.warmup,
-        decay_steps=config.steps,
-        end_value=c.final,
-    )
+    schedule = make_schedule(c, config.steps)
     if c.name == "adamw":
         update = optax.adamw(schedule, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay, mask=weight_decay_mask)
     elif c.name == "muon":
@@ -50,6 +46,21 @@ def make_optimizer(config: FrozenConfigDict) -> tuple[optax.GradientTransformati
     else:
         raise ValueError(f"optimizer.name is adamw or muon, got {c.name!r}")
     return optax.chain(optax.clip_by_global_norm(c.clip), update), schedule
+
+
+def make_schedule(options: FrozenConfigDict, steps: int) -> optax.Schedule:
+    """Create the learning rate schedule of `steps` steps."""
+    peak, warmup, final = options.learning_rate, options.warmup, options.final
+    first, rest = peak / (warmup + 1), max(steps - warmup, 1)
+    decays = {
+        "cosine": optax.cosine_decay_schedule(peak, rest, alpha=final / peak if peak else 0.0),
+        "linear": optax.linear_schedule(peak, final, rest),
+        "constant": optax.constant_schedule(peak),
+    }
+    name = options.get("schedule", "cosine")
+    if name not in decays:
+        raise ValueError(f"optimizer.schedule is one of {', '.join(decays)}, got {name!r}")
+    return optax.join_schedules([optax.linear_schedule(first, peak, warmup), decays[name]], [warmup])
 
 
 def matrices(params: dict) -> dict:

@@ -1,6 +1,7 @@
 """Loss and predictions of a model on a whole set of examples."""
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,11 +23,12 @@ class Predictions(NamedTuple):
 
     Attributes:
       loss: Mean over all labels.
-      best: The most probable class for each example, int [] or [T] (padding included).
+      best: For each example what is kept of the output: the most probable class, int [] or [T] (padding included), or
+        another array or tuple of arrays.
     """
 
     loss: float
-    best: list[np.ndarray]
+    best: list[Any]
 
 
 def label_count(batch: Batch) -> jax.Array:
@@ -34,30 +36,54 @@ def label_count(batch: Batch) -> jax.Array:
     return jnp.sum(batch["labels"] != IGNORE)
 
 
+def best_class(output: Any) -> jax.Array:
+    """Return the most probable class of an output with logits, int [B] or [B,T]."""
+    return jnp.argmax(output.logits, axis=-1)
+
+
 def make_predict(
-    model: nn.Module, mesh: Mesh, rules: Rules
+    model: nn.Module,
+    mesh: Mesh,
+    rules: Rules,
+    *,
+    weight: Callable[[Batch], jax.Array] = label_count,
+    keep: Callable[[Any], Any] = best_class,
+    generate: Callable[[Any, Batch], Any] | None = None,
 ) -> Callable[[Any, Iterable[tuple[np.ndarray, Batch]]], Predictions]:
     """Create predict(params, batches) -> Predictions, without dropout.
 
     Batches are (indices, batch), as `buckets.evaluation` yields them. Loss and predictions come from the same forward
     pass; `training.make_evaluate` would run the model a second time for the loss.
+
+    Args:
+      model: The model.
+      mesh: The mesh of parameters and batches.
+      rules: The sharding rules.
+      weight: Number of terms in the mean loss of a batch.
+      keep: output -> arrays [B, ...] that are kept as predictions.
+      generate: (params, batch) -> arrays [B, ...] that are kept instead, of models whose predictions take more than a
+        forward pass.
     """
 
-    def forward(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def forward(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array, Any]:
         out: Any = model.apply({"params": params}, **batch)
-        terms = label_count(batch)
-        return jnp.where(terms > 0, out.loss, 0.0) * terms, terms, jnp.argmax(out.logits, axis=-1)
+        terms = weight(batch)
+        kept = keep(out) if generate is None else ()
+        return jnp.where(terms > 0, out.loss, 0.0) * terms, terms, kept
 
     compiled = jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def predict(params: Any, batches: Iterable[tuple[np.ndarray, Batch]]) -> Predictions:
-        best: dict[int, np.ndarray] = {}
+        best: dict[int, Any] = {}
         sums = []
         for indices, batch in batches:
             with jm.sharding.use(mesh, rules):
-                total, terms, classes = jax.device_get(compiled(params, batch))
+                total, terms, kept = jax.device_get(compiled(params, batch))
+                if generate is not None:
+                    kept = jax.device_get(generate(params, batch))
             sums.append((float(total), float(terms)))
-            best |= dict(zip(indices.tolist(), classes, strict=False))  # the last rows may be padding
+            # The last rows may be padding.
+            best |= {index: jax.tree.map(itemgetter(row), kept) for row, index in enumerate(indices.tolist())}
         totals, terms = map(sum, zip(*sums, strict=True))
         return Predictions(totals / terms, [best[index] for index in range(len(best))])
 

@@ -1,12 +1,15 @@
 """Batches of examples of similar length in few static shapes: one compilation per bucket and little padding."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import grain
 import numpy as np
 
 from .batches import IGNORE
+
+# Values that the losses ignore: a class, and a position beyond any sequence.
+IGNORED = {"labels": IGNORE, "start_positions": 2**31 - 1, "end_positions": 2**31 - 1}
 
 
 class Examples(Protocol):
@@ -17,7 +20,7 @@ class Examples(Protocol):
         """Number of tokens in each example, int [n]."""
 
     def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
-        """Return arrays [len(indices), ...] padded to `length`, among them "labels"."""
+        """Return arrays [len(indices), ...] padded to `length`, among them one or more of `IGNORED`."""
 
 
 class BatchPlan(NamedTuple):
@@ -119,8 +122,20 @@ def evaluation(
         longest = buckets[int(np.searchsorted(buckets, examples.lengths[indices].max()))]
         padded = np.pad(indices, (0, batch_size - len(indices)), mode="edge")
         batch = examples.batch(padded[share], longest)
-        batch["labels"][np.arange(batch_size)[share] >= len(indices)] = IGNORE
+        for name in IGNORED.keys() & batch.keys():
+            batch[name][np.arange(batch_size)[share] >= len(indices)] = IGNORED[name]
         yield indices, batch
+
+
+def cover(examples: Examples, longest: int) -> tuple[int, ...]:
+    """Return buckets for the examples: powers of two from 16 up to the first that suffices, but at most `longest`."""
+    needed = int(examples.lengths.max())
+    powers = [2**power for power in range(4, 31)]
+    return tuple(
+        min(power, longest)
+        for before, power in zip([0, *powers], powers, strict=False)
+        if before < min(needed, longest)
+    )
 
 
 def check(examples: Examples, buckets: Sequence[int]) -> None:
@@ -140,37 +155,54 @@ def _share(batch_size: int, process: int, processes: int) -> slice:
 
 
 class LabelledTexts:
-    """Tokenized texts with one label per text or per token, as `Examples`.
+    """Tokenized texts with labels, as `Examples`.
 
     Attributes:
-      lengths: Number of tokens in each text, int [n].
+      lengths: Number of tokens in each text, int [n]; of several choices, in the longest one.
     """
 
-    def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int] | Sequence[Sequence[int]], pad: int):
+    def __init__(self, fields: Mapping[str, Sequence[Any]], pad: int, *, target: int | None = None):
         """Create examples.
 
         Args:
-          ids: Token ids of each text.
-          labels: A label for each text, or for each token of each text; IGNORE for tokens without a label.
+          fields: The model's arguments, unpadded: input_ids, optionally token_type_ids, and such as labels. A row is a
+            number, a list over tokens, or a list of lists over choices and tokens, the same number in each row.
           pad: Id of the padding token.
+          target: Number of columns of the labels, where they are the output of an encoder-decoder; None for as many as
+            there are of the input.
         """
-        self._ids, self._labels, self._pad = ids, labels, pad
-        self.lengths = np.array([len(row) for row in ids])
+        mask = [_ones(row) for row in fields["input_ids"]]
+        self._fields: dict[str, Sequence[Any]] = {**fields, "attention_mask": mask}
+        self._padding, self._target = {"input_ids": pad, **IGNORED}, target
+        self.lengths = np.array([max(map(len, row)) if _is_nested(row) else len(row) for row in fields["input_ids"]])
 
     def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
-        """Return input_ids and attention_mask, int32 [B,length], padded on the right, and labels [B] or [B,length]."""
-        ids = [self._ids[index] for index in indices]
-        labels: list[Any] = [self._labels[index] for index in indices]
+        """Return the fields and attention_mask as int32 [B], [B,length] or [B,choices,length], padded on the right."""
         return {
-            "input_ids": _padded(ids, length, self._pad),
-            "attention_mask": _padded([[1] * len(row) for row in ids], length, 0),
-            "labels": np.asarray(labels, np.int32) if np.ndim(labels[0]) == 0 else _padded(labels, length, IGNORE),
+            name: _padded(
+                [values[index] for index in indices],
+                self._target if name == "labels" and self._target else length,
+                self._padding.get(name, 0),
+            )
+            for name, values in self._fields.items()
         }
 
 
-def _padded(sequences: Sequence[Sequence[int]], length: int, value: int) -> np.ndarray:
-    """Pad sequences on the right to int32 [N,length]."""
-    out = np.full((len(sequences), length), value, np.int32)
-    for row, sequence in zip(out, sequences, strict=True):
+def _padded(rows: Sequence[Any], length: int, value: int) -> np.ndarray:
+    """Return numbers as int32 [N]; pad sequences on the right to [N,length], and lists of sequences to [N,C,length]."""
+    if np.ndim(rows[0]) == 0:
+        return np.asarray(rows, np.int32)
+    if _is_nested(rows[0]):
+        return np.stack([_padded(row, length, value) for row in rows])
+    out = np.full((len(rows), length), value, np.int32)
+    for row, sequence in zip(out, rows, strict=True):
         row[: len(sequence)] = sequence
     return out
+
+
+def _is_nested(row: Any) -> bool:
+    return isinstance(row, list | tuple) and isinstance(row[0], list | tuple)
+
+
+def _ones(row: Any) -> list[Any]:
+    return [_ones(part) for part in row] if _is_nested(row) else [1] * len(row)

@@ -2,27 +2,26 @@
 
 import numpy as np
 
-import jaxmodels as jm
+from jaxmodels.tokenization.base import Tokenizer
 
 from .batches import IGNORE
+from .bpe import token_id
 
 
 class MaskedWindows:
-    """Windows <s> text </s> of T tokens, some of them masked, as `buckets.Examples`.
+    """Windows <s> text </s> (BERT: [CLS] text [SEP]) of T tokens, some of them masked, as `buckets.Examples`.
 
     Windows extend over the ends of documents, with a </s> between documents (FULL-SENTENCES of Liu et al. 2019). The
     choice of tokens depends on the seed, the epoch and the index of the window: it differs between epochs, but not
     between a resumed and an uninterrupted run.
     """
 
-    def __init__(
-        self, tokens: np.ndarray, tokenizer: jm.RobertaTokenizer, *, length: int, rate: float, seed: int, rest: bool
-    ):
+    def __init__(self, tokens: np.ndarray, tokenizer: Tokenizer, *, length: int, rate: float, seed: int, rest: bool):
         """Create windows.
 
         Args:
           tokens: Token ids [n], with </s> before each document.
-          tokenizer: Provides the special tokens.
+          tokenizer: Provides the special tokens: the ones of class and separation, of padding, and the mask.
           length: Window length T.
           rate: Share of the ordinary tokens that is predicted.
           seed: Random seed.
@@ -40,7 +39,9 @@ class MaskedWindows:
         if not len(starts):
             raise ValueError(f"{len(tokens)} tokens do not fill one window of {length}; take more text")
         self._tokens, self._starts, self._text_length = tokens, starts, text_length
-        self._tokenizer, self._rate, self._seed = tokenizer, rate, seed
+        self._rate, self._seed = rate, seed
+        self._begin, self._end = token_id(tokenizer, "cls"), token_id(tokenizer, "sep")
+        self._pad, self._mask = token_id(tokenizer, "pad"), token_id(tokenizer, "mask")
         special = np.zeros(len(tokenizer), bool)
         special[tokenizer.all_special_ids] = True
         self._special, self._ordinary = special, np.flatnonzero(~special)
@@ -49,7 +50,7 @@ class MaskedWindows:
     def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
         """Return input_ids, attention_mask and labels, int32 [len(indices), length], padded on the right."""
         fields = {
-            "input_ids": np.full((len(indices), length), self._tokenizer.pad_token_id, np.int32),
+            "input_ids": np.full((len(indices), length), self._pad, np.int32),
             "attention_mask": np.zeros((len(indices), length), np.int32),
             "labels": np.full((len(indices), length), IGNORE, np.int32),
         }
@@ -74,11 +75,11 @@ class MaskedWindows:
         labels[chosen] = ids[chosen]
         draw = random.random(len(chosen))
         masked, replaced = chosen[draw < 0.8], chosen[(draw >= 0.8) & (draw < 0.9)]
-        inputs[masked] = self._tokenizer.mask_token_id
+        inputs[masked] = self._mask
         inputs[replaced] = random.choice(self._ordinary, len(replaced))
         return inputs, labels
 
     def _window(self, index: int) -> np.ndarray:
         start = self._starts[index]
         text = self._tokens[start : start + self._text_length]
-        return np.concatenate([[self._tokenizer.bos_token_id], text, [self._tokenizer.eos_token_id]]).astype(np.int32)
+        return np.concatenate([[self._begin], text, [self._end]]).astype(np.int32)

@@ -30,6 +30,11 @@ REPORTS = (
     "JSON lines of title, document and summary, such as chapters with their executive summaries from "
     "https://github.com/iandennismiller/mueller-report"
 )
+CHECKPOINT = "the checkpoint to start from, a folder or the id of a model on the Hugging Face Hub"
+TABLE = (
+    "a file .csv, .tsv, .jsonl, .json, .parquet, .conll or .txt, a folder of .txt files, or one that save_to_disk of "
+    "Hugging Face's datasets wrote for a split; nothing is downloaded"
+)
 
 
 def no_data(_config: AnyConfig) -> dict[str, str]:

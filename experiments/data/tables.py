@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from experiments.data import conll
-from experiments.data.retrieval import read_json, require, require_list
+from ..data import conll
+from .retrieval import read_json, require, require_list
 
 Row: TypeAlias = Mapping[str, Any]
 # Names of the classes of a column, where its numbers are indices of them.
@@ -72,7 +72,8 @@ def read(source: str, columns: Mapping[str, str]) -> Table:
     Args:
       source: A file .csv, .tsv, .jsonl, .json (JSON lines, a list of objects, or SQuAD's format), .parquet, .conll or
         .txt; a folder of .txt files, each of which is a row with a "text"; or a folder of `Dataset.save_to_disk`.
-      columns: The column of each name by which the task refers to it; "" for those that it does without.
+      columns: The column of each name by which the task refers to it, or several ones separated by commas, which make a
+        list; "" for those that it does without.
 
     Raises:
       FileNotFoundError: There is no such file or folder.
@@ -82,7 +83,7 @@ def read(source: str, columns: Mapping[str, str]) -> Table:
     if not path.exists():
         raise FileNotFoundError(
             f"there is no file or folder {source}, and nothing is downloaded; for a data set of the Hugging Face Hub, "
-            f"run datasets.load_dataset({source!r}).save_to_disk(FOLDER) where there is a network, and pass FOLDER/train"
+            f"run datasets.load_dataset({source!r}).save_to_disk(FOLDER) with network access, and pass FOLDER/train"
         )
     wanted = {name: column for name, column in columns.items() if column}
     rows, class_names = _reader(path)(path)
@@ -90,12 +91,13 @@ def read(source: str, columns: Mapping[str, str]) -> Table:
     locations = []
     for location, row in rows:
         for name, column in wanted.items():
-            if column not in row:
+            parts = column.split(",")
+            if missing := [part for part in parts if part not in row]:
                 raise ValueError(
-                    f"{location}: there is no {column!r}; it has {', '.join(map(repr, row)) or 'nothing'}. Set "
+                    f"{location}: there is no {missing[0]!r}; it has {', '.join(map(repr, row)) or 'nothing'}. Set "
                     f"--config.columns.{name} to the column of the {name}"
                 )
-            values[name].append(row[column])
+            values[name].append([row[part] for part in parts] if len(parts) > 1 else row[column])
         locations.append(location)
     if not locations:
         raise ValueError(f"{path} has no rows")

@@ -11,10 +11,11 @@ from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
 from jaxmodels.architectures.base import Model
+from jaxmodels.tokenization.base import Tokenizer
 
 from ..data import bpe
 from ..data.buckets import Examples
-from ..predict import Predictions
+from ..predict import Batch, Predictions, best_class, label_count
 
 Scores = dict[str, float]
 
@@ -23,8 +24,12 @@ class Task(ABC):
     """The data of a task, its model class, and its metrics.
 
     Attributes:
-      model_class: Class of the model.
-      score: Name of the metric to plot.
+      model_class: Class of the model, or an auto class for any family; then config.init is required.
+      replaces_head: Whether the head is initialised where that of the checkpoint has other sizes.
+      scores_untrained: Whether checkpoints have a head for the task, so that they can be scored before training.
+      generates: Whether predictions are generated, by `generate`.
+      score: Name of the metric to plot, and by which parameters are selected.
+      higher_is_better: Whether this metric is better if it is higher.
       train: Training examples.
       dev: Examples that are scored during training.
       test: Examples that are scored once at the end.
@@ -32,17 +37,33 @@ class Task(ABC):
       config_fields: Fields of the model config that depend on the data.
     """
 
-    model_class: ClassVar[type[Model]]
+    model_class: ClassVar[type[Model] | str]
+    replaces_head: ClassVar[bool] = False
+    scores_untrained: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
     score: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
     train: Examples
     dev: Examples
     test: Examples
-    tokenizer: jm.RobertaTokenizer
+    tokenizer: Tokenizer
     config_fields: dict[str, Any]
 
     @abstractmethod
     def __init__(self, config: FrozenConfigDict, folder: Path):
         """Load the data; a tokenizer may be stored in `folder`."""
+
+    def weight(self, batch: Batch) -> jax.Array:
+        """Return the number of terms in the mean loss of a batch."""
+        return label_count(batch)
+
+    def keep(self, output: Any) -> Any:
+        """Return the arrays [B, ...] of a model's output that are kept as predictions."""
+        return best_class(output)
+
+    def generate(self, model: Model, params: Any, batch: Batch) -> Any:
+        """Return the predictions of a batch, arrays [B, ...], where a forward pass does not suffice."""
+        raise NotImplementedError
 
     @abstractmethod
     def dev_scores(self, predicted: Predictions) -> Scores:
@@ -61,7 +82,7 @@ class Task(ABC):
         """Describe the data in a line."""
 
     @abstractmethod
-    def encoded_test(self, tokenizer: jm.RobertaTokenizer) -> Examples:
+    def encoded_test(self, tokenizer: Any) -> Examples:
         """Tokenize the test examples with another tokenizer, the one that was saved and loaded."""
 
 

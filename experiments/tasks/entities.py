@@ -1,13 +1,15 @@
 """Named entity recognition as token classification: WNUT-17 (Derczynski et al. 2017)."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from ml_collections import FrozenConfigDict
 from nervaluate import Evaluator
 
 import jaxmodels as jm
+from jaxmodels.tokenization.base import Tokenizer
 
 from ..data import conll
 from ..data.batches import IGNORE
@@ -20,6 +22,18 @@ from .common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
 FILES = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
 
 
+class LabelledWords(LabelledTexts):
+    """Tokenized lists of words.
+
+    Attributes:
+      first_tokens: For each example the first token of each word that has one.
+    """
+
+    def __init__(self, fields: Mapping[str, Sequence[Any]], pad: int, first_tokens: list[dict[int, int]]):
+        super().__init__(fields, pad)
+        self.first_tokens = first_tokens
+
+
 class Entities(Task):
     """A tag for each word, predicted at its first token; its other tokens have no label.
 
@@ -28,8 +42,8 @@ class Entities(Task):
 
     model_class = jm.RobertaPreLayerNormForTokenClassification
     score = "F1"
-    dev: LabelledTexts
-    test: LabelledTexts
+    dev: LabelledWords
+    test: LabelledWords
 
     def __init__(self, config: FrozenConfigDict, folder: Path):
         root = Path(config.data.path)
@@ -74,37 +88,46 @@ class Entities(Task):
             for split, sentences in self._sentences.items()
         )
 
-    def encoded_test(self, tokenizer: jm.RobertaTokenizer) -> LabelledTexts:
+    def encoded_test(self, tokenizer: jm.RobertaTokenizer) -> LabelledWords:
         return self._encode("test", tokenizer)
 
-    def _encode(self, split: str, tokenizer: jm.RobertaTokenizer) -> LabelledTexts:
+    def _encode(self, split: str, tokenizer: jm.RobertaTokenizer) -> LabelledWords:
         numbers = {tag: number for number, tag in enumerate(self._tags)}
         sentences = self._sentences[split]
-        encoded = tokenizer(
-            [sentence.words for sentence in sentences],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=self._max_tokens,
-        )
-        labels = []
-        for row, sentence in enumerate(sentences):
-            words = [None, *encoded.word_ids(row)]
-            labels.append(
-                [
-                    IGNORE if word is None or word == before else numbers[sentence.tags[word]]
-                    for before, word in zip(words, words[1:], strict=False)
-                ]
-            )
-        return LabelledTexts([list(ids) for ids in encoded["input_ids"]], labels, token_id(tokenizer, "pad"))
+        labels = [[numbers[tag] for tag in sentence.tags] for sentence in sentences]
+        return encode_words(tokenizer, [sentence.words for sentence in sentences], labels, self._max_tokens)
 
-    def _scores(self, split: str, examples: LabelledTexts, predicted: Predictions) -> Scores:
-        sentences = self._sentences[split]
-        found = []
-        for index, (sentence, best) in enumerate(zip(sentences, predicted.best, strict=True)):
-            labels = examples.batch(np.array([index]), int(examples.lengths[index]))["labels"][0]
-            predicted_tags = [self._tags[tag] for tag in best[: len(labels)][labels != IGNORE]]
-            found.append(predicted_tags + ["O"] * (len(sentence.words) - len(predicted_tags)))
-        return entity_scores([sentence.tags for sentence in sentences], found)
+    def _scores(self, split: str, examples: LabelledWords, predicted: Predictions) -> Scores:
+        true = [sentence.tags for sentence in self._sentences[split]]
+        return entity_scores(true, word_names(examples, predicted, self._tags, true))
+
+
+def encode_words(
+    tokenizer: Tokenizer, words: Sequence[Sequence[str]], labels: Sequence[Sequence[int]], max_length: int
+) -> LabelledWords:
+    """Tokenize lists of words, each with a label at its first token; its other tokens have none."""
+    encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
+    numbers, first_tokens = [], []
+    for row, each in enumerate(labels):
+        owners = encoded.word_ids(row)
+        firsts = {word: token for token, word in reversed([*enumerate(owners)]) if word is not None}
+        numbers.append(
+            [IGNORE if word is None or firsts[word] != token else each[word] for token, word in enumerate(owners)]
+        )
+        first_tokens.append(firsts)
+    names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+    fields = {name: encoded[name] for name in names} | {"labels": numbers}
+    return LabelledWords(fields, token_id(tokenizer, "pad"), first_tokens)
+
+
+def word_names(
+    examples: LabelledWords, predicted: Predictions, names: Sequence[str], words: Sequence[Sequence[Any]]
+) -> list[list[str]]:
+    """Return the name of the predicted class of each word; O for words without tokens or beyond the maximum length."""
+    return [
+        [names[best[firsts[word]]] if word in firsts else "O" for word in range(len(row))]
+        for row, best, firsts in zip(words, predicted.best, examples.first_tokens, strict=True)
+    ]
 
 
 def tags(sentences: list[Sentence]) -> list[str]:

@@ -74,7 +74,7 @@ class Intents(Task):
 
     def _encode(self, split: str, tokenizer: jm.RobertaTokenizer) -> LabelledTexts:
         ids = tokenizer(self._texts(split), truncation=True, max_length=self._max_tokens)["input_ids"]
-        return LabelledTexts([list(row) for row in ids], self._labels(split), token_id(tokenizer, "pad"))
+        return LabelledTexts({"input_ids": ids, "labels": self._labels(split)}, token_id(tokenizer, "pad"))
 
     def _texts(self, split: str) -> list[str]:
         return [example.text for example in self._examples[split]]

@@ -12,6 +12,7 @@ HELP = "run an experiment: training, an evaluation or a batch job"
 EXPERIMENTS = {
     "dpr_retrieval": "train a dense passage retriever",
     "encode_corpus": "encode a corpus of passages into an index on disk",
+    "finetune": "fine-tune any checkpoint on your own data",
     "generate": "generate texts for a file of prompts",
     "gpt2_lm": "train a GPT-2 from scratch",
     "led_needle": "measure how far away LED finds a fact",

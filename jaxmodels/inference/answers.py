@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     end: int | None
 
 
-class _Context(NamedTuple):
+class Context(NamedTuple):
     """A context, and whose it is: question and place among the question's contexts."""
 
     question: int
@@ -97,7 +97,7 @@ def answer(
             f"each of the {len(questions)} questions needs a context or a list of them, got {brief(contexts)}"
         )
     every = [
-        _Context(question, place, text)
+        Context(question, place, text)
         for question, each in enumerate(contexts)
         for place, text in enumerate([each] if isinstance(each, str) else each)
     ]
@@ -127,10 +127,40 @@ def answer(
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
-    found: list[list[Answer]] = [[] for _ in questions]
-    empty = [np.inf] * len(questions)
-    for window, (start, end) in enumerate(compute(fields)):
-        question, place, text = every[int(fields["overflow_to_sample_mapping"][window])]
+    return answers_of_windows(
+        compute(fields),
+        fields,
+        every,
+        len(questions),
+        top_k=top_k,
+        max_answer_length=max_answer_length,
+        no_answer=no_answer,
+    )
+
+
+def answers_of_windows(
+    logits: Sequence[Sequence[np.ndarray]],
+    fields: BatchEncoding,
+    contexts: Sequence[Context],
+    questions: int,
+    *,
+    top_k: int,
+    max_answer_length: int,
+    no_answer: bool,
+) -> list[list[Answer]]:
+    """The best answers to each question.
+
+    Args:
+      logits: of each window the logits of starts and ends, [T] each, which may have padding.
+      fields: questions and windows of their contexts, with overflow_to_sample_mapping and offset_mapping.
+      contexts: the contexts.
+      questions: number of questions.
+      top_k, max_answer_length, no_answer: see `answer`.
+    """
+    found: list[list[Answer]] = [[] for _ in range(questions)]
+    empty = [np.inf] * questions
+    for window, (start, end) in enumerate(logits):
+        question, place, text = contexts[int(fields["overflow_to_sample_mapping"][window])]
         empty[question] = min(empty[question], float(start[0] + end[0]))
         in_context = np.array([part == 1 for part in fields.sequence_ids(window)])
         offsets = np.asarray(fields["offset_mapping"][window])
@@ -147,7 +177,7 @@ def _answer_with_reader(
     tokenizer: Tokenizer,
     compute: Callable[[BatchEncoding], list[Any]],
     questions: Sequence[str],
-    passages: Sequence[_Context],
+    passages: Sequence[Context],
     top_k: int,
     max_answer_length: int,
     max_length: int,

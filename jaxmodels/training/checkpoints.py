@@ -116,10 +116,12 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: there is no checkpoint.
+          OSError: the previous save failed.
           DamagedCheckpoint: a file of the newest checkpoint is missing or changed; the message names the file and the
             newest intact checkpoint.
           ValueError: the checkpoint is of another model or optimizer.
         """
+        self._wait()
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:

@@ -107,7 +107,7 @@ LENGTHS = np.random.default_rng(0).integers(2, 33, 101)
 
 @pytest.fixture(scope="module")
 def texts():
-    return LabelledTexts([[i + 2] * n for i, n in enumerate(LENGTHS)], list(range(101)), pad=1)
+    return LabelledTexts({"input_ids": [[i + 2] * n for i, n in enumerate(LENGTHS)], "labels": list(range(101))}, pad=1)
 
 
 def take(examples, count, start=None, **changes):

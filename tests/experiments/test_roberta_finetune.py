@@ -11,7 +11,7 @@ from support.experiment_runs import curve, finish, in_two_processes, kill_when, 
 
 import jaxmodels as jm
 from experiments.configs import roberta_smoke
-from experiments.roberta_finetune import Experiment, required_data
+from experiments.roberta_finetune import required_data, run
 from experiments.tasks.entities import FILES
 
 STEPS = 16
@@ -169,11 +169,11 @@ def test_invalid_settings_are_rejected(data, pretrained, tmp_path):
     settings.data.path, settings.init = str(data["entities"]), str(pretrained[0] / "model")
     settings.model.hidden_size = 8
     with pytest.raises(jm.WeightsError, match="shape"):
-        Experiment(FrozenConfigDict(settings), tmp_path)
+        run(FrozenConfigDict(settings), tmp_path)
     settings.task = "ner"
     assert required_data(settings) == {}, "what is no task needs no data"
     with pytest.raises(ValueError, match="task is one of masked-lm, entities, intents; got 'ner'"):
-        Experiment(FrozenConfigDict(settings), tmp_path)
+        run(FrozenConfigDict(settings), tmp_path)
 
 
 @pytest.mark.slow

@@ -1,0 +1,80 @@
+"""Fine-tuning of a checkpoint on a table of examples. The task is the argument: finetune:text_classification."""
+
+from ml_collections import ConfigDict
+
+# The column of each name; --config.columns.NAME=COLUMN changes it.
+COLUMNS = {
+    "text_classification": {"text": "text", "text_pair": "", "label": "label"},
+    "token_classification": {"tokens": "tokens", "tags": "tags"},
+    "causal_lm": {"text": "text"},
+    "masked_lm": {"text": "text"},
+    "question_answering": {"question": "question", "context": "context", "answers": "answers"},
+    "text_to_text": {"source": "source", "target": "target"},
+    "multiple_choice": {"context": "context", "question": "", "choices": "choices", "label": "label"},
+}
+# Settings of one task only.
+OPTIONS = {
+    "masked_lm": {"masking_rate": 0.15},
+    # Tokens by which windows of a context overlap, and of the longest answer.
+    "question_answering": {"stride": 64, "max_answer_tokens": 30},
+    # The prefix precedes each source, such as T5's "summarize: ".
+    "text_to_text": {"prefix": "", "max_target_tokens": 64, "num_beams": 1},
+}
+
+
+def get_config(task: str = "text_classification") -> ConfigDict:
+    """Return the config of a task.
+
+    Raises:
+      ValueError: An unknown task.
+    """
+    if task not in COLUMNS:
+        raise ValueError(f"the task after finetune: is one of {', '.join(COLUMNS)}; got {task!r}")
+    config = ConfigDict()
+    config.seed = 0
+    config.task = task
+    # Folder or Hub id of the checkpoint.
+    config.init = ""
+    # Files or folders, see data/tables.py. Without a validation set, the share held_out of the training rows is one.
+    config.data = ConfigDict({"train": "", "validation": "", "test": "", "held_out": 0.1})
+    config.columns = ConfigDict(COLUMNS[task])
+    # Maximum number of tokens of an input; longer ones are truncated.
+    config.max_tokens = 256
+    config.update(OPTIONS.get(task, {}))
+    # Changes of the model config, such as dropout.
+    config.model = ConfigDict()
+
+    # Run options; parameters are float32 in any case.
+    config.dtype = "float32"
+    config.remat = False
+    config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
+    config.distributed = False
+
+    config.epochs = 3.0
+    config.batch_size = 16
+    config.microbatches = 1
+    # warmup: share of the steps; schedule: linear, cosine or constant.
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",
+            "schedule": "linear",
+            "learning_rate": 5e-5,
+            "warmup": 0.06,
+            "final": 0.0,
+            "b1": 0.9,
+            "b2": 0.999,
+            "weight_decay": 0.01,
+            "clip": 1.0,
+        }
+    )
+
+    # Keep the parameters with the best validation score; stop after `patience` evaluations without a better one, or
+    # never if it is 0.
+    config.keep_best = True
+    config.patience = 0
+    config.log_every = 10
+    # Evaluate and save every so many epochs.
+    config.eval_epochs = 1.0
+    config.save_epochs = 1.0
+    config.max_skipped, config.skip_damaged = 10, False
+    return config

@@ -1,0 +1,153 @@
+"""The base class of tasks that fine-tune a checkpoint of any family on tables of examples."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ml_collections import FrozenConfigDict
+
+import jaxmodels as jm
+from jaxmodels.tokenization import BatchEncoding
+from jaxmodels.tokenization.base import Tokenizer
+
+from ..data import tables
+from ..data.bpe import token_id
+from ..data.buckets import Examples, LabelledTexts
+from ..data.corpus import held_out
+from ..data.tables import Table
+from ..predict import Predictions
+from .common import Scores, Task
+
+SPLITS = ("train", "validation", "test")
+
+
+class TableTask(Task):
+    """Reads the splits, and a tokenizer that fits the checkpoint.
+
+    Attributes:
+      usage: A line of Python that uses `model`, `params` and `tokenizer`.
+      tables: The rows of each split; without a test set, the validation set is also the test set.
+      checkpoint: The model config of the initial checkpoint.
+      max_tokens: Maximum number of tokens of an input.
+    """
+
+    usage: ClassVar[str]
+
+    def __init__(self, config: FrozenConfigDict, folder: Path):
+        self.config = config
+        self.tables = read_splits(config)
+        self.checkpoint = jm.load_config(config.init)
+        self.tokenizer = self.load_tokenizer()
+        limit = min(self.checkpoint.max_source_tokens, self.tokenizer.model_max_length)
+        self.max_tokens = min(config.max_tokens, limit)
+        self.config_fields = {"pad_token_id": token_id(self.tokenizer, "pad"), **self.fields()}
+        self.train = self.encode("train", self.tokenizer)
+        self.dev = self.encode("validation", self.tokenizer)
+        self.test = self.encode("test", self.tokenizer) if "test" in self.tables else self.dev
+
+    def load_tokenizer(self, **options: Any) -> Tokenizer:
+        """Load the tokenizer of the checkpoint; if it has no padding token, as GPT-2's, its end-of-text token pads.
+
+        Raises:
+          ValueError: It has neither token, or more tokens than the checkpoint.
+        """
+        tokenizer = jm.load_tokenizer(self.config.init, **options)
+        if tokenizer.pad_token is None:
+            token_id(tokenizer, "eos")
+            tokenizer.pad_token = tokenizer.eos_token
+        if len(tokenizer) > self.checkpoint.vocab_size:
+            raise ValueError(
+                f"the tokenizer of {self.config.init} has {len(tokenizer)} tokens, but the model only "
+                f"{self.checkpoint.vocab_size}; enlarge the model with jm.resize_token_embeddings, and save it"
+            )
+        return tokenizer
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of the model config that depend on the data."""
+        return {}
+
+    @abstractmethod
+    def encode(self, split: str, tokenizer: Tokenizer) -> Examples:
+        """Tokenize the rows of a split."""
+
+    @abstractmethod
+    def scores(self, split: str, predicted: Predictions) -> Scores:
+        """Score predictions on the rows of a split."""
+
+    def dev_scores(self, predicted: Predictions) -> Scores:
+        return self.scores("validation", predicted)
+
+    def test_scores(self, predicted: Predictions) -> Scores:
+        return self.scores(self.test_split, predicted)
+
+    def encoded_test(self, tokenizer: Tokenizer) -> Examples:
+        return self.encode(self.test_split, tokenizer)
+
+    @property
+    def test_split(self) -> str:
+        """The split that is scored at the end."""
+        return "test" if "test" in self.tables else "validation"
+
+    def baselines(self) -> dict[str, Scores]:
+        return {}
+
+    def describe(self) -> str:
+        return ", ".join(f"{split}: {len(table):,} rows" for split, table in self.tables.items())
+
+
+def read_splits(config: FrozenConfigDict) -> dict[str, Table]:
+    """Read the splits that the config names; without a validation set, a share of the training rows is held out.
+
+    Raises:
+      FileNotFoundError, ValueError: See `tables.read`; or data.held_out leaves no rows for a split.
+    """
+    found = {split: tables.read(config.data[split], config.columns) for split in SPLITS if config.data[split]}
+    if "validation" in found:
+        return found
+    share, rows = config.data.held_out, range(len(found["train"]))
+    validation = [row for row in rows if held_out(str(row), share)]
+    if not 0 < len(validation) < len(rows):
+        raise ValueError(
+            f"data.held_out={share} leaves no rows of {config.data.train} for training or for validation; set "
+            "--config.data.validation to a file, or --config.data.held_out to another share"
+        )
+    train = sorted(set(rows) - set(validation))
+    rest = {split: table for split, table in found.items() if split != "train"}
+    return {"train": found["train"].select(train), "validation": found["train"].select(validation), **rest}
+
+
+def labelled(encoded: BatchEncoding, labels: Mapping[str, Sequence[Any]], pad: int) -> LabelledTexts:
+    """Return tokenized texts with their labels as examples."""
+    names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+    return LabelledTexts({**{name: encoded[name] for name in names}, **labels}, pad)
+
+
+def class_names(task: TableTask, column: str, values: list[Any]) -> list[str]:
+    """Return the names of all classes, in the order of their numbers.
+
+    The order is that of the data set if it has one; else that of the checkpoint if it has the same names; else numbers
+    by size, and others in alphabetical order.
+    """
+    train = task.tables["train"]
+    if column in train.class_names:
+        return list(train.class_names[column])
+    names = {str(value) for value in values}
+    known = list((task.checkpoint.id2label or {}).values())
+    if names == set(known):
+        return known
+    return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
+
+
+def class_number(value: Any, numbers: dict[str, int], location: str) -> int:
+    """Return the number of a class.
+
+    Raises:
+      ValueError: It does not occur in the training data.
+    """
+    if str(value) not in numbers:
+        raise ValueError(
+            f"{location}: the training data has no class {value!r:.60}; it has {', '.join(numbers):.200}. Correct the "
+            "row, or add rows of this class to the training data"
+        )
+    return numbers[str(value)]

@@ -1,0 +1,130 @@
+"""Fine-tuning of tiny checkpoints on tables: each task, its errors, best parameters, early stopping."""
+
+import json
+import random
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import transformers
+from support.finetuned import finish, refused, settings
+from support.tiny_checkpoints import save_checkpoint
+
+import jaxmodels as jm
+from experiments import finetune
+from experiments.configs.finetune import COLUMNS, get_config
+from experiments.report import THIS_MODEL
+
+pytestmark = pytest.mark.usefixtures("one_device")
+GOOD, BAD = ("good", "great", "fine"), ("bad", "dull", "poor")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoints") / "bert", "BertForMaskedLM")
+
+
+@pytest.fixture(scope="module")
+def opinions(tmp_path_factory):
+    """CSV of opinions."""
+    chance, file = random.Random(0), tmp_path_factory.mktemp("data") / "opinions.csv"
+    rows = [(f"the film was {chance.choice(words)}", kind) for kind, words in (("up", GOOD), ("down", BAD)) * 40]
+    file.write_text("\n".join(["review,kind", *map(",".join, rows)]))
+    return file
+
+
+@pytest.fixture(scope="module")
+def classified(bert, opinions, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "classified"
+    columns = {"columns.text": "review", "columns.label": "kind"}
+    return folder, *finish("text_classification", bert, opinions, folder, **columns)
+
+
+def test_texts_are_classified_from_a_checkpoint(classified, bert):
+    folder, result, model, params, tokenizer = classified
+    assert result["scores"][THIS_MODEL]["accuracy"] == 1 > result["scores"]["most frequent class"]["accuracy"]
+    assert dict(model.config.id2label) == {0: "down", 1: "up"}
+    found = jm.classify(model, params, tokenizer, ["the film was great", "the film was dull"])
+    assert found.argmax(axis=1).tolist() == [1, 0]
+
+
+def test_saved_folder_is_read_by_transformers(classified):
+    folder, _, model, params, tokenizer = classified
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "model")
+    encoded = transformers.AutoTokenizer.from_pretrained(folder / "model")(["it was dull"], return_tensors="pt")
+    probabilities = theirs(**encoded).logits.softmax(dim=-1).detach().numpy()
+    np.testing.assert_allclose(jm.classify(model, params, tokenizer, ["it was dull"]), probabilities, atol=1e-5)
+    assert theirs.config.id2label == {0: "down", 1: "up"}
+
+
+def test_complete_run_is_read_and_its_use_is_printed(classified, capsys):
+    folder, result, *_ = classified
+    config = settings("text_classification", "gone", "gone.csv")
+    assert finetune.run(config, folder) == result
+    finetune.show(result, config, folder)
+    output = capsys.readouterr().out
+    assert "pass --fresh" in output and "most frequent class" in output
+    *_, first, second, third = output.strip().splitlines()
+    assert [first, second] == [
+        f'{name} = jm.load{rest}("{folder / "model"}")'
+        for name, rest in (("model, params", ""), ("tokenizer", "_tokenizer"))
+    ] and third.startswith("jm.classify(")
+
+
+def test_pairs_are_classified_and_the_numbers_of_the_data_set_kept(bert, tmp_path):
+    """The second text decides, and the order of labels in the data set is not the alphabetical one."""
+    chance = random.Random(0)
+    rows = [(chance.choice(GOOD + BAD), chance.choice(GOOD + BAD)) for _ in range(80)]
+    table = pa.table({"text": [a for a, _ in rows], "with": [b for _, b in rows], "label": [b in BAD for _, b in rows]})
+    table = table.set_column(2, "label", table["label"].cast("int64"))
+    feature = {"label": {"names": ["plus", "minus"], "_type": "ClassLabel"}}
+    described = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": feature}})})
+    pyarrow.parquet.write_table(described, tmp_path / "pairs.parquet")
+    columns = {"columns.text_pair": "with"}
+    result, model, params, tokenizer = finish(
+        "text_classification", bert, tmp_path / "pairs.parquet", tmp_path / "run", **columns
+    )
+    assert dict(model.config.id2label) == {0: "plus", 1: "minus"}
+    assert result["scores"][THIS_MODEL]["accuracy"] > 0.9
+    found = jm.classify(model, params, tokenizer, ["good", "good"], ["bad", "great"])
+    assert found.argmax(axis=1).tolist() == [1, 0]
+
+
+def test_decoders_classify_with_their_end_of_text_as_padding(opinions, tmp_path):
+    init = save_checkpoint(tmp_path / "gpt2", "GPT2LMHeadModel", pad_token_id=None)
+    columns = {"columns.text": "review", "columns.label": "kind"}
+    result, model, _, tokenizer = finish("text_classification", init, opinions, tmp_path / "run", **columns)
+    assert tokenizer.pad_token == tokenizer.eos_token and model.config.pad_token_id == tokenizer.eos_token_id
+    assert result["scores"][THIS_MODEL]["accuracy"] > 0.8
+
+
+INVALID = {
+    "missing column": ({"columns.text": "sentence"}, "no 'sentence'; it has 'review', 'kind'"),
+    "missing file": ({"data.validation": "imdb"}, "no file or folder imdb.*load_dataset"),
+    "no rows held out": ({"data.held_out": 0.0}, "data.held_out=0.0 leaves no rows"),
+    "batch of more than all examples": ({"batch_size": 1000}, "batch_size=1000 must be at least 1 and at most"),
+    "no epochs": ({"epochs": 0.0}, "epochs must be above 0"),
+    "one class": ({"columns.label": "review", "columns.text": "kind", "data.train": "{}/same.csv"}, "one class only"),
+    "unknown class": ({"data.validation": "{}/other.csv"}, "other.csv, line 3: the training data has no class 'maybe'"),
+    "no class": ({"data.validation": "{}/empty.csv"}, "empty.csv, line 2: label is a name or a whole number, got ''"),
+    "no checkpoint": ({"init": "{}"}, "config"),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_input_ends_with_one_line(bert, opinions, tmp_path, name):
+    (tmp_path / "same.csv").write_text("review,kind\n" + "good,film\n" * 20)
+    (tmp_path / "other.csv").write_text("review,kind\ngood,up\ngood,maybe\n")
+    (tmp_path / "empty.csv").write_text("review,kind\ngood,\n")
+    changes, message = INVALID[name]
+    changes = {key: str(value).format(tmp_path) if isinstance(value, str) else value for key, value in changes.items()}
+    columns = {"columns.text": "review", "columns.label": "kind"}
+    assert re.search(message, refused("text_classification", bert, opinions, tmp_path, **columns | changes))
+
+
+def test_unknown_task_is_rejected():
+    with pytest.raises(ValueError, match="is one of text_classification, .*; got 'ner'"):
+        get_config("ner")
+    assert set(COLUMNS) == set(finetune.TASKS)

@@ -190,7 +190,7 @@ class LabelledTexts:
 
 def _padded(rows: Sequence[Any], length: int, value: int) -> np.ndarray:
     """Return numbers as int32 [N]; pad sequences on the right to [N,length], and lists of sequences to [N,C,length]."""
-    if np.ndim(rows[0]) == 0:
+    if not hasattr(rows[0], "__len__"):
         return np.asarray(rows, np.int32)
     if _is_nested(rows[0]):
         return np.stack([_padded(row, length, value) for row in rows])
@@ -201,7 +201,7 @@ def _padded(rows: Sequence[Any], length: int, value: int) -> np.ndarray:
 
 
 def _is_nested(row: Any) -> bool:
-    return isinstance(row, list | tuple) and isinstance(row[0], list | tuple)
+    return len(row) > 0 and hasattr(row[0], "__len__")
 
 
 def _ones(row: Any) -> list[Any]:

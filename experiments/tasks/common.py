@@ -35,6 +35,7 @@ class Task(ABC):
       test: Examples that are scored once at the end.
       tokenizer: The tokenizer, as it is saved with the model.
       config_fields: Fields of the model config that depend on the data.
+      model_options: Attributes of the model that its config does not have.
     """
 
     model_class: ClassVar[type[Model] | str]
@@ -48,6 +49,7 @@ class Task(ABC):
     test: Examples
     tokenizer: Tokenizer
     config_fields: dict[str, Any]
+    model_options: dict[str, Any] = {}
 
     @abstractmethod
     def __init__(self, config: FrozenConfigDict, folder: Path):

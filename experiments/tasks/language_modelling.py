@@ -56,7 +56,7 @@ class CausalLanguageModelling(LanguageModelling):
     def encode(self, split: str, tokenizer: Tokenizer) -> LabelledTexts:
         end = token_id(tokenizer, "eos")
         rows = tokenizer(self.tables[split].texts("text"), truncation=False)["input_ids"]
-        tokens = np.concatenate([[*row, *([] if row and row[-1] == end else [end])] for row in rows])
+        tokens = np.concatenate([row if len(row) and row[-1] == end else [*row, end] for row in rows]).astype(np.int32)
         windows = [tokens[start : start + self.max_tokens] for start in range(0, len(tokens), self.max_tokens)]
         # A token alone predicts nothing.
         ids = [window.tolist() for window in windows if len(window) > 1]
@@ -75,7 +75,7 @@ class MaskedLanguageModelling(LanguageModelling):
         texts: Sequence[str] = self.tables[split].texts("text")
         rows: Any = tokenizer(list(texts), add_special_tokens=False, truncation=False)["input_ids"]
         end = token_id(tokenizer, "sep")
-        tokens = np.concatenate([[end, *row] for row in rows])
+        tokens = np.concatenate([[end, *row] for row in rows]).astype(np.int32)
         is_training = split == "train"
         return MaskedWindows(
             tokens,

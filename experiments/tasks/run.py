@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +43,10 @@ class Experiment:
         if not config.init:
             assert isinstance(cls, type), "tasks that start from any checkpoint require one"
             return cls(cls.config_class(**fields), dtype=jnp.dtype(config.dtype), remat=config.remat), None
-        options = {"dtype": config.dtype, "param_dtype": "float32", "remat": config.remat}
+        options: dict[str, Any] = {"dtype": config.dtype, "param_dtype": "float32", "remat": config.remat}
         options["ignore_mismatched_sizes"] = self.task.replaces_head
-        return jm.load(config.init, cls=cls, key=self._key(), **options, **self.sharding, **fields)
+        options |= self.sharding | self.task.model_options
+        return jm.load(config.init, cls=cls, key=self._key(), **options, **fields)
 
     def _key(self) -> jax.Array:
         return jax.random.key(self.config.seed)
@@ -114,7 +116,8 @@ class Experiment:
         if jax.process_index() == 0:
             self.task.tokenizer.save_pretrained(folder)
         multihost_utils.sync_global_devices("model")
-        model, loaded = jm.load(folder, dtype=self.config.dtype, param_dtype="float32", **self.sharding)
+        options: dict[str, Any] = {**self.sharding, **self.task.model_options}
+        model, loaded = jm.load(folder, dtype=self.config.dtype, param_dtype="float32", **options)
         examples = self.task.encoded_test(jm.load_tokenizer(folder))
         after = self._make_predict(model)(loaded, self._batches(examples))
         return sum(not _equal(a, b) for a, b in zip(before.best, after.best, strict=True))

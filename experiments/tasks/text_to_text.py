@@ -30,6 +30,7 @@ class TextToText(TableTask):
     def fields(self) -> dict[str, Any]:
         self._target = min(self.config.max_target_tokens, self.checkpoint.max_tokens)
         self._is_led = self.checkpoint.model_type == "led"
+        self.model_options = {"max_global_tokens": 1} if self._is_led else {}
         return {}
 
     def encode(self, split: str, tokenizer: Tokenizer) -> LabelledTexts:
@@ -44,8 +45,6 @@ class TextToText(TableTask):
 
     def generate(self, model: Model, params: Any, batch: Batch) -> np.ndarray:
         inputs: dict[str, Any] = {name: array for name, array in batch.items() if name != "labels"}
-        if self._is_led:
-            inputs["max_global_tokens"] = 1
         out = jm.generate(
             model, params, **inputs, num_beams=self.config.num_beams, max_new_tokens=max(self._target - 1, 1)
         )

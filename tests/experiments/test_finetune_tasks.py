@@ -60,7 +60,8 @@ def test_causal_language_models_learn_texts(checkpoint, lines, tmp_path, name):
     assert ours["perplexity"] == pytest.approx(np.exp(ours["loss"]))
     ids = np.asarray(tokenizer(["Ada lives in"])["input_ids"])
     logits = model.apply({"params": params}, jnp.asarray(ids)).logits
-    assert tokenizer.decode(int(logits[0, -1].argmax())).strip() in TOWNS or name == "GPT2LMHeadModel"
+    best = tokenizer.decode(int(logits[0, -1].argmax())).strip()
+    assert any(town.startswith(best) for town in TOWNS), best
 
 
 @pytest.mark.parametrize(
@@ -86,10 +87,12 @@ def test_words_are_classified(checkpoint, lines, tmp_path, name):
 
 
 def test_questions_are_answered_with_spans(checkpoint, lines, tmp_path):
-    result, model, params, tokenizer = finish("question_answering", checkpoint("BertForMaskedLM"), lines, tmp_path)
+    result, model, params, tokenizer = finish(
+        "question_answering", checkpoint("BertForMaskedLM"), lines, tmp_path, stride=8
+    )
     assert result["scores"][THIS_MODEL] == {"F1": 1, "exact match": 1}
     assert result["scores"]["first 1 words"]["F1"] == 0 and "no answer" not in result["scores"]
-    ((answer,),) = jm.answer(model, params, tokenizer, ["where is"], ["Eve lives in Lima"])
+    ((answer,),) = jm.answer(model, params, tokenizer, ["where is"], ["Eve lives in Lima"], stride=8)
     assert answer.text == "Lima"
 
 
@@ -116,12 +119,12 @@ def test_questions_without_answers_and_long_contexts_are_learnt(checkpoint, tmp_
     + [pytest.param(f"{name}ForConditionalGeneration", marks=pytest.mark.slow) for name in ("Bart", "LED")],
 )
 def test_texts_are_generated(checkpoint, lines, tmp_path, name):
-    options = {"max_target_tokens": 8, "prefix": "summarize: "}
+    options = {"max_target_tokens": 8, "prefix": "summarize: ", "epochs": 8.0}
     result, model, params, tokenizer = finish("text_to_text", checkpoint(name), lines, tmp_path, **options)
     ours = result["scores"][THIS_MODEL]
     assert ours["ROUGE-L"] > 0.7 > result["scores"][UNTRAINED]["ROUGE-L"] and ours["equal"] > 0.7
-    ids = tokenizer(["summarize: Bob lives in Oslo"], return_tensors="np")
-    sequences = jm.generate(model, params, ids["input_ids"], max_new_tokens=7).sequences
+    ids = tokenizer(["summarize: Bob lives in Oslo"])["input_ids"]
+    sequences = jm.generate(model, params, np.asarray(ids), max_new_tokens=7).sequences
     assert tokenizer.batch_decode(np.asarray(sequences), skip_special_tokens=True)[0].strip() in TOWNS
 
 
@@ -171,8 +174,9 @@ WRONG = [
 @pytest.mark.parametrize(("task", "changes", "message"), WRONG)
 def test_invalid_row_is_located(checkpoint, tmp_path, task, changes, message):
     file = write_lines(tmp_path / "rows.jsonl", [GOOD[task], GOOD[task] | changes])
+    options = {"stride": 1} if task == "question_answering" else {}
     kind = {"text_to_text": "T5ForConditionalGeneration", "causal_lm": "GPT2LMHeadModel"}.get(task, "BertForMaskedLM")
-    error = refused(task, checkpoint(kind), file, tmp_path, **{"data.validation": str(file)})
+    error = refused(task, checkpoint(kind), file, tmp_path, **{"data.validation": str(file)}, **options)
     assert f"{file}, line 2: " in error and message in error
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 from support.tiny import sizes, tiny
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import jaxmodels as jm
 from experiments.data import bpe
@@ -18,7 +18,7 @@ TEXTS = [" ".join(WORDS), " ".join(reversed(WORDS))] * 20
 BART = bpe.Family(jm.BartTokenizer, bpe.ROBERTA.special)
 LED = bpe.Family(jm.LEDTokenizer, bpe.ROBERTA.special)
 # Families by prefix of the class name; the others have BERT's tokenizer.
-BYTE_LEVEL = {"GPT2": bpe.GPT2, "Roberta": bpe.ROBERTA, "Bart": BART, "LED": LED}
+BYTE_LEVEL = {"GPT2": bpe.GPT2, "Llama": bpe.GPT2, "Roberta": bpe.ROBERTA, "Bart": BART, "LED": LED}
 
 
 def save_checkpoint(folder: Path, name: str, **config) -> Path:
@@ -26,8 +26,8 @@ def save_checkpoint(folder: Path, name: str, **config) -> Path:
     family = next((each for prefix, each in BYTE_LEVEL.items() if name.startswith(prefix)), None)
     if family is not None:
         bpe.save(bpe.train(TEXTS, 340, family), folder, 512, family)
-    elif name.startswith(("T5", "Llama")):
-        _save_generic(folder, begin=name.startswith("Llama"))
+    elif name.startswith("T5"):
+        _save_unigram(folder)
     else:
         folder.mkdir()
         vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({word.lower() for word in WORDS}), *":?."]
@@ -46,15 +46,11 @@ def save_checkpoint(folder: Path, name: str, **config) -> Path:
     return folder
 
 
-def _save_generic(folder: Path, begin: bool) -> None:
-    """Save a tokenizer.json of whole words: `text </s>`, or `<s> text`."""
-    special = ["<pad>", "</s>", "<unk>", "<s>"]
-    backend = Tokenizer(models.WordLevel(unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.train_from_iterator(TEXTS, trainers.WordLevelTrainer(special_tokens=special, show_progress=False))
-    pattern, token = ("<s> $A", "<s>") if begin else ("$A </s>", "</s>")
-    backend.post_processor = processors.TemplateProcessing(
-        single=pattern, special_tokens=[(token, special.index(token))]
-    )
-    tokens = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"} | ({"bos_token": "<s>"} if begin else {})
-    jm.GenericTokenizer(backend, **tokens).save_pretrained(folder)
+def _save_unigram(folder: Path) -> None:
+    """Save a tokenizer.json of whole words for T5."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((f"\u2581{word}", -1.0) for word in sorted({*WORDS}))]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    folder.mkdir()
+    backend.save(str(folder / "tokenizer.json"))
+    jm.T5Tokenizer(tokenizer_file=folder / "tokenizer.json", extra_ids=0).save_pretrained(folder)

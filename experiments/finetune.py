@@ -1,13 +1,14 @@
-"""Fine-tune a checkpoint of a folder or the Hugging Face Hub on your own data.
+"""Fine-tune a checkpoint, of a folder or the Hugging Face Hub, on your own data.
 
-Command:   jaxmodels run finetune --config=finetune:TASK --config.init=CHECKPOINT --config.data.train=FILE
-           [--config.data.validation=FILE] [--config.data.test=FILE] [--workdir=FOLDER]
+Command:   jaxmodels run finetune --config=finetune:text_classification --config.init=FOLDER --config.data.train=FILE
+           and optionally --config.data.validation=FILE --config.data.test=FILE --workdir=FOLDER
 Tasks:     text_classification (also of pairs), token_classification, causal_lm, masked_lm, question_answering,
-           text_to_text (summaries and others), multiple_choice
-Data:      see data/tables.py for formats; --config.columns.NAME=COLUMN names the columns
-Output:    FOLDER/model, which jm.load and transformers read, curves and scores
+           text_to_text (summaries and others), multiple_choice: the part of --config after the colon
+Data:      CSV, JSON lines, Parquet and others, see data/tables.py; --config.columns.NAME=COLUMN names the columns
+Output:    FOLDER/model, which jm.load and transformers read, the scores, and curves
 
-A run that is killed continues with the same command. The parameters with the best validation score are kept.
+The parameters with the best validation score are kept; --config.patience=N stops after N evaluations without a better
+one. A run that is killed continues with the same command.
 """
 
 import math

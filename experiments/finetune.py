@@ -52,7 +52,7 @@ def in_steps(config: FrozenConfigDict, task: TableTask) -> FrozenConfigDict:
     for name in ("epochs", "eval_epochs", "save_epochs"):
         if not config[name] > 0:
             raise ValueError(f"{name} must be above 0, got {config[name]}")
-    resolved, per_epoch = ConfigDict(config), count // size
+    resolved, per_epoch = ConfigDict(config).unlock(), count // size
     resolved.steps = math.ceil(config.epochs * per_epoch)
     resolved.eval_every = math.ceil(config.eval_epochs * per_epoch)
     resolved.save_every = math.ceil(config.save_epochs * per_epoch)

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import transformers
+from support.experiment_runs import curve, kill_when, logged, starter
+from support.experiment_runs import finish as finish_process
 from support.finetuned import finish, refused, settings
 from support.tiny_checkpoints import save_checkpoint
 
@@ -128,3 +130,34 @@ def test_unknown_task_is_rejected():
     with pytest.raises(ValueError, match="is one of text_classification, .*; got 'ner'"):
         get_config("ner")
     assert set(COLUMNS) == set(finetune.TASKS)
+
+
+@pytest.mark.slow
+def test_killed_run_continues_to_the_same_best_parameters(bert, opinions, tmp_path):
+    """Through the command, on two devices, with microbatches, mixed precision, and the end of patience."""
+    start = starter(
+        "finetune",
+        "--config=finetune:text_classification",
+        f"--config.init={bert}",
+        f"--config.data.train={opinions}",
+        "--config.columns.text=review",
+        "--config.columns.label=kind",
+        "--config.dtype=bfloat16",
+        "--config.batch_size=8",
+        "--config.microbatches=2",
+        "--config.epochs=30",
+        "--config.patience=3",
+        "--config.eval_epochs=0.5",
+        "--config.optimizer.learning_rate=0.003",
+    )
+    output = finish_process(start(tmp_path / "whole", devices=2))
+    assert kill_when(start(tmp_path / "killed", devices=2), lambda: logged(tmp_path / "killed" / "metrics.jsonl") >= 14)
+    again = finish_process(start(tmp_path / "killed", devices=2))
+    assert "resuming from the checkpoint of step" in again
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    (best,) = re.findall("the parameters of step .* are the best", output)
+    assert best in again and "jm.classify(" in again
+    evaluated = [row["validation_accuracy"] for row in curve(tmp_path / "whole") if "validation_accuracy" in row]
+    assert len(evaluated) < 60 and max(evaluated[-3:]) <= max(evaluated[:-3]), "it stopped early"
+    killed, whole = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("killed", "whole"))
+    assert killed == whole

@@ -54,7 +54,7 @@ def lines(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", pytest.param("LlamaForCausalLM", marks=pytest.mark.slow)])
 def test_causal_language_models_learn_texts(checkpoint, lines, tmp_path, name):
-    result, model, params, tokenizer = finish("causal_lm", checkpoint(name), lines, tmp_path)
+    result, model, params, tokenizer = finish("causal_lm", checkpoint(name), lines, tmp_path, epochs=12.0)
     ours, before = result["scores"][THIS_MODEL], result["scores"][UNTRAINED]
     assert ours["loss"] < before["loss"] - 1 and ours["accuracy"] > 0.5
     assert ours["perplexity"] == pytest.approx(np.exp(ours["loss"]))

@@ -1,23 +1,11 @@
-"""Shared by the kernels of every platform: base-2 scores and a `pallas_call` with named operands."""
+"""Shared by the kernels of every platform: a `pallas_call` with named operands."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-
-from pallas_kernels.mask import MASK_VALUE
-
-# Queries are scaled by scale * LOG2E, so that the softmax is exp2(score - max) without another multiplication.
-LOG2E = math.log2(math.e)
-LN2 = math.log(2.0)
-# Biases are clipped to this value. Finite, as is its sum with MASK_VALUE, and far enough from MASK_VALUE to distinguish
-# a query without a visible key from one whose biases are all very low.
-MIN_BIAS = -1e38
-# The maximum score of a query is below this value if and only if no key is visible to it.
-NO_VISIBLE_KEY = (MASK_VALUE + MIN_BIAS) / 2
 
 # The refs of a kernel by name. Pallas has no public type for a ref.
 Refs = dict[str, Any]

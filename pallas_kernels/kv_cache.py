@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.base2 import LOG2E, MIN_BIAS
 from pallas_kernels.bias import Biases
-from pallas_kernels.kernel_call import LOG2E, MIN_BIAS
 from pallas_kernels.mask import MASK_VALUE, Mask
 
 

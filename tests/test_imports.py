@@ -57,7 +57,9 @@ FOREIGN = {"pallas_kernels": {"flax", "jaxmodels", "optax"}}
 NOWHERE = {"torch", "transformers", "tensorflow"}
 # Imported where they are needed: slow to import, or in an extra.
 LATER = {"huggingface_hub", "requests", "httpx", "orbax", "tensorstore", "matplotlib", "grain", "absl"}
-LATER |= {"ml_collections", "faiss", "onnx", "pyarrow", "sentencepiece", "google.protobuf", "jinja2", "sklearn"}
+LATER |= {"ml_collections", "faiss", "onnx", "pyarrow", "sentencepiece", "google.protobuf", "jinja2", "sklearn"} | {
+    "jax.experimental.pallas"
+}
 
 
 def modules(*folders) -> list[Path]:

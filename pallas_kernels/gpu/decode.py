@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from pallas_kernels.base2 import NO_VISIBLE_KEY
 from pallas_kernels.bias import Biases
 from pallas_kernels.gpu.device import Gpu, unsupported_gpu_reason
 from pallas_kernels.gpu.tiles import (
@@ -29,7 +30,7 @@ from pallas_kernels.gpu.tiles import (
     next_power_of_two,
     product,
 )
-from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel
+from pallas_kernels.kernel_call import BlockedArray, Refs, call_kernel
 from pallas_kernels.kv_cache import DecodeOperands, PackedKV, decode_operands, to_query_heads, without_gradient
 from pallas_kernels.mask import MASK_VALUE, Mask
 

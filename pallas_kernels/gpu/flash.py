@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from pallas_kernels.base2 import LOG2E, MIN_BIAS
 from pallas_kernels.bias import Biases, ToeplitzBias
 from pallas_kernels.gpu.flash_backward import BackwardInputs, compute_delta, grad_bias, grad_keys_values, grad_queries
 from pallas_kernels.gpu.flash_forward import FlashGlobalKV, FlashOperands, FlashPlan, forward
 from pallas_kernels.gpu.tiles import FlashTilings, flash_tilings, next_power_of_two
-from pallas_kernels.kernel_call import LOG2E, MIN_BIAS, has_common_dtype, round_up
+from pallas_kernels.kernel_call import has_common_dtype, round_up
 from pallas_kernels.mask import MASK_VALUE, Mask
 
 MAX_HEAD_DIM = 128

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from pallas_kernels.base2 import LN2
 from pallas_kernels.bias import skew
 from pallas_kernels.gpu.flash_forward import (
     FlashGlobalKV,
@@ -49,7 +50,7 @@ from pallas_kernels.gpu.tiles import (
     query_heads,
     whole_key_head,
 )
-from pallas_kernels.kernel_call import LN2, BlockedArray, Refs, call_kernel, like_operand
+from pallas_kernels.kernel_call import BlockedArray, Refs, call_kernel, like_operand
 
 STATISTICS = ("max", "inverse_sum", "delta")
 

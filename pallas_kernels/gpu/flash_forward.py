@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from pallas_kernels.base2 import NO_VISIBLE_KEY
 from pallas_kernels.dropout import keep_from_bits, key_bits, query_bits
 from pallas_kernels.gpu.tiles import GpuTiling, block_of_head, compiler_params, product, whole_key_head
-from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel
+from pallas_kernels.kernel_call import BlockedArray, Refs, call_kernel
 from pallas_kernels.mask import MASK_VALUE
 
 # An index that may be traced.

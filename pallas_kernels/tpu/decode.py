@@ -22,8 +22,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.base2 import NO_VISIBLE_KEY
 from pallas_kernels.bias import Biases
-from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel, round_up
+from pallas_kernels.kernel_call import BlockedArray, Refs, call_kernel, round_up
 from pallas_kernels.kv_cache import DecodeOperands, PackedKV, decode_operands, to_query_heads, without_gradient
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.sharding import platform

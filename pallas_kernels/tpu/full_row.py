@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from pallas_kernels.base2 import LOG2E, MIN_BIAS
 from pallas_kernels.bias import Biases, ToeplitzBias, skew
-from pallas_kernels.kernel_call import LOG2E, MIN_BIAS, has_common_dtype, round_up
+from pallas_kernels.kernel_call import has_common_dtype, round_up
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.tpu.full_row_backward import backward
 from pallas_kernels.tpu.full_row_forward import FullRowOperands, FullRowPlan, forward

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.kernel_call import LN2, BlockedArray, Refs, call_kernel
+from pallas_kernels.base2 import LN2
+from pallas_kernels.kernel_call import BlockedArray, Refs, call_kernel
 from pallas_kernels.tpu.full_row_forward import (
     FullRowOperands,
     FullRowPlan,

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel
+from pallas_kernels.base2 import NO_VISIBLE_KEY
+from pallas_kernels.kernel_call import BlockedArray, Refs, call_kernel
 from pallas_kernels.tpu.tiles import (
     LANES,
     Index,

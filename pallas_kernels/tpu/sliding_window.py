@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.base2 import LOG2E
 from pallas_kernels.bias import Biases
-from pallas_kernels.kernel_call import LOG2E, has_common_dtype, like_operand, round_up
+from pallas_kernels.kernel_call import has_common_dtype, like_operand, round_up
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.tpu.sliding_window_backward import backward
 from pallas_kernels.tpu.sliding_window_forward import (

@@ -29,8 +29,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.base2 import NO_VISIBLE_KEY
 from pallas_kernels.dropout import keep_from_bits, key_bits, query_bits
-from pallas_kernels.kernel_call import NO_VISIBLE_KEY, BlockedArray, Refs, call_kernel
+from pallas_kernels.kernel_call import BlockedArray, Refs, call_kernel
 from pallas_kernels.tpu.tiles import (
     LANES,
     Index,

@@ -28,8 +28,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.base2 import LN2
 from pallas_kernels.dropout import keep_from_bits, key_bits, query_bits
-from pallas_kernels.kernel_call import LN2, Refs
+from pallas_kernels.kernel_call import Refs
 from pallas_kernels.mask import MASK_VALUE
 
 LANES = 128

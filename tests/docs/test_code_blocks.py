@@ -36,9 +36,13 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def folder(cache, request, tmp_path, monkeypatch):
-    for name in sorted(set(HUB_ID.findall(request.getfixturevalue("page").read_text(encoding="utf-8")))):
+    """The empty working folder of a page."""
+    text = request.getfixturevalue("page").read_text(encoding="utf-8")
+    for name in sorted(set(HUB_ID.findall(text))):
         hub.write(cache, name)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    if "from transformers import" in text:
+        monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -42,7 +42,7 @@ def test_an_interrupted_command_ends_quietly(name, monkeypatch, capsys):
     assert capsys.readouterr() == ("", "a note\n")
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - {"run"})
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"run"}))
 def test_quiet_leaves_out_notes_but_no_errors(name, monkeypatch, capsys):
     monkeypatch.setattr(COMMANDS[name], "run", raising(ValueError, "no such\nthing"))
     assert main([name, *ARGUMENTS[name], "--quiet"]) == 2

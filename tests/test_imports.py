@@ -179,7 +179,7 @@ def test_importing_the_library_adds_no_slow_package():
 
 
 def test_one_module_asks_for_the_platform():
-    """What depends on the platform is in one place (CONTRIBUTING.md, "Add an architecture")."""
+    """What depends on the platform is in one place (docs/how_to/add_a_family.md, "The base")."""
     asking = [
         str(path.relative_to(ROOT))
         for path in modules("jaxmodels")

@@ -44,7 +44,7 @@ def in_steps(config: FrozenConfigDict, task: TableTask) -> FrozenConfigDict:
     """Return the config with what depends on the number of examples: steps instead of epochs and shares, and buckets.
 
     Raises:
-      ValueError: Fewer examples than a batch has, or a number that must be positive is not.
+      ValueError: Fewer examples than a batch has, a number that must be positive is not, or a share is none.
     """
     count, size = len(task.train.lengths), config.batch_size
     if not 0 < size <= count:
@@ -52,6 +52,8 @@ def in_steps(config: FrozenConfigDict, task: TableTask) -> FrozenConfigDict:
     for name in ("epochs", "eval_epochs", "save_epochs"):
         if not config[name] > 0:
             raise ValueError(f"{name} must be above 0, got {config[name]}")
+    if not 0 <= config.optimizer.warmup < 1:
+        raise ValueError(f"optimizer.warmup is a share of the steps, below 1; got {config.optimizer.warmup}")
     resolved, per_epoch = ConfigDict(config).unlock(), count // size
     resolved.steps = math.ceil(config.epochs * per_epoch)
     resolved.eval_every = math.ceil(config.eval_epochs * per_epoch)

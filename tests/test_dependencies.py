@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOLDERS = {
     "jaxmodels": ["chat", "t5", "retrieval", "faiss"],
     "pallas_kernels": [],
-    "experiments": ["experiments", "chat", "onnx"],
+    "experiments": ["experiments", "chat", "onnx", "retrieval"],
     "tests": ["test"],
     "benchmarks": ["test", "bench"],
 }

@@ -68,9 +68,8 @@ def get_config(task: str = "text_classification") -> ConfigDict:
         }
     )
 
-    # Keep the parameters with the best validation score; stop after `patience` evaluations without a better one, or
-    # never if it is 0.
-    config.keep_best = True
+    # The parameters with the best validation score are kept. Stop after so many evaluations without a better one; 0 for
+    # never.
     config.patience = 0
     config.log_every = 10
     # Evaluate and save every so many epochs.

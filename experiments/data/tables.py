@@ -252,7 +252,7 @@ def _pyarrow(path: Path) -> ModuleType:
     try:
         import pyarrow
     except ImportError:
-        raise ValueError(f"{path} can only be read with pyarrow: pip install pyarrow") from None
+        raise ValueError(f"{path} can only be read with pyarrow: pip install 'jaxmodels[retrieval]'") from None
     return pyarrow
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
+from jaxmodels.architectures import model_class
 from jaxmodels.tokenization import BatchEncoding
 from jaxmodels.tokenization.base import Tokenizer
 
@@ -38,6 +39,7 @@ class TableTask(Task):
         self.config = config
         self.tables = read_splits(config)
         self.checkpoint = jm.load_config(config.init)
+        model_class(self.model_class, self.checkpoint)  # raises an error if the family has no such head
         self.tokenizer = self.load_tokenizer()
         limit = min(self.checkpoint.max_source_tokens, self.tokenizer.model_max_length)
         self.max_tokens = min(config.max_tokens, limit)

@@ -5,11 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import FrozenConfigDict
-from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score
-from sklearn.pipeline import make_pipeline
 
 import jaxmodels as jm
 
@@ -19,6 +14,7 @@ from ..data.buckets import LabelledTexts
 from ..data.corpus import held_out
 from ..predict import Predictions
 from .common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
+from .text_classification import classification_scores, text_baselines
 
 
 class Intents(Task):
@@ -54,16 +50,7 @@ class Intents(Task):
         return self._scores("test", predicted.best)
 
     def baselines(self) -> dict[str, Scores]:
-        """Score the most frequent category, and a linear classifier of words and word pairs."""
-        linear = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=30, max_iter=300)
-        )
-        others = {"most frequent category": DummyClassifier(), "TF-IDF, logistic regression": linear}
-        scores = {}
-        for name, classifier in others.items():
-            classifier.fit(self._texts("train"), self._labels("train"))
-            scores[name] = self._scores("test", classifier.predict(self._texts("test")))
-        return scores
+        return text_baselines(self._texts("train"), self._labels("train"), self._texts("test"), self._labels("test"))
 
     def describe(self) -> str:
         sizes = ", ".join(f"{split}: {len(examples):,} texts" for split, examples in self._examples.items())
@@ -83,8 +70,4 @@ class Intents(Task):
         return [self._categories.index(example.category) for example in self._examples[split]]
 
     def _scores(self, split: str, found: Sequence[int] | np.ndarray | list[np.ndarray]) -> Scores:
-        labels = self._labels(split)
-        return {
-            "accuracy": float(accuracy_score(labels, found)),
-            "macro F1": float(f1_score(labels, found, average="macro")),
-        }
+        return classification_scores(self._labels(split), found)

@@ -88,9 +88,10 @@ class Experiment:
         )
 
     def _criterion(self) -> Criterion | None:
-        if not self.config.get("keep_best", False):
+        patience = self.config.get("patience")
+        if patience is None:
             return None
-        return Criterion(f"validation_{self.task.score}", self.task.higher_is_better, self.config.patience)
+        return Criterion(f"validation_{self.task.score}", self.task.higher_is_better, patience)
 
     def _log_validation(self, params: dict) -> Scores:
         predicted = self.predict(params, self.task.dev)
@@ -154,7 +155,7 @@ def run_task(config: FrozenConfigDict, folder: Path, task: Task) -> dict:
         "test_examples": len(predicted.best),
     }
     if jax.process_index() == 0:
-        plot_curves(folder, result, task.score)
+        plot_curves(folder, result, task)
     return result
 
 
@@ -190,17 +191,19 @@ def print_scores(result: Mapping, folder: Path) -> None:
     count, of = result["different_after_reload"], result["test_examples"]
     report.print0(f"saved in Hugging Face's format and loaded again: predictions of {count} of {of} examples differ")
     for name in ("model", "loss.png", "score.png", "metrics.jsonl", "tensorboard"):
-        report.print0(f"  {folder / name}")
+        if (folder / name).exists():
+            report.print0(f"  {folder / name}")
 
 
-def plot_curves(folder: Path, result: Mapping, score: str) -> None:
-    """Write loss.png and score.png, the curves of the whole run.
+def plot_curves(folder: Path, result: Mapping, task: Task) -> None:
+    """Write loss.png and, unless the score is the loss, score.png, the curves of the whole run.
 
     Args:
       folder: The output folder.
       result: As for `print_scores`.
-      score: Name of the score for score.png.
+      task: The task; its score is that of score.png.
     """
+    score = task.score
     rows = metrics.read(folder / "metrics.jsonl")
     ours = result["scores"][report.THIS_MODEL]
     title = f"{result['task']}, {result['steps']:,} steps: test {score} {ours[score]:.3f}"
@@ -217,6 +220,8 @@ def plot_curves(folder: Path, result: Mapping, score: str) -> None:
             if name != report.THIS_MODEL and "loss" in scores
         },
     )
+    if score == "loss":
+        return
     plots.score_curve(
         folder / "score.png",
         metrics.curve(rows, f"validation_{score}"),

@@ -1,10 +1,14 @@
 """A class for each text, or for each pair of texts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
 
 from jaxmodels.tokenization.base import Tokenizer
 
@@ -12,6 +16,8 @@ from ..data.buckets import LabelledTexts
 from ..predict import Predictions
 from .common import Scores
 from .from_tables import TableTask, class_names, class_number, labelled
+
+LINEAR_TEXTS = 20_000  # of the linear classifier, which would take hours with millions
 
 
 class TextClassification(TableTask):
@@ -39,14 +45,18 @@ class TextClassification(TableTask):
         return classification_scores(self._labels(split), predicted.best)
 
     def baselines(self) -> dict[str, Scores]:
-        labels = self._labels("train")
-        most_frequent = DummyClassifier().fit(np.zeros((len(labels), 1)), labels)
-        test = self._labels(self.test_split)
-        found = most_frequent.predict(np.zeros((len(test), 1)))
-        return {"most frequent class": classification_scores(test, found)}
+        return text_baselines(
+            self._texts("train"), self._labels("train"), self._texts(self.test_split), self._labels(self.test_split)
+        )
 
     def describe(self) -> str:
         return f"{super().describe()}; {len(self._names)} classes"
+
+    def _texts(self, split: str) -> list[str]:
+        """Return the texts, of pairs both in one."""
+        columns = self.tables[split].columns
+        parts = [columns[name] for name in ("text", "text_pair") if name in columns]
+        return [" ".join(texts) for texts in zip(*parts, strict=True)]
 
     def _column(self, split: str) -> list[Any]:
         """Return the labels as they are in the table."""
@@ -67,3 +77,22 @@ def classification_scores(labels: Any, found: Any) -> Scores:
         "accuracy": float(accuracy_score(labels, found)),
         "macro F1": float(f1_score(labels, found, average="macro")),
     }
+
+
+def text_baselines(
+    train: Sequence[str], train_labels: Sequence[int], test: Sequence[str], test_labels: Sequence[int]
+) -> dict[str, Scores]:
+    """Score the most frequent class, and a linear classifier of words and word pairs of at most LINEAR_TEXTS texts."""
+    linear = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=30, max_iter=300)
+    )
+    chosen = np.linspace(0, len(train) - 1, min(len(train), LINEAR_TEXTS)).astype(int)
+    texts, labels = [train[row] for row in chosen], [train_labels[row] for row in chosen]
+    scores = {}
+    for name, classifier in {"most frequent class": DummyClassifier(), "TF-IDF, logistic regression": linear}.items():
+        try:
+            classifier.fit(texts, labels)
+        except ValueError:  # no words of two letters, or one class only
+            continue
+        scores[name] = classification_scores(test_labels, classifier.predict(test))
+    return scores

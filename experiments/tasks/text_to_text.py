@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 import jaxmodels as jm
@@ -28,6 +29,8 @@ class TextToText(TableTask):
     usage = 'jm.generate(model, params, jm.Text(tokenizer, ["A text."]), max_new_tokens=60)'
 
     def fields(self) -> dict[str, Any]:
+        if jax.process_count() > 1:
+            raise ValueError("text_to_text generates texts in one process; run it without distributed")
         self._target = min(self.config.max_target_tokens, self.checkpoint.max_tokens)
         self._is_led = self.checkpoint.model_type == "led"
         self.model_options = {"max_global_tokens": 1} if self._is_led else {}

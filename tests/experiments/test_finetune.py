@@ -108,6 +108,7 @@ INVALID = {
     "no rows held out": ({"data.held_out": 0.0}, "data.held_out=0.0 leaves no rows"),
     "batch of more than all examples": ({"batch_size": 1000}, "batch_size=1000 must be at least 1 and at most"),
     "no epochs": ({"epochs": 0.0}, "epochs must be above 0"),
+    "warmup in steps": ({"optimizer.warmup": 10.0}, "optimizer.warmup is a share of the steps, below 1; got 10.0"),
     "one class": ({"columns.label": "review", "columns.text": "kind", "data.train": "{}/same.csv"}, "one class only"),
     "unknown class": ({"data.validation": "{}/other.csv"}, "other.csv, line 3: the training data has no class 'maybe'"),
     "no class": ({"data.validation": "{}/empty.csv"}, "empty.csv, line 2: label is a name or a whole number, got ''"),

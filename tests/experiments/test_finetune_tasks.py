@@ -57,6 +57,7 @@ def test_causal_language_models_learn_texts(checkpoint, lines, tmp_path, name):
     result, model, params, tokenizer = finish("causal_lm", checkpoint(name), lines, tmp_path, epochs=12.0)
     ours, before = result["scores"][THIS_MODEL], result["scores"][UNTRAINED]
     assert ours["loss"] < before["loss"] - 1 and ours["accuracy"] > 0.5
+    assert {path.name for path in tmp_path.glob("*.png")} == {"loss.png"}
     assert ours["perplexity"] == pytest.approx(np.exp(ours["loss"]))
     ids = np.asarray(tokenizer(["Ada lives in"])["input_ids"])
     logits = model.apply({"params": params}, jnp.asarray(ids)).logits
@@ -178,6 +179,11 @@ def test_invalid_row_is_located(checkpoint, tmp_path, task, changes, message):
     kind = {"text_to_text": "T5ForConditionalGeneration", "causal_lm": "GPT2LMHeadModel"}.get(task, "BertForMaskedLM")
     error = refused(task, checkpoint(kind), file, tmp_path, **{"data.validation": str(file)}, **options)
     assert f"{file}, line 2: " in error and message in error
+
+
+def test_checkpoint_without_such_a_head_is_rejected(checkpoint, lines, tmp_path):
+    error = refused("multiple_choice", checkpoint("GPT2LMHeadModel"), lines, tmp_path)
+    assert "AutoModelForMultipleChoice has no class for 'gpt2'" in error
 
 
 def test_answers_are_scored_by_the_rules_of_squad():

@@ -100,7 +100,7 @@ def test_output_files_and_messages_of_a_run(pretrained, tuned):
     baselines = {
         "masked-lm": {"word frequencies"},
         "entities": {"entities of the training set", "capital letters: person"},
-        "intents": {"most frequent category", "TF-IDF, logistic regression"},
+        "intents": {"most frequent class", "TF-IDF, logistic regression"},
     }
     for task, (folder, output) in folders.items():
         result = json.loads((folder / "result.json").read_text())

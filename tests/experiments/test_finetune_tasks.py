@@ -9,11 +9,15 @@ from support.finetuned import finish, refused, settings, write_lines
 from support.tiny_checkpoints import save_checkpoint
 
 import jaxmodels as jm
-from experiments.data.buckets import LabelledTexts, cover
+from experiments.data.batches import IGNORE
+from experiments.data.buckets import IGNORED, LabelledTexts, cover, evaluation
+from experiments.predict import Predictions
 from experiments.report import THIS_MODEL
 from experiments.tasks.multiple_choice import MultipleChoice
-from experiments.tasks.question_answering import squad_scores
+from experiments.tasks.question_answering import QuestionAnswering, squad_scores
 from experiments.tasks.run import UNTRAINED
+from experiments.tasks.text_classification import TextClassification
+from experiments.tasks.token_classification import TokenClassification
 
 pytestmark = pytest.mark.usefixtures("one_device")
 NAMES, TOWNS = ("Ada", "Bob", "Eve"), ("Rome", "Oslo", "Lima")
@@ -191,6 +195,55 @@ def test_answers_are_scored_by_the_rules_of_squad():
     scores = squad_scores(found, references)
     assert scores["exact match"] == pytest.approx((1 + 1 + 0 + 0 + 1) / 5)
     assert scores["F1"] == pytest.approx((1 + 1 + 0 + 2 / 3 + 0) / 5)
+
+
+def test_word_without_tokens_gets_no_class_of_another(checkpoint, tmp_path):
+    """BERT's tokenizer removes the character of the second word."""
+    rows = [{"tokens": ["Ada", "\x07", "Rome"], "tags": ["B-a", "O", "B-b"]}] * 12
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    config = settings("token_classification", checkpoint("BertForMaskedLM"), file, **{"data.validation": str(file)})
+    task = TokenClassification(config, tmp_path)
+    labels = [task.dev.batch(np.array([row]), 16)["labels"][0] for row in range(12)]
+    assert (labels[0] != IGNORE).sum() == 2
+    assert task.dev_scores(Predictions(0.0, labels))["F1"] == 1
+
+
+def test_first_and_last_token_of_answers_are_labels_of_the_window_with_the_answer(checkpoint, tmp_path):
+    context = "so so so so so so so so Ada lives in Rome"
+    answers = {"text": ["lives in"], "answer_start": [context.index("lives")]}
+    file = write_lines(tmp_path / "rows.jsonl", [{"question": "who", "context": context, "answers": answers}])
+    options = {"data.validation": str(file), "max_tokens": 12, "stride": 2}
+    task = QuestionAnswering(settings("question_answering", checkpoint("BertForMaskedLM"), file, **options), tmp_path)
+    batch = task.train.batch(np.arange(len(task.train.lengths)), 12)
+    found = [
+        task.tokenizer.decode(ids[a : b + 1])
+        for ids, a, b in zip(batch["input_ids"], batch["start_positions"], batch["end_positions"], strict=True)
+    ]
+    assert found == ["[CLS]", "lives in"]
+
+
+def test_padding_of_the_last_batch_has_no_labels():
+    fields = {"input_ids": [[1, 2]] * 3, "start_positions": [1] * 3, "end_positions": [1] * 3}
+    *_, (indices, batch) = evaluation(LabelledTexts(fields, pad=0), batch_size=2, buckets=(16,))
+    assert len(indices) == 1
+    for name in ("start_positions", "end_positions"):
+        assert batch[name].tolist() == [1, IGNORED[name]]
+
+
+def test_classes_keep_the_order_of_a_checkpoint_with_the_same_names(tmp_path):
+    labels = {"id2label": {0: "up", 1: "down"}}
+    init = save_checkpoint(tmp_path / "bert", "BertForSequenceClassification", **labels)
+    for name, other in (("same", "down"), ("more", "aside")):
+        rows = [{"text": "good", "label": ["up", "down", other][row % 3]} for row in range(30)]
+        file = write_lines(tmp_path / f"{name}.jsonl", rows)
+        names = TextClassification(settings("text_classification", init, file), tmp_path).config_fields["id2label"]
+        assert list(names.values()) == (["up", "down"] if name == "same" else ["aside", "down", "up"])
+
+
+def test_numbers_as_classes_are_in_their_order(checkpoint, tmp_path):
+    file = write_lines(tmp_path / "rows.jsonl", [{"text": "good", "label": row % 11} for row in range(60)])
+    task = TextClassification(settings("text_classification", checkpoint("BertForMaskedLM"), file), tmp_path)
+    assert list(task.config_fields["id2label"].values()) == [str(number) for number in range(11)]
 
 
 def test_buckets_cover_the_examples():

@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 import jaxmodels as jm
 from experiments.configs import gpt2_demo
-from experiments.optimizer import make_optimizer, matrices
+from experiments.optimizer import make_optimizer, make_schedule, matrices
 from jaxmodels.parameters import flatten
 from jaxmodels.training import abstract_state, init_state
 
@@ -16,7 +16,7 @@ MODEL = jm.GPT2LMHeadModel(jm.GPT2Config(vocab_size=64, n_positions=16, n_embd=3
 
 def config(**changes) -> FrozenConfigDict:
     config = gpt2_demo.get_config()
-    config.optimizer.update(changes)
+    config.optimizer = ConfigDict({**config.optimizer, **changes})
     return FrozenConfigDict(config)
 
 
@@ -66,3 +66,18 @@ def test_optimizer_state_is_sharded_like_the_parameters(name):
 def test_unknown_optimizer_is_rejected():
     with pytest.raises(ValueError, match="optimizer.name is adamw or muon, got 'sgd'"):
         make_optimizer(config(name="sgd"))
+
+
+@pytest.mark.parametrize(("name", "half", "last"), [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1, 1)])
+def test_schedules_warm_up_and_decay(name, half, last):
+    options = {"learning_rate": 1.0, "warmup": 4, "final": 0.1, "schedule": name}
+    schedule = make_schedule(FrozenConfigDict(options), 104)
+    rates = [float(schedule(step)) for step in (0, 2, 4, 54, 104)]
+    assert rates == pytest.approx([0.2, 0.6, 1, half, last])
+    quarter = {"cosine": 0.1 + 0.9 * (1 + np.cos(np.pi / 4)) / 2, "linear": 0.775, "constant": 1}[name]
+    assert float(schedule(29)) == pytest.approx(quarter)
+
+
+def test_unknown_schedule_is_rejected():
+    with pytest.raises(ValueError, match="optimizer.schedule is one of cosine, linear, constant, got 'step'"):
+        make_optimizer(config(schedule="step"))

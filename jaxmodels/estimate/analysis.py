@@ -141,8 +141,11 @@ def decoding_loop(jaxpr: Jaxpr) -> tuple[Jaxpr, list[bool]]:
     *_, loop = (eqn for eqn in jaxpr.eqns if eqn.primitive.name == "while")
     origin: dict[Var, int] = {var: number for number, var in enumerate(jaxpr.invars)}
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name in _VIEWS and isinstance(eqn.invars[0], Var) and eqn.invars[0] in origin:
-            origin[eqn.outvars[0]] = origin[eqn.invars[0]]
+        views = eqn.primitive.name in _VIEWS
+        pairs = zip(eqn.invars[:1], eqn.outvars, strict=True) if views else ()
+        if eqn.primitive.name == "optimization_barrier":
+            pairs = zip(eqn.invars, eqn.outvars, strict=True)
+        origin |= {out: origin[var] for var, out in pairs if isinstance(var, Var) and var in origin}
     body, first, count = loop.params["body_jaxpr"].jaxpr, loop.params["cond_nconsts"], loop.params["body_nconsts"]
     read = [False] * len(jaxpr.invars)
     for constant, used in zip(loop.invars[first : first + count], _read_whole(body)[:count], strict=True):

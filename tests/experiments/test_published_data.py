@@ -34,6 +34,11 @@ RUNS = {
         "--config.model.path=PATH is required: a model: a folder or a Hub id; "
         "--config.input=PATH is required: JSON lines, each with a prompt",
     ),
+    "finetune": (
+        "finetune",
+        f"--config.init=PATH is required: {published.CHECKPOINT}; --config.data.train=PATH is required: "
+        + published.TABLE,
+    ),
 }
 NEED_NOTHING = {"gpt2_demo", "led_needle", "reinforce"}
 STARTED = ("dpr_squad_scratch", "encode_squad", "rag_nq_bart", "roberta_banking77", "gpt2_xl_pod", "led_qmsum_16384")

@@ -272,7 +272,7 @@ class GreedyOrSample:
         else:
             tokens, scores = self.sampler.sample(scores, self.key, state.text.generated)
         tokens = jnp.where(state.done, self.config.pad_id, tokens)
-        text, lengths = state.text.append(tokens), state.lengths + ~state.done
+        text, lengths = state.text.append(tokens), state.lengths + (~state.done).astype(jnp.int32)
         done = state.done | self.config.is_eos(tokens)
         if self.config.criteria:
             done = done | self.config.should_stop(text, scores)

@@ -106,6 +106,7 @@ def answer(
         partial(_logits, model),
         params,
         pad_token_id=tokenizer.pad_token_id,
+        longest=model.max_source_tokens,
         batch_size=batch_size,
         progress=progress,
     )

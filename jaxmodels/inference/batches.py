@@ -49,6 +49,7 @@ def run(
     fields: Mapping[str, Any],
     *,
     pad_token_id: int | None,
+    longest: int,
     batch_size: int,
     progress: bool,
 ) -> list[Any]:
@@ -58,6 +59,7 @@ def run(
       function: returns a tree of arrays [B, ...].
       fields: unpadded sequences by name.
       pad_token_id: pads input_ids; None: 0.
+      longest: number of tokens that the model has positions for.
       batch_size: examples of a batch.
       progress: show a progress bar.
 
@@ -81,7 +83,7 @@ def run(
     with tqdm(total=len(lengths), unit="text", disable=not progress) as bar:
         for places, width in length_batches(lengths, batch_size, multiple=_MULTIPLE):
             # The last batch repeats its examples, so that it has the shape of the others.
-            rows = np.resize(places, min(batch_size, len(lengths)))
+            rows, width = np.resize(places, min(batch_size, len(lengths))), min(width, longest)
             batch = {
                 name: np.stack([padded(each[row], width, padding.get(name, 0)) for row in rows])
                 for name, each in sequences.items()

@@ -57,7 +57,13 @@ def embed(
     fields = tokenize(model, tokenizer, texts, text_pairs, max_length)
     function = partial(_pooled, model, pooling, normalize)
     vectors = run(
-        function, params, fields, pad_token_id=tokenizer.pad_token_id, batch_size=batch_size, progress=progress
+        function,
+        params,
+        fields,
+        pad_token_id=tokenizer.pad_token_id,
+        longest=model.max_source_tokens,
+        batch_size=batch_size,
+        progress=progress,
     )
     return np.stack(vectors) if vectors else np.zeros((0, model.config.hidden_size), np.float32)
 
@@ -98,6 +104,7 @@ def classify(
         params,
         fields,
         pad_token_id=tokenizer.pad_token_id,
+        longest=model.max_source_tokens,
         batch_size=batch_size,
         progress=progress,
     )

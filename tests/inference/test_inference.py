@@ -94,6 +94,14 @@ def test_results_do_not_depend_on_the_batch_and_texts_may_be_cut(encoder, robert
     assert jm.embed(*encoder, roberta, []).shape == (0, 32)
 
 
+def test_a_model_with_few_positions(roberta):
+    model, params = made("RobertaPreLayerNormModel", roberta)
+    texts = [TEXTS[0], TEXTS[1]]
+    got = jm.embed(model, params, roberta, texts)
+    expected = reduced(*written_out(model, params, roberta, texts, limit=model.max_source_tokens))
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("config", "function"),
     [

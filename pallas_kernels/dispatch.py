@@ -4,9 +4,9 @@ Kernels are imported when one is considered, because importing Pallas takes a te
 """
 
 import functools
-import importlib
 import logging
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -179,6 +179,16 @@ def decoding_platform(implementation: str) -> str | None:
     return current if taken and name in _SELECTORS else None
 
 
+def _decode_kernel(target: str) -> ModuleType:
+    if target == "tpu":
+        from pallas_kernels.tpu import decode as tpu_decode
+
+        return tpu_decode
+    from pallas_kernels.gpu import decode as gpu_decode
+
+    return gpu_decode
+
+
 def select_decode_kernel(
     implementation: str, q: jax.Array, packed: PackedKV, split: PartitionAxes | None
 ) -> Callable[..., jax.Array] | None:
@@ -197,7 +207,7 @@ def select_decode_kernel(
     target = decoding_platform(implementation)
     if target is None:
         return None
-    kernel = importlib.import_module(f"pallas_kernels.{target}.decode")
+    kernel = _decode_kernel(target)
     B, _, H, K = q.shape
     G = packed.heads(K)
     reason = unsupported_partitioning_reason(split, B, H, G) or kernel.unsupported_reason(q, packed)

@@ -19,6 +19,7 @@ same losses. For a complete run, the command prints the result again; --fresh st
 """
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,6 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
 
 
 main = partial(command.launch, run, show, "dpr_squad_scratch", published.data_by_kind)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -22,6 +22,7 @@ bit the same as in an uninterrupted job. --fresh starts over.
 """
 
 import shutil
+import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -132,3 +133,6 @@ def _encode(encoder: Encoder, texts: jm.Passages, parts: Parts, sizes: list[int]
 
 
 main = partial(command.launch, run, show, "encode_squad", published.data_by_kind)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

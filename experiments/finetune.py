@@ -16,6 +16,7 @@ one. A run that is killed continues with the same command.
 """
 
 import math
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -90,3 +91,6 @@ def required_data(_config: FrozenConfigDict) -> dict[str, str]:
 
 
 main = partial(command.launch, run, show, "finetune", required_data)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -15,6 +15,7 @@ lost or duplicated, and the texts are the same as in an uninterrupted job. Rando
 and the seed, not on its position. If input, model or options have changed, the job is rejected; --fresh starts over.
 """
 
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -126,3 +127,6 @@ def _generate(generator: BatchGenerator, batches: list[list[Prompt]], done: Jour
 
 
 main = partial(command.launch, run, show, "generate", required_data)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -13,6 +13,7 @@ All output goes to --workdir. If a run is killed, the same command resumes it fr
 same losses. For a complete run, the command prints the result again; --fresh starts over.
 """
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -148,3 +149,6 @@ def show(result: dict, config: FrozenConfigDict, folder: Path) -> None:
 
 
 main = partial(command.launch, run, show, "gpt2_demo", published.data_by_kind)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -17,6 +17,7 @@ All output goes to --workdir. If a run is killed, the same command resumes it fr
 same losses. For a complete run, the command prints the result again; --fresh starts over.
 """
 
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -217,3 +218,6 @@ def plot_accuracy(path: Path, result: Mapping) -> None:
 
 
 main = partial(command.launch, run, show, "led_needle", no_data)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -18,6 +18,7 @@ All output goes to --workdir. If a run is killed, the same command resumes it fr
 same losses. For a complete run, the command prints the result again; --fresh starts over.
 """
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,6 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
 
 
 main = partial(command.launch, run, show, "led_qmsum_4096", required_data)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

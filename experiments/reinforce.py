@@ -16,6 +16,7 @@ All output goes to --workdir. If a run is killed, the same command resumes it fr
 same losses. For a complete run, the command prints the result again; --fresh starts over.
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -188,3 +189,6 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
 
 
 main = partial(command.launch, run, show, "reinforce", no_data)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

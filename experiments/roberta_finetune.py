@@ -14,6 +14,7 @@ Score:     held-out masked words at 15%: loss 6.321, accuracy 0.118 after traini
            little pretraining does not find new names. Neither was run without pretraining.
 """
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -50,3 +51,6 @@ def show(result: dict, _config: FrozenConfigDict, folder: Path) -> None:
 
 
 main = partial(command.launch, run, show, "roberta_mlm_40", required_data)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

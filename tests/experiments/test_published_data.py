@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.data import published
+from jaxmodels.commands import run as run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = "--config.data.path=PATH is required: "
@@ -91,6 +92,17 @@ def test_all_configs_are_tested_and_have_no_machine_specific_paths():
     whole = {name for name in files if not name.endswith(("_smoke", "__init__"))}
     assert whole == RUNS.keys() | NEED_NOTHING
     assert [name for name, text in files.items() if '"../' in text or '"/' in text] == []
+
+
+def test_experiments_of_a_checkout_are_modules_too():
+    names = {name for name, _ in RUNS.values()} | {"gpt2_lm", "led_needle", "reinforce"}
+    assert names == run_command.EXPERIMENTS.keys()
+    for name in names:
+        text = (ROOT / "experiments" / f"{name}.py").read_text()
+        assert text.endswith('if __name__ == "__main__":\n    main(sys.argv[1:])\n'), name
+    command = [sys.executable, "-m", "experiments.generate", "--config=experiments/configs/generate.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, RUNS["generate"][1] + "\n")
 
 
 def test_nonexistent_data_path_is_reported(tmp_path):

@@ -1,4 +1,4 @@
-"""GPT-2 cases: decoding, prefill, training, loading and compilation."""
+"""GPT-2 cases: loading, start of a process and compilation; see `decoder_cases` for the others."""
 
 from pathlib import Path
 from typing import Any
@@ -10,58 +10,9 @@ from benchmarks.peers import MODULES
 from benchmarks.scales import Scale
 
 # Without dropout, losses are comparable. Without an EOS token, all peers generate the same number of tokens.
-CONFIG = {
-    **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-    **{"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0},
-}
+WITHOUT_EOS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
+CONFIG = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, **WITHOUT_EOS}
 ALL_OF_THEM = ["ours", "hf-torch-sdpa", "hf-flax", "ctranslate2-f32"]
-
-
-def decode(name: str, batch: int, goals: dict[str, float], scale: Scale, folder: Path) -> Case:
-    rate = Rate(batch * scale.new, "tok", "bandwidth", work.decode_gigabytes(scale.model, scale.new))
-    return Case(
-        name,
-        f"Greedy decode, batch {batch}, {scale.prompt} + {scale.new} tokens",
-        peers(ALL_OF_THEM, "decode", folder / "gpt2", **_decoding(scale, batch)),
-        rate=rate,
-        machine=machine(rate, scale),
-        weights=_weights(scale, folder),
-        token_width=scale.prompt + scale.new,
-        goals=goals,
-    )
-
-
-def prefill(scale: Scale, folder: Path) -> Case:
-    rate = Rate(scale.prefill, "tok", "gemm", work.prefill_gigaflops(scale.model, 1, scale.prefill))
-    return Case(
-        "prefill_512",
-        f"Prefill of {scale.prefill} tokens, logits of the last one (hf-flax computes all)",
-        peers(
-            ["ours", "hf-torch-sdpa", "hf-flax"],
-            "prefill",
-            folder / "gpt2",
-            ids=random_ids(scale.model, 1, scale.prefill),
-        ),
-        rate=rate,
-        machine=machine(rate, scale),
-        weights=_weights(scale, folder),
-        goals={"hf-torch-sdpa": 0.95},
-    )
-
-
-def train(scale: Scale, folder: Path) -> Case:
-    rate = Rate(2 * scale.train, "tok", "gemm", work.train_gigaflops(scale.model, 2, scale.train))
-    return Case(
-        "train_2x512",
-        f"Training step, 2 x {scale.train}, forward + backward + AdamW",
-        peers(
-            ["ours", "hf-torch-sdpa", "hf-flax"], "train", folder / "gpt2", ids=random_ids(scale.model, 2, scale.train)
-        ),
-        rate=rate,
-        machine=machine(rate, scale),
-        weights=_weights(scale, folder),
-        goals={"hf-torch-sdpa": 1.1, "hf-flax": 1.0},
-    )
 
 
 def load(scale: Scale, folder: Path) -> Case:
@@ -144,14 +95,7 @@ def compile_growth(scale: Scale, folder: Path) -> Case:
 
 
 CASES: dict[str, CaseMaker] = {
-    "decode_b1": lambda *where: decode(
-        "decode_b1", 1, {"hf-torch-sdpa": 2.0, "ctranslate2-f32": 1.0, "hf-flax": 2.9}, *where
-    ),
-    "decode_b8": lambda *where: decode("decode_b8", 8, {"hf-torch-sdpa": 2.0}, *where),
-    "prefill_512": prefill,
-    "train_2x512": train,
     "load": load,
-    "import": import_time,
     "startup_cold": startup_cold,
     "startup_warm": startup_warm,
     "compile_train": compile_train,

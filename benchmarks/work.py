@@ -32,9 +32,9 @@ def llama_decode_gigabytes(llama: Mapping[str, float], new: int) -> float:
     return new * 4 * (llama["num_hidden_layers"] * _llama_kernels(llama) + head) / 1e9
 
 
-def llama_prefill_gigaflops(llama: Mapping[str, float], length: int) -> float:
-    """Return the GFLOP of the matrix products of a sequence, with the head at the last position only."""
-    return (_llama_flops(llama, length) + 2 * llama["vocab_size"] * llama["hidden_size"]) / 1e9
+def llama_prefill_gigaflops(llama: Mapping[str, float], batch: int, length: int) -> float:
+    """Return the GFLOP of the matrix products, with the head at the last position only."""
+    return batch * (_llama_flops(llama, length) + 2 * llama["vocab_size"] * llama["hidden_size"]) / 1e9
 
 
 def llama_train_gigaflops(llama: Mapping[str, float], batch: int, length: int) -> float:

@@ -124,4 +124,8 @@ def test_classes_that_cannot_be_registered(toy, make, error, message):
 
 
 def test_a_notebook_s_cell_may_run_twice(toy):
-    jm.register(toy.ToyModel, toy.ToyForCausalLM)
+    again = type("ToyForCausalLM", (toy.ToyForCausalLM,), {"__module__": toy.__name__})
+    jm.register(again)
+    assert MODELS["ToyForCausalLM"] is AUTO["AutoModelForCausalLM"]["toy"] is again
+    jm.register(toy.ToyForCausalLM)
+    assert MODELS["ToyForCausalLM"] is toy.ToyForCausalLM

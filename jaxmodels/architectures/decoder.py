@@ -107,7 +107,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         Args:
           input_ids: int [B,T], or [B,choices,T] (each choice is a sequence).
           attention_mask: [B,T], 1 for real tokens; with a cache see `Cache.reserve`.
-          token_type_ids: int [B,T], looked up in the table of the *tokens*, as in the reference; not for Llama.
+          token_type_ids: int [B,T], looked up in the table of the *tokens*, as in the reference, if `token_types`.
           position_ids: int [B,T]; default: counted from the start of the cache. Never derived from the mask.
           head_mask: [H] or [L,H], multiplies the heads' attention probabilities.
           inputs_embeds: [B,T,D] instead of input_ids.

@@ -21,7 +21,8 @@ from jaxmodels.generation.options import GenerateOptions, ModelInputs, OptionsEx
 from jaxmodels.generation.output import GenerateOutput, make_output
 from jaxmodels.generation.processors import as_pytree, make_processors
 from jaxmodels.generation.prompts import DecoderOnlyPrompts, Generative, PreparedPrompts
-from jaxmodels.generation.rag import RagTokenPrompts, generate_rag_sequence
+from jaxmodels.generation.rag import RagTokenPrompts
+from jaxmodels.generation.rag_sequence import generate_rag_sequence
 from jaxmodels.generation.sampling import Warpers, as_keys, expand_keys
 from jaxmodels.generation.search import Criterion, GreedyOrSample, Processor, Search, SearchConfig, bucket
 from jaxmodels.generation.stopping import Decodes

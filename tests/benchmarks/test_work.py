@@ -61,7 +61,7 @@ def test_llama_counts_kernels_and_matrix_products():
         return model.apply({"params": params}, ids, labels=ids).loss
 
     counted = flops(lambda params, ids: model.apply({"params": params}, ids, logits_to_keep=1).logits, 1)
-    assert work.llama_prefill_gigaflops(LLAMA, 64) == pytest.approx(counted, rel=0.05)
+    assert work.llama_prefill_gigaflops(LLAMA, 1, 64) == pytest.approx(counted, rel=0.05)
     assert work.llama_train_gigaflops(LLAMA, 2, 64) == pytest.approx(flops(jax.grad(loss), 2), rel=0.06)
 
 

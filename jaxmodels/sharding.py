@@ -20,7 +20,8 @@ from jaxmodels.parameters import abstract, flatten, logical_axes, unflatten
 # mixture"; the tables below then replicate that axis, and {**FSDP_TP, "experts": "model"} splits it.
 AXES: dict[str, str] = {
     "batch": "examples",
-    "length": "positions",
+    "length": "tokens of a sequence",
+    "positions": "rows of a position table",
     "embed": "model width",
     "heads": "attention heads",
     "kv_heads": "heads of keys and values where each serves several heads of queries",
@@ -53,6 +54,10 @@ class _Table(Mapping[str, str | tuple[str, ...] | None]):
     def __repr__(self) -> str:
         return repr(dict(self))
 
+
+# A position table has as many rows as its checkpoint says (514, 1026), which few meshes divide: then every device has
+# all of them. Where they are split, its other axes are not split over the same mesh axes.
+POSITIONS = "positions"
 
 # Data parallelism: the batch is split over "data", parameters are replicated.
 DP = _Table(batch="data")
@@ -99,6 +104,19 @@ def spec(names: Sequence[str | None], rules: Rules) -> PartitionSpec:
     return PartitionSpec(*(None if name is None else rules[name] for name in names))
 
 
+def _mesh_axes(entry: Any) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else entry or ()
+
+
+def _of_positions(at: int, partition: PartitionSpec, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """The partition of a position table whose rows are along axis `at`."""
+    split = _mesh_axes(partition[at])
+    if shape[at] % math.prod(mesh.shape[axis] for axis in split):
+        return PartitionSpec(*partition[:at], None, *partition[at + 1 :])
+    rest = [tuple(axis for axis in _mesh_axes(entry) if axis not in split) or None for entry in partition]
+    return PartitionSpec(*rest[:at], partition[at], *rest[at + 1 :]) if split else partition
+
+
 def _named_sharding(
     path: str, names: Sequence[str | None], shape: Sequence[int], mesh: Mesh, rules: Rules
 ) -> NamedSharding:
@@ -106,14 +124,17 @@ def _named_sharding(
         partition = spec(names, rules)
     except KeyError as error:
         raise KeyError(f"{path}: {error.args[0]}") from None
-    used: list[str] = []
-    for name, size, entry in zip(names, shape, partition, strict=True):
-        axes = (entry,) if isinstance(entry, str) else entry or ()
-        if unknown := [axis for axis in axes if axis not in mesh.shape]:
+    for name, entry in zip(names, partition, strict=True):
+        if unknown := [axis for axis in _mesh_axes(entry) if axis not in mesh.shape]:
             raise ValueError(
                 f"the rules map {name!r} to the mesh axis {unknown[0]!r}, but the mesh has {dict(mesh.shape)}; "
                 f"add it with make_mesh({{..., {unknown[0]!r}: 1}})"
             )
+    if POSITIONS in names:
+        partition = _of_positions(names.index(POSITIONS), partition, shape, mesh)
+    used: list[str] = []
+    for name, size, entry in zip(names, shape, partition, strict=True):
+        axes = _mesh_axes(entry)
         shards = math.prod(mesh.shape[axis] for axis in axes)
         if size % shards:
             raise ValueError(

@@ -82,7 +82,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         padding = self.padding_embedding
         self.wte = Embedding(c.vocab_size, c.hidden_size, init, "vocab", **self.options.dtypes, padding=padding)
         if self.learned_positions:
-            self.wpe = Embedding(c.max_tokens, c.hidden_size, init, "length", **self.options.dtypes)
+            self.wpe = Embedding(c.max_tokens, c.hidden_size, init, "positions", **self.options.dtypes)
         self.h = Stack(self.layer, c.num_hidden_layers, self.remat, self.unroll)
         self.ln_f = self.layer().norm()
 

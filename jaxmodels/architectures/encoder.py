@@ -51,7 +51,7 @@ class BertEmbeddings(nn.Module):
         c, init = self.config, scaled_normal(self.config.initializer_range)
         table = partial(Embedding, features=c.hidden_size, kernel_init=init, **self.options.dtypes)
         self.word_embeddings = table(c.vocab_size, padding=c.pad_token_id)
-        self.position_embeddings = table(c.max_position_embeddings, axis="length", padding=self.padding_position)
+        self.position_embeddings = table(c.max_position_embeddings, axis="positions", padding=self.padding_position)
         self.token_type_embeddings = table(c.type_vocab_size, axis=None)
         self.norm = layer_norm(c.layer_norm_eps, **self.options.dtypes)
 

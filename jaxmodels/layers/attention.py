@@ -185,7 +185,7 @@ class RelativeKeys(nn.Module):
     @nn.compact
     def __call__(self, distances: jax.Array | None = None) -> RelativeKeyBias:
         """The bias; see `RelativeKeyBias` for the distances."""
-        init = nn.with_logical_partitioning(self.kernel_init, ("length", "head_dim"))
+        init = nn.with_logical_partitioning(self.kernel_init, ("positions", "head_dim"))
         shape = (2 * self.positions - 1, self.head_dim)
         embedding: Any = self.param("embedding", init, shape, self.param_dtype)
         return RelativeKeyBias(embedding, self.key_term, distances)

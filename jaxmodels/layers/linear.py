@@ -139,6 +139,10 @@ class Embedding(nn.Module):
             return rows
         return jnp.where((ids == self.padding)[..., None], jax.lax.stop_gradient(rows), rows)
 
+    def rows(self, first: int, count: int) -> jax.Array:
+        """The vectors [count, D] of consecutive ids, by a slice: nothing is sent where rows are split like its use."""
+        return jax.lax.slice_in_dim(self.embedding, first, first + count).astype(self.dtype)
+
     def attend(self, x: jax.Array) -> jax.Array:
         """Logits [..., size] in float32 of hidden states x [..., D] against every row."""
         table, states = self.embedding.astype(self.dtype), flatten_batch(x.astype(self.dtype), x.ndim - 1)

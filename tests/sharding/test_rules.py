@@ -49,6 +49,16 @@ def test_axis_split_over_two_mesh_axes():
     )
 
 
+@pytest.mark.parametrize(("size", "expected"), [(32, PartitionSpec("data", None)), (30, PartitionSpec(None, "data"))])
+def test_position_tables_are_split_where_their_rows_divide(size, expected):
+    """By a name of their own, before the model width; else every device has all rows."""
+    model = tiny(n_positions=size)[0]
+    rules = {**FSDP, "length": "data", "positions": "data"}
+    assert flatten(shardings(model, make_mesh({"data": 8}), rules))["transformer/wpe/embedding"].spec == expected
+    kept = flatten(shardings(model, make_mesh({"data": 8}), {**FSDP, "length": "data"}))
+    assert kept["transformer/wpe/embedding"].spec == PartitionSpec(None, "data")
+
+
 def test_missing_rule_raises():
     rules = {name: axis for name, axis in FSDP.items() if name != "mlp"}
     with pytest.raises(KeyError, match="h/layers/feed_forward/.*: the rules have no entry for the axis 'mlp'"):

@@ -51,7 +51,7 @@ class BartEmbeddings(nn.Module):
 
     def setup(self):
         c, size = self.config, self.positions + self.offset
-        self.table = Embedding(size, c.d_model, scaled_normal(c.init_std), "length", **self.options.dtypes)
+        self.table = Embedding(size, c.d_model, scaled_normal(c.init_std), "positions", **self.options.dtypes)
         self.norm = layer_norm(EPSILON, **self.options.dtypes)
 
     def __call__(self, tokens: jax.Array, cache: Cache | None = None) -> jax.Array:
@@ -61,7 +61,11 @@ class BartEmbeddings(nn.Module):
           ValueError: beyond the last position (where the cache is concrete; else the states become NaN).
         """
         positions = default_positions(tokens.shape[1], cache, self.positions, self.limit)
-        x = tokens.astype(self.options.dtype) + self.table(self.offset + positions)
+        if cache is None:
+            embedded = self.table.rows(self.offset, tokens.shape[1])
+        else:
+            embedded = self.table(self.offset + positions)
+        x = tokens.astype(self.options.dtype) + embedded
         return dropout(self, self.norm(x), self.config.dropout)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import grain
 import jax
@@ -25,6 +25,9 @@ from .selection import BestState, Criterion
 MAX_SKIPPED = 10
 
 
+TrainStep: TypeAlias = Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
 class Sharding(TypedDict):
     """Keyword arguments that place arrays: the mesh of all devices, and the rules that shard arrays over it."""
 
@@ -43,7 +46,7 @@ def train(
     config: FrozenConfigDict,
     folder: Path,
     *,
-    step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]],
+    step: TrainStep,
     init_state: Callable[[], TrainState],
     abstract_state: Callable[[], TrainState],
     data: grain.DatasetIterator,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -31,6 +31,9 @@ class Predictions(NamedTuple):
     best: list[Any]
 
 
+Predict: TypeAlias = Callable[[Any, Iterable[tuple[np.ndarray, Batch]]], Predictions]
+
+
 def label_count(batch: Batch) -> jax.Array:
     """Return the number of labels over which the loss of a batch is averaged."""
     return jnp.sum(batch["labels"] != IGNORE)
@@ -49,7 +52,7 @@ def make_predict(
     weight: Callable[[Batch], jax.Array] = label_count,
     keep: Callable[[Any], Any] = best_class,
     generate: Callable[[Any, Batch], Any] | None = None,
-) -> Callable[[Any, Iterable[tuple[np.ndarray, Batch]]], Predictions]:
+) -> Predict:
     """Create predict(params, batches) -> Predictions, without dropout.
 
     Batches are (indices, batch), as `buckets.evaluation` yields them. Loss and predictions come from the same forward

@@ -2,20 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
+import optax
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
 from jaxmodels.architectures.base import Model
 from jaxmodels.tokenization.base import Tokenizer
+from jaxmodels.training import make_step
 
 from ..data import bpe
 from ..data.buckets import Examples
-from ..predict import Batch, Predictions, best_class, label_count
+from ..loop import Sharding, TrainStep
+from ..predict import Batch, Predict, Predictions, best_class, label_count, make_predict
 
 Scores = dict[str, float]
 
@@ -66,6 +71,39 @@ class Task(ABC):
     def generate(self, model: Model, params: Any, batch: Batch) -> Any:
         """Return the predictions of a batch, arrays [B, ...], where a forward pass does not suffice."""
         raise NotImplementedError
+
+    def load(self, config: FrozenConfigDict, sharding: Sharding) -> tuple[Any, dict | None]:
+        """Create the model; return it with the parameters of the initial checkpoint, if there is one."""
+        cls, fields = self.model_class, {**config.model, **self.config_fields}
+        if not config.init:
+            assert isinstance(cls, type), "tasks that start from any checkpoint require one"
+            return cls(cls.config_class(**fields), dtype=jnp.dtype(config.dtype), remat=config.remat), None
+        options: dict[str, Any] = {"dtype": config.dtype, "param_dtype": "float32", "remat": config.remat}
+        options |= {"ignore_mismatched_sizes": self.replaces_head, **sharding, **self.model_options}
+        return jm.load(config.init, cls=cls, key=jax.random.key(config.seed), **options, **fields)
+
+    def make_step(
+        self, model: Any, optimizer: optax.GradientTransformation, microbatches: int, sharding: Sharding
+    ) -> TrainStep:
+        """Create the training step."""
+        return make_step(model, optimizer, **sharding, microbatches=microbatches, weight=self.weight)
+
+    def make_predict(self, model: Any, sharding: Sharding) -> Predict:
+        """Create predict(params, batches) -> Predictions."""
+        generate = partial(self.generate, model) if self.generates else None
+        return make_predict(model, **sharding, weight=self.weight, keep=self.keep, generate=generate)
+
+    def save(self, folder: Path, model: Any, params: dict) -> None:
+        """Save the model and its tokenizer."""
+        jm.save(folder, model, params)
+        if jax.process_index() == 0:
+            self.tokenizer.save_pretrained(folder)
+
+    def load_saved(self, folder: Path, config: FrozenConfigDict, sharding: Sharding) -> tuple[Any, dict, Examples]:
+        """Load what `save` wrote; return model, parameters, and the test examples by the saved tokenizer."""
+        options: dict[str, Any] = {**sharding, **self.model_options}
+        model, params = jm.load(folder, dtype=config.dtype, param_dtype="float32", **options)
+        return model, params, self.encoded_test(jm.load_tokenizer(folder))
 
     @abstractmethod
     def dev_scores(self, predicted: Predictions) -> Scores:

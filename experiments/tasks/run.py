@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
-from jaxmodels.architectures.base import Model
-from jaxmodels.training import TrainState, abstract_state, init_state, make_step, place
+from jaxmodels.training import TrainState, abstract_state, init_state, place
 
 from .. import loop, metrics, plots, report
 from ..data import buckets
 from ..data.buckets import Examples
 from ..loop import mesh_and_rules
 from ..optimizer import make_optimizer
-from ..predict import Predictions, make_predict
+from ..predict import Predictions
 from ..selection import Criterion
 from .common import Scores, Task
 
@@ -33,28 +31,12 @@ class Experiment:
     def __init__(self, config: FrozenConfigDict, folder: Path, task: Task):
         self.config, self.folder, self.task = config, folder, task
         self.sharding = mesh_and_rules(config)
-        self.model, self._initial = self._start()
-        self._predict = self._make_predict(self.model)
-
-    def _start(self) -> tuple[Model, dict | None]:
-        """Create the model; return it with the parameters of the initial checkpoint, if there is one."""
-        config, cls = self.config, self.task.model_class
-        fields = {**config.model, **self.task.config_fields}
-        if not config.init:
-            assert isinstance(cls, type), "tasks that start from any checkpoint require one"
-            return cls(cls.config_class(**fields), dtype=jnp.dtype(config.dtype), remat=config.remat), None
-        options: dict[str, Any] = {"dtype": config.dtype, "param_dtype": "float32", "remat": config.remat}
-        options["ignore_mismatched_sizes"] = self.task.replaces_head
-        options |= self.sharding | self.task.model_options
-        return jm.load(config.init, cls=cls, key=self._key(), **options, **fields)
+        self.model: Any
+        self.model, self._initial = task.load(config, self.sharding)
+        self._predict = task.make_predict(self.model, self.sharding)
 
     def _key(self) -> jax.Array:
         return jax.random.key(self.config.seed)
-
-    def _make_predict(self, model: Model):
-        task = self.task
-        generate = partial(task.generate, model) if task.generates else None
-        return make_predict(model, **self.sharding, weight=task.weight, keep=task.keep, generate=generate)
 
     def untrained_scores(self) -> dict[str, Scores]:
         """Return the test scores of the initial checkpoint, if it has a head for the task."""
@@ -74,9 +56,7 @@ class Experiment:
         return loop.train(
             config,
             self.folder,
-            step=make_step(
-                self.model, optimizer, **self.sharding, microbatches=config.microbatches, weight=self.task.weight
-            ),
+            step=self.task.make_step(self.model, optimizer, config.microbatches, self.sharding),
             init_state=initial_state,
             abstract_state=lambda: abstract_state(self.model, optimizer, **self.sharding),
             data=buckets.training(self.task.train, steps=config.steps, seed=config.seed, **self._shape()),
@@ -103,7 +83,7 @@ class Experiment:
         return self._predict(params, self._batches(examples))
 
     def save(self, params: dict, before: Predictions) -> int:
-        """Save the model and its tokenizer, load both, and predict the test set again.
+        """Save the model and its tokenizers, load them, and predict the test set again.
 
         Args:
           params: The trained parameters.
@@ -113,14 +93,10 @@ class Experiment:
           The number of examples with different predictions.
         """
         folder = self.folder / "model"
-        jm.save(folder, self.model, params)
-        if jax.process_index() == 0:
-            self.task.tokenizer.save_pretrained(folder)
+        self.task.save(folder, self.model, params)
         multihost_utils.sync_global_devices("model")
-        options: dict[str, Any] = {**self.sharding, **self.task.model_options}
-        model, loaded = jm.load(folder, dtype=self.config.dtype, param_dtype="float32", **options)
-        examples = self.task.encoded_test(jm.load_tokenizer(folder))
-        after = self._make_predict(model)(loaded, self._batches(examples))
+        model, loaded, examples = self.task.load_saved(folder, self.config, self.sharding)
+        after = self.task.make_predict(model, self.sharding)(loaded, self._batches(examples))
         return sum(not _equal(a, b) for a, b in zip(before.best, after.best, strict=True))
 
     def _batches(self, examples: Examples):

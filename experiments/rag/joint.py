@@ -21,7 +21,7 @@ import jaxmodels as jm
 from jaxmodels.architectures.rag.model import RagPreTrainedModel, Retrieved
 from jaxmodels.sharding import Rules, batch_sharding
 from jaxmodels.training import TrainState, place
-from jaxmodels.training.step import compile_step
+from jaxmodels.training.step import ValueAndGrad, compile_step
 
 from ..loop import Sharding
 from .tables import RagExamples
@@ -79,10 +79,11 @@ class JointTrainer:
         self._sharding: Sharding = {"mesh": mesh, "rules": rules}
         self._steps: int | None = None
         self._documents = np.asarray(retriever.documents)
-        gradient = jax.value_and_grad(self._loss)
 
-        def update(params: Any, batch: Mapping, key: jax.Array) -> tuple[dict[str, jax.Array], Any, jax.Array]:
-            loss, gradients = gradient(params, batch, key)
+        def update(
+            params: Any, batch: Mapping, key: jax.Array, value_and_grad: ValueAndGrad
+        ) -> tuple[dict[str, jax.Array], Any, jax.Array]:
+            (loss, _), gradients = value_and_grad(lambda *args: (self._loss(*args), None))(params, batch, key)
             return {"loss": loss}, gradients, jnp.float32(1)
 
         self._update = compile_step(update, model, optimizer, microbatches=1, **self._sharding)

@@ -5,13 +5,14 @@ Checkpoints are in `jaxmodels.training.checkpoints`, which is not imported here 
 
 from jaxmodels.training.batches import Weight, place
 from jaxmodels.training.contrastive import contrastive_loss, in_batch_loss, in_chunks, make_contrastive_step
-from jaxmodels.training.state import TrainState, abstract_state, init_state, weight_decay_mask
+from jaxmodels.training.state import Trainable, TrainState, abstract_state, init_state, weight_decay_mask
 from jaxmodels.training.step import Evaluate, Step, make_evaluate, make_step
 
 __all__ = [
     "Evaluate",
     "Step",
     "TrainState",
+    "Trainable",
     "Weight",
     "abstract_state",
     "contrastive_loss",

@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 
 from jaxmodels.sharding import Rules
 from jaxmodels.training.batches import Batch, batch_size, split
-from jaxmodels.training.step import Metrics, Step, compile_step
+from jaxmodels.training.state import Trainable
+from jaxmodels.training.step import Loss, Metrics, Step, ValueAndGrad, compile_step
 
 # (params, {name: [N, ...]}, key) -> [N, ...]. The vectors of an example depend only on that example and the key.
 Encode = Callable[[Any, Batch, jax.Array], jax.Array]
-Loss = Callable[[Any, Batch, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def in_chunks(encode: Encode, chunks: int) -> Encode:
@@ -115,6 +115,7 @@ def make_contrastive_step(
     mesh: Mesh | None = None,
     rules: Rules | None = None,
     microbatches: int = 1,
+    trainable: Trainable | None = None,
 ) -> Step:
     """Returns the contrastive training step; its metrics are loss, in_batch_accuracy, grad_norm and skipped (`Step`).
 
@@ -128,14 +129,19 @@ def make_contrastive_step(
       mesh: see `make_step`.
       rules: see `make_step`.
       microbatches: number of chunks to encode the batch in; the gradients are those of the whole batch.
+      trainable: see `make_step`.
 
     Raises:
       ValueError: microbatches < 1; in a call, a batch that is not divisible among microbatches and devices.
     """
-    value_and_grad = jax.value_and_grad(contrastive_loss(question, context, microbatches), has_aux=True)
+    loss = contrastive_loss(question, context, microbatches)
 
-    def gradient(params: Any, batch: Batch, key: jax.Array) -> tuple[Metrics, Any, jax.Array]:
-        (loss, metrics), grads = value_and_grad(params, batch, key)
-        return {"loss": loss, **metrics}, grads, jnp.float32(1)
+    def gradient(
+        params: Any, batch: Batch, key: jax.Array, value_and_grad: ValueAndGrad
+    ) -> tuple[Metrics, Any, jax.Array]:
+        (value, metrics), grads = value_and_grad(loss)(params, batch, key)
+        return {"loss": value, **metrics}, grads, jnp.float32(1)
 
-    return compile_step(gradient, model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches)
+    return compile_step(
+        gradient, model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches, trainable=trainable
+    )

@@ -2,22 +2,29 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.training.dynamic_scale import DynamicScale
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels import sharding
 from jaxmodels.sharding import Rules
 from jaxmodels.training.batches import Batch, Weight, check_batch_size, split
-from jaxmodels.training.state import TrainState, abstract_state
+from jaxmodels.training.state import Trainable, TrainState, abstract_state, combine, partition
 
 Metrics = dict[str, jax.Array]
-# (params, batch, key) -> (metrics with the "loss", gradients, number of terms in the mean loss)
-Gradient = Callable[[Any, Batch, jax.Array], tuple[Metrics, Any, jax.Array]]
+# (params, batch, key) -> (loss, further results)
+Loss = Callable[[Any, Batch, jax.Array], tuple[jax.Array, Any]]
+# loss -> ((params, batch, key) -> ((loss, further results), gradients)), as `jax.value_and_grad` with `has_aux`
+ValueAndGrad = Callable[[Loss], Callable[[Any, Batch, jax.Array], tuple[tuple[jax.Array, Any], Any]]]
+# (trained parameters, batch, key, value_and_grad) -> (metrics with the "loss", gradients, number of terms in the mean
+# loss)
+Gradient = Callable[[Any, Batch, jax.Array, ValueAndGrad], tuple[Metrics, Any, jax.Array]]
 
 
 class Step:
@@ -68,11 +75,16 @@ def make_step(
     rules: Rules | None = None,
     microbatches: int = 1,
     weight: Weight | None = None,
+    trainable: Trainable | None = None,
 ) -> Step:
     """Returns the training step of a model whose output has a `loss`, the mean over some terms (tokens, examples).
 
     A microbatch without labels (weight 0; or, without a weight, a NaN loss with zero gradient) contributes nothing and
     is counted in the metric "unlabelled". If all are without labels, the loss is 0 and the step is skipped.
+
+    If the state has a `loss_scale` (`init_state`), the loss is multiplied by it before the backward pass, and the
+    gradients are divided by it in float32. A step that is not finite lowers the scale; many finite ones in a row raise
+    it. It is the metric "loss_scale".
 
     Args:
       model: the model.
@@ -83,6 +95,7 @@ def make_step(
       weight: returns the number of terms in the mean loss of a (micro)batch. Microbatches are weighted by it, so that
         the update is that of the whole batch even if the numbers differ (padding, masked language modelling). None
         weights them equally.
+      trainable: as for `init_state`; gradients of the other parameters are not computed.
 
     Raises:
       ValueError: microbatches < 1.
@@ -90,36 +103,38 @@ def make_step(
     if microbatches < 1:
         raise ValueError(f"microbatches must be at least 1, got {microbatches}")
 
-    def loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        value = _loss(model, params, batch, rngs={"dropout": key})
-        terms = jnp.float32(1) if weight is None else weight(batch).astype(jnp.float32)
-        return value * terms, terms
+    def loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, None]:
+        return _loss(model, params, batch, rngs={"dropout": key}).astype(jnp.float32), None
 
-    def gradient(params: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
-        """Returns ((loss, terms, 1 if there are no labels), gradients) of a microbatch."""
-        (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key)
+    def gradient(params: Any, batch: Batch, key: jax.Array, value_and_grad: ValueAndGrad) -> tuple[Any, Any]:
+        """Returns ((mean loss, terms, 1 if there are no labels), gradients) of a microbatch."""
+        (value, _), grads = value_and_grad(loss)(params, batch, key)
+        terms = jnp.float32(1) if weight is None else weight(batch).astype(jnp.float32)
         unlabelled = terms == 0 if weight is not None else jnp.isnan(value) & ~_any_nonzero(grads)
         value, terms, grads = jax.tree.map(lambda x: jnp.where(unlabelled, jnp.zeros_like(x), x), (value, terms, grads))
         return (value, terms, unlabelled.astype(jnp.float32)), grads
 
-    def accumulate(params: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
-        """Returns the sums over microbatches."""
-        if microbatches == 1:
-            return gradient(params, batch, key)
+    def accumulate(params: Any, batch: Batch, key: jax.Array, value_and_grad: ValueAndGrad) -> tuple[Any, Any]:
+        """Returns the mean over microbatches of loss and gradients, and the sum of the rest."""
 
         def body(total: Any, part: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+            microbatch, subkey = part
+            (value, terms, unlabelled), grads = gradient(params, microbatch, subkey, value_and_grad)
+            grads = jax.tree.map(lambda g: (g * terms).astype(g.dtype), grads)
+            return jax.tree.map(jnp.add, total, ((value * terms, terms, unlabelled), grads)), None
 
         zero = jax.tree.map(jnp.zeros_like, ((jnp.float32(0),) * 3, params))
-        return jax.lax.scan(body, zero, (split(batch, microbatches), jax.random.split(key, microbatches)))[0]
-
-    def mean(params: Any, batch: Batch, key: jax.Array) -> tuple[Metrics, Any, jax.Array]:
-        (total, terms, unlabelled), grads = accumulate(params, batch, key)
+        parts = split(batch, microbatches), jax.random.split(key, microbatches)
+        (value, terms, unlabelled), grads = jax.lax.scan(body, zero, parts)[0]
         divisor = jnp.where(terms == 0, 1, terms)
-        grads = jax.tree.map(lambda g: (g / divisor).astype(g.dtype), grads)
-        return {"loss": total / divisor, "unlabelled": unlabelled}, grads, terms
+        return (value / divisor, terms, unlabelled), jax.tree.map(lambda g: (g / divisor).astype(g.dtype), grads)
 
-    return compile_step(mean, model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches)
+    def mean(params: Any, batch: Batch, key: jax.Array, value_and_grad: ValueAndGrad) -> tuple[Metrics, Any, jax.Array]:
+        whole = gradient if microbatches == 1 else accumulate
+        (value, terms, unlabelled), grads = whole(params, batch, key, value_and_grad)
+        return {"loss": value, "unlabelled": unlabelled}, grads, terms
+
+    return compile_step(mean, model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches, trainable=trainable)
 
 
 def compile_step(
@@ -130,6 +145,7 @@ def compile_step(
     mesh: Mesh | None,
     rules: Rules | None,
     microbatches: int,
+    trainable: Trainable | None = None,
 ) -> Step:
     """Compiles the training step for a gradient function.
 
@@ -140,25 +156,33 @@ def compile_step(
       mesh: see `make_step`.
       rules: see `make_step`.
       microbatches: see `make_step`.
+      trainable: see `make_step`.
     """
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        metrics, grads, terms = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+        trained, frozen = partition(state.params, trainable)
+        value_and_grad = partial(_value_and_grad, frozen=frozen, scale=state.loss_scale)
+        metrics, grads, terms = gradient(trained, batch, jax.random.fold_in(key, state.step), value_and_grad)
         norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
-        valid = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & (terms != 0)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        old, new = (state.params, state.opt_state), (optax.apply_updates(state.params, updates), opt_state)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        valid = finite & (terms != 0)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        old, new = (trained, state.opt_state), (optax.apply_updates(trained, updates), opt_state)
         # Elementwise select, which the compiler writes into the donated memory of the old state.
-        params, opt_state = jax.tree.map(lambda n, o: jnp.where(valid, n.astype(o.dtype), o), new, old)
+        trained, opt_state = jax.tree.map(lambda n, o: jnp.where(valid, n.astype(o.dtype), o), new, old)
         metrics = {**metrics, "grad_norm": norm, "skipped": 1.0 - valid.astype(jnp.float32)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        scale = state.loss_scale
+        if scale is not None:
+            metrics["loss_scale"], scale = jnp.asarray(scale.scale), _adjusted(scale, finite)
+        return TrainState(state.step + 1, combine(trained, frozen), opt_state, scale), metrics
 
     if mesh is None:
         return Step(jax.jit(step, donate_argnums=0), microbatches, mesh, rules)
     if rules is None:
         raise ValueError("a mesh requires rules: pass both or neither")
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh=mesh, rules=rules))
+    like = abstract_state(model, optimizer, mesh=mesh, rules=rules, trainable=trainable)
     replicated = NamedSharding(mesh, PartitionSpec())
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like).replace(loss_scale=replicated)
     compiled = jax.jit(
         step,
         in_shardings=(shardings, sharding.batch_sharding(mesh, rules), replicated),
@@ -215,6 +239,33 @@ def _loss(model: nn.Module, params: Any, batch: Batch, rngs: dict[str, jax.Array
     inputs: dict[str, Any] = dict(batch)
     output: Any = model.apply({"params": params}, **inputs, rngs=rngs)
     return output.loss
+
+
+def _value_and_grad(loss: Loss, *, frozen: Any, scale: DynamicScale | None) -> Any:
+    """Returns ((loss, further results), gradients) as a function of the parameters that are trained."""
+
+    def of_trained(trained: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+        return loss(combine(trained, frozen), batch, key)
+
+    if scale is None:
+        return jax.value_and_grad(of_trained, has_aux=True)
+
+    def scaled(trained: Any, batch: Batch, key: jax.Array) -> tuple[tuple[jax.Array, Any], Any]:
+        result = scale.value_and_grad(of_trained, has_aux=True)(trained, batch, key)
+        return result.aux, jax.tree.map(lambda g, p: g.astype(p.dtype), result.grad, trained)
+
+    return scaled
+
+
+def _adjusted(scale: DynamicScale, finite: jax.Array) -> DynamicScale:
+    """Returns the scale of the next step. Flax's `value_and_grad` would adjust it after every microbatch."""
+    grows = finite & (scale.fin_steps >= scale.growth_interval)
+    raised = jnp.minimum(scale.scale * scale.growth_factor, jnp.finfo(jnp.float32).max)
+    lowered = jnp.maximum(scale.scale * scale.backoff_factor, scale.minimum_scale or 0.0)
+    return scale.replace(
+        scale=jnp.where(grows, raised, jnp.where(finite, scale.scale, lowered)),
+        fin_steps=jnp.where(finite & ~grows, scale.fin_steps + 1, 0),
+    )
 
 
 def _any_nonzero(tree: Any) -> jax.Array:

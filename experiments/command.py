@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict, config_flags
 from jaxmodels.commands.output import discard
 from jaxmodels.messages import brief
 
-from . import failures
+from . import failures, results
 from .data import published
 from .files import write_json
 from .report import print0
@@ -78,9 +78,10 @@ def parse(arguments: Sequence[str], run: Run, default: str) -> tuple[argparse.Na
       ValueError: There is no such config, key or option, or a value is invalid.
     """
     module = sys.modules[run.__module__]
+    name = module.__name__.rpartition(".")[2]
     parser = argparse.ArgumentParser(
-        prog=f"jaxmodels run {module.__name__.rpartition('.')[2]}",
-        description=module.__doc__,
+        prog=f"jaxmodels run {name}",
+        description="\n".join(filter(None, [module.__doc__, results.help_text(name)])),
         epilog="--config.KEY=VALUE replaces a value of the config, as in --config.seed=1.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

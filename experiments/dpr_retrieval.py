@@ -4,15 +4,6 @@ What:      questions and passages of the SQuAD 1.1 dev set (2067 passages); the 
            are held out
 Command:   jaxmodels run dpr_retrieval --config=dpr_squad_minilm \\
                --config.data.path=dev-v1.1.json (or dpr_squad_scratch; download: see data/published.py)
-Hardware:  two virtual cores of an Intel Xeon, float32
-Time:      MiniLM: 20:28, with many other jobs on the cores (20 minutes of CPU time in total)
-Score:     share of 2828 test questions whose gold passage is among the top k of all 2067, seed 0:
-                                     top-1   top-5  top-20 top-100
-             BM25                    77.2%   92.6%   96.9%   99.5%
-             MiniLM before training  37.2%   62.7%   80.9%   94.1%
-             MiniLM, 60 steps of 16  49.2%   75.5%   90.1%   97.7%   (an eighth of an epoch)
-           This does not beat BM25: the questions of SQuAD were written while looking at the paragraph, and reuse its
-           words. MiniLM was made for mean pooling, which DPR does not use, and was trained on SQuAD training questions.
 
 All output goes to --workdir. If a run is killed, the same command resumes it from the last checkpoint and reaches the
 same losses. For a complete run, the command prints the result again; --fresh starts over.

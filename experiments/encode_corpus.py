@@ -8,9 +8,6 @@ Wikipedia: jaxmodels run encode_corpus --config.data.kind=tsv --config.data.path
                --config.encoder=facebook/dpr-ctx_encoder-single-nq-base --config.part_rows=50000 --config.rows=512 \\
                --config.question_encoder=facebook/dpr-question_encoder-single-nq-base --config.dtype=bfloat16
 Output:    WORKDIR/index, for jm.DenseIndex.load, jm.Passages.load and `jaxmodels ask --index`
-Hardware:  two virtual cores of an Intel Xeon, float32
-Time:      2,067 paragraphs of SQuAD with MiniLM in 15.7 minutes (3 minutes of CPU time, since other jobs used the
-           cores). At 2.0 passages/s, Wikipedia would take 123 days: that is a job for accelerators
 
 The script prints the memory per device for this corpus and for Wikipedia, and finally the expected duration for
 Wikipedia. tests/retrieval/test_index_on_tpu.py compiles the search for v5e:16x16 to check that it fits next to the

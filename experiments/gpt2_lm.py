@@ -2,10 +2,6 @@
 
 What:      a small GPT-2 on the source code of the Python standard library (30 MB); whole modules are held out
 Command:   make demo, which is: jaxmodels run gpt2_lm --config=gpt2_demo
-Hardware:  two virtual cores of an Intel Xeon, float32, otherwise idle
-Time:      4:39 from a fresh clone, including creation of the environment (5:20 to 6:30 on two shared Zen 4 cores)
-Score:     1.583 bits per byte of held-out text; bigram 1.801, gzip -9 1.635, xz -9e 1.414 (Python 3.11's library);
-           the hyperparameters of the optimizer were tuned on the same held-out text
 
 Other data: --config.data.kind=text (or jsonl) --config.data.path=FOLDER. GPT-2 XL on a TPU pod: configs/gpt2_xl_pod.py.
 

@@ -4,14 +4,6 @@ What:      sequences of 4,096 random words that start with a question and contai
            decoder sees only the encoder states of the question (`Reader`), so the encoder has to move the answer
            there. Trained twice: with and without global attention on the question
 Command:   jaxmodels run led_needle (--config=led_needle)
-Hardware:  two virtual cores of an Intel Xeon, float32
-Time:      25 minutes for both, with several other jobs on the same cores
-Score:     accuracy on 64 examples per distance, seed 0, 16 possible answers (chance 6.2%); 2 layers with window 32:
-             distance              4 to 32   40 to 4,093
-             question global          100%          100%   (already after the first 100 steps, on sequences of 64
-             tokens) windows only             100%   1.6% to 9.4%  (chance: stacked windows reach 32 tokens)
-           With one fact per sequence, the key need not be matched. With four (data.facts=4, 600 steps, one trial) the
-           model predicts a value from the sequence, but beyond the windows seldom the right one: 19% to 28%.
 
 All output goes to --workdir. If a run is killed, the same command resumes it from the last checkpoint and reaches the
 same losses. For a complete run, the command prints the result again; --fresh starts over.

@@ -6,13 +6,6 @@ What:      a small, randomly initialised LED (2 + 2 layers of width 128, window 
 Command:   jaxmodels run led_summarize --config=led_qmsum_4096 (or led_qmsum_16384) \\
                --config.data.path=QMSum/data/ALL/jsonl --config.data.transfer=mueller-report.jsonl
            (download: see data/published.py)
-Score:     ROUGE-1/2/L, 4,096 tokens, 160 steps of 2 (1.2 epochs): 0.056/0.000/0.056; 16,384 tokens, 60 steps of 1 (0.2
-           epochs): 0.060/0.000/0.060. Summary of a similar query 0.256/0.044/0.166, BM25's turns 0.215/0.042/0.140.
-           Such a short training from scratch learns only word frequencies ("the the the"): loss per token of the test
-           summaries 6.894 and 7.065, by token frequencies 6.782. The result shows that training works at these
-           lengths; it is not a usable summarizer
-Time:      training takes 3 minutes at 4,096 tokens (8,300 tokens/s) and 5 at 16,384 (5,000 tokens/s), on two shared
-           cores
 
 All output goes to --workdir. If a run is killed, the same command resumes it from the last checkpoint and reaches the
 same losses. For a complete run, the command prints the result again; --fresh starts over.

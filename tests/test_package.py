@@ -56,7 +56,7 @@ def python_files(folder: str) -> set[str]:
 def test_the_wheel_has_every_module_in_its_place_and_nothing_else(built):
     moved = {f"jaxmodels/{path}" for path in python_files("experiments")}
     expected = python_files("jaxmodels") - {"jaxmodels/experiments.py"} | python_files("pallas_kernels") | moved
-    expected |= {"jaxmodels/py.typed", "pallas_kernels/py.typed"}
+    expected |= {"jaxmodels/py.typed", "pallas_kernels/py.typed", "jaxmodels/experiments/results.toml"}
     files = {path.relative_to(built / "wheel").as_posix() for path in (built / "wheel").rglob("*") if path.is_file()}
     assert {name for name in files if not name.startswith(INFO)} == expected
     assert f"{INFO}/licenses/LICENSE" in files

@@ -114,6 +114,15 @@ def _padded(batch, length, heads, width, run=TPU):
     return both, [(shape, jnp.bfloat16)] * 3 + [((batch, length), jnp.bool_)]
 
 
+def _packed(batch, length, heads, width, run=TPU):
+    def both(q, k, v, segments):
+        mask = Mask(causal=True, query_segments=segments, key_segments=segments)
+        return gradients(partial(run, mask=mask))(q, k, v)
+
+    shape = (batch, length, heads, width)
+    return both, [(shape, jnp.bfloat16)] * 3 + [((batch, length), jnp.int32)]
+
+
 def _toeplitz(batch, length, heads, width, run=TPU):
     def biased(q, k, v, diagonals):
         return run(q, k, v, bias=ToeplitzBias(diagonals))
@@ -167,6 +176,7 @@ def _splash(heads, length, width, kind, block, compute, key_heads=None, fused=Fa
 CASES: dict[str, Callable] = {
     "short_causal_1024": partial(_ours, 4, 1024, 1024, 12, 64, mask=Mask(causal=True)),
     "short_padded_512": partial(_padded, 8, 512, 12, 64),
+    "short_packed_1024": partial(_packed, 4, 1024, 12, 64),
     "short_toeplitz_512": partial(_toeplitz, 8, 512, 12, 64),
     "short_cross_1024x256": partial(_ours, 8, 256, 1024, 12, 64),
     "short_causal_1024_width_128": partial(_ours, 4, 1024, 1024, 8, 128, mask=Mask(causal=True)),

@@ -302,7 +302,7 @@ def _validate_attention(
     if v.shape[:3] != (B, S, G):
         raise ValueError(f"v must be [B, S, G, Kv] with k's B, S, G = {B}, {S}, {G}; got {list(v.shape)}")
     _validate_groups(H, G)
-    mask.validate(B, S)
+    mask.validate(B, T, S)
     for bias in biases:
         bias.validate(B, H, T, S, K)
 
@@ -318,7 +318,7 @@ def _validate_groups(H: int, G: int) -> None:
 def _validate_decode(q: jax.Array, packed: PackedKV, mask: Mask) -> None:
     if q.ndim != 4:
         raise ValueError(f"q must have rank 4, [batch, length, heads, width]; got {list(q.shape)}")
-    B, _, H, K = q.shape
+    B, T, H, K = q.shape
     S, G = packed.key.shape[1], packed.heads(K)
     if packed.key.shape != (B, S, G * K):
         raise ValueError(f"the packed keys must be [B, S, G*K] with q's B, K = {B}, {K}; got {list(packed.key.shape)}")
@@ -335,4 +335,6 @@ def _validate_decode(q: jax.Array, packed: PackedKV, mask: Mask) -> None:
                 f"{name}_scale must be float32 [B, G, S] = {[B, G, S]} for int8 and None otherwise; {name} is "
                 f"{x.dtype} and its scale {got}"
             )
-    mask.validate(B, S)
+    mask.validate(B, T, S)
+    if mask.key_segments is not None:
+        raise ValueError("decoding supports no segments: a KV cache holds one sequence for each example")

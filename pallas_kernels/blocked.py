@@ -298,7 +298,7 @@ def _block(plan: _BlockedPlan, q: jax.Array, t0: jax.Array, inputs: _SharedInput
     """The output of one block: q [B, H, block, K] -> [B, H, block, Kv]."""
     B, _, size, _ = q.shape
     s0 = plan.start(t0, fixed.mask)
-    block_mask = fixed.mask.block(t0, s0, plan.reach)
+    block_mask = fixed.mask.block(t0, size, s0, plan.reach)
     visible = block_mask.dense(B, size, plan.reach)
     positions = s0 + jnp.arange(plan.reach, dtype=jnp.int32)
     keys, values = inputs.k, inputs.v
@@ -364,7 +364,7 @@ def sliding_window_weights(
             f"{'a' if mask.global_at is not None else 'no'} global_at"
         )
     assert mask.window is not None
-    mask.validate(B, S)
+    mask.validate(B, T, S)
     w, scale = mask.window[0], K**-0.5 if scale is None else scale
     block = min(block, T)
     reach = min(S, 2 * w + block)
@@ -376,7 +376,7 @@ def sliding_window_weights(
         queries = jax.lax.dynamic_slice_in_dim(q, t0, block, axis=1)
         s0 = jnp.clip(t0 - w, 0, S - reach)
         keys = jax.lax.dynamic_slice_in_dim(k, s0, reach, axis=1)
-        visible = windowed.block(t0, s0, reach).dense(B, block, reach)
+        visible = windowed.block(t0, block, s0, reach).dense(B, block, reach)
         visible = jnp.broadcast_to(visible, (B, 1, block, reach))
         positions = jnp.broadcast_to(s0 + jnp.arange(reach, dtype=jnp.int32), (B, reach))
         if extra is not None:

@@ -30,6 +30,7 @@ class Mask:
 
         visible(b, t, s) = key_valid[b, s] and (not causal or s <= p)
                            and (p - window[0] <= s <= p + window[1] or key_global[b, s])
+                           and query_segments[b, t] == key_segments[b, s]
 
     A part that is None masks nothing. `key_global` lifts the window only: a causal mask still masks later global keys.
 
@@ -41,6 +42,8 @@ class Mask:
       global_at: int32 [B, N], the positions of the global keys, padded with S. It repeats `key_global`, but its static
         N spares an implementation the search for the positions. Requires `key_global`.
       query_start: int32 scalar or [B]; with a cache, the number of tokens already in it. None means 0.
+      query_segments: int32 [B, T], which of the sequences that are packed into an example a query belongs to.
+      key_segments: int32 [B, S], the same of the keys. Both or neither, and without `key_global`.
     """
 
     causal: bool = field(default=False, metadata={"static": True})
@@ -49,6 +52,8 @@ class Mask:
     key_global: jax.Array | None = None
     global_at: jax.Array | None = None
     query_start: jax.Array | int | None = None
+    query_segments: jax.Array | None = None
+    key_segments: jax.Array | None = None
 
     def __post_init__(self) -> None:
         if self.window is not None and not (
@@ -68,16 +73,19 @@ class Mask:
     @property
     def allows_all(self) -> bool:
         """Whether every query sees every key, as far as the static parts tell."""
-        return not self.causal and self.window is None and self.key_valid is None
+        return not self.causal and self.window is None and self.key_valid is None and self.key_segments is None
 
     def dense(self, B: int, T: int, S: int) -> jax.Array:
         """The rule as an array: bool [B, 1, T, S], or [1, 1, T, S] where no part depends on the example."""
-        return self.visible(T, jnp.arange(S, dtype=jnp.int32)[None], self.key_valid, self.key_global)
+        visible = self.visible(T, jnp.arange(S, dtype=jnp.int32)[None], self.key_valid, self.key_global)
+        if self.query_segments is None or self.key_segments is None:
+            return visible
+        return visible & (self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :])
 
     def visible(
         self, T: int, positions: jax.Array, valid: jax.Array | None, is_global: jax.Array | None = None
     ) -> jax.Array:
-        """The rule as an array for any list of keys.
+        """The rule without segments as an array for any list of keys.
 
         Args:
           T: Number of queries.
@@ -102,22 +110,25 @@ class Mask:
             visible = visible & valid[:, None, :]
         return visible[:, None]
 
-    def block(self, t0: jax.Array | int, s0: jax.Array | int, S: int) -> "Mask":
-        """The same rule for the queries from index t0 on and the S keys from s0 on (offsets may be traced)."""
+    def block(self, t0: jax.Array | int, T: int, s0: jax.Array | int, S: int) -> "Mask":
+        """The same rule for the T queries from index t0 on and the S keys from s0 on (offsets may be traced)."""
 
-        def slice_keys(flags: jax.Array | None) -> jax.Array | None:
-            return None if flags is None else jax.lax.dynamic_slice_in_dim(flags, s0, S, axis=1)
+        def cut(x: jax.Array | None, first: jax.Array | int, count: int) -> jax.Array | None:
+            return None if x is None else jax.lax.dynamic_slice_in_dim(x, first, count, axis=1)
 
         return replace(
             self,
-            key_valid=slice_keys(self.key_valid),
-            key_global=slice_keys(self.key_global),
+            key_valid=cut(self.key_valid, s0, S),
+            key_global=cut(self.key_global, s0, S),
             global_at=None,
             query_start=self.start + t0 - s0,
+            query_segments=cut(self.query_segments, t0, T),
+            key_segments=cut(self.key_segments, s0, S),
         )
 
-    def validate(self, B: int, S: int) -> None:
-        """Raises ValueError where an array does not fit B examples and S keys."""
+    def validate(self, B: int, T: int, S: int) -> None:
+        """Raises ValueError where an array does not fit B examples, T queries and S keys."""
+        self._validate_segments(B, T, S)
         for name in ("key_valid", "key_global"):
             flags = getattr(self, name)
             if flags is not None and (flags.shape != (B, S) or flags.dtype != jnp.bool_):
@@ -135,3 +146,20 @@ class Mask:
                 raise ValueError(
                     f"Mask.query_start must be an integer scalar or [B] = [{B}]; got {start.dtype} {list(start.shape)}"
                 )
+
+    def _validate_segments(self, B: int, T: int, S: int) -> None:
+        pair = (self.query_segments, self.key_segments)
+        if pair[0] is pair[1] is None:
+            return
+
+        def fits(x: jax.Array | None, length: int) -> bool:
+            return x is not None and x.shape == (B, length) and jnp.issubdtype(x.dtype, jnp.integer)
+
+        if not all(map(fits, pair, (T, S))):
+            got = [None if x is None else f"{x.dtype} {list(x.shape)}" for x in pair]
+            raise ValueError(
+                f"Mask.query_segments and key_segments must be int [B, T] = [{B}, {T}] and [B, S] = [{B}, {S}]; "
+                f"got {got[0]} and {got[1]}"
+            )
+        if self.key_global is not None:
+            raise ValueError("a Mask with segments has no key_global: a global key would be seen from other segments")

@@ -44,6 +44,8 @@ def unsupported_reason(
         return "cuDNN supports neither a two-sided window nor global keys"
     if mask.key_valid is not None:
         return "cuDNN supports padding only as lengths, and Mask.key_valid may have holes"
+    if mask.key_segments is not None:
+        return "cuDNN does not support segments"
     if mask.causal and (mask.query_start is not None or T != S):
         return "cuDNN's causal mask requires as many queries as keys and no query_start"
     if T == 1:

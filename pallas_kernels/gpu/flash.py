@@ -100,6 +100,8 @@ def attend(
         global_bias=global_bias,
         random_bits=random_bits,
         start=start,
+        query_segments=_segments(mask.query_segments, padded_T),
+        key_segments=_segments(mask.key_segments, padded_S),
     )
     return _flash(plan, operands)[:, :T, :, :Kv]
 
@@ -149,6 +151,13 @@ def _key_bias(mask: Mask, B: int, S: int, length: int) -> jax.Array | None:
     if mask.window is not None and mask.key_global is not None:
         visible = visible & ~mask.key_global
     return _as_bias(jnp.pad(visible, [(0, 0), (0, length - S)]))
+
+
+def _segments(segments: jax.Array | None, length: int) -> jax.Array | None:
+    """int32 [B, length]."""
+    if segments is None:
+        return None
+    return jnp.pad(segments.astype(jnp.int32), [(0, 0), (0, length - segments.shape[1])])
 
 
 def _global_operands(mask: Mask, S: int) -> tuple[jax.Array | None, jax.Array | None]:
@@ -218,7 +227,7 @@ def _backward(plan: FlashPlan, residuals, do):
     if global_grads:
         dk, dv = (_add_at(d, x.global_at, part) for d, part in zip((dk, dv), global_grads, strict=True))
     dbias = None if bias_gradient is None else grad_bias(plan, x, inputs)
-    return (FlashOperands(dq, dk, dv, None, dbias, None, None, None, None),)
+    return (FlashOperands(dq, dk, dv, None, dbias, None, None, None, None, None, None),)
 
 
 def _add_at(total: jax.Array, positions: jax.Array, part: jax.Array) -> jax.Array:

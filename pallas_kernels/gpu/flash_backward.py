@@ -272,6 +272,8 @@ def grad_bias(plan: FlashPlan, x: FlashOperands, inputs: BackwardInputs) -> jax.
             "bias": BlockedArray(x.bias, bias),
             "random_bits": None if x.random_bits is None else of_head(x.random_bits),
             "start": of_example(x.start),
+            "query_segments": of_example(x.query_segments),
+            "key_segments": of_example(x.key_segments),
         },
         outputs={"dbias": out},
     )["dbias"]
@@ -306,7 +308,11 @@ def _bias_kernel(plan: FlashPlan, lengths: tuple[int, int], examples: int, refs:
 
     def add_example(b, total):
         random_bits = [refs["random_bits"][b, i] for i in range(3)] if "random_bits" in refs else None
-        head = HeadContext(refs["start"][b] if "start" in refs else 0, random_bits, refs["bias"], lengths)
+        segments = None
+        if "key_segments" in refs:
+            segments = (refs["query_segments"].at[b], refs["key_segments"].at[b])
+        start = refs["start"][b] if "start" in refs else 0
+        head = HeadContext(start, random_bits, refs["bias"], lengths, segments=segments)
 
         def add_tile(n, total):
             t0, s0 = (first + n) * side, (first + n + shift) * side

@@ -44,6 +44,8 @@ class FlashOperands(NamedTuple):
       global_bias: float32 [B, N], 0 or MASK_VALUE.
       random_bits: uint32 [B, H, 3], the dropout bits of each head.
       start: int32 [B], the first query's position among the keys.
+      query_segments: int32 [B, T].
+      key_segments: int32 [B, S].
     """
 
     q: jax.Array
@@ -55,6 +57,8 @@ class FlashOperands(NamedTuple):
     global_bias: jax.Array | None
     random_bits: jax.Array | None
     start: jax.Array | None
+    query_segments: jax.Array | None
+    key_segments: jax.Array | None
 
 
 class FlashGlobalKV(NamedTuple):
@@ -101,6 +105,7 @@ class HeadContext(NamedTuple):
       bias: A ref, [T*S] or [T+S-1], or None.
       lengths: (T, S).
       bias_head: The index of the head in the bias, where that has one of several heads.
+      segments: Refs of the segments of queries [T] and keys [S], or None.
     """
 
     start: Index
@@ -108,6 +113,7 @@ class HeadContext(NamedTuple):
     bias: Any
     lengths: tuple[int, int]
     bias_head: tuple[Index, ...] = ()
+    segments: tuple[Any, Any] | None = None
 
 
 class BlockRange(NamedTuple):
@@ -192,6 +198,9 @@ def score_tile(
         scores = scores + head.bias[*head.bias_head, s - t + (T - 1) if plan.toeplitz else t * S + s]
     if key_bias is not None:
         scores = scores + key_bias
+    if head.segments is not None:
+        of_queries, of_keys = head.segments
+        scores = jnp.where(of_queries[t] == of_keys[s], scores, MASK_VALUE)
     if is_partial:
         p = t + head.start
         if plan.left is not None:
@@ -260,7 +269,7 @@ def statistic_block(size: int) -> pl.BlockSpec:
 
 
 def shared_inputs(x: FlashOperands, group: int = 1) -> dict[str, BlockedArray | None]:
-    """What all blocks of a head read: key_bias [S], bias, random_bits [3], start [1].
+    """What all blocks of a head read: key_bias [S], bias, random_bits [3], start [1], segments [T] and [S].
 
     Args:
       x: Of the call.
@@ -275,8 +284,13 @@ def shared_inputs(x: FlashOperands, group: int = 1) -> dict[str, BlockedArray | 
         assert x.bias is not None
         return b if x.bias.shape[0] > 1 else 0, h if x.bias.shape[1] > 1 else 0, 0
 
+    def of_example(a):
+        return pl.BlockSpec((None, a.shape[1]), lambda i, h, b: (b, 0))
+
     specs = {
-        "key_bias": lambda a: pl.BlockSpec((None, a.shape[1]), lambda i, h, b: (b, 0)),
+        "key_bias": of_example,
+        "query_segments": of_example,
+        "key_segments": of_example,
         "bias": lambda a: pl.BlockSpec((None, heads if a.shape[1] > 1 else None, a.shape[2]), bias_index),
         "random_bits": lambda a: pl.BlockSpec((None, heads, 3), lambda i, h, b: (b, h, 0)),
         "start": lambda a: pl.BlockSpec((1,), lambda i, h, b: (b,)),
@@ -306,6 +320,7 @@ def head_context(refs: Refs, lengths: tuple[int, int], member: tuple[Index, ...]
         refs.get("bias"),
         lengths,
         member if "bias" in refs and refs["bias"].ndim > 1 else (),
+        (refs["query_segments"], refs["key_segments"]) if "key_segments" in refs else None,
     )
 
 

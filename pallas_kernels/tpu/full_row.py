@@ -88,6 +88,8 @@ def attend(
         bias=bias,
         random_bits=None if random_bits is None else random_bits.reshape(-1),
         start=start,
+        query_segments=_segments(mask.query_segments, lengths[0]),
+        key_segments=_segments(mask.key_segments, lengths[1]),
     )
     out = _full_row(plans, operands)
     return out[:, :, :Kv, :T].transpose(0, 3, 1, 2)
@@ -144,6 +146,13 @@ def _key_bias(mask: Mask, B: int, T: int, S: int, length: int) -> jax.Array | No
     return jnp.where(valid, 0.0, MASK_VALUE).astype(jnp.float32)[:, None]
 
 
+def _segments(segments: jax.Array | None, length: int) -> jax.Array | None:
+    """float32 [B, 1, length]; ids are exact up to 2**24."""
+    if segments is None:
+        return None
+    return jnp.pad(segments.astype(jnp.float32), [(0, 0), (0, length - segments.shape[1])])[:, None]
+
+
 def _dense_bias(q: jax.Array, k: jax.Array, biases: Biases, scale: jax.Array | float, mask: Mask) -> jax.Array:
     """The sum of all biases, transposed: float32 [B or 1, H or 1, S, T], padded to whole registers."""
     total = jnp.zeros((), jnp.float32)
@@ -193,7 +202,7 @@ def _backward(plans: tuple[FullRowPlan, FullRowPlan], residuals, do):
     dbias = grads.get("dbias")
     if dbias is not None and dbias.shape != operands.bias.shape:
         dbias = dbias.sum(axis=1, keepdims=True)
-    return (FullRowOperands(grads["dq"], grads["dk"], grads["dv"], None, dbias, None, None),)
+    return (FullRowOperands(grads["dq"], grads["dk"], grads["dv"], None, dbias, None, None, None, None),)
 
 
 _full_row.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -21,7 +21,7 @@ from pallas_kernels.tpu.full_row_forward import (
     bias_index,
     bias_spec,
     column_scratch,
-    fill_column,
+    fill_columns,
     full_row_keep_tile,
     heads_spec,
     key_heads_spec,
@@ -96,7 +96,7 @@ def backward(
 
 
 def _kernel(plan: FullRowPlan, shared_bias: bool, refs: Refs) -> None:
-    fill_column(refs)
+    fill_columns(refs)
     example, first, num_heads = pl.program_id(1), pl.program_id(0) * plan.heads, pl.num_programs(0) * plan.heads
     if "dbias" in refs:
 

@@ -49,6 +49,8 @@ class FullRowOperands(NamedTuple):
         [H, N, size, size].
       random_bits: uint32 [B*H*3], the dropout bits of each head.
       start: int32 [B], the first query's position among the keys.
+      query_segments: float32 [B, 1, T].
+      key_segments: float32 [B, 1, S].
     """
 
     q: jax.Array
@@ -58,6 +60,8 @@ class FullRowOperands(NamedTuple):
     bias: jax.Array | None
     random_bits: jax.Array | None
     start: jax.Array | None
+    query_segments: jax.Array | None
+    key_segments: jax.Array | None
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,10 @@ def score_tile(
         scores = scores + refs["bias"][bias_index(plan, refs, "bias", head, tile)]
     if "column" in refs:
         scores = scores + tile_over_queries(refs["column"][tile.s0 : tile.s0 + tile.keys], tile.queries)
+    if "segment_column" in refs:
+        of_keys = tile_over_queries(refs["segment_column"][tile.s0 : tile.s0 + tile.keys], tile.queries)
+        of_queries = refs["query_segments"][:, tile.t0 : tile.t0 + tile.queries]
+        scores = mask_scores(scores, of_keys == of_queries)
     if not plan.causal:
         return scores
     if "start" in refs:
@@ -212,13 +220,16 @@ def shared_inputs(plan: FullRowPlan, x: FullRowOperands) -> dict[str, BlockedArr
         "q": BlockedArray(x.q, heads_spec(plan, *x.q.shape[2:])),
         "k": BlockedArray(x.k, key_heads_spec(plan, *x.k.shape[2:])),
         "v": BlockedArray(x.v, key_heads_spec(plan, *x.v.shape[2:])),
-        "key_bias": x.key_bias
-        if x.key_bias is None
-        else BlockedArray(x.key_bias, pl.BlockSpec((None, 1, x.key_bias.shape[-1]), lambda h, b: (b, 0, 0))),
+        **{name: _row_of_example(getattr(x, name)) for name in ("key_bias", "query_segments", "key_segments")},
         "bias": x.bias if x.bias is None else BlockedArray(x.bias, bias_spec(plan, x.bias.shape)),
         "random_bits": x.random_bits if x.random_bits is None else BlockedArray(x.random_bits, whole),
         "start": x.start if x.start is None else BlockedArray(x.start, whole),
     }
+
+
+def _row_of_example(x: jax.Array | None) -> BlockedArray | None:
+    """The row of the grid step's example in [B, 1, N]."""
+    return None if x is None else BlockedArray(x, pl.BlockSpec((None, 1, x.shape[-1]), lambda h, b: (b, 0, 0)))
 
 
 def bias_spec(plan: FullRowPlan, shape: tuple[int, ...]) -> pl.BlockSpec:
@@ -231,18 +242,20 @@ def bias_spec(plan: FullRowPlan, shape: tuple[int, ...]) -> pl.BlockSpec:
 
 
 def column_scratch(x: FullRowOperands) -> dict:
-    """The scratch buffer of `fill_column`."""
-    return {} if x.key_bias is None else {"column": pltpu.VMEM((x.key_bias.shape[-1], LANES), jnp.float32)}
+    """The scratch buffers of `fill_columns`."""
+    rows = {"column": x.key_bias, "segment_column": x.key_segments}
+    return {name: pltpu.VMEM((row.shape[-1], LANES), jnp.float32) for name, row in rows.items() if row is not None}
 
 
-def fill_column(refs: Refs) -> None:
-    """Broadcasts the key bias over lanes, once per grid step."""
-    if "column" in refs:
-        refs["column"][...] = broadcast_to_lanes(refs["key_bias"][...])
+def fill_columns(refs: Refs) -> None:
+    """Broadcasts the key bias and the keys' segments over lanes, once per grid step."""
+    for column, row in (("column", "key_bias"), ("segment_column", "key_segments")):
+        if column in refs:
+            refs[column][...] = broadcast_to_lanes(refs[row][...])
 
 
 def _kernel(plan: FullRowPlan, refs: Refs) -> None:
-    fill_column(refs)
+    fill_columns(refs)
     example, first, num_heads = pl.program_id(1), pl.program_id(0) * plan.heads, pl.num_programs(0) * plan.heads
 
     def run_head(head, _):

@@ -62,6 +62,8 @@ def unsupported_reason(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, bia
         return "the sliding-window kernel does not support a query_start"
     if biases:
         return "the sliding-window kernel does not support a bias"
+    if mask.key_segments is not None:
+        return "the sliding-window kernel does not support segments"
     if mask.key_global is not None and mask.global_at is None:
         return (
             "the sliding-window kernel requires the positions of the global keys; pass Mask.global_at beside key_global"

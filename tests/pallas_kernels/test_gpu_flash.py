@@ -62,6 +62,7 @@ class CaseWithPositions(Case):
         Case(90, 90, window=(30, 7), bias="toeplitz"),
         Case(40, 60, bias="relative_key + toeplitz + dense", valid="some", scale=0.7, rate=0.1),
         Case(50, 50, H=6, G=2, causal=True, bias="toeplitz", rate=0.1),
+        Case(70, 70, causal=True, segments=3, bias="dense", valid="some"),
         CaseWithPositions(75, 75, H=4, G=1, window=(20, 12), globals=0.05, valid="none", rate=0.2),
     ],
     ids=str,

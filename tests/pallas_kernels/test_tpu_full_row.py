@@ -57,6 +57,8 @@ def test_every_chip_and_head_width_has_tilings():
         Case(300, 130, causal=True, bias="toeplitz"),
         Case(130, 400, bias="toeplitz"),
         Case(140, 260, bias="relative_key + toeplitz + dense", valid="some", scale=0.7),
+        Case(260, 260, causal=True, segments=3, valid="some"),
+        Case(140, 300, segments=2, bias="dense"),
         Case(130, 200, H=4, G=2, valid="some", rate=0.1),
         Case(140, 140, H=4, G=1, causal=True, bias="relative_key_query"),
     ],

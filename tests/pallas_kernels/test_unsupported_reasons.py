@@ -36,6 +36,7 @@ def name_of(kernel) -> str:
 
 
 FLAGS = jnp.zeros((2, 16), bool)
+SEGMENTS = jnp.zeros((2, 16), jnp.int32)
 BIAS = (DenseBias(jnp.zeros((1, 1))),)
 CALLS = [
     (full_row, call(dtype=jnp.float16)),
@@ -48,6 +49,7 @@ CALLS = [
     (sliding_window, call(S=20, window=(2, 2))),
     (sliding_window, call(window=(2, 2), query_start=3)),
     (sliding_window, call(window=(2, 2), bias=BIAS)),
+    (sliding_window, call(window=(2, 2), query_segments=SEGMENTS, key_segments=SEGMENTS)),
     (sliding_window, call(window=(2, 2), key_global=FLAGS)),
     (sliding_window, call(window=(2, 2), key_global=FLAGS, global_at=jnp.zeros((2, 600), jnp.int32))),
     (sliding_window, call(T=9000, S=9000, window=(5000, 5000))),
@@ -70,6 +72,7 @@ CALLS = [
     (cudnn, (*call(dtype=jnp.bfloat16, bias=BIAS), False)),
     (cudnn, (*call(dtype=jnp.bfloat16, window=(2, 2)), False)),
     (cudnn, (*call(dtype=jnp.bfloat16, key_valid=FLAGS), False)),
+    (cudnn, (*call(dtype=jnp.bfloat16, query_segments=SEGMENTS, key_segments=SEGMENTS), False)),
     (cudnn, (*call(dtype=jnp.bfloat16, causal=True, S=20), False)),
     (cudnn, (*call(dtype=jnp.bfloat16, T=1), False)),
     (cudnn, (*call(dtype=jnp.bfloat16, K=300), False)),

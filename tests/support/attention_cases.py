@@ -46,6 +46,8 @@ def is_visible(mask, b, t, s):
         return False
     if mask.causal and s > p:
         return False
+    if mask.key_segments is not None and mask.query_segments[b, t] != mask.key_segments[b, s]:
+        return False
     if mask.window is None or (mask.key_global is not None and mask.key_global[b, s]):
         return True
     return -mask.window[0] <= s - p <= mask.window[1]
@@ -111,6 +113,7 @@ class Case:
     valid: str | None = None  # "some", or "none" for a first example without any valid key
     globals: float = 0.0  # share of global keys
     start: int | tuple[int, ...] | None = None
+    segments: int = 0  # how many sequences are packed into each example
     bias: str | None = None
     rate: float = 0.0
     scale: float = K**-0.5
@@ -134,6 +137,7 @@ class Case:
             key_valid=jnp.asarray(valid) if self.valid else None,
             key_global=jnp.asarray(is_global) if self.globals else None,
             query_start=None if self.start is None else jnp.asarray(self.start, jnp.int32),
+            **self.packed(),
         )
         P = max(T, S) + 2
         bias = {
@@ -152,6 +156,17 @@ class Case:
             "relative_key_query": lambda: RelativeKeyBias(normal(2 * P - 1, K), key_term=True),
         }[self.bias]()
         return q, k, v, mask, bias, Dropout(self.rate, jax.random.key(7)) if self.rate else None
+
+    def packed(self):
+        """Segments of different lengths in each example."""
+        if not self.segments:
+            return {}
+
+        def ids(length):
+            ends = np.random.default_rng(length).integers(0, length, (self.B, self.segments - 1))
+            return jnp.asarray((np.arange(length)[:, None] > ends[:, None]).sum(axis=-1), jnp.int32)
+
+        return {"query_segments": ids(self.T), "key_segments": ids(self.S)}
 
 
 # Lengths fall on, below and beside an edge of the blocks of 4 queries of `small_blocked`.
@@ -181,6 +196,9 @@ CASES = [
     Case(28, 28, window=(2, 2), globals=0.03, valid="some", rate=0.3),
     Case(28, 28, window=(2, 50), globals=0.03, causal=True, valid="none"),
     Case(20, 20, window=(2, 2), globals=0.05, bias="toeplitz"),
+    Case(21, 21, causal=True, segments=3, valid="some"),
+    Case(13, 19, segments=2, bias="toeplitz", rate=0.3),
+    Case(30, 30, window=(3, 1), segments=4),
     Case(13, 7, H=8, G=2, valid="none", rate=0.5),
     Case(1, 17, H=4, G=1, causal=True, start=11, bias="relative_key_query"),
     Case(6, 17, H=6, G=3, causal=True, start=11, bias="relative_key_query", rate=0.2),

@@ -20,10 +20,12 @@ from jaxmodels.architectures.inputs import (
     TransformerInputs,
     as_batch,
     check_ids,
+    check_segments,
     default_positions,
     embed_inputs,
     head_masks,
     optional_encoder_inputs,
+    positions_in_segments,
     remove_pruned_heads,
     warn_of_unmasked_padding,
 )
@@ -93,6 +95,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         attention_mask: PaddingMask | None = None,
         token_type_ids: TokenIds | None = None,
         position_ids: TokenIds | None = None,
+        segment_ids: TokenIds | None = None,
         head_mask: HeadMask | None = None,
         inputs_embeds: Hidden | None = None,
         encoder_hidden_states: Hidden | None = None,
@@ -109,6 +112,8 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
           attention_mask: [B,T], 1 for real tokens; with a cache see `Cache.reserve`.
           token_type_ids: int [B,T], looked up in the table of the *tokens*, as in the reference, if `token_types`.
           position_ids: int [B,T]; default: counted from the start of the cache. Never derived from the mask.
+          segment_ids: int [B,T], of rows into which several sequences are packed: each token sees the tokens of its own
+            id, which follow each other, and default positions count in each segment. Without a cache.
           head_mask: [H] or [L,H], multiplies the heads' attention probabilities.
           inputs_embeds: [B,T,D] instead of input_ids.
           encoder_hidden_states: [B,S,D] for the cross attention of a config with `add_cross_attention`.
@@ -123,9 +128,12 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         x, lead = embed_inputs(self.wte, c, input_ids, inputs_embeds, ranks=(2, 3))
         x = x.astype(self.dtype)
         batch, length, _ = x.shape
+        segments = check_segments(segment_ids, batch, length)
         if position_ids is not None:
             ids = check_ids("position_ids", position_ids, c.max_tokens, "the position table", ranks=(1, 2, 3))
             positions = as_batch("position_ids", ids, batch, length)
+        elif segments is not None:
+            positions = positions_in_segments(segments)
         else:
             positions = default_positions(length, cache, c.max_tokens, "max_position_embeddings")[None]
         if self.learned_positions:
@@ -149,7 +157,7 @@ class DecoderModel(Model[BaseModelOutputWithPastAndCrossAttentions]):
         base = dataclasses.replace(base, head_mask=self_mask)
         source = (encoder_hidden_states, encoder_attention_mask)
         cross = optional_encoder_inputs(c, x, *source, cache, cross_base, self.is_initializing())
-        visible = partial(self_attention, attention_mask, cache, batch, length, causal=True)
+        visible = partial(self_attention, attention_mask, cache, batch, length, causal=True, segments=segments)
         windows = tuple(self.windows())
         inputs = {window: LayerInputs(visible(window=window, base=base), cross) for window in dict.fromkeys(windows)}
         out = self.h(x, [inputs[window] for window in windows], cache, hidden)

@@ -19,10 +19,12 @@ from jaxmodels.architectures.heads import classifier_layer
 from jaxmodels.architectures.inputs import (
     as_batch,
     check_ids,
+    check_segments,
     embed_inputs,
     head_masks,
     is_concrete,
     optional_encoder_inputs,
+    positions_in_segments,
     remove_pruned_heads,
     warn_of_unmasked_padding,
 )
@@ -131,6 +133,7 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
         attention_mask: PaddingMask | None = None,
         token_type_ids: TokenIds | None = None,
         position_ids: TokenIds | None = None,
+        segment_ids: TokenIds | None = None,
         head_mask: HeadMask | None = None,
         inputs_embeds: Hidden | None = None,
         encoder_hidden_states: Hidden | None = None,
@@ -148,6 +151,8 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
           token_type_ids: int [B,T] or [1,T], default 0.
           position_ids: int [B,T] or [1,T]; default: counted from 0 (BERT). In RoBERTa's families real tokens (ids other
             than the pad id, whatever the mask says) are counted from pad_token_id + 1; all tokens of inputs_embeds are.
+          segment_ids: int [B,T], of rows into which several sequences are packed: each token sees the tokens of its own
+            id, which follow each other, and default positions count in each segment. Without a cache.
           head_mask: [H] or [L,H], multiplies the heads' attention probabilities, also those of the cross attention.
           inputs_embeds: [B,T,D] instead of input_ids.
           encoder_hidden_states: [B,S,D] for the cross attention of a config with `add_cross_attention`.
@@ -165,7 +170,8 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
         if self.warns_of_padding and attention_mask is None and input_ids is not None:
             warn_of_unmasked_padding(input_ids, c.pad_token_id)
         attention_mask = None if attention_mask is None else jnp.asarray(attention_mask)
-        positions = self._positions(position_ids, input_ids, batch, length, cache)
+        segments = check_segments(segment_ids, batch, length)
+        positions = self._positions(position_ids, segments, input_ids, batch, length, cache)
         x = self.embeddings(x, self._types(token_type_ids, batch, length), positions)
         cache = reserve(cache, attention_mask, batch, length)
         attentions, hidden = self.output_flags(output_attentions, output_hidden_states)
@@ -180,7 +186,9 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
         source = (encoder_hidden_states, encoder_attention_mask)
         cross = optional_encoder_inputs(c, x, *source, cache, base, self.is_initializing())
         base = AttentionInputs(head_mask=self_mask, distances=distances, return_weights=attentions)
-        visible = self_attention(attention_mask, cache, batch, length, causal=c.is_decoder, base=base)
+        visible = self_attention(
+            attention_mask, cache, batch, length, causal=c.is_decoder, segments=segments, base=base
+        )
         out = self.encoder(x, LayerInputs(visible, cross), cache, hidden)
         states = self.norm(out.last) if self.pre_norm else out.last
         return self.make_output(
@@ -202,11 +210,15 @@ class EncoderModel(Model[BaseModelOutputWithPoolingAndCrossAttentions]):
         ids = check_ids("token_type_ids", token_type_ids, size, "the token type table", (1, 2))
         return as_batch("token_type_ids", ids, batch, length)
 
-    def _positions(self, position_ids, input_ids, batch: int, length: int, cache: Cache | None) -> jax.Array:
+    def _positions(
+        self, position_ids, segments: jax.Array | None, input_ids, batch: int, length: int, cache: Cache | None
+    ) -> jax.Array:
         c = self.config
         if position_ids is not None:
             ids = check_ids("position_ids", position_ids, c.max_position_embeddings, "the position table", (1, 2))
             return as_batch("position_ids", ids, batch, length)
+        if segments is not None:
+            return self.count_to_position(positions_in_segments(segments) + 1)
         past = jnp.zeros((), jnp.int32) if cache is None else cache.positions(1)[0]
         if input_ids is None or not self.counts_tokens:
             counts = past + jnp.arange(1, length + 1)[None]

@@ -23,6 +23,7 @@ class TransformerInputs(TypedDict, total=False):
     attention_mask: PaddingMask | None
     token_type_ids: TokenIds | None
     position_ids: TokenIds | None
+    segment_ids: TokenIds | None
     head_mask: HeadMask | None
     inputs_embeds: Hidden | None
     encoder_hidden_states: Hidden | None
@@ -153,6 +154,26 @@ def as_batch(name: str, ids: jax.Array, batch: int, length: int) -> jax.Array:
             f"{name} has shape {ids.shape}, expected {(batch, length)}, or {(1, length)} for the whole batch"
         )
     return ids_2d
+
+
+def check_segments(segment_ids: Any, batch: int, length: int) -> jax.Array | None:
+    """The segments int [B,T] of packed rows; None stays None.
+
+    Raises:
+      ValueError: another shape.
+      TypeError: no integers.
+    """
+    if segment_ids is None:
+        return None
+    check_integers("segment_ids", segment_ids)
+    return check_shape("segment_ids", segment_ids, (batch, length))
+
+
+def positions_in_segments(segments: jax.Array) -> jax.Array:
+    """The index of each token in its segment, int32 [B,T]; the tokens of a segment follow each other."""
+    at = jnp.arange(segments.shape[1], dtype=jnp.int32)[None]
+    begins = jnp.pad(segments[:, 1:] != segments[:, :-1], [(0, 0), (1, 0)])
+    return at - jax.lax.cummax(jnp.where(begins, at, 0), axis=1)
 
 
 def warn_of_unmasked_padding(ids: jax.Array, pad: int | None) -> None:

@@ -90,6 +90,7 @@ OTHER_LIBRARIES = {
     "trust_remote_code": Unsupported("code of a repository is never executed", _OFF),
     "logits_warper": Unsupported("pass it in logits_processor="),
     "position_ids": Unsupported(_WORKED_OUT),
+    "segment_ids": Unsupported("each row of a prompt is one sequence; leave it out"),
     "decoder_position_ids": Unsupported(_WORKED_OUT),
     "cache_position": Unsupported(_WORKED_OUT),
     "logits_to_keep": Unsupported(_WORKED_OUT),

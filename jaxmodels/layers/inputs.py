@@ -1,6 +1,7 @@
 """What the layers of a stack are given beside the hidden states: one value, made once at the top of a model."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,7 @@ def self_attention(
     *,
     causal: bool,
     window: int | None = None,
+    segments: jax.Array | None = None,
     base: AttentionInputs = AttentionInputs(),
 ) -> AttentionInputs:
     """Inputs of a self attention over `length` new tokens, and over those in the cache.
@@ -103,11 +105,15 @@ def self_attention(
       cache: with room reserved for these tokens.
       causal: queries do not see later keys.
       window: how many tokens a query of a causal model sees, its own included; None: all.
+      segments: int [B,T], the sequence that each token belongs to where several are packed into a row: a query sees
+        the keys of its own.
       base: everything else that the attention is given; biases are added to its own.
 
     Raises:
-      ValueError: a mask of another shape, or beams in a model that is not causal.
+      ValueError: a mask of another shape, segments together with a cache, or beams in a model that is not causal.
     """
+    if segments is not None and cache is not None:
+        raise ValueError("segment_ids are of packed rows without a cache, which holds one sequence for each example")
     if cache is not None and cache.beams is not None:
         if not causal:
             raise ValueError("only a causal model can continue a cache with beams")
@@ -121,11 +127,12 @@ def self_attention(
     if cache is not None:
         seen = Mask(causal=causal, window=span, key_valid=cache.valid, query_start=cache.length)
         return dataclasses.replace(base, mask=seen, start=cache.length)
+    packed: dict[str, Any] = {"window": span, "query_segments": segments, "key_segments": segments}
     if mask is None or mask.shape == (batch, length):
         valid = None if mask is None else mask.astype(bool)
-        return dataclasses.replace(base, mask=Mask(causal=causal, window=span, key_valid=valid))
+        return dataclasses.replace(base, mask=Mask(causal=causal, key_valid=valid, **packed))
     if mask.shape == (batch, length, length):
-        return dataclasses.replace(base, mask=Mask(window=span), bias=(*base.bias, _as_bias(mask)))
+        return dataclasses.replace(base, mask=Mask(**packed), bias=(*base.bias, _as_bias(mask)))
     raise ValueError(f"attention_mask has shape {mask.shape}, expected {(batch, length)} or {(batch, length, length)}")
 
 

@@ -1,9 +1,11 @@
 """A text for each text, by an encoder-decoder: summaries, translations, answers."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 import jaxmodels as jm
 from jaxmodels.architectures.base import Model
@@ -29,8 +31,6 @@ class TextToText(TableTask):
     usage = 'jm.generate(model, params, jm.Text(tokenizer, ["A text."]), max_new_tokens=60)'
 
     def fields(self) -> dict[str, Any]:
-        if jax.process_count() > 1:
-            raise ValueError("text_to_text generates texts in one process; run it without distributed")
         self._target = min(self.config.max_target_tokens, self.checkpoint.max_tokens)
         self._is_led = self.checkpoint.model_type == "led"
         self.model_options = {"max_global_tokens": 1} if self._is_led else {}
@@ -46,12 +46,9 @@ class TextToText(TableTask):
             fields["global_attention_mask"] = [[1] + [0] * (len(row) - 1) for row in encoded]
         return LabelledTexts(fields, self.config_fields["pad_token_id"], target=self._target)
 
-    def generate(self, model: Model, params: Any, batch: Batch) -> np.ndarray:
-        inputs: dict[str, Any] = {name: array for name, array in batch.items() if name != "labels"}
-        out = jm.generate(
-            model, params, **inputs, num_beams=self.config.num_beams, max_new_tokens=max(self._target - 1, 1)
-        )
-        return np.asarray(out.sequences)
+    def generate(self, model: Model, params: Any, batch: Batch) -> jax.Array:
+        inputs = {name: array for name, array in batch.items() if name != "labels"}
+        return _sequences(model, params, inputs, self.config.num_beams, max(self._target - 1, 1))
 
     def scores(self, split: str, predicted: Predictions) -> Scores:
         found = [text.strip() for text in self.tokenizer.batch_decode(predicted.best, skip_special_tokens=True)]
@@ -63,6 +60,13 @@ class TextToText(TableTask):
         table = self.tables[self.test_split]
         found = [" ".join(text.split()[:words]) for text in table.texts("source")]
         return {f"first {words} words": text_scores(found, table.texts("target"))}
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _sequences(model: Model, params: Any, inputs: dict[str, Any], num_beams: int, tokens: int) -> jax.Array:
+    """Generate the ids of a batch, int32 [B, tokens + 1], the whole batch in every process."""
+    sequences = jm.generate(model, params, **inputs, num_beams=num_beams, max_new_tokens=tokens).sequences
+    return jax.lax.with_sharding_constraint(sequences, PartitionSpec())
 
 
 def text_scores(found: list[str], references: list[str]) -> Scores:

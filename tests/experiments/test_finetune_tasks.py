@@ -1,10 +1,13 @@
 """The other tasks of fine-tuning: tiny checkpoints of several families learn them, and invalid rows are located."""
 
+import json
 import random
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.experiment_runs import finish as finish_process
+from support.experiment_runs import in_two_processes, starter
 from support.finetuned import finish, refused, settings, write_lines
 from support.tiny_checkpoints import save_checkpoint
 
@@ -252,3 +255,22 @@ def test_buckets_cover_the_examples():
 
     assert cover(of(3, 16), 100) == (16,) and cover(of(17, 2), 100) == (16, 32)
     assert cover(of(100), 100) == (16, 32, 64, 100) and cover(of(5), 12) == (12,)
+
+
+@pytest.mark.slow
+def test_two_processes_generate_what_one_does(checkpoint, lines, tmp_path):
+    start = starter(
+        "finetune",
+        "--config=finetune:text_to_text",
+        f"--config.init={checkpoint('T5ForConditionalGeneration')}",
+        f"--config.data.train={lines}",
+        "--config.max_target_tokens=8",
+        "--config.batch_size=8",
+        "--config.epochs=1",
+        "--config.optimizer.learning_rate=0.01",
+    )
+    finish_process(start(tmp_path / "one", devices=2))
+    in_two_processes(start, tmp_path / "two")
+    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
+    assert one["different_after_reload"] == two["different_after_reload"] == 0
+    assert two["scores"][THIS_MODEL] == pytest.approx(one["scores"][THIS_MODEL], rel=1e-3)

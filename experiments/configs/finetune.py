@@ -14,7 +14,10 @@ COLUMNS = {
 }
 # Settings of one task only.
 OPTIONS = {
-    "masked_lm": {"masking_rate": 0.15},
+    # segments: several texts in a row, which do not see each other; windows: texts follow each other in windows of
+    # max_tokens, and see those before; none: each text in a row of its own, with padding.
+    "causal_lm": {"packing": "segments"},
+    "masked_lm": {"packing": "segments", "masking_rate": 0.15},
     # Tokens by which windows of a context overlap, and of the longest answer.
     "question_answering": {"stride": 64, "max_answer_tokens": 30},
     # The prefix precedes each source, such as T5's "summarize: ".

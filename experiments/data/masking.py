@@ -1,4 +1,4 @@
-"""Masked language modelling (Devlin et al. 2018, section 3.1): windows of text in which tokens are masked."""
+"""Masked language modelling (Devlin et al. 2018, section 3.1): examples and windows of text with masked tokens."""
 
 import numpy as np
 
@@ -6,6 +6,60 @@ from jaxmodels.tokenization.base import Tokenizer
 
 from .batches import IGNORE
 from .bpe import token_id
+from .buckets import Examples
+
+
+class Masking:
+    """The choice of tokens to predict, and what the model sees in their place."""
+
+    def __init__(self, tokenizer: Tokenizer, rate: float):
+        """Take the special tokens, which are never masked, from the tokenizer.
+
+        Raises:
+          ValueError: A rate outside (0, 1), or no mask token.
+        """
+        if not 0 < rate < 1:
+            raise ValueError(f"masking.rate is between 0 and 1, got {rate}")
+        self._rate, self._mask = rate, token_id(tokenizer, "mask")
+        special = np.zeros(len(tokenizer), bool)
+        special[tokenizer.all_special_ids] = True
+        self._special, self._ordinary = special, np.flatnonzero(~special)
+
+    def __call__(self, ids: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return inputs and labels [T].
+
+        Of the tokens to predict, 80% are replaced by <mask>, 10% by a random ordinary token, and 10% are unchanged.
+        """
+        candidates = np.flatnonzero(~self._special[ids])
+        # Rounded randomly, so that the mean share equals the rate; at least one, since an example needs a label.
+        count = max(int(self._rate * len(candidates) + random.random()), 1)
+        chosen = random.permutation(candidates)[:count]
+        inputs, labels = ids.copy(), np.full(len(ids), IGNORE, np.int32)
+        labels[chosen] = ids[chosen]
+        draw = random.random(len(chosen))
+        masked, replaced = chosen[draw < 0.8], chosen[(draw >= 0.8) & (draw < 0.9)]
+        inputs[masked] = self._mask
+        inputs[replaced] = random.choice(self._ordinary, len(replaced))
+        return inputs, labels
+
+
+class MaskedExamples:
+    """Other examples with tokens masked, anew for each epoch, as `buckets.Examples`."""
+
+    def __init__(self, examples: Examples, masking: Masking, seed: int):
+        self._examples, self._masking, self._seed = examples, masking, seed
+        self.lengths = examples.lengths
+
+    def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
+        """Return the batch of the examples with masked input_ids, and labels int32 [len(indices), length]."""
+        fields = self._examples.batch(indices, length, epoch)
+        fields["labels"] = np.full_like(fields["input_ids"], IGNORE)
+        for row, index in enumerate(indices):
+            part = slice(self.lengths[index])
+            random = np.random.default_rng([self._seed, epoch, index])
+            masked = self._masking(fields["input_ids"][row, part], random)
+            fields["input_ids"][row, part], fields["labels"][row, part] = masked
+        return fields
 
 
 class MaskedWindows:
@@ -30,8 +84,7 @@ class MaskedWindows:
         Raises:
           ValueError: Less than one window of tokens, or a rate outside (0, 1).
         """
-        if not 0 < rate < 1:
-            raise ValueError(f"masking.rate is between 0 and 1, got {rate}")
+        self.mask = Masking(tokenizer, rate)
         text_length = length - 2
         starts = np.arange(0, len(tokens), text_length)
         if not rest:
@@ -39,12 +92,9 @@ class MaskedWindows:
         if not len(starts):
             raise ValueError(f"{len(tokens)} tokens do not fill one window of {length}; take more text")
         self._tokens, self._starts, self._text_length = tokens, starts, text_length
-        self._rate, self._seed = rate, seed
+        self._seed = seed
         self._begin, self._end = token_id(tokenizer, "cls"), token_id(tokenizer, "sep")
-        self._pad, self._mask = token_id(tokenizer, "pad"), token_id(tokenizer, "mask")
-        special = np.zeros(len(tokenizer), bool)
-        special[tokenizer.all_special_ids] = True
-        self._special, self._ordinary = special, np.flatnonzero(~special)
+        self._pad = token_id(tokenizer, "pad")
         self.lengths = np.minimum(starts + text_length, len(tokens)) - starts + 2
 
     def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
@@ -61,23 +111,6 @@ class MaskedWindows:
             fields["attention_mask"][row, : len(ids)] = 1
             fields["labels"][row, : len(ids)] = labels
         return fields
-
-    def mask(self, ids: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return inputs and labels [T] of a window; special tokens are never masked.
-
-        Of the tokens to predict, 80% are replaced by <mask>, 10% by a random ordinary token, and 10% are unchanged.
-        """
-        candidates = np.flatnonzero(~self._special[ids])
-        # Rounded randomly, so that the mean share equals the rate; at least one, since an example needs a label.
-        count = max(int(self._rate * len(candidates) + random.random()), 1)
-        chosen = random.permutation(candidates)[:count]
-        inputs, labels = ids.copy(), np.full(len(ids), IGNORE, np.int32)
-        labels[chosen] = ids[chosen]
-        draw = random.random(len(chosen))
-        masked, replaced = chosen[draw < 0.8], chosen[(draw >= 0.8) & (draw < 0.9)]
-        inputs[masked] = self._mask
-        inputs[replaced] = random.choice(self._ordinary, len(replaced))
-        return inputs, labels
 
     def _window(self, index: int) -> np.ndarray:
         start = self._starts[index]

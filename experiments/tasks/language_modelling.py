@@ -1,7 +1,9 @@
 """Language modelling on a column of texts: the next token, or masked ones."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import jax
@@ -12,18 +14,46 @@ from jaxmodels.tokenization.base import Tokenizer
 from ..data.batches import IGNORE
 from ..data.bpe import token_id
 from ..data.buckets import Examples, LabelledTexts
-from ..data.masking import MaskedWindows
+from ..data.masking import MaskedExamples, MaskedWindows, Masking
+from ..data.segments import packed
 from ..predict import Batch, Predictions
 from .common import Scores
 from .from_tables import TableTask
 
+PACKINGS = ("segments", "windows", "none")
+
 
 class LanguageModelling(TableTask):
-    """Texts follow each other in windows of max_tokens; the last, shorter window is one more."""
+    """Predicts tokens of texts, which are divided into rows of at most max_tokens as `packing` says."""
 
     scores_untrained = True
     score = "loss"
     higher_is_better = False
+
+    def fields(self) -> dict[str, Any]:
+        if self.config.packing not in PACKINGS:
+            raise ValueError(f"packing is one of {', '.join(PACKINGS)}; got {self.config.packing!r}")
+        return {}
+
+    def encode(self, split: str, tokenizer: Tokenizer) -> Examples:
+        texts: Sequence[str] = self.tables[split].texts("text")
+        if self.config.packing == "windows":
+            return self.windows(split, tokenizer, texts)
+        pieces = self.pieces(tokenizer, texts)
+        if not pieces:
+            raise ValueError(f"{self.tables[split].source} has no text")
+        pad = self.config_fields["pad_token_id"]
+        if self.config.packing == "segments":
+            return packed(pieces, self.max_tokens, pad)
+        return LabelledTexts({"input_ids": pieces, "labels": [[IGNORE, *piece[1:]] for piece in pieces]}, pad)
+
+    @abstractmethod
+    def pieces(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize the texts, those of more than max_tokens in several pieces, without those that predict nothing."""
+
+    @abstractmethod
+    def windows(self, split: str, tokenizer: Tokenizer, texts: Sequence[str]) -> Examples:
+        """Tokenize the texts as windows over all of them."""
 
     def scores(self, split: str, predicted: Predictions) -> Scores:
         labels = self.targets(split)
@@ -53,13 +83,13 @@ class CausalLanguageModelling(LanguageModelling):
     def targets(self, split: str) -> list[np.ndarray]:
         return [np.append(labels[1:], IGNORE) for labels in super().targets(split)]
 
-    def encode(self, split: str, tokenizer: Tokenizer) -> LabelledTexts:
-        end = token_id(tokenizer, "eos")
-        rows = tokenizer(self.tables[split].texts("text"), truncation=False)["input_ids"]
-        tokens = np.concatenate([row if len(row) and row[-1] == end else [*row, end] for row in rows]).astype(np.int32)
-        windows = [tokens[start : start + self.max_tokens] for start in range(0, len(tokens), self.max_tokens)]
+    def pieces(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        return [piece for row in _ended(tokenizer, texts) for piece in _cut(row, self.max_tokens) if len(piece) > 1]
+
+    def windows(self, split: str, tokenizer: Tokenizer, texts: Sequence[str]) -> LabelledTexts:
+        tokens = list(chain.from_iterable(_ended(tokenizer, texts)))
         # A token alone predicts nothing.
-        ids = [window.tolist() for window in windows if len(window) > 1]
+        ids = [window for window in _cut(tokens, self.max_tokens) if len(window) > 1]
         if not ids:
             raise ValueError(f"{self.tables[split].source} has no text")
         return LabelledTexts({"input_ids": ids, "labels": ids}, self.config_fields["pad_token_id"])
@@ -72,16 +102,43 @@ class MaskedLanguageModelling(LanguageModelling):
     usage = 'model.apply({"params": params}, **tokenizer(["A text."], return_tensors="jax")).logits'
 
     def encode(self, split: str, tokenizer: Tokenizer) -> Examples:
-        texts: Sequence[str] = self.tables[split].texts("text")
-        rows: Any = tokenizer(list(texts), add_special_tokens=False, truncation=False)["input_ids"]
+        examples = super().encode(split, tokenizer)
+        if isinstance(examples, MaskedWindows):
+            return examples
+        return MaskedExamples(examples, Masking(tokenizer, self.config.masking_rate), self._seed(split))
+
+    def pieces(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        begin, end = token_id(tokenizer, "cls"), token_id(tokenizer, "sep")
+        return [
+            [begin, *piece, end] for row in _bare(tokenizer, texts) for piece in _cut(row, self.max_tokens - 2) if piece
+        ]
+
+    def windows(self, split: str, tokenizer: Tokenizer, texts: Sequence[str]) -> MaskedWindows:
         end = token_id(tokenizer, "sep")
-        tokens = np.concatenate([[end, *row] for row in rows]).astype(np.int32)
-        is_training = split == "train"
+        tokens = np.concatenate([[end, *row] for row in _bare(tokenizer, texts)]).astype(np.int32)
         return MaskedWindows(
             tokens,
             tokenizer,
             length=self.max_tokens,
             rate=self.config.masking_rate,
-            seed=self.config.seed if is_training else 0,
-            rest=not is_training,
+            seed=self._seed(split),
+            rest=split != "train",
         )
+
+    def _seed(self, split: str) -> int:
+        return self.config.seed if split == "train" else 0
+
+
+def _ended(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    end = token_id(tokenizer, "eos")
+    rows: Any = tokenizer(list(texts), truncation=False)["input_ids"]
+    return [[*row] if len(row) and row[-1] == end else [*row, end] for row in rows]
+
+
+def _bare(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    rows: Any = tokenizer(list(texts), add_special_tokens=False, truncation=False)["input_ids"]
+    return [list(row) for row in rows]
+
+
+def _cut(ids: list[int], length: int) -> list[list[int]]:
+    return [ids[start : start + length] for start in range(0, len(ids), length)]

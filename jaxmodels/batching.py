@@ -31,6 +31,10 @@ def length_batches(lengths: Sequence[int] | np.ndarray, rows: int, *, multiple: 
 
     Raises:
       ValueError: rows or multiple is below 1.
+
+    Examples:
+      >>> [(batch.places.tolist(), batch.width) for batch in jm.length_batches([3, 70, 5, 64], rows=2)]
+      [([0, 2], 32), ([3, 1], 96)]
     """
     if rows < 1 or multiple < 1:
         raise ValueError(f"rows and multiple must be at least 1, got rows={rows}, multiple={multiple}")

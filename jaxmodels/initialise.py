@@ -28,6 +28,13 @@ def init(model: nn.Module, key: jax.Array, *, mesh: Mesh | None = None, rules: R
     Raises:
       TypeError: an argument of the wrong type.
       ValueError: a mesh without rules, or a mesh that does not fit.
+
+    Examples:
+      >>> config = jm.GPT2Config(vocab_size=64, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+      >>> model = jm.GPT2LMHeadModel(config)
+      >>> params = jm.init(model, jax.random.key(0))
+      >>> params["transformer"]["wte"]["embedding"].shape
+      (64, 16)
     """
     if not isinstance(model, nn.Module) or not hasattr(model, "dummy_inputs"):
         raise TypeError(f"model must be a model of jaxmodels such as jm.GPT2Model(config), got {brief(model)}")

@@ -16,6 +16,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxmodels.messages import brief
 from jaxmodels.parameters import abstract, flatten, logical_axes, unflatten
 
+__all__ = [
+    "AXES",
+    "DP",
+    "FSDP",
+    "FSDP_TP",
+    "Rules",
+    "batch_sharding",
+    "make_mesh",
+    "shardings",
+    "spec",
+    "use",
+]
+
 # The logical axis names and what they stand for. A family from elsewhere adds its own: AXES["experts"] = "experts of a
 # mixture"; the tables below then replicate that axis, and {**FSDP_TP, "experts": "model"} splits it.
 AXES: dict[str, str] = {
@@ -78,6 +91,11 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
 
     Raises:
       ValueError: an invalid size, no axes or no devices, or sizes that do not match the number of devices.
+
+    Examples:
+      >>> mesh = jm.sharding.make_mesh({"data": -1, "model": 2})  # the devices of this process in pairs
+      >>> mesh.axis_names
+      ('data', 'model')
     """
     devices = jax.devices() if devices is None else list(devices)
     if not axes or not devices or not all(type(size) is int and size >= -1 and size for size in axes.values()):
@@ -97,6 +115,10 @@ def spec(names: Sequence[str | None], rules: Rules) -> PartitionSpec:
 
     Raises:
       KeyError: there is no rule for a name; replicating such an axis silently could hide a mistake.
+
+    Examples:
+      >>> jm.sharding.spec(("layers", "embed", "mlp"), jm.sharding.FSDP_TP) == jax.P(None, "data", "model")
+      True
     """
     for name in names:
         if name is not None and name not in rules:
@@ -153,19 +175,39 @@ def shardings(model: nn.Module, mesh: Mesh, rules: Rules) -> dict[str, Any]:
     Raises:
       KeyError: there is no rule for a logical axis name.
       ValueError: the mesh lacks an axis, a dimension is not divisible, or two axes of an array share a mesh axis.
+
+    Examples:
+      >>> config = jm.GPT2Config(vocab_size=64, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+      >>> model = jm.GPT2LMHeadModel(config)
+      >>> rules = {**jm.sharding.FSDP_TP, "vocab": "model"}
+      >>> shardings = jm.sharding.shardings(model, jm.sharding.make_mesh({"data": -1, "model": 2}), rules)
+      >>> shardings["transformer"]["wte"]["embedding"].spec == jax.P("model", "data")
+      True
     """
     shapes, names = flatten(abstract(model)), flatten(logical_axes(model))
     return unflatten({p: _named_sharding(p, names[p], shape.shape, mesh, rules) for p, shape in shapes.items()})
 
 
 def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
-    """Returns the sharding of arrays [B, ...] whose batch is split as the rules say."""
+    """Returns the sharding of arrays [B, ...] whose batch is split as the rules say.
+
+    Examples:
+      >>> sharding = jm.sharding.batch_sharding(jm.sharding.make_mesh({"data": -1}), jm.sharding.DP)
+      >>> ids = jax.device_put(np.ones((8, 4), int), sharding)
+    """
     return NamedSharding(mesh, spec(("batch",), rules))
 
 
 @contextlib.contextmanager
 def use(mesh: Mesh, rules: Rules) -> Iterator[None]:
-    """Context manager in which models also constrain their activations (batch and length) by the rules."""
+    """Context manager in which models also constrain their activations (batch and length) by the rules.
+
+    Examples:
+      >>> mesh, rules = jm.sharding.make_mesh({"data": -1}), jm.sharding.FSDP
+      >>> model, params = jm.load("openai-community/gpt2", mesh=mesh, rules=rules)
+      >>> with jm.sharding.use(mesh, rules):
+      ...     logits = model.apply({"params": params}, np.ones((8, 4), int)).logits
+    """
     with jax.set_mesh(mesh), nn.logical_axis_rules(tuple(rules.items())):
         yield
 

@@ -50,6 +50,12 @@ def resize_token_embeddings(
     Raises:
       ValueError: a size below 1, or a model with several vocabularies (RAG), whose parts must be resized separately.
       TypeError: an argument of the wrong type.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> model, params = jm.resize_token_embeddings(model, params, pad_to_multiple_of=128, key=jax.random.key(0))
+      >>> model.config.vocab_size % 128
+      0
     """
     _check_model("resize_token_embeddings", model, params)
     check_key("key", key)
@@ -101,6 +107,12 @@ def prune_heads(
     Raises:
       TypeError: an argument of the wrong type.
       ValueError: a head that does not exist, or all heads of a layer.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> model, params = jm.prune_heads(model, params, {0: [1, 3]})  # heads 1 and 3 of the first layer
+      >>> model.config.pruned_heads[0]
+      (1, 3)
     """
     _check_model("prune_heads", model, params)
     if not isinstance(heads, Mapping):

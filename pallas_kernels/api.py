@@ -102,6 +102,15 @@ def attention(
     Raises:
       ValueError: Shapes or options that do not fit, or a named implementation that does not support the call.
       TypeError: Dtypes that are not floating, or arguments of a wrong type.
+
+    Examples:
+      >>> q = k = v = jax.random.normal(jax.random.key(0), (2, 16, 4, 8))
+      >>> valid = jnp.arange(16) < jnp.array([[16], [9]])  # the second sequence has nine tokens
+      >>> pallas_kernels.attention(q, k, v, mask=pallas_kernels.Mask(causal=True, key_valid=valid)).shape
+      (2, 16, 4, 8)
+      >>> values, weights = pallas_kernels.attention(q, k, v, return_weights=True)
+      >>> weights.shape
+      (2, 4, 16, 16)
     """
     biases = as_tuple(bias)
     _validate_attention(q, k, v, mask, biases, dropout)
@@ -231,6 +240,12 @@ def decode(
     Raises:
       ValueError: Shapes that do not fit, and what `attention` raises.
       NotImplementedError: A gradient through the kernel.
+
+    Examples:
+      >>> cache = pallas_kernels.PackedKV(key=jnp.ones((1, 32, 2 * 8)), value=jnp.ones((1, 32, 2 * 8)))
+      >>> q = jnp.ones((1, 1, 4, 8))  # four heads of queries, two of keys
+      >>> pallas_kernels.decode(q, cache, mask=pallas_kernels.Mask(causal=True, query_start=5)).shape
+      (1, 1, 4, 8)
     """
     biases = as_tuple(bias)
     _validate_decode(q, packed, mask)

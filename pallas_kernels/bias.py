@@ -46,6 +46,12 @@ class DenseBias:
 
     Attributes:
       values: Float, broadcastable to [B, H, T, S].
+
+    Examples:
+      >>> q = k = v = jax.random.normal(jax.random.key(0), (2, 16, 4, 8))
+      >>> bias = pallas_kernels.DenseBias(jnp.zeros((16, 16)))
+      >>> pallas_kernels.attention(q, k, v, bias=bias).shape
+      (2, 16, 4, 8)
     """
 
     values: jax.Array
@@ -83,6 +89,14 @@ class ToeplitzBias:
 
     Attributes:
       diagonals: Float [H, T+S-1] or [B, H, T+S-1].
+
+    Examples:
+      >>> q = k = v = jax.random.normal(jax.random.key(0), (2, 16, 4, 8))
+      >>> distances = pallas_kernels.ToeplitzBias.relative_positions(16, 16)
+      >>> slopes = jnp.array([[0.5], [0.25], [0.125], [0.0625]])  # of each head, as in ALiBi
+      >>> bias = pallas_kernels.ToeplitzBias(slopes * distances)
+      >>> pallas_kernels.attention(q, k, v, bias=bias, mask=pallas_kernels.Mask(causal=True)).shape
+      (2, 16, 4, 8)
     """
 
     diagonals: jax.Array
@@ -134,6 +148,12 @@ class RelativeKeyBias:
       key_term: Static bool.
       distances: None, or int32 [S], the p - s of every query, where positions in the arrays do not determine it: all
         queries at one position (beams of a beam search), keys in any order.
+
+    Examples:
+      >>> q = k = v = jax.random.normal(jax.random.key(0), (2, 16, 4, 8))
+      >>> bias = pallas_kernels.RelativeKeyBias(jnp.zeros((2 * 16 - 1, 8)))
+      >>> pallas_kernels.attention(q, k, v, bias=bias).shape
+      (2, 16, 4, 8)
     """
 
     embedding: jax.Array

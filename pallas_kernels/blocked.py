@@ -352,6 +352,11 @@ def sliding_window_weights(
 
     Raises:
       ValueError: Any other mask.
+
+    Examples:
+      >>> q = k = v = jax.random.normal(jax.random.key(0), (2, 16, 4, 8))
+      >>> pallas_kernels.sliding_window_weights(q, k, mask=pallas_kernels.Mask(window=(3, 3))).shape  # 7 keys per query
+      (2, 4, 16, 7)
     """
     (B, T, H, K), S = q.shape, k.shape[1]
     symmetric = mask.window is not None and mask.window[0] == mask.window[1] and not mask.causal

@@ -170,6 +170,13 @@ def decoding_platform(implementation: str) -> str | None:
 
     Returns:
       "tpu", "gpu" or None. A cache for that kernel is a `PackedKV`.
+
+    Examples:
+      >>> with pallas_kernels.target_platform("tpu"):
+      ...     pallas_kernels.decoding_platform("auto")
+      'tpu'
+      >>> pallas_kernels.decoding_platform("xla") is None
+      True
     """
     if implementation in ("pallas_tpu", "pallas_gpu"):
         return implementation.removeprefix("pallas_")

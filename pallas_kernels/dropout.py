@@ -87,6 +87,12 @@ class Dropout:
     Attributes:
       rate: Static float in [0, 1), the fraction of probabilities set to zero.
       key: A JAX random key.
+
+    Examples:
+      >>> q = k = v = jax.random.normal(jax.random.key(0), (2, 16, 4, 8))
+      >>> dropout = pallas_kernels.Dropout(rate=0.1, key=jax.random.key(1))
+      >>> pallas_kernels.attention(q, k, v, dropout=dropout).shape
+      (2, 16, 4, 8)
     """
 
     rate: float = field(metadata={"static": True})
@@ -118,6 +124,12 @@ def drop_probabilities(probabilities: jax.Array, seed: jax.Array, rate: float, t
 
     Returns:
       [B, H, T, S] in the dtype of `probabilities`.
+
+    Examples:
+      >>> probabilities, seed = jnp.full((1, 2, 4, 4), 0.25), jnp.array([0, 1], jnp.uint32)
+      >>> dropped = pallas_kernels.drop_probabilities(probabilities, seed, 0.5, jnp.arange(4), jnp.arange(4))
+      >>> sorted(set(dropped.ravel().tolist()))
+      [0.0, 0.5]
     """
     B, H = probabilities.shape[:2]
     b, h = jnp.arange(B)[:, None, None, None], jnp.arange(H)[:, None, None]

@@ -19,6 +19,14 @@ class PackedKV(NamedTuple):
       value: [B, S, G*Kv], floating or int8.
       key_scale: float32 [B, G, S], by which an int8 key vector is multiplied; else None.
       value_scale: The same for values.
+
+    Examples:
+      >>> cache = pallas_kernels.PackedKV(key=jnp.ones((1, 32, 2 * 8)), value=jnp.ones((1, 32, 2 * 8)))
+      >>> cache.heads(8)
+      2
+      >>> key, value = cache.read(2, jnp.bfloat16)
+      >>> key.shape
+      (1, 32, 2, 8)
     """
 
     key: jax.Array
@@ -47,6 +55,11 @@ def unpack(x: jax.Array, scale: jax.Array | None, dtype: jax.typing.DTypeLike) -
 
     Returns:
       [B, S, G, K].
+
+    Examples:
+      >>> x, scale = jnp.full((1, 3, 2, 8), 100, jnp.int8), jnp.full((1, 2, 3), 0.5)
+      >>> float(pallas_kernels.unpack(x, scale, jnp.float32)[0, 0, 0, 0])
+      50.0
     """
     if scale is None:
         return x.astype(dtype)

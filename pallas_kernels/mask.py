@@ -44,6 +44,13 @@ class Mask:
       query_start: int32 scalar or [B]; with a cache, the number of tokens already in it. None means 0.
       query_segments: int32 [B, T], which of the sequences that are packed into an example a query belongs to.
       key_segments: int32 [B, S], the same of the keys. Both or neither, and without `key_global`.
+
+    Examples:
+      >>> print(pallas_kernels.Mask(causal=True, window=(1, 0)).dense(1, 4, 4)[0, 0].astype(int))
+      [[1 0 0 0]
+       [1 1 0 0]
+       [0 1 1 0]
+       [0 0 1 1]]
     """
 
     causal: bool = field(default=False, metadata={"static": True})

@@ -103,6 +103,12 @@ def masked_softmax(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
 
     Returns:
       float32 [B, H, T, S].
+
+    Examples:
+      >>> scores, visible = jnp.zeros((1, 1, 2, 2)), jnp.array([[True, False], [True, True]])
+      >>> print(pallas_kernels.masked_softmax(scores, visible)[0, 0])
+      [[1.  0. ]
+       [0.5 0.5]]
     """
     exponentials, factor = unnormalised_softmax(scores, visible)
     return exponentials * factor

@@ -27,6 +27,11 @@ class PartitionAxes(NamedTuple):
 
     A kernel reads the key heads of its shard's query heads: the key heads are split over the same axes, wherever they
     come from.
+
+    Examples:
+      >>> q = k = v = jnp.ones((8, 16, 4, 8))
+      >>> with jax.set_mesh(jm.sharding.make_mesh({"data": -1})):
+      ...     out = pallas_kernels.attention(q, k, v, split=pallas_kernels.PartitionAxes(batch="data", heads=None))
     """
 
     batch: Axes
@@ -38,6 +43,11 @@ def platform() -> str:
 
     It is that of the mesh in context, which may consist of devices that this process does not have, or else that of
     the process's default backend.
+
+    Examples:
+      >>> with pallas_kernels.target_platform("tpu"):
+      ...     pallas_kernels.platform()
+      'tpu'
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
@@ -51,10 +61,7 @@ def target_platform(name: str, device_kind: str | None = None) -> AbstractContex
     """A context in which programs are traced for a platform that this process need not have.
 
     A trace does not know for which platform it will be lowered, and the forms of some operations and the choice of
-    kernels depend on it:
-
-        with target_platform("tpu"):
-            exported = jax.export.export(jax.jit(function), platforms=["tpu"])(*arguments)
+    kernels depend on it.
 
     Args:
       name: "cpu", "gpu" or "tpu".
@@ -65,6 +72,13 @@ def target_platform(name: str, device_kind: str | None = None) -> AbstractContex
 
     Raises:
       ValueError: Another name.
+
+    Examples:
+      >>> q = k = v = jnp.ones((1, 16, 2, 8))
+      >>> with jm.target_platform("tpu"):
+      ...     exported = jax.export.export(jax.jit(pallas_kernels.attention), platforms=["tpu"])(q, k, v)
+      >>> exported.platforms
+      ('tpu',)
     """
     if name not in DEVICE_KINDS:
         raise ValueError(f"the platform must be one of {', '.join(DEVICE_KINDS)}; got {name!r}")
@@ -148,6 +162,15 @@ def vary_alike(tree: Any) -> Any:
 
     What JAX does for its own operations, and not for a kernel or the carry of a loop. The cotangent of a replicated
     array is then summed over the axes that it did not vary over.
+
+    Examples:
+      >>> def three_sums(x):
+      ...     x, zero = pallas_kernels.vary_alike((x, jnp.zeros(1)))  # the carry of a loop has to vary as its body does
+      ...     return jax.lax.fori_loop(0, 3, lambda _, total: total + x.sum(), zero)
+      >>> mesh = jm.sharding.make_mesh({"data": -1})
+      >>> sums = jax.shard_map(three_sums, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))(jnp.ones(8))
+      >>> float(sums.sum())
+      24.0
     """
     varying: frozenset[str] = frozenset().union(*(_varying_axes(x) for x in jax.tree.leaves(tree)))
 

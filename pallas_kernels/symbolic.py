@@ -16,7 +16,13 @@ def has_symbolic_dims(*arrays: jax.Array) -> bool:
 
 
 def is_certain(condition: Callable[[], bool]) -> bool:
-    """Whether a condition on sizes holds; False where it depends on the value of a symbolic dimension."""
+    """Whether a condition on sizes holds; False where it depends on the value of a symbolic dimension.
+
+    Examples:
+      >>> (length,) = jax.export.symbolic_shape("length")
+      >>> pallas_kernels.is_certain(lambda: length >= 1), pallas_kernels.is_certain(lambda: length > 8)
+      (True, False)
+    """
     try:
         return bool(condition())
     except InconclusiveDimensionOperation:

@@ -121,6 +121,17 @@ def generate(
         stop_strings, a retriever on the host.
       TypeError: an argument of another type, a model without a language modelling head, or a traced option.
       NotImplementedError: a decoding method that is not implemented.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> tok = jm.load_tokenizer("openai-community/gpt2")
+      >>> tok.pad_token, tok.padding_side = tok.eos_token, "left"
+      >>> batch = tok(["The meaning of life is", "JAX is"], padding=True)
+      >>> result = jm.generate(
+      ...     model, params, **batch, max_new_tokens=8, do_sample=True, top_p=0.9, key=jax.random.key(0)
+      ... )
+      >>> len(tok.batch_decode(result.sequences, skip_special_tokens=True))
+      2
     """
     generative = check_model(model, params)
     traced = is_traced(params, input_ids, attention_mask, key, logits_processor, stopping_criteria, *options.values())
@@ -160,6 +171,10 @@ def warmup(
 
     Returns:
       How many programs were compiled.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> programs = jm.warmup(model, params, prompt_lengths=[8], max_new_tokens=4)
     """
     generative = check_model(model, params)
     options_of_call: dict[str, Any] = dict(options)

@@ -78,6 +78,13 @@ def compute_transition_scores(
 
     Raises:
       ValueError: the scores are of another batch size than the sequences.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> result = jm.generate(model, params, jnp.array([[5, 6, 7]]), max_new_tokens=4, output_scores=True)
+      >>> scores = jm.compute_transition_scores(result.sequences, result.scores, normalize_logits=True)
+      >>> scores.shape == (1, result.sequences.shape[1] - 3)
+      True
     """
     sequences, scores = jnp.asarray(sequences), jnp.asarray(scores)
     if scores.ndim != 3 or (beam_indices is None and scores.shape[1] != sequences.shape[0]):

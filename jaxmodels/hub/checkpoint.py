@@ -73,6 +73,10 @@ def load_config(
     Raises:
       FileNotFoundError: the folder or repository does not exist, or has no config.json.
       ValueError: a file that is not JSON, an unsupported model type, an unknown key or an invalid value.
+
+    Examples:
+      >>> jm.load_config("openai-community/gpt2", n_layer=2).n_layer
+      2
     """
     folder = local_folder(
         name,

@@ -83,6 +83,16 @@ def load(
       TensorFileError: a damaged or malicious file.
       ValueError: an unsupported model type, an unknown key, or a mesh that does not fit.
       TypeError: an unknown option, or a value of the wrong type.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> model.apply({"params": params}, jnp.array([[5, 6, 7]])).logits.shape == (1, 3, model.config.vocab_size)
+      True
+      >>> classifier, params = jm.load(
+      ...     "FacebookAI/roberta-base", cls="AutoModelForSequenceClassification", num_labels=3, key=jax.random.key(0)
+      ... )
+      >>> classifier.config.num_labels
+      3
     """
     options: dict[str, Any] = dict(overrides)
     reject_unsupported_options(options, _PARAMETERS)
@@ -253,6 +263,11 @@ def load_rag(
     Raises:
       TypeError: a class that is not RAG's, an option that cannot differ between the parts with a prefix; and what
         `load` raises.
+
+    Examples:
+      >>> rag, params = jm.load_rag("facebook/dpr-question_encoder-single-nq-base", "facebook/bart-base", n_docs=2)
+      >>> rag.config.n_docs
+      2
     """
     chosen = MODELS.get(cls) if isinstance(cls, str) else cls
     if not (isinstance(chosen, type) and issubclass(chosen, RagPreTrainedModel)):

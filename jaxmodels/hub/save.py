@@ -72,6 +72,11 @@ def save(
       WeightsError: the parameters do not match the model.
       ValueError, TypeError: an unknown option or an invalid value; nothing is written.
       OSError: writing failed, e.g. because the disk is full; or pushing failed, and the folder contains the checkpoint.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> jm.save("my-gpt2", model, params)
+      >>> model, params = jm.load("my-gpt2")
     """
     push_options: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
     if push_to_hub is not None:

@@ -87,6 +87,13 @@ def answer(
     Raises:
       TypeError: questions or contexts that are no sequences of str.
       ValueError: as many contexts as questions are not given, a model without such a head, or a number below 1.
+
+    Examples:
+      >>> model, params = jm.load("FacebookAI/roberta-base", cls=jm.RobertaForQuestionAnswering, key=jax.random.key(0))
+      >>> tok = jm.load_tokenizer("FacebookAI/roberta-base")
+      >>> answers = jm.answer(model, params, tok, ["Who sat?"], ["The cat sat on the mat."], top_k=2)
+      >>> [answer.text in "The cat sat on the mat." for answer in answers[0]]
+      [True, True]
     """
     for name, number in (("top_k", top_k), ("max_answer_length", max_answer_length)):
         if number < 1:

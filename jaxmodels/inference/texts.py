@@ -51,6 +51,13 @@ def embed(
     Raises:
       TypeError: texts that are no sequence of str.
       ValueError: an unknown pooling, or one that the model's output has no array for.
+
+    Examples:
+      >>> model, params = jm.load("google-bert/bert-base-uncased", cls="AutoModel")
+      >>> tok = jm.load_tokenizer("google-bert/bert-base-uncased")
+      >>> vectors = jm.embed(model, params, tok, ["a cat", "a kitten", "a tax form"], normalize=True)
+      >>> (vectors @ vectors.T).shape  # cosine similarities
+      (3, 3)
     """
     if pooling is not None and pooling not in get_args(Pooling):
         raise ValueError(f"pooling is one of {', '.join(get_args(Pooling))}, or None, got {brief(pooling)}")
@@ -92,6 +99,14 @@ def classify(
     Raises:
       TypeError: texts that are no sequence of str.
       ValueError: a model without such a head.
+
+    Examples:
+      >>> model, params = jm.load(
+      ...     "FacebookAI/roberta-base", cls=jm.RobertaForSequenceClassification, num_labels=2, key=jax.random.key(0)
+      ... )
+      >>> tok = jm.load_tokenizer("FacebookAI/roberta-base")
+      >>> jm.classify(model, params, tok, ["a fine film", "dull and long", "never again"]).shape
+      (3, 2)
     """
     if not type(model).__name__.endswith("ForSequenceClassification"):
         raise ValueError(

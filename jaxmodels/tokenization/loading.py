@@ -161,6 +161,15 @@ def load_tokenizer(
       FileNotFoundError: there is no such folder or file, or the Hub cannot be reached.
       ValueError: a class that is not supported, damaged files, or invalid settings; the message names the file and key.
       TypeError: an unknown option; the message names the replacement.
+
+    Examples:
+      >>> tok = jm.load_tokenizer("openai-community/gpt2")
+      >>> tok.pad_token = tok.eos_token
+      >>> batch = tok(["Hello", "Hello world"], padding=True)
+      >>> batch["input_ids"].shape == batch["attention_mask"].shape
+      True
+      >>> tok.decode(batch["input_ids"][1])
+      'Hello world'
     """
     requested = _resolve_class(cls)
     if requested is not None:

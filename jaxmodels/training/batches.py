@@ -24,6 +24,12 @@ def place(batch: Batch, mesh: Mesh, rules: Rules) -> dict[str, jax.Array]:
 
     Raises:
       ValueError: the processes would have to exchange examples but have different numbers of devices in the mesh.
+
+    Examples:
+      >>> mesh, rules = jm.sharding.make_mesh({"data": -1}), jm.sharding.FSDP
+      >>> batch = training.place({"input_ids": np.ones((8, 4), int)}, mesh, rules)
+      >>> batch["input_ids"].sharding.spec == jax.P("data")
+      True
     """
     sharding = batch_sharding(mesh, rules)
     if not _is_shared(sharding):

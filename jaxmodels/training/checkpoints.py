@@ -35,6 +35,16 @@ class Checkpoints:
 
     A checkpoint is renamed into place when it is complete, and an old one is deleted only after that: a run killed
     during a save finds the previous checkpoint. A checkpoint contains checksums of its files, which `restore` verifies.
+
+    Examples:
+      >>> config = jm.GPT2Config(vocab_size=64, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+      >>> model = jm.GPT2LMHeadModel(config)
+      >>> optimizer = optax.adamw(1e-4)
+      >>> state = training.init_state(optimizer, jm.init(model, jax.random.key(0)))
+      >>> with Checkpoints("run/checkpoints", keep=2) as checkpoints:
+      ...     checkpoints.save(1, state)
+      >>> with Checkpoints("run/checkpoints") as checkpoints:
+      ...     state = checkpoints.restore(training.abstract_state(model, optimizer))
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2):

@@ -58,6 +58,14 @@ def abstract_state(
 
     Raises:
       ValueError: only one of mesh and rules, a mesh that does not match the model, or no parameter is trainable.
+
+    Examples:
+      >>> config = jm.GPT2Config(vocab_size=64, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+      >>> model = jm.GPT2LMHeadModel(config)
+      >>> mesh, rules = jm.sharding.make_mesh({"data": -1}), jm.sharding.FSDP
+      >>> state = training.abstract_state(model, optax.adamw(1e-4), mesh=mesh, rules=rules)
+      >>> state.params["transformer"]["wte"]["embedding"].sharding.spec == jax.P(None, "data")
+      True
     """
     if (mesh is None) != (rules is None):
         raise ValueError("mesh and rules must be passed together, or neither")
@@ -88,6 +96,13 @@ def init_state(
 
     Raises:
       ValueError: no parameter is trainable.
+
+    Examples:
+      >>> config = jm.GPT2Config(vocab_size=64, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+      >>> model = jm.GPT2LMHeadModel(config)
+      >>> state = training.init_state(optax.adamw(1e-4), jm.init(model, jax.random.key(0)))
+      >>> int(state.step)
+      0
     """
     like = _abstract_state(optimizer, params, trainable, loss_scale)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
@@ -138,6 +153,13 @@ def weight_decay_mask(params: Any) -> Any:
     """Returns a tree of bools: True for matrices and embeddings, False for biases and the scales of norms.
 
     By name, not by rank, because a bias of stacked layers has the shape [L,D], or [L,H,K] in attention.
+
+    Examples:
+      >>> config = jm.GPT2Config(vocab_size=64, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+      >>> model = jm.GPT2LMHeadModel(config)
+      >>> mask = training.weight_decay_mask(jm.init(model, jax.random.key(0)))
+      >>> mask["transformer"]["ln_f"], mask["transformer"]["wte"]
+      ({'bias': False, 'scale': False}, {'embedding': True})
     """
     return jax.tree.map_with_path(lambda path, _: path[-1].key not in NOT_DECAYED, params)
 

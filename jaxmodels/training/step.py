@@ -99,6 +99,16 @@ def make_step(
 
     Raises:
       ValueError: microbatches < 1.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> optimizer = optax.adamw(1e-4, mask=training.weight_decay_mask)
+      >>> state = training.init_state(optimizer, params)
+      >>> step = training.make_step(model, optimizer)
+      >>> ids = np.array([[5, 6, 7], [8, 9, 10]])
+      >>> state, metrics = step(state, {"input_ids": ids, "labels": ids}, jax.random.key(0))
+      >>> int(state.step), sorted(metrics)
+      (1, ['grad_norm', 'loss', 'skipped', 'unlabelled'])
     """
     if microbatches < 1:
         raise ValueError(f"microbatches must be at least 1, got {microbatches}")
@@ -219,7 +229,14 @@ class Evaluate:
 def make_evaluate(
     model: nn.Module, *, mesh: Mesh | None = None, rules: Rules | None = None, weight: Weight | None = None
 ) -> Evaluate:
-    """Returns the evaluation for a model; see `make_step` for the arguments."""
+    """Returns the evaluation for a model; see `make_step` for the arguments.
+
+    Examples:
+      >>> model, params = jm.load("openai-community/gpt2")
+      >>> evaluate = training.make_evaluate(model)
+      >>> ids = np.array([[5, 6, 7], [8, 9, 10]])
+      >>> loss = evaluate(params, [{"input_ids": ids, "labels": ids}])
+    """
 
     def evaluate(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         value = _loss(model, params, batch)

@@ -13,11 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 from support import hub
 from support.code_blocks import PAGES, ROOT, CodeBlock, code_blocks
 
-HUB_ID = re.compile("|".join(map(re.escape, hub.STAND_INS)))
 # Packages beside the library's own that pages show.
 PACKAGES = {"flax_tools.md": "qwix", "jax_tools.md": "flatbuffers"}
 SHELL = ("bash", "sh", "shell")
@@ -28,23 +26,10 @@ def with_blocks(*languages: str, run: bool = True) -> list:
     return [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in found]
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """A cache of the Hub; a page's stand-ins are written before it runs."""
-    return tmp_path_factory.mktemp("hub")
-
-
 @pytest.fixture
-def folder(cache, request, tmp_path, monkeypatch):
-    """The empty working folder of a page."""
-    text = request.getfixturevalue("page").read_text(encoding="utf-8")
-    for name in sorted(set(HUB_ID.findall(text))):
-        hub.write(cache, name)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    if "from transformers import" in text:
-        monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(cache))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folder(request, stand_ins):
+    """The empty working folder of a page, whose stand-ins are written before it runs."""
+    return stand_ins(request.getfixturevalue("page").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow

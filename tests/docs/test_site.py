@@ -2,14 +2,14 @@
 
 import importlib.util
 import os
+import pkgutil
 import re
 import subprocess
 import sys
 
 import pytest
+from support import docstrings
 from support.code_blocks import PAGES, ROOT, code_blocks
-
-import jaxmodels as jm
 
 API = [page for page in PAGES if page.parent.name == "api"]
 NAV = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
@@ -36,14 +36,17 @@ def test_every_page_is_in_the_navigation():
     assert all((ROOT / name).is_file() for name in NAV)
 
 
-def test_the_reference_has_every_public_name_with_an_example():
+@pytest.mark.parametrize("module", docstrings.MODULES)
+def test_the_reference_has_every_public_name_with_an_example(module):
+    """Of a page, or of a docstring (test_docstrings.py); both run."""
     text = "".join(page.read_text(encoding="utf-8") for page in API)
-    code = "".join(block.code for page in API for block in code_blocks(page, "python") if block.reason is None)
-    documented = {path.rsplit(".", 1)[-1] for path in re.findall(r"^::: (\S+)", text, re.MULTILINE)}
-    used = set(re.findall(r"\bjm\.(\w+)", code))
-    public = set(jm.__all__) - {"sharding"}  # a module, whose functions are listed
-    assert public - documented == set(), "add ::: jaxmodels.NAME to a page of docs/api"
-    assert public - used == set(), "use jm.NAME in an example of a page of docs/api"
+    blocks = [block.code for page in API for block in code_blocks(page, "python") if block.reason is None]
+    examples = [example.source for test in docstrings.examples() for example in test.examples]
+    shown = {id(pkgutil.resolve_name(path)) for path in re.findall(r"^::: (\S+)", text, re.MULTILINE)}
+    used = set(re.findall(rf"\b{docstrings.MODULES[module]}\.(\w+)", "".join([*blocks, *examples])))
+    public = docstrings.public(module)
+    assert [name for name, value in public.items() if id(value) not in shown] == [], "add ::: to a page of docs/api"
+    assert set(public) - used == set(), "add an example to the docstring or to a page of docs/api"
 
 
 def test_links_between_files_are_relative():

@@ -35,6 +35,11 @@ def led_from_bart(
       TypeError: another class.
       ValueError: scale_embedding=True or different token embeddings for the two stacks, which LED does not have; or a
         window that LEDConfig refuses.
+
+    Examples:
+      >>> led, params = jm.led_from_bart(*jm.load("facebook/bart-base"))
+      >>> type(led).__name__
+      'LEDForConditionalGeneration'
     """
     if type(model) not in _CLASSES:
         raise TypeError(f"an LED starts from {' or '.join(c.__name__ for c in _CLASSES)}, got {type(model).__name__}")

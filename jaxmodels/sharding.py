@@ -4,6 +4,7 @@ A rule table maps every logical axis name to a mesh axis, several mesh axes, or 
 `jax.jit` with these shardings.
 """
 
+import collections
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels.messages import brief
@@ -85,12 +88,17 @@ FSDP_TP = _Table(batch="data", embed="data", heads="model", kv_heads="model", ml
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Creates a mesh with axes of `AxisType.Auto`: the compiler shards what the rules leave open.
 
+    The order of the axes is from least to most communication: the last axes get neighbours in the network of a TPU
+    slice. Several slices, whose network in between is slow, are spanned by the first axes, as far as those need to:
+    {"replica": 2, "fsdp": 256} over two slices of 256 devices replicates across slices.
+
     Args:
       axes: sizes by axis name, e.g. {"data": 4, "model": 2}; one size may be -1, for all remaining devices.
       devices: None is `jax.devices()`.
 
     Raises:
-      ValueError: an invalid size, no axes or no devices, or sizes that do not match the number of devices.
+      ValueError: an invalid size, no axes or no devices, sizes that do not match the number of devices, or slices of
+        different sizes.
 
     Examples:
       >>> mesh = jm.sharding.make_mesh({"data": -1, "model": 2})  # the devices of this process in pairs
@@ -107,7 +115,25 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     sizes = tuple(len(devices) // known if size == -1 else size for size in axes.values())
     if list(axes.values()).count(-1) > 1 or math.prod(sizes) != len(devices):
         raise ValueError(f"a mesh {brief(dict(axes))} does not fit {len(devices)} devices; one size may be -1")
-    return jax.make_mesh(sizes, tuple(axes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+    return Mesh(_arrange(devices, sizes), tuple(axes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def _arrange(devices: list[jax.Device], sizes: tuple[int, ...]) -> np.ndarray:
+    """The devices as an array of these sizes, in which neighbours along the last axes are neighbours in the network."""
+    counts = collections.Counter(getattr(device, "slice_index", 0) for device in devices)
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"the slices of a mesh must have the same number of devices, got {dict(counts)}")
+    outer, remaining = [], len(counts)
+    for size in sizes:
+        outer.append(math.gcd(size, remaining))
+        remaining //= outer[-1]
+    inner = [size // part for size, part in zip(sizes, outer, strict=True)]
+    try:
+        if len(counts) == 1:
+            return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
+    except AssertionError:  # some devices of a slice, which are no box in its network
+        return np.asarray(devices).reshape(sizes)
 
 
 def spec(names: Sequence[str | None], rules: Rules) -> PartitionSpec:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pallas_kernels import blocked, reference
 from pallas_kernels.bias import Bias, Biases, as_tuple
+from pallas_kernels.derivatives import named_residuals
 from pallas_kernels.dispatch import AttentionCall, choose, decoding_platform, select_decode_kernel
 from pallas_kernels.dropout import Dropout, dropout_bits, seed_and_rate
 from pallas_kernels.kv_cache import PackedKV
@@ -90,7 +91,8 @@ def attention(
         "cudnn": NVIDIA's library, for bfloat16 and float16 without padding, window, bias or dropout.
         "auto": chooses by platform, size and mask, and logs once why it did not take a kernel.
         A named implementation never falls back to another one. The operations of a call are in the named scope
-        "attention/NAME" of the implementation, which profiles show.
+        "attention/NAME" of the implementation, which profiles show, and its residuals have the name `CHECKPOINT_NAME`
+        for policies of `jax.checkpoint`.
       return_weights: Whether to return the weights too.
       split: With a mesh in context (`jax.set_mesh`), the mesh axes over which the batch and the heads are split; a
         kernel then runs on every shard, with the key heads of its query heads. XLA's implementations do not need it.
@@ -122,7 +124,8 @@ def attention(
     with jax.named_scope(f"attention/{chosen}"):
         if kernel is not None:
             return attention_with_kernel(kernel, q, k, v, **options)
-        return _attention_in_xla(chosen, q, k, v, return_weights=return_weights, **options)
+        result = _attention_in_xla(chosen, q, k, v, return_weights=return_weights, **options)
+        return (named_residuals(result[0]), result[1]) if isinstance(result, tuple) else named_residuals(result)
 
 
 def _attention_in_xla(

@@ -4,6 +4,8 @@
 neither be batched nor be differentiated with respect to its residuals. Here the tangent of a function is an operation
 of its own: evaluated, it is the function's ordinary derivative; transposed, it is the given reverse pass. Both are
 plain JAX, and so are their derivatives.
+
+Results of attention that a gradient uses have a name, under which a policy of `jax.checkpoint` may keep them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +14,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 Arrays = Sequence[jax.Array]
+CHECKPOINT_NAME = "attention"
+
+
+def named_residuals(tree: Any) -> Any:
+    """Names arrays for policies of `jax.checkpoint`; the values, and compiled programs, stay the same."""
+    return checkpoint_name(tree, CHECKPOINT_NAME)
 
 
 class LinearRule(NamedTuple):

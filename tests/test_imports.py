@@ -39,10 +39,11 @@ BELOW = {
     | {"tensor_files", "tokenization"},
     "inference": {"architectures", "batching", "tokenization"},
     "training": {"layers", "parameters", "sharding"},
-    "hub": {"architectures", "config", "convert", "download", "parameters", "processes", "sharding"} | {"tensor_files"},
+    "hub": {"architectures", "config", "convert", "download", "parameters", "processes", "sharding"}
+    | {"layers", "tensor_files"},
     "estimate": {"chips", "generation", "parameters", "sharding", "training"},
     "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
-    | {"retrieval", "sharding", "tensor_files", "tokenization", "training"},
+    | {"layers", "retrieval", "sharding", "tensor_files", "tokenization", "training"},
 }
 # Error messages and array types, used by every part.
 EVERYWHERE = {"arrays", "messages"}

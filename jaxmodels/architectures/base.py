@@ -17,6 +17,7 @@ from jaxmodels.config import Config
 from jaxmodels.convert import Table
 from jaxmodels.layers.cache import Cache
 from jaxmodels.layers.explicit import with_automatic_axes
+from jaxmodels.layers.remat import Remat, check_remat
 from jaxmodels.messages import brief, unknown_name
 from jaxmodels.outputs import Output
 from pallas_kernels import IMPLEMENTATIONS, decoding_platform
@@ -62,7 +63,7 @@ class RunOptions(NamedTuple):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     attention: str = "auto"
-    remat: bool = False
+    remat: Remat = False
     unroll: bool = False
 
     @property
@@ -86,7 +87,9 @@ class Model(nn.Module, Generic[OutputT]):
       dtype: of the computation. Softmax, the statistics of norms, logits and losses are float32 in any case.
       param_dtype: of the parameters that `jm.init` makes.
       attention: implementation of the attention function, a name of `pallas_kernels.attention` ("auto", "xla", ...).
-      remat: recompute layers in the backward pass (the reference's gradient checkpointing).
+      remat: True recomputes layers in the backward pass (the reference's gradient checkpointing). Or a policy: "dots"
+        keeps the results of linear layers, "dots_and_attention" those of attention too, "offload" keeps both in host
+        memory, a tuple of names ("qkv", "attention", ...) keeps those; see `jaxmodels.layers.remat`.
       unroll: unroll the loop over layers also where no cache is used.
 
     Class attributes:
@@ -106,7 +109,7 @@ class Model(nn.Module, Generic[OutputT]):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     attention: str = "auto"
-    remat: bool = False
+    remat: Remat = False
     unroll: bool = False
 
     def __init_subclass__(cls, **options):
@@ -135,6 +138,7 @@ class Model(nn.Module, Generic[OutputT]):
             float_type(attribute, getattr(self, attribute))
         if self.attention not in IMPLEMENTATIONS:
             raise ValueError(f"attention is one of {', '.join(IMPLEMENTATIONS)}, got {brief(self.attention)}")
+        check_remat(self.remat)
         for attribute, kinds, expected in _simple_attributes(type(self)):
             value = getattr(self, attribute)
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

@@ -8,6 +8,7 @@ data=16,model=16 --batch 512 --length 1024
 
 import argparse
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from jaxmodels.download import read_json
 from jaxmodels.estimate import Estimate, Floor, Generation
 from jaxmodels.generation import GenerationConfig
 from jaxmodels.hub.checkpoint import checkpoint_folder
+from jaxmodels.layers.remat import POLICIES
 from jaxmodels.parameters import abstract
 from jaxmodels.sharding import Rules
 from jaxmodels.tensor_files.atomic_save import FolderSnapshot
@@ -46,12 +48,13 @@ PROGRAMS_BY_OPTION = {
     "target_length": ("train", "forward"),
     "unroll": ("train", "forward"),
     "remat": ("train",),
+    "microbatches": ("train",),
     "prng": ("train",),
     "new_tokens": ("generate",),
     "beams": ("generate",),
     "cache_dtype": ("generate",),
 }
-SIZES = ("batch", "length", "target_length", "global_tokens", "new_tokens", "beams")
+SIZES = ("batch", "length", "slices", "microbatches", "target_length", "global_tokens", "new_tokens", "beams")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help=f"TPU slice, such as v5e:16x16, v5p:2x2x1 or v5e:1x1; types: {', '.join(KINDS)}",
     )
+    parser.add_argument("--slices", type=int, default=1, help="number of slices, which the first mesh axes span")
     parser.add_argument("--mesh", required=True, help="mesh axes and sizes over all devices, such as data=16,model=16")
     parser.add_argument("--batch", type=int, required=True, help="global batch size")
     parser.add_argument(
@@ -100,12 +104,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--param-dtype", choices=FLOATS, help="dtype of the parameters (default: float32 for train, else DTYPE)"
     )
-    parser.add_argument("--remat", action="store_true", help="train: rematerialise the layers in the backward pass")
+    parser.add_argument("--microbatches", type=int, help="train: parts of the batch, one after the other (default: 1)")
+    parser.add_argument(
+        "--remat",
+        nargs="?",
+        const="nothing",
+        choices=tuple(POLICIES),
+        help="train: rematerialise the layers in the backward pass, all of them or but for what the policy keeps",
+    )
     parser.add_argument(
         "--unroll", action="store_true", help="train, forward: unroll the layers (compiles for minutes)"
     )
     parser.add_argument(
-        "--prng", choices=("threefry2x32", "rbg"), help="train: random number generator of dropout (default: rbg)"
+        "--prng",
+        choices=("threefry2x32", "rbg"),
+        help="train: random number generator of dropout (default: that of a run, threefry2x32). rbg compiles faster, "
+        "but every device makes the bits of the whole batch",
     )
 
 
@@ -113,6 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Compiles the program and prints the table."""
     if importlib.util.find_spec("libtpu") is None:
         raise ImportError("the TPU compiler is in the package libtpu, which is not installed: pip install libtpu")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several estimates may run at a time
     function, positional, options = estimate_call(arguments)
     try:
         found = function(*positional, **options)
@@ -125,6 +140,11 @@ def run(arguments: argparse.Namespace) -> None:
             f"the parameters, or {'--remat' if arguments.program == 'train' else 'a smaller --param-dtype'}"
         ) from error
     print("\n".join(format_table(positional[0], found)))
+    if options.get("prng") == "rbg" and found.devices > 1:
+        print(
+            "warning: rbg is not split over devices, so every device makes the random bits of the whole batch; the "
+            "memory is that of a run with this generator. A run takes threefry2x32 unless jax_default_prng_impl is set."
+        )
 
 
 def estimate_call(arguments: argparse.Namespace) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -137,15 +157,17 @@ def estimate_call(arguments: argparse.Namespace) -> tuple[Callable[..., Any], tu
     model = _model(arguments)
     slice_of(arguments.topology)
     axes, rules = _axes(arguments.mesh), _rules(arguments.rules)
-    _check_batch(_mesh(arguments.topology, axes), rules, arguments.batch)
+    _check_batch(_mesh(arguments.topology, axes, arguments.slices), rules, arguments.batch, arguments.microbatches or 1)
     sizes = {"batch": arguments.batch, "length": arguments.length}
-    options: dict[str, Any] = {"topology": arguments.topology, "axes": axes, "rules": rules, **sizes}
+    options: dict[str, Any] = {"topology": arguments.topology, "slices": arguments.slices, "axes": axes, "rules": rules}
+    options |= sizes
     if arguments.program == "generate":
         return estimate.generate, (model,), options | _generate_options(arguments, model)
     options["further"] = _further_shapes(arguments, model)
     if arguments.program == "forward":
         return estimate.forward, (model,), options
-    return estimate.train_step, (model, optax.adamw(1e-4)), options | {"prng": arguments.prng or "rbg"}
+    options |= {"microbatches": arguments.microbatches or 1, "prng": arguments.prng}
+    return estimate.train_step, (model, optax.adamw(1e-4)), options
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -184,7 +206,7 @@ def _model(arguments: argparse.Namespace) -> Model:
         raise ValueError(f"{cls.__name__} {reason}; pass --class, one of {names}")
     stored = arguments.param_dtype or ("float32" if arguments.program == "train" else arguments.dtype)
     options: dict[str, Any] = {"dtype": jnp.dtype(arguments.dtype), "param_dtype": jnp.dtype(stored)}
-    options |= {"remat": arguments.remat, "unroll": arguments.unroll}
+    options |= {"remat": arguments.remat or False, "unroll": arguments.unroll}
     if arguments.global_tokens is not None:
         is_led = issubclass(cls, LEDForConditionalGeneration)
         if not is_led:
@@ -270,18 +292,18 @@ def _rules(text: str) -> Rules:
     return rules
 
 
-def _mesh(topology: str, axes: Mapping[str, int]) -> Mesh:
+def _mesh(topology: str, axes: Mapping[str, int], slices: int) -> Mesh:
     try:
-        return estimate.topology_mesh(topology, axes)
+        return estimate.topology_mesh(topology, axes, slices)
     except JaxRuntimeError as error:
         raise ValueError(f"the TPU compiler does not support the slice {topology!r}: {error}") from error
 
 
-def _check_batch(mesh: Mesh, rules: Rules, batch: int) -> None:
+def _check_batch(mesh: Mesh, rules: Rules, batch: int, microbatches: int) -> None:
     used = [axis for value in rules.values() for axis in ((value,) if isinstance(value, str) else value or ())]
     if unknown := sorted(set(used) - set(mesh.shape)):
         raise ValueError(f"--rules use the mesh axis {unknown[0]!r}, which --mesh lacks; add {unknown[0]}=1")
-    check_batch_size({"input_ids": jax.ShapeDtypeStruct((batch, 1), jnp.int32)}, 1, mesh, rules)
+    check_batch_size({"input_ids": jax.ShapeDtypeStruct((batch, 1), jnp.int32)}, microbatches, mesh, rules)
 
 
 def format_table(model: Model, found: Estimate) -> list[str]:

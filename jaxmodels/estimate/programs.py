@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
 from jaxmodels import sharding
@@ -26,27 +26,33 @@ from jaxmodels.training.batches import check_batch_size
 Shapes = Mapping[str, tuple[int, ...] | jax.ShapeDtypeStruct]
 
 
-def topology_mesh(topology: str, axes: Mapping[str, int]) -> Mesh:
+def topology_mesh(topology: str, axes: Mapping[str, int], slices: int = 1) -> Mesh:
     """Returns a mesh over the devices of a TPU slice for ahead-of-time compilation; no TPU is needed.
 
+    The devices are arranged as on a pod, by `jaxmodels.sharding.make_mesh`.
+
     Args:
-      topology: type and shape of the slice, such as "v5e:16x16"; a single chip is "v5e:1x1".
-      axes: names and sizes of the mesh axes, such as {"data": 256}.
+      topology: type and shape of a slice, such as "v5e:16x16"; a single chip is "v5e:1x1".
+      axes: names and sizes of the mesh axes, such as {"data": 256}; one size may be -1.
+      slices: number of slices; the first axes span them.
 
     Raises:
-      ValueError: the sizes do not match the slice.
+      ValueError: the sizes do not match the slices.
     """
+    return sharding.make_mesh(axes, topology_devices(topology, slices))
+
+
+def topology_devices(topology: str, slices: int = 1) -> list[jax.Device]:
+    """Returns the devices of TPU slices, to compile for; see `topology_mesh`."""
     device_type, _, shape = topology.partition(":")
     # A host of most types has several chips, and a slice consists of whole hosts unless they are declared smaller.
     options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if set(shape.split("x")) == {"1"} else {}
     if device_type == "v4":
         # Both cores of a chip are one device, as on real machines; of a v5p they are by default.
         options["chip_config_name"] = "megacore"
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
-    sizes = tuple(axes.values())
-    if math.prod(sizes) != len(devices):
-        raise ValueError(f"{topology} has {len(devices)} devices, got a mesh of {math.prod(sizes)}: {dict(axes)}")
-    return Mesh(np.array(devices).reshape(sizes), tuple(axes), axis_types=(AxisType.Auto,) * len(sizes))
+    if slices > 1:
+        options["num_slices"] = slices
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
 
 
 def train_step(
@@ -56,8 +62,10 @@ def train_step(
     topology: str,
     axes: Mapping[str, int],
     rules: Rules,
+    slices: int = 1,
     batch: int,
     length: int,
+    microbatches: int = 1,
     further: Shapes | None = None,
     prng: str | None = None,
 ) -> Estimate:
@@ -69,17 +77,20 @@ def train_step(
       topology: see `topology_mesh`.
       axes: see `topology_mesh`.
       rules: sharding rules.
+      slices: see `topology_mesh`.
       batch: global batch size.
       length: sequence length of input_ids and labels, int32 [batch, length].
+      microbatches: see `jaxmodels.training.make_step`.
       further: shapes of other int32 inputs, or of labels with another length.
-      prng: implementation of the dropout key, as in `jax.random.key(0, impl=prng)`; "rbg" is the TPU's hardware
-        generator and compiles several times faster than the default.
+      prng: implementation of the dropout key, as in `jax.random.key(0, impl=prng)`. None is that of a run. "rbg", the
+        TPU's hardware generator, compiles several times faster, but is not split over devices: every device makes the
+        bits of the global batch.
     """
-    mesh = topology_mesh(topology, axes)
+    mesh = topology_mesh(topology, axes, slices)
     state = abstract_state(model, optimizer, mesh=mesh, rules=rules)
     inputs = _inputs({"input_ids": (batch, length), "labels": (batch, length), **(further or {})}, mesh, rules)
     key = jax.eval_shape(lambda: jax.random.key(0, impl=prng))
-    traced = make_step(model, optimizer, mesh=mesh, rules=rules).trace(state, inputs, key)
+    traced = make_step(model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches).trace(state, inputs, key)
     return Estimate(topology=topology, **_attributes(traced, _compile(traced, mesh, rules), mesh, rules))
 
 
@@ -89,6 +100,7 @@ def forward(
     topology: str,
     axes: Mapping[str, int],
     rules: Rules,
+    slices: int = 1,
     batch: int,
     length: int,
     further: Shapes | None = None,
@@ -100,12 +112,13 @@ def forward(
       topology: see `topology_mesh`.
       axes: see `topology_mesh`.
       rules: sharding rules.
+      slices: see `topology_mesh`.
       batch: global batch size.
       length: sequence length of input_ids, int32 [batch, length].
       further: shapes of other inputs, or of input_ids with another shape; int32 unless given as
         `jax.ShapeDtypeStruct`.
     """
-    mesh = topology_mesh(topology, axes)
+    mesh = topology_mesh(topology, axes, slices)
     inputs = _inputs({"input_ids": (batch, length), **(further or {})}, mesh, rules)
     params = _parameters(model, mesh, rules)
     with sharding.use(mesh, rules):
@@ -119,6 +132,7 @@ def generate(
     topology: str,
     axes: Mapping[str, int],
     rules: Rules,
+    slices: int = 1,
     batch: int,
     length: int,
     new_tokens: int,
@@ -133,6 +147,7 @@ def generate(
       topology: see `topology_mesh`.
       axes: see `topology_mesh`.
       rules: sharding rules.
+      slices: see `topology_mesh`.
       batch: number of prompts, or of inputs of an encoder-decoder.
       length: their length, without padding. Like `batch` and `new_tokens` it is rounded up to a bucket, as in
         `generate`.
@@ -146,7 +161,7 @@ def generate(
       ValueError: a RagSequenceForGeneration, which runs several programs; a batch that is not divisible among the
         devices; and see `generate`.
     """
-    mesh = topology_mesh(topology, axes)
+    mesh = topology_mesh(topology, axes, slices)
     params = _parameters(model, mesh, rules)
     generative = check_model(model, params)
     if generative.generation_mode == "rag_sequence":

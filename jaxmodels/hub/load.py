@@ -20,6 +20,7 @@ from jaxmodels.convert import LoadPlan, WeightsError, assemble, plan_loading
 from jaxmodels.download import HubToken
 from jaxmodels.hub.checkpoint import checkpoint_folder, read_config, untie_separate_head
 from jaxmodels.hub.options import LoadOptions, reject_unsupported_options
+from jaxmodels.layers.remat import Remat
 from jaxmodels.messages import brief
 from jaxmodels.parameters import abstract, check_key, flatten, initial, unflatten
 from jaxmodels.sharding import Rules, check_placement, shardings
@@ -36,7 +37,7 @@ def load(
     mesh: Mesh | None = None,
     rules: Rules | None = None,
     attention: str | None = None,
-    remat: bool | None = None,
+    remat: Remat | None = None,
     unroll: bool = False,
     subfolder: str | None = None,
     ignore_mismatched_sizes: bool = False,
@@ -229,7 +230,7 @@ def load_rag(
     mesh: Mesh | None = None,
     rules: Rules | None = None,
     attention: str | None = None,
-    remat: bool | None = None,
+    remat: Remat | None = None,
     unroll: bool = False,
     ignore_mismatched_sizes: bool = False,
     key: jax.Array | None = None,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from jaxmodels.architectures import MODELS
 from jaxmodels.architectures.base import IMPLEMENTATIONS, float_type
 from jaxmodels.config import GENERATION_KEYS
+from jaxmodels.layers.remat import Remat
 from jaxmodels.messages import Unsupported, reject_unsupported
 
 # attn_implementation -> attention. "eager" promises the full attention weights; the others promise the best
@@ -107,13 +108,13 @@ class LoadOptions(NamedTuple):
     Attributes:
       dtype, param_dtype: dtypes of the computation and of the parameters, "auto" for the file's.
       attention: attention implementation.
-      remat: recompute layers in the backward pass.
+      remat: what the backward pass recomputes; see `Model`.
     """
 
     dtype: Any = None
     param_dtype: Any = None
     attention: str | None = None
-    remat: bool | None = None
+    remat: Remat | None = None
 
     def merge(
         self, *, torch_dtype: Any, attn_implementation: str | None, gradient_checkpointing: bool | None

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.layers.platform import TRANSPOSED, TransposedKernel, flatten_batch, matmul
+from jaxmodels.layers.remat import named
 
 Initializer = Callable[..., jax.Array]
 
@@ -69,6 +70,7 @@ class Linear(nn.Module):
             outputs = (matmul(x, kernel, n_in),)
         if self.use_bias:
             outputs = tuple(y + b for y, b in zip(outputs, bias if separate else (bias,), strict=True))
+        outputs = named(outputs, self.name)
         return outputs if separate else outputs[0]
 
 

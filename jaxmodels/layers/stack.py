@@ -14,6 +14,7 @@ from jaxmodels.arrays import Hidden
 from jaxmodels.layers.cache import Cache, LayerCache
 from jaxmodels.layers.inputs import LayerInputs, PerLayer
 from jaxmodels.layers.linear import dropout
+from jaxmodels.layers.remat import Remat, rematerialise
 
 # The name of a stack's parameters: one tree of [L, ...] arrays, or a tuple of L trees in their place.
 PARAMS = "layers"
@@ -137,14 +138,14 @@ class Stack(nn.Module):
     Attributes:
       layer: makes one layer, detached from this module.
       num_layers: L.
-      remat: recompute each layer in the backward pass instead of saving its activations.
+      remat: what the backward pass of a layer computes again; see `jaxmodels.layers.remat`.
       unroll: unroll also without a cache.
       layerdrop: rate at which a whole layer is skipped, where dropout is active (Fan et al., arXiv:1909.11556).
     """
 
     layer: Callable[[], Layer]
     num_layers: int
-    remat: bool = False
+    remat: Remat = False
     unroll: bool = False
     layerdrop: float = 0.0
 
@@ -208,7 +209,7 @@ class Stack(nn.Module):
             collected = _Collected(out.attentions, out.cross_attentions, hidden, scope.mutable_variables())
             return y, out.cache, collected
 
-        return (jax.checkpoint(body, prevent_cse=self.unroll) if self.remat else body), stacked
+        return rematerialise(body, self.remat, prevent_cse=self.unroll), stacked
 
     @nn.nowrap
     def _unrolled(self, x, variables, keys, kinds, bodies, cache: Cache | None):

@@ -8,6 +8,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from pallas_kernels.base2 import LOG2E, MIN_BIAS
 from pallas_kernels.bias import Biases, ToeplitzBias
+from pallas_kernels.derivatives import named_residuals
 from pallas_kernels.gpu.flash_backward import BackwardInputs, compute_delta, grad_bias, grad_keys_values, grad_queries
 from pallas_kernels.gpu.flash_forward import FlashGlobalKV, FlashOperands, FlashPlan, forward
 from pallas_kernels.gpu.tiles import FlashTilings, flash_tilings, next_power_of_two
@@ -213,7 +214,7 @@ def _forward(plan: FlashPlan, operands):
     bias_gradient = () if operands.bias is not None and operands.bias.perturbed else None
     values = jax.tree.map(lambda leaf: leaf.value, operands, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal))
     global_kv = _gather_global_kv(values)
-    out, score_max, inverse_sum = forward(plan, values, global_kv)
+    out, score_max, inverse_sum = named_residuals(forward(plan, values, global_kv))
     return out, (values, global_kv, out, score_max, inverse_sum, bias_gradient)
 
 

@@ -9,6 +9,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from pallas_kernels.base2 import LOG2E, MIN_BIAS
 from pallas_kernels.bias import Biases, ToeplitzBias, skew
+from pallas_kernels.derivatives import named_residuals
 from pallas_kernels.kernel_call import has_common_dtype, round_up
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.tpu.full_row_backward import backward
@@ -190,7 +191,7 @@ def _forward(plans: tuple[FullRowPlan, FullRowPlan], operands):
     # With symbolic zeros every leaf tells whether its gradient is wanted; the residuals' structure records it.
     bias_gradient = () if operands.bias is not None and operands.bias.perturbed else None
     values = jax.tree.map(lambda leaf: leaf.value, operands, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal))
-    out, statistics = forward(plans[0], values)
+    out, statistics = named_residuals(forward(plans[0], values))
     return out, (values, out, statistics, bias_gradient)
 
 

@@ -21,6 +21,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.base2 import LOG2E
 from pallas_kernels.bias import Biases
+from pallas_kernels.derivatives import named_residuals
 from pallas_kernels.kernel_call import has_common_dtype, like_operand, round_up
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.tpu.sliding_window_backward import backward
@@ -205,7 +206,7 @@ def _forward(plan: SlidingWindowPlan, operands: SlidingWindowOperands):
     global_kv = None
     if operands.global_at is not None:
         global_kv = SlidingWindowGlobalKV(*_gather(operands.global_at, operands.k, operands.v))
-    out, statistics = forward(plan, operands, global_kv)
+    out, statistics = named_residuals(forward(plan, operands, global_kv))
     return out, (operands, global_kv, out, statistics)
 
 

@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_the_library(folder, capsys):
     model = jm.GPT2LMHeadModel(jm.GPT2Config(**sizes("GPT2")), remat=True, unroll=True)
     expected = estimate.train_step(
         model, optax.adamw(1e-4), topology="v5e:2x2", axes={"data": 2, "model": 2}, rules=jm.sharding.FSDP_TP,
-        batch=8, length=16, prng="rbg",
+        batch=8, length=16,
     )  # fmt: skip
     table = rows(printed)
     assert table["memory per device"].startswith(f"{expected.memory / 2**20:.2f} MiB")
@@ -148,8 +148,8 @@ def test_options_reach_the_library(folder):
     assert (model.dtype, model.param_dtype, model.remat) == (jnp.bfloat16, jnp.bfloat16, False)
     rules = {**jm.sharding.FSDP, "embed": ("data", "model"), "mlp": None}
     assert options == {
-        "topology": "v5e:2x2", "axes": {"data": 2, "model": 2}, "rules": rules, "batch": 8, "length": 16,
-        "further": {"labels": (8, 5), "global_attention_mask": (8, 16)}, "prng": "threefry2x32",
+        "topology": "v5e:2x2", "slices": 1, "axes": {"data": 2, "model": 2}, "rules": rules, "batch": 8, "length": 16,
+        "microbatches": 1, "further": {"labels": (8, 5), "global_attention_mask": (8, 16)}, "prng": "threefry2x32",
     }  # fmt: skip
 
 
@@ -162,8 +162,8 @@ def test_options_of_generate_reach_the_library(folder):
     assert (model.dtype, model.param_dtype, model.max_global_tokens) == (jnp.bfloat16, jnp.bfloat16, 2)
     assert options.pop("global_attention_mask").shape == (8, 16)
     assert options == {
-        "topology": "v5e:2x2", "axes": {"data": 2, "model": 2}, "rules": jm.sharding.FSDP_TP, "batch": 8, "length": 16,
-        "new_tokens": 7, "num_beams": 3, "cache_dtype": "int8",
+        "topology": "v5e:2x2", "slices": 1, "axes": {"data": 2, "model": 2}, "rules": jm.sharding.FSDP_TP,
+        "batch": 8, "length": 16, "new_tokens": 7, "num_beams": 3, "cache_dtype": "int8",
     }  # fmt: skip
 
 
@@ -239,7 +239,7 @@ INVALID = {
     "unknown type": (("--topology", "v9e:2x2"), "a kind of v4, .*, tpu7x, such as v5e:16x16; got 'v9e:2x2'"),
     "no sizes": (("--topology", "v5e"), "topology must be KIND:AxB or KIND:AxBxC, with a kind of"),
     "unsupported slice": (("--topology", "v5e:3x5"), "the TPU compiler does not support the slice 'v5e:3x5'"),
-    "a mesh of another size": (("--mesh", "data=3,model=1"), "v5e:2x2 has 4 devices, got a mesh of 3"),
+    "a mesh of another size": (("--mesh", "data=3,model=1"), "a mesh .*'data': 3.* does not fit 4 devices"),
     "a mesh without sizes": (
         ("--mesh", "data"),
         "--mesh must be AXIS=SIZE,AXIS=SIZE, such as data=16,model=16; got 'data'",

@@ -6,6 +6,11 @@ import pytest
 from support.arrays import ids
 from support.tiny import tiny
 
+CHOICES = [
+    *({"remat": remat} for remat in (True, "dots", "dots_and_attention", "offload", ("qkv", "attention"))),
+    *({"unroll": True, "remat": remat} for remat in (False, True, "dots")),
+]
+
 
 def loss(model, **options):
     return lambda params: model.apply({"params": params}, ids((2, 6)), labels=ids((2, 6)), **options).loss
@@ -21,7 +26,7 @@ def plain():
     return model, params, gradients(model, params)
 
 
-@pytest.mark.parametrize("choices", [{"unroll": True}, {"remat": True}, {"unroll": True, "remat": True}], ids=str)
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
 @pytest.mark.parity("C10")
 def test_loss_and_gradients_are_the_same(choices, plain):
     model, params, expected = plain
@@ -58,6 +63,28 @@ def test_rematerialised_program_computes_the_forward_pass_twice():
     """The activation of the feed-forward is recomputed: its tanh stands in the backward pass too."""
     kept, remat = (lowered(2, remat=choice).count("stablehlo.tanh") for choice in (False, True))
     assert remat > kept
+
+
+def test_policies_compute_again_what_they_do_not_keep():
+    """Products in the program of loss and gradient, one layer of a scan: 6 forward, of which 4 have weights."""
+
+    def products(remat):
+        return lowered(2, remat=remat).count("stablehlo.dot_general")
+
+    kept = products(False)
+    assert products("dots_and_attention") == kept + 1, "the scores; what comes of them is kept"
+    assert products("dots") == kept + 2, "both products of attention"
+    assert products(("qkv", "attention", "out")) == kept + 2, "the scores, and up; nothing needs down"
+    assert products(("up",)) == kept + 4
+    assert products("nothing") == products(True) == kept + 5
+    model, params = tiny(n_layer=2, choices={"remat": "offload"})
+    assert "<host>" in str(jax.make_jaxpr(jax.grad(loss(model)))(params))
+
+
+@pytest.mark.parametrize("remat", ["all", ("qkv", "keys"), (), 1, None])
+def test_unknown_policies_are_refused(remat):
+    with pytest.raises((TypeError, ValueError), match="of nothing, dots, .* of attention, qkv, .*; got"):
+        tiny(choices={"remat": remat})
 
 
 @pytest.mark.parity("C10")

@@ -3,7 +3,6 @@
 from pallas_kernels.api import attention, decode
 from pallas_kernels.bias import DenseBias, RelativeKeyBias, ToeplitzBias
 from pallas_kernels.blocked import sliding_window_weights
-from pallas_kernels.derivatives import CHECKPOINT_NAME
 from pallas_kernels.dispatch import IMPLEMENTATIONS, decoding_platform
 from pallas_kernels.dropout import Dropout, drop_probabilities
 from pallas_kernels.kv_cache import PackedKV, unpack
@@ -13,7 +12,6 @@ from pallas_kernels.sharding import PartitionAxes, platform, target_platform, va
 from pallas_kernels.symbolic import is_certain
 
 __all__ = [
-    "CHECKPOINT_NAME",
     "IMPLEMENTATIONS",
     "MASK_VALUE",
     "DenseBias",

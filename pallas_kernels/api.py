@@ -91,8 +91,8 @@ def attention(
         "cudnn": NVIDIA's library, for bfloat16 and float16 without padding, window, bias or dropout.
         "auto": chooses by platform, size and mask, and logs once why it did not take a kernel.
         A named implementation never falls back to another one. The operations of a call are in the named scope
-        "attention/NAME" of the implementation, which profiles show, and its residuals have the name `CHECKPOINT_NAME`
-        for policies of `jax.checkpoint`.
+        "attention/NAME" of the implementation, which profiles show, and its residuals have the name "attention" for
+        policies of `jax.checkpoint`.
       return_weights: Whether to return the weights too.
       split: With a mesh in context (`jax.set_mesh`), the mesh axes over which the batch and the heads are split; a
         kernel then runs on every shard, with the key heads of its query heads. XLA's implementations do not need it.

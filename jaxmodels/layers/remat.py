@@ -7,7 +7,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxmodels.messages import brief
-from pallas_kernels import CHECKPOINT_NAME as ATTENTION
+from pallas_kernels.derivatives import CHECKPOINT_NAME as ATTENTION
 
 # False keeps everything. True is "nothing".
 Remat: TypeAlias = bool | Literal["nothing", "dots", "dots_and_attention", "offload"] | tuple[str, ...]

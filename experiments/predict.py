@@ -36,7 +36,13 @@ Predict: TypeAlias = Callable[[Any, Iterable[tuple[np.ndarray, Batch]]], Predict
 
 def label_count(batch: Batch) -> jax.Array:
     """Return the number of labels over which the loss of a batch is averaged."""
-    return jnp.sum(batch["labels"] != IGNORE)
+    labels = batch["labels"]
+    return jnp.sum(~jnp.isnan(labels) if jnp.issubdtype(labels.dtype, jnp.floating) else labels != IGNORE)
+
+
+def own_loss(output: Any, batch: Batch) -> jax.Array:
+    """Return the loss that the model computed."""
+    return output.loss
 
 
 def best_class(output: Any) -> jax.Array:
@@ -50,6 +56,7 @@ def make_predict(
     rules: Rules,
     *,
     weight: Callable[[Batch], jax.Array] = label_count,
+    loss: Callable[[Any, Batch], jax.Array] = own_loss,
     keep: Callable[[Any], Any] = best_class,
     generate: Callable[[Any, Batch], Any] | None = None,
 ) -> Predict:
@@ -63,6 +70,7 @@ def make_predict(
       mesh: The mesh of parameters and batches.
       rules: The sharding rules.
       weight: Number of terms in the mean loss of a batch.
+      loss: (output, batch) -> mean loss of the labels in a batch.
       keep: output -> arrays [B, ...] that are kept as predictions.
       generate: (params, batch) -> arrays [B, ...] that are kept instead, of models whose predictions take more than a
         forward pass.
@@ -72,7 +80,7 @@ def make_predict(
         out: Any = model.apply({"params": params}, **batch)
         terms = weight(batch)
         kept = keep(out) if generate is None else ()
-        return jnp.where(terms > 0, out.loss, 0.0) * terms, terms, kept
+        return jnp.where(terms > 0, loss(out, batch), 0.0) * terms, terms, kept
 
     compiled = jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
 

@@ -14,6 +14,9 @@ COLUMNS = {
 }
 # Settings of one task only.
 OPTIONS = {
+    # The reference's name: regression, multi_label_classification or single_label_classification; "" to choose by the
+    # labels.
+    "text_classification": {"problem_type": ""},
     # segments: several texts in a row, which do not see each other; windows: texts follow each other in windows of
     # max_tokens, and see those before; none: each text in a row of its own, with padding.
     "causal_lm": {"packing": "segments"},

@@ -112,7 +112,8 @@ def evaluation(
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Iterate over (indices, batch), with every example exactly once, in batches of the same shapes as for training.
 
-    If there are fewer indices than batch_size, the last examples of the batch are padding, without labels.
+    If there are fewer indices than batch_size, the last examples of the batch are padding, without labels: the values
+    of IGNORED, or NaN in labels that are floating-point numbers.
     """
     check(examples, buckets)
     share = _share(batch_size, process, processes)
@@ -123,7 +124,9 @@ def evaluation(
         padded = np.pad(indices, (0, batch_size - len(indices)), mode="edge")
         batch = examples.batch(padded[share], longest)
         for name in IGNORED.keys() & batch.keys():
-            batch[name][np.arange(batch_size)[share] >= len(indices)] = IGNORED[name]
+            array = batch[name]
+            unlabelled = np.nan if np.issubdtype(array.dtype, np.floating) else IGNORED[name]
+            array[np.arange(batch_size)[share] >= len(indices)] = unlabelled
         yield indices, batch
 
 
@@ -161,31 +164,32 @@ class LabelledTexts:
       lengths: Number of tokens in each text, int [n]; of several choices, in the longest one.
     """
 
-    def __init__(self, fields: Mapping[str, Sequence[Any]], pad: int, *, target: int | None = None):
+    def __init__(self, fields: Mapping[str, Sequence[Any] | np.ndarray], pad: int, *, target: int | None = None):
         """Create examples.
 
         Args:
           fields: The model's arguments, unpadded: input_ids, optionally token_type_ids, and such as labels. A row is a
-            number, a list over tokens, or a list of lists over choices and tokens, the same number in each row.
+            number, a list over tokens, or a list of lists over choices and tokens, the same number in each row; an
+            array of floating-point numbers [n, ...] is not padded.
           pad: Id of the padding token.
           target: Number of columns of the labels, where they are the output of an encoder-decoder; None for as many as
             there are of the input.
         """
         mask = [_ones(row) for row in fields["input_ids"]]
-        self._fields: dict[str, Sequence[Any]] = {**fields, "attention_mask": mask}
+        self._fields: dict[str, Sequence[Any] | np.ndarray] = {**fields, "attention_mask": mask}
         self._padding, self._target = {"input_ids": pad, **IGNORED}, target
         self.lengths = np.array([max(map(len, row)) if _is_nested(row) else len(row) for row in fields["input_ids"]])
 
     def batch(self, indices: np.ndarray, length: int, epoch: int = 0) -> dict[str, np.ndarray]:
         """Return the fields and attention_mask as int32 [B], [B,length] or [B,choices,length], padded on the right."""
-        return {
-            name: _padded(
-                [values[index] for index in indices],
-                self._target if name == "labels" and self._target else length,
-                self._padding.get(name, 0),
-            )
-            for name, values in self._fields.items()
-        }
+        return {name: self._rows(name, indices, length) for name in self._fields}
+
+    def _rows(self, name: str, indices: np.ndarray, length: int) -> np.ndarray:
+        values = self._fields[name]
+        if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating):
+            return values[indices]
+        width = self._target if name == "labels" and self._target else length
+        return _padded([values[index] for index in indices], width, self._padding.get(name, 0))
 
 
 def _padded(rows: Sequence[Any], length: int, value: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from jaxmodels.training import make_step
 from ..data import bpe
 from ..data.buckets import Examples
 from ..loop import Sharding, TrainStep
-from ..predict import Batch, Predict, Predictions, best_class, label_count, make_predict
+from ..predict import Batch, Predict, Predictions, best_class, label_count, make_predict, own_loss
 
 Scores = dict[str, float]
 
@@ -64,6 +64,10 @@ class Task(ABC):
         """Return the number of terms in the mean loss of a batch."""
         return label_count(batch)
 
+    def loss(self, output: Any, batch: Batch) -> jax.Array:
+        """Return the mean loss of the labels in an evaluated batch, whose last rows may be without labels."""
+        return own_loss(output, batch)
+
     def keep(self, output: Any) -> Any:
         """Return the arrays [B, ...] of a model's output that are kept as predictions."""
         return best_class(output)
@@ -91,7 +95,7 @@ class Task(ABC):
     def make_predict(self, model: Any, sharding: Sharding) -> Predict:
         """Create predict(params, batches) -> Predictions."""
         generate = partial(self.generate, model) if self.generates else None
-        return make_predict(model, **sharding, weight=self.weight, keep=self.keep, generate=generate)
+        return make_predict(model, **sharding, weight=self.weight, loss=self.loss, keep=self.keep, generate=generate)
 
     def save(self, folder: Path, model: Any, params: dict) -> None:
         """Save the model and its tokenizer."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
@@ -119,7 +120,7 @@ def read_splits(config: FrozenConfigDict) -> dict[str, Table]:
     return {"train": found["train"].select(train), "validation": found["train"].select(validation), **rest}
 
 
-def labelled(encoded: BatchEncoding, labels: Mapping[str, Sequence[Any]], pad: int) -> LabelledTexts:
+def labelled(encoded: BatchEncoding, labels: Mapping[str, Sequence[Any] | np.ndarray], pad: int) -> LabelledTexts:
     """Return tokenized texts with their labels as examples."""
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     return LabelledTexts({**{name: encoded[name] for name in names}, **labels}, pad)

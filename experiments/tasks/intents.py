@@ -14,7 +14,7 @@ from ..data.buckets import LabelledTexts
 from ..data.corpus import held_out
 from ..predict import Predictions
 from .common import Scores, Task, max_tokens, task_tokenizer, tokenizer_config
-from .text_classification import classification_scores, text_baselines
+from .problems import classification_scores, classifiers, text_baselines
 
 
 class Intents(Task):
@@ -50,7 +50,8 @@ class Intents(Task):
         return self._scores("test", predicted.best)
 
     def baselines(self) -> dict[str, Scores]:
-        return text_baselines(self._texts("train"), self._labels("train"), self._texts("test"), self._labels("test"))
+        train, test = ((self._texts(split), self._labels(split)) for split in ("train", "test"))
+        return text_baselines(classifiers(), classification_scores, *train, *test)
 
     def describe(self) -> str:
         sizes = ", ".join(f"{split}: {len(examples):,} texts" for split, examples in self._examples.items())

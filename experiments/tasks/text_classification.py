@@ -1,27 +1,22 @@
-"""A class for each text, or for each pair of texts."""
+"""A class, several labels or a number for each text, or for each pair of texts."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score
-from sklearn.pipeline import make_pipeline
+import jax
+import jax.numpy as jnp
 
+from jaxmodels.layers.losses import classification_loss
 from jaxmodels.tokenization.base import Tokenizer
 
 from ..data.buckets import LabelledTexts
-from ..predict import Predictions
+from ..predict import Batch, Predictions
 from .common import Scores
-from .from_tables import TableTask, class_names, class_number, labelled
-
-LINEAR_TEXTS = 20_000  # of the linear classifier, which would take hours with millions
+from .from_tables import TableTask, labelled
+from .problems import PROBLEMS, problem_type, text_baselines
 
 
 class TextClassification(TableTask):
-    """Columns text, label, and optionally text_pair; labels are names or numbers."""
+    """Columns text, label, and optionally text_pair; see `problems.problem_type` for the kinds of labels."""
 
     model_class = "AutoModelForSequenceClassification"
     replaces_head = True
@@ -29,70 +24,47 @@ class TextClassification(TableTask):
     usage = 'jm.classify(model, params, tokenizer, ["A text."])'
 
     def fields(self) -> dict[str, Any]:
-        self._names = class_names(self, "label", self._column("train"))
-        self._numbers = {name: number for number, name in enumerate(self._names)}
-        if len(self._names) < 2:
-            raise ValueError(f"{self.tables['train'].source} has one class only, {self._names[0]!r}; two are needed")
-        return {"id2label": dict(enumerate(self._names)), "problem_type": "single_label_classification"}
+        kind = problem_type(self.config.problem_type, self.config.columns.label, self.tables["train"].columns["label"])
+        self._problem = PROBLEMS[kind](self)
+        # Those of the class are defaults.
+        self.score, self.higher_is_better = self._problem.score, self._problem.higher_is_better  # type: ignore[misc]
+        return {**self._problem.fields, "problem_type": kind}
 
     def encode(self, split: str, tokenizer: Tokenizer) -> LabelledTexts:
         table = self.tables[split]
         pairs = table.texts("text_pair") if "text_pair" in table.columns else None
         encoded = tokenizer(table.texts("text"), pairs, truncation=True, max_length=self.max_tokens)
-        return labelled(encoded, {"labels": self._labels(split)}, self.config_fields["pad_token_id"])
+        return labelled(encoded, {"labels": self._problem.labels(split)}, self.config_fields["pad_token_id"])
+
+    def loss(self, output: Any, batch: Batch) -> jax.Array:
+        """Return the mean loss of the rows with labels; the loss of the model ignores missing classes only."""
+        labels = batch["labels"]
+        if not jnp.issubdtype(labels.dtype, jnp.floating):
+            return output.loss
+        kind, count = self.config_fields["problem_type"], output.logits.shape[-1]
+
+        def row_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
+            return classification_loss(logits[None], label[None], kind, count)
+
+        known = ~jnp.isnan(labels).reshape(len(labels), -1).any(axis=1)
+        losses = jax.vmap(row_loss)(output.logits, jnp.nan_to_num(labels))
+        return jnp.sum(jnp.where(known, losses, 0.0)) / jnp.sum(known)
+
+    def keep(self, output: Any) -> jax.Array:
+        return self._problem.keep(output)
 
     def scores(self, split: str, predicted: Predictions) -> Scores:
-        return classification_scores(self._labels(split), predicted.best)
+        return self._problem.scores(self._problem.labels(split), predicted.best)
 
     def baselines(self) -> dict[str, Scores]:
-        return text_baselines(
-            self._texts("train"), self._labels("train"), self._texts(self.test_split), self._labels(self.test_split)
-        )
+        train, test = ((self._texts(split), self._problem.labels(split)) for split in ("train", self.test_split))
+        return text_baselines(self._problem.estimators(), self._problem.scores, *train, *test)
 
     def describe(self) -> str:
-        return f"{super().describe()}; {len(self._names)} classes"
+        return f"{super().describe()}; {self._problem.describe()}"
 
     def _texts(self, split: str) -> list[str]:
         """Return the texts, of pairs both in one."""
         columns = self.tables[split].columns
         parts = [columns[name] for name in ("text", "text_pair") if name in columns]
         return [" ".join(texts) for texts in zip(*parts, strict=True)]
-
-    def _column(self, split: str) -> list[Any]:
-        """Return the labels as they are in the table."""
-        table = self.tables[split]
-        for value, location in zip(table.columns["label"], table.locations, strict=True):
-            if not isinstance(value, str | int) or value == "":
-                raise ValueError(f"{location}: label is a name or a whole number, got {value!r:.60}")
-        return table.columns["label"]
-
-    def _labels(self, split: str) -> list[int]:
-        rows = zip(self._column(split), self.tables[split].locations, strict=True)
-        return [class_number(value, self._numbers, location) for value, location in rows]
-
-
-def classification_scores(labels: Any, found: Any) -> Scores:
-    """Compute the accuracy, and the mean of the F1 of all classes."""
-    return {
-        "accuracy": float(accuracy_score(labels, found)),
-        "macro F1": float(f1_score(labels, found, average="macro")),
-    }
-
-
-def text_baselines(
-    train: Sequence[str], train_labels: Sequence[int], test: Sequence[str], test_labels: Sequence[int]
-) -> dict[str, Scores]:
-    """Score the most frequent class, and a linear classifier of words and word pairs of at most LINEAR_TEXTS texts."""
-    linear = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=30, max_iter=300)
-    )
-    chosen = np.linspace(0, len(train) - 1, min(len(train), LINEAR_TEXTS)).astype(int)
-    texts, labels = [train[row] for row in chosen], [train_labels[row] for row in chosen]
-    scores = {}
-    for name, classifier in {"most frequent class": DummyClassifier(), "TF-IDF, logistic regression": linear}.items():
-        try:
-            classifier.fit(texts, labels)
-        except ValueError:  # no words of two letters, or one class only
-            continue
-        scores[name] = classification_scores(test_labels, classifier.predict(test))
-    return scores

@@ -11,7 +11,7 @@ import pytest
 import transformers
 from support.experiment_runs import curve, kill_when, logged, starter
 from support.experiment_runs import finish as finish_process
-from support.finetuned import finish, refused, settings
+from support.finetuned import finish, refused, settings, write_lines
 from support.tiny_checkpoints import save_checkpoint
 
 import jaxmodels as jm
@@ -100,6 +100,69 @@ def test_decoders_classify_with_their_end_of_text_as_padding(opinions, tmp_path)
     result, model, _, tokenizer = finish("text_classification", init, opinions, tmp_path / "run", **columns)
     assert tokenizer.pad_token == tokenizer.eos_token and model.config.pad_token_id == tokenizer.eos_token_id
     assert result["scores"][THIS_MODEL]["accuracy"] > 0.8
+
+
+def test_numbers_of_texts_are_learnt(bert, tmp_path):
+    """Numbers with a decimal point; the loss is of all rows of an incomplete batch, and of no others."""
+    chance, words = random.Random(0), {"poor": -1.5, "dull": -0.5, "fine": 0.5, "great": 2}
+    rows = [(word, words[word]) for word in chance.choices(list(words), k=82)]
+    (tmp_path / "rows.csv").write_text(
+        "\n".join(["text,stars", *(f"the film was {word},{stars}" for word, stars in rows)])
+    )
+    options = {"columns.label": "stars", "epochs": 12.0}
+    result, model, params, tokenizer = finish(
+        "text_classification", bert, tmp_path / "rows.csv", tmp_path / "run", **options
+    )
+    ours, mean = result["scores"][THIS_MODEL], result["scores"]["mean"]
+    assert ours["Pearson"] > 0.95 and ours["Spearman"] > 0.95 > mean["Pearson"] == 0
+    assert ours["mean squared error"] < 0.5 < mean["mean squared error"]
+    assert model.config.problem_type == "regression" and dict(model.config.id2label) == {0: "stars"}
+    assert jm.classify(model, params, tokenizer, ["the film was great"]).item() == pytest.approx(2, abs=0.7)
+    for row in curve(tmp_path / "run"):
+        if "validation_loss" in row:
+            assert row["validation_loss"] == pytest.approx(row["validation_mean squared error"], rel=1e-4)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    assert theirs.config.problem_type == "regression" and theirs.config.num_labels == 1
+
+
+@pytest.mark.parametrize("kind", ["lists", "columns"])
+def test_several_labels_of_texts_are_learnt(bert, tmp_path, kind):
+    chance, rows = random.Random(0), []
+    for _ in range(80):
+        words = chance.sample([*GOOD, *BAD], chance.randrange(3))
+        labels = {"good": any(word in GOOD for word in words), "bad": any(word in BAD for word in words)}
+        names = [name for name, present in labels.items() if present]
+        rows.append({"text": " ".join(["it", *words]), "label": names} | {k: int(v) for k, v in labels.items()})
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    columns = {"columns.label": "bad,good"} if kind == "columns" else {}
+    options = {"epochs": 12.0} if kind == "lists" else {"epochs": 0.1}
+    result, model, params, tokenizer = finish("text_classification", bert, file, tmp_path / "run", **columns, **options)
+    assert model.config.problem_type == "multi_label_classification"
+    assert dict(model.config.id2label) == {0: "bad", 1: "good"}
+    ours, frequent = result["scores"][THIS_MODEL], result["scores"]["most frequent labels"]
+    assert {"micro F1", "macro F1", "exact match"} == ours.keys()
+    if kind == "lists":
+        assert ours["micro F1"] > 0.9 > frequent["micro F1"] and ours["exact match"] > 0.8
+        found = jm.classify(model, params, tokenizer, ["it great", "it", "it dull good"])
+        assert (found > 0.5).tolist() == [[False, True], [False, False], [True, True]]
+
+
+LABELS = [
+    (["a"], 3, {}, "label is a list of names or of whole numbers, got 3"),
+    (["a"], ["c"], {}, "the training data has no class 'c'"),
+    (0.5, "x", {}, "label is a number, got 'x'"),
+    (1, float("nan"), {"problem_type": "regression"}, "label is a number, got nan"),
+    (1, 1, {"problem_type": "ordinal"}, "problem_type is one of single_label_classification, "),
+    (1, 2, {"columns.label": "label,label"}, "each column of the label is 0 or 1, got [2, 2]"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "options", "message"), LABELS)
+def test_invalid_label_is_located(bert, tmp_path, first, second, options, message):
+    train = write_lines(tmp_path / "train.jsonl", [{"text": "good", "label": first}] * 8)
+    other = write_lines(tmp_path / "other.jsonl", [{"text": "good", "label": second}])
+    error = refused("text_classification", bert, train, tmp_path, **{"data.validation": str(other)}, **options)
+    assert message in error and (f"{other}, line 1: " in error or "problem_type" in options)
 
 
 INVALID = {

@@ -2,8 +2,9 @@
 
 Command:   jaxmodels run finetune --config=finetune:text_classification --config.init=FOLDER --config.data.train=FILE
            and optionally --config.data.validation=FILE --config.data.test=FILE --workdir=FOLDER
-Tasks:     text_classification (also of pairs), token_classification, causal_lm, masked_lm, question_answering,
-           text_to_text (summaries and others), multiple_choice: the part of --config after the colon
+Tasks:     text_classification (also of pairs), token_classification, causal_lm, masked_lm, span_corruption (T5's
+           pretraining), denoising (BART's), question_answering, text_to_text (summaries and others), multiple_choice:
+           the part of --config after the colon
 Data:      CSV, JSON lines, Parquet and others, see data/tables.py; --config.columns.NAME=COLUMN names the columns
 Output:    FOLDER/model, which jm.load and transformers read, the scores, and curves
 
@@ -21,6 +22,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from . import command, failures
 from .data import buckets, published
 from .report import print0
+from .tasks.denoising import DenoisingTask, SpanCorruptionTask
 from .tasks.from_tables import TableTask
 from .tasks.language_modelling import CausalLanguageModelling, MaskedLanguageModelling
 from .tasks.multiple_choice import MultipleChoice
@@ -35,6 +37,8 @@ TASKS: dict[str, type[TableTask]] = {
     "token_classification": TokenClassification,
     "causal_lm": CausalLanguageModelling,
     "masked_lm": MaskedLanguageModelling,
+    "span_corruption": SpanCorruptionTask,
+    "denoising": DenoisingTask,
     "question_answering": QuestionAnswering,
     "text_to_text": TextToText,
     "multiple_choice": MultipleChoice,

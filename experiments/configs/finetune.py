@@ -8,6 +8,8 @@ COLUMNS = {
     "token_classification": {"tokens": "tokens", "tags": "tags"},
     "causal_lm": {"text": "text"},
     "masked_lm": {"text": "text"},
+    "span_corruption": {"text": "text"},
+    "denoising": {"text": "text"},
     "question_answering": {"question": "question", "context": "context", "answers": "answers"},
     "text_to_text": {"source": "source", "target": "target"},
     "multiple_choice": {"context": "context", "question": "", "choices": "choices", "label": "label"},
@@ -21,6 +23,10 @@ OPTIONS = {
     # max_tokens, and see those before; none: each text in a row of its own, with padding.
     "causal_lm": {"packing": "segments"},
     "masked_lm": {"packing": "segments", "masking_rate": 0.15},
+    # Share of the tokens in spans, and the mean length of a span (Raffel et al. 2020).
+    "span_corruption": {"noise_density": 0.15, "mean_span": 3.0},
+    # Share of the tokens in spans, the mean of the Poisson distribution of their lengths (Lewis et al. 2020).
+    "denoising": {"mask_rate": 0.3, "mean_span": 3.0, "permute_sentences": True},
     # Tokens by which windows of a context overlap, and of the longest answer.
     "question_answering": {"stride": 64, "max_answer_tokens": 30},
     # The prefix precedes each source, such as T5's "summarize: ".
@@ -41,6 +47,8 @@ def get_config(task: str = "text_classification") -> ConfigDict:
     config.task = task
     # Folder or Hub id of the checkpoint.
     config.init = ""
+    # Start from random parameters; config and tokenizer are those of init.
+    config.from_scratch = False
     # Files or folders, see data/tables.py. Without a validation set, the share held_out of the training rows is one.
     config.data = ConfigDict({"train": "", "validation": "", "test": "", "held_out": 0.1})
     config.columns = ConfigDict(COLUMNS[task])

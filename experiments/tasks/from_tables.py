@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
@@ -18,6 +19,7 @@ from ..data.bpe import token_id
 from ..data.buckets import Examples, LabelledTexts
 from ..data.corpus import held_out
 from ..data.tables import Table
+from ..loop import Sharding
 from ..predict import Predictions
 from .common import Scores, Task
 
@@ -65,6 +67,15 @@ class TableTask(Task):
                 f"{self.checkpoint.vocab_size}; enlarge the model with jm.resize_token_embeddings, and save it"
             )
         return tokenizer
+
+    def load(self, config: FrozenConfigDict, sharding: Sharding) -> tuple[Any, dict | None]:
+        """Load the checkpoint, or with from_scratch take its config alone."""
+        if not config.from_scratch:
+            return super().load(config, sharding)
+        fields = self.checkpoint.replace(**config.model, **self.config_fields)
+        cls = model_class(self.model_class, self.checkpoint)
+        options = {"dtype": jnp.dtype(config.dtype), "remat": config.remat, **self.model_options}
+        return cls(fields, **options), None
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the model config that depend on the data."""

@@ -23,12 +23,30 @@ from .from_tables import TableTask
 PACKINGS = ("segments", "windows", "none")
 
 
-class LanguageModelling(TableTask):
-    """Predicts tokens of texts, which are divided into rows of at most max_tokens as `packing` says."""
+class TokenPrediction(TableTask):
+    """Predicts tokens of a column of texts, without generating any."""
 
     scores_untrained = True
     score = "loss"
     higher_is_better = False
+
+    def scores(self, split: str, predicted: Predictions) -> Scores:
+        labels = self.targets(split)
+        found = [best[: len(row)] for best, row in zip(predicted.best, labels, strict=True)]
+        correct = np.concatenate([a == b for a, b in zip(found, labels, strict=True)])
+        share = float(correct.sum() / sum((row != IGNORE).sum() for row in labels))
+        return {"loss": predicted.loss, "perplexity": math.exp(min(predicted.loss, 700.0)), "accuracy": share}
+
+    def targets(self, split: str) -> list[np.ndarray]:
+        """Return what each output of each example is compared with, int [T]."""
+        examples = {"train": self.train, "validation": self.dev, "test": self.test}[split]
+        return [
+            examples.batch(np.array([row]), int(length))["labels"][0] for row, length in enumerate(examples.lengths)
+        ]
+
+
+class LanguageModelling(TokenPrediction):
+    """The texts are divided into rows of at most max_tokens as `packing` says."""
 
     def fields(self) -> dict[str, Any]:
         if self.config.packing not in PACKINGS:
@@ -55,20 +73,6 @@ class LanguageModelling(TableTask):
     def windows(self, split: str, tokenizer: Tokenizer, texts: Sequence[str]) -> Examples:
         """Tokenize the texts as windows over all of them."""
 
-    def scores(self, split: str, predicted: Predictions) -> Scores:
-        labels = self.targets(split)
-        found = [best[: len(row)] for best, row in zip(predicted.best, labels, strict=True)]
-        correct = np.concatenate([a == b for a, b in zip(found, labels, strict=True)])
-        share = float(correct.sum() / sum((row != IGNORE).sum() for row in labels))
-        return {"loss": predicted.loss, "perplexity": math.exp(min(predicted.loss, 700.0)), "accuracy": share}
-
-    def targets(self, split: str) -> list[np.ndarray]:
-        """Return what each output of each example is compared with, int [T]."""
-        examples = {"train": self.train, "validation": self.dev, "test": self.test}[split]
-        return [
-            examples.batch(np.array([row]), int(length))["labels"][0] for row, length in enumerate(examples.lengths)
-        ]
-
 
 class CausalLanguageModelling(LanguageModelling):
     """Each text has the special tokens of its tokenizer, and ends with the end-of-text token."""
@@ -84,12 +88,12 @@ class CausalLanguageModelling(LanguageModelling):
         return [np.append(labels[1:], IGNORE) for labels in super().targets(split)]
 
     def pieces(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-        return [piece for row in _ended(tokenizer, texts) for piece in _cut(row, self.max_tokens) if len(piece) > 1]
+        return [piece for row in _ended(tokenizer, texts) for piece in cut(row, self.max_tokens) if len(piece) > 1]
 
     def windows(self, split: str, tokenizer: Tokenizer, texts: Sequence[str]) -> LabelledTexts:
         tokens = list(chain.from_iterable(_ended(tokenizer, texts)))
         # A token alone predicts nothing.
-        ids = [window for window in _cut(tokens, self.max_tokens) if len(window) > 1]
+        ids = [window for window in cut(tokens, self.max_tokens) if len(window) > 1]
         if not ids:
             raise ValueError(f"{self.tables[split].source} has no text")
         return LabelledTexts({"input_ids": ids, "labels": ids}, self.config_fields["pad_token_id"])
@@ -110,12 +114,12 @@ class MaskedLanguageModelling(LanguageModelling):
     def pieces(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         begin, end = token_id(tokenizer, "cls"), token_id(tokenizer, "sep")
         return [
-            [begin, *piece, end] for row in _bare(tokenizer, texts) for piece in _cut(row, self.max_tokens - 2) if piece
+            [begin, *piece, end] for row in bare(tokenizer, texts) for piece in cut(row, self.max_tokens - 2) if piece
         ]
 
     def windows(self, split: str, tokenizer: Tokenizer, texts: Sequence[str]) -> MaskedWindows:
         end = token_id(tokenizer, "sep")
-        tokens = np.concatenate([[end, *row] for row in _bare(tokenizer, texts)]).astype(np.int32)
+        tokens = np.concatenate([[end, *row] for row in bare(tokenizer, texts)]).astype(np.int32)
         return MaskedWindows(
             tokens,
             tokenizer,
@@ -135,10 +139,12 @@ def _ended(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [[*row] if len(row) and row[-1] == end else [*row, end] for row in rows]
 
 
-def _bare(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def bare(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenize texts without special tokens."""
     rows: Any = tokenizer(list(texts), add_special_tokens=False, truncation=False)["input_ids"]
     return [list(row) for row in rows]
 
 
-def _cut(ids: list[int], length: int) -> list[list[int]]:
+def cut(ids: list[int], length: int) -> list[list[int]]:
+    """Cut ids into pieces of `length` tokens and a shorter rest."""
     return [ids[start : start + length] for start in range(0, len(ids), length)]

@@ -93,8 +93,22 @@ def parse(arguments: Sequence[str], run: Run, default: str) -> tuple[argparse.Na
     # At INFO, Orbax logs a dozen lines per checkpoint, and a traceback per thread for each exception.
     parser.add_argument("--verbosity", type=int, default=logging.FATAL, help="level of absl's log; 0 is INFO")
     options, overrides = parser.parse_known_args(arguments)
+    return options, read_config(parser.prog, options.config, overrides)
+
+
+def read_config(program: str, name: str, overrides: Sequence[str]) -> FrozenConfigDict:
+    """Read a config and replace values.
+
+    Args:
+      program: Name of the program, for messages.
+      name: Name or file of the config.
+      overrides: --config.KEY=VALUE, ...
+
+    Raises:
+      ValueError: There is no such config or key, a value is invalid, or an argument is no override.
+    """
     values = flags.FlagValues()
-    line = [parser.prog, f"--config={config_file(options.config)}", *overrides]
+    line = [program, f"--config={config_file(name)}", *overrides]
     config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
     try:
         unknown = values(line)[1:]
@@ -105,7 +119,7 @@ def parse(arguments: Sequence[str], run: Run, default: str) -> tuple[argparse.Na
         raise ValueError(f"the config has no key {' '.join(map(str, key.args))}") from None
     if unknown:
         raise ValueError(f"unexpected argument {brief(unknown[0])}")
-    return options, FrozenConfigDict(config.value)
+    return FrozenConfigDict(config.value)
 
 
 def launch(

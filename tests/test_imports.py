@@ -37,11 +37,12 @@ BELOW = {
     | {"pallas_kernels", "tensor_files"},
     "retrieval": {"architectures", "config", "download", "layers", "parameters", "processes", "sharding"}
     | {"tensor_files", "tokenization"},
-    "inference": {"architectures", "batching", "tokenization"},
+    "inference": {"architectures", "batching", "layers", "tokenization"},
     "training": {"layers", "parameters", "sharding"},
     "hub": {"architectures", "config", "convert", "download", "parameters", "processes", "sharding"}
     | {"layers", "tensor_files"},
     "estimate": {"chips", "generation", "parameters", "sharding", "training"},
+    "lm_eval": {"architectures", "batching", "generation", "hub", "inference", "tokenization"},
     "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
     | {"layers", "retrieval", "sharding", "tensor_files", "tokenization", "training"},
 }

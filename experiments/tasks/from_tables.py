@@ -31,7 +31,8 @@ class TableTask(Task):
 
     Attributes:
       usage: A line of Python that uses `model`, `params` and `tokenizer`.
-      tables: The rows of each split; without a test set, the validation set is also the test set.
+      tables: The rows of each split; without a test set, the validation set is also the test set. To score a trained
+        checkpoint, there is a test set only.
       checkpoint: The model config of the initial checkpoint.
       max_tokens: Maximum number of tokens of an input.
     """
@@ -47,8 +48,9 @@ class TableTask(Task):
         limit = min(self.checkpoint.max_source_tokens, self.tokenizer.model_max_length)
         self.max_tokens = min(config.max_tokens, limit)
         self.config_fields = {"pad_token_id": token_id(self.tokenizer, "pad"), **self.fields()}
-        self.train = self.encode("train", self.tokenizer)
-        self.dev = self.encode("validation", self.tokenizer)
+        if self.trains:
+            self.train = self.encode("train", self.tokenizer)
+            self.dev = self.encode("validation", self.tokenizer)
         self.test = self.encode("test", self.tokenizer) if "test" in self.tables else self.dev
 
     def load_tokenizer(self, **options: Any) -> Tokenizer:
@@ -99,6 +101,21 @@ class TableTask(Task):
         return self.encode(self.test_split, tokenizer)
 
     @property
+    def trains(self) -> bool:
+        """Whether there is a training set; else a trained checkpoint is scored."""
+        return "train" in self.tables
+
+    @property
+    def first_split(self) -> str:
+        """The training split if there is one, else the test split."""
+        return "train" if self.trains else "test"
+
+    @property
+    def first(self) -> Table:
+        """The rows of this split."""
+        return self.tables[self.first_split]
+
+    @property
     def test_split(self) -> str:
         """The split that is scored at the end."""
         return "test" if "test" in self.tables else "validation"
@@ -111,13 +128,13 @@ class TableTask(Task):
 
 
 def read_splits(config: FrozenConfigDict) -> dict[str, Table]:
-    """Read the splits that the config names; without a validation set, a share of the training rows is held out.
+    """Read the splits that the config names; of a training set without a validation set, a share is held out.
 
     Raises:
       FileNotFoundError, ValueError: See `tables.read`; or data.held_out leaves no rows for a split.
     """
     found = {split: tables.read(config.data[split], config.columns) for split in SPLITS if config.data[split]}
-    if "validation" in found:
+    if "validation" in found or "train" not in found:
         return found
     share, rows = config.data.held_out, range(len(found["train"]))
     validation = [row for row in rows if held_out(str(row), share)]
@@ -141,27 +158,31 @@ def class_names(task: TableTask, column: str, values: list[Any]) -> list[str]:
     """Return the names of all classes, in the order of their numbers.
 
     The order is that of the data set if it has one; else that of the checkpoint if it has the same names; else numbers
-    by size, and others in alphabetical order.
+    by size, and others in alphabetical order. Without a training set, the classes are those of the checkpoint.
     """
+    known = list((task.checkpoint.id2label or {}).values())
+    if not task.trains:
+        defaults = [f"LABEL_{number}" for number in range(task.checkpoint.num_labels or 2)]
+        return [str(number) for number in range(len(defaults))] if known in ([], defaults) else known
     train = task.tables["train"]
     if column in train.class_names:
         return list(train.class_names[column])
     names = {str(value) for value in values}
-    known = list((task.checkpoint.id2label or {}).values())
     if names == set(known):
         return known
     return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
 
 
-def class_number(value: Any, numbers: dict[str, int], location: str) -> int:
+def class_number(task: TableTask, value: Any, numbers: dict[str, int], location: str) -> int:
     """Return the number of a class.
 
     Raises:
-      ValueError: It does not occur in the training data.
+      ValueError: Neither the training data nor, without such data, the checkpoint has it.
     """
     if str(value) not in numbers:
+        source = "training data" if task.trains else "checkpoint"
         raise ValueError(
-            f"{location}: the training data has no class {value!r:.60}; it has {', '.join(numbers):.200}. Correct the "
+            f"{location}: the {source} has no class {value!r:.60}; it has {', '.join(numbers):.200}. Correct the "
             "row, or add rows of this class to the training data"
         )
     return numbers[str(value)]

@@ -25,7 +25,7 @@ class MultipleChoice(TableTask):
     )
 
     def fields(self) -> dict[str, Any]:
-        first = len(self.tables["train"].lists("choices")[0])
+        first = len(self.first.lists("choices")[0])
         for table in self.tables.values():
             rows = zip(table.lists("choices"), table.columns["label"], table.locations, strict=True)
             for choices, label, location in rows:

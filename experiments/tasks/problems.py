@@ -72,15 +72,15 @@ class SingleLabel(Problem):
 
     def __init__(self, task: TableTask):
         super().__init__(task)
-        self._names = class_names(task, "label", self._column("train"))
+        self._names = class_names(task, "label", self._column(task.first_split))
         self._numbers = {name: number for number, name in enumerate(self._names)}
         if len(self._names) < 2:
-            raise ValueError(f"{task.tables['train'].source} has one class only, {self._names[0]!r}; two are needed")
+            raise ValueError(f"{task.first.source} has one class only, {self._names[0]!r}; two are needed")
         self.fields = {"id2label": dict(enumerate(self._names))}
 
     def labels(self, split: str) -> np.ndarray:
         rows = zip(self._column(split), self.task.tables[split].locations, strict=True)
-        return np.array([class_number(value, self._numbers, location) for value, location in rows], np.int32)
+        return np.array([class_number(self.task, value, self._numbers, location) for value, location in rows], np.int32)
 
     def keep(self, output: Any) -> jax.Array:
         return best_class(output)
@@ -112,10 +112,10 @@ class MultiLabel(Problem):
         super().__init__(task)
         columns = task.config.columns.label.split(",")
         self._has_columns = len(columns) > 1
-        train = [name for names in self._lists("train") for name in names]
+        train = [name for names in self._lists(task.first_split) for name in names]
         self._names = columns if self._has_columns else class_names(task, "label", train)
         if not self._names:
-            raise ValueError(f"{task.tables['train'].source} has no labels; at least one row has to have one")
+            raise ValueError(f"{task.first.source} has no labels; at least one row has to have one")
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self.fields = {"id2label": dict(enumerate(self._names))}
 
@@ -125,7 +125,7 @@ class MultiLabel(Problem):
             return np.array([[int(value) for value in row] for row in lists], np.float32)
         found = np.zeros((len(lists), len(self._names)), np.float32)
         for row, names, location in zip(found, lists, locations, strict=True):
-            row[[class_number(name, self._numbers, location) for name in names]] = 1
+            row[[class_number(self.task, name, self._numbers, location) for name in names]] = 1
         return found
 
     def keep(self, output: Any) -> jax.Array:

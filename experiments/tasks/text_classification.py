@@ -24,7 +24,11 @@ class TextClassification(TableTask):
     usage = 'jm.classify(model, params, tokenizer, ["A text."])'
 
     def fields(self) -> dict[str, Any]:
-        kind = problem_type(self.config.problem_type, self.config.columns.label, self.tables["train"].columns["label"])
+        # Without training, the problem is that of the checkpoint.
+        known = "" if self.trains else self.checkpoint.problem_type
+        kind = problem_type(
+            self.config.problem_type or known or "", self.config.columns.label, self.first.columns["label"]
+        )
         self._problem = PROBLEMS[kind](self)
         # Those of the class are defaults.
         self.score, self.higher_is_better = self._problem.score, self._problem.higher_is_better  # type: ignore[misc]

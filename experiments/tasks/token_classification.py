@@ -42,7 +42,7 @@ class TokenClassification(TableTask):
                     raise ValueError(f"{location}: each token has a tag; got {len(tokens)} tokens and {len(tags)} tags")
                 if wrong := [token for token in tokens if not isinstance(token, str) or not token.strip()]:
                     raise ValueError(f"{location}: tokens are words, got {wrong[0]!r}")
-        self._names = class_names(self, "tags", [tag for tags in self.tables["train"].columns["tags"] for tag in tags])
+        self._names = class_names(self, "tags", [tag for tags in self.first.columns["tags"] for tag in tags])
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self._are_entities = all(name == "O" or name[:2] in ("B-", "I-") for name in self._names)
         if self._are_entities:
@@ -75,4 +75,4 @@ class TokenClassification(TableTask):
     def _labels(self, split: str) -> list[list[int]]:
         table = self.tables[split]
         rows = zip(table.columns["tags"], table.locations, strict=True)
-        return [[class_number(tag, self._numbers, location) for tag in tags] for tags, location in rows]
+        return [[class_number(self, tag, self._numbers, location) for tag in tags] for tags, location in rows]

@@ -5,12 +5,13 @@ of `ERRORS`, which `jaxmodels` prints as one line; a module may name others. A m
 its `--help`.
 """
 
-from jaxmodels.commands import ask, convert, estimate, generate, run, verify
+from jaxmodels.commands import ask, convert, estimate, evaluate, generate, run, verify
 
 COMMANDS = {
     "ask": ask,
     "convert": convert,
     "estimate": estimate,
+    "evaluate": evaluate,
     "generate": generate,
     "run": run,
     "verify": verify,

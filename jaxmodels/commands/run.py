@@ -37,10 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the experiment in this process."""
-    _load(arguments.experiment).main([*["--quiet"] * arguments.quiet, *arguments.options])
+    load_experiment(arguments.experiment).main([*["--quiet"] * arguments.quiet, *arguments.options])
 
 
-def _load(name: str) -> ModuleType:
+def load_experiment(name: str) -> ModuleType:
+    """Imports a module of the experiments.
+
+    Raises:
+      ImportError: a package of theirs is not installed.
+    """
     try:
         return importlib.import_module(f"jaxmodels.experiments.{name}")
     except ModuleNotFoundError as error:

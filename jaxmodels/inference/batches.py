@@ -9,12 +9,14 @@ from tqdm.auto import tqdm
 
 from jaxmodels.architectures.base import Model
 from jaxmodels.batching import length_batches
+from jaxmodels.layers.losses import IGNORE
 from jaxmodels.messages import brief
 from jaxmodels.tokenization import BatchEncoding
 from jaxmodels.tokenization.base import Tokenizer
 
 # Padded lengths are multiples of this, so that few shapes are compiled.
 _MULTIPLE = 32
+_SEQUENCES = ("input_ids", "attention_mask", "token_type_ids", "labels")
 
 
 def check_texts(name: str, texts: Any) -> None:
@@ -69,9 +71,9 @@ def run(
     Raises:
       ValueError: a batch_size below 1.
     """
-    sequences = {name: fields[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in fields}
+    sequences = {name: fields[name] for name in _SEQUENCES if name in fields}
     lengths = [len(ids) for ids in sequences["input_ids"]]
-    padding = {"input_ids": pad_token_id or 0}
+    padding = {"input_ids": pad_token_id or 0, "labels": IGNORE}
     results: list[Any] = [None] * len(lengths)
 
     def fetch(places: np.ndarray, found: Any) -> None:

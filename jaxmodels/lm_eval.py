@@ -7,7 +7,7 @@ On the command line `python -m jaxmodels.lm_eval` is lm-eval's own program, with
 
     python -m jaxmodels.lm_eval run --model jaxmodels --model_args pretrained=openai-community/gpt2 --tasks piqa
 
-Importing this module needs lm-eval: pip install 'jaxmodels[lm_eval]'.
+Importing this module needs lm-eval: pip install 'jaxmodels[lm-eval]'.
 """
 
 from collections import defaultdict
@@ -32,7 +32,7 @@ try:
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
 except ImportError as error:
-    raise ImportError("jaxmodels.lm_eval needs lm-eval: pip install 'jaxmodels[lm_eval]'") from error
+    raise ImportError("jaxmodels.lm_eval needs lm-eval: pip install 'jaxmodels[lm-eval]'") from error
 
 # Names that tasks have for the number of tokens to generate, in lm-eval's order of precedence.
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -73,7 +73,7 @@ class JaxModelsLM(TemplateLM):
 
         Raises:
           ValueError: neither or both of a name and a model, an encoder-decoder or a model without a language modelling
-            head, a tokenizer without bos and eos token, or a batch_size that is no positive number.
+            head, a tokenizer without eos token, or a batch_size that is no positive number.
         """
         super().__init__()
         if (pretrained is None) == (model is None) or (model is None) != (params is None):
@@ -91,9 +91,11 @@ class JaxModelsLM(TemplateLM):
             raise ValueError("pass the tokenizer of the model, too")
         if not isinstance(source, Tokenizer):
             source = load_tokenizer(source, revision=revision, model_max_length=None)
-        if source.eos_token_id is None and source.bos_token_id is None:
-            raise ValueError("the tokenizer has neither a bos nor an eos token, with which texts begin")
-        self.model, self.params, self.tokenizer = model, params, source
+        if source.eos_token_id is None:
+            raise ValueError("the tokenizer has no eos token, with which texts end")
+        assert params is not None
+        self.model, self.params, self.tokenizer = model, dict(params), source
+        self._end: int = source.eos_token_id
         self.batch_size, self.seed = int(batch_size), seed
         self.max_length = model.max_tokens if max_length is None else min(int(max_length), model.max_tokens)
         self._name = str(pretrained or type(model).__name__)
@@ -101,13 +103,13 @@ class JaxModelsLM(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """The id that ends a text."""
-        return self.tokenizer.eos_token_id
+        return self._end
 
     @property
     def prefix_token_id(self) -> int:
         """The id before the first token of a text without context."""
-        bos = self.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else bos
+        bos: int | None = self.tokenizer.bos_token_id
+        return self._end if bos is None else bos
 
     @property
     def tokenizer_name(self) -> str:
@@ -133,11 +135,11 @@ class JaxModelsLM(TemplateLM):
         self,
         requests: Sequence[tuple[tuple[str, str], list[int], list[int]]],
         disable_tqdm: bool = False,
-        **_: Any,
+        **_options: Any,
     ) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether greedy decoding gives it."""
         windows = [continuation_window(context, text, self.max_length) for _, context, text in requests]
-        found = []
+        found: list[tuple[float, bool]] = []
         for (strings, _, _), each in zip(requests, self._likelihoods(windows, disable_tqdm), strict=True):
             found.append((float(each.log_likelihoods.sum()), bool(each.greedy.all())))
             self.cache_hook.add_partial("loglikelihood", strings, found[-1])
@@ -194,9 +196,8 @@ class JaxModelsLM(TemplateLM):
             options["temperature"] = float(temperature)
         if stop:
             options |= {"stop_strings": stop, "tokenizer": self.tokenizer}
-        end = self.eot_token_id
-        padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else end
-        options |= {"max_new_tokens": length, "eos_token_id": end, "pad_token_id": padding}
+        padding = self._end if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        options |= {"max_new_tokens": length, "eos_token_id": self._end, "pad_token_id": padding}
         tokens = [self.tok_encode(context)[-room:] for context in contexts]
         for rows, _ in length_batches([len(ids) for ids in tokens], self.batch_size):
             width = max(len(tokens[row]) for row in rows)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Extras that each folder may use.
 FOLDERS = {
-    "jaxmodels": ["chat", "t5", "retrieval", "faiss", "lm_eval"],
+    "jaxmodels": ["chat", "t5", "retrieval", "faiss", "lm-eval"],
     "pallas_kernels": [],
     "experiments": ["experiments", "chat", "onnx", "retrieval"],
     "tests": ["test"],

@@ -19,7 +19,7 @@ import yaml
 from support.code_blocks import PAGES, code_blocks
 
 import jaxmodels as jm
-from experiments import command
+from experiments import command, evaluate
 from jaxmodels.__main__ import PROGRAM, make_parser
 from jaxmodels.commands import COMMANDS
 from jaxmodels.commands.run import EXPERIMENTS
@@ -137,6 +137,8 @@ def test_a_documented_command_is_valid(line):
         experiment = importlib.import_module(f"experiments.{given.experiment}")
         run, _, default, _ = experiment.main.args
         command.parse(given.options, run, default)
+    if given.command == "evaluate":
+        evaluate.parse(given.task, given.options)
 
 
 def test_commands_are_found_in_documents_and_headers():

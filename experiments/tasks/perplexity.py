@@ -96,7 +96,7 @@ def language_model(checkpoint: Config) -> str:
 
 
 def _causal(text: str, tokenizer: Tokenizer, length: int, stride: int) -> Any:
-    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else token_id(tokenizer, "bos")
+    start = token_id(tokenizer, "eos" if tokenizer.bos_token_id is None else "bos")
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     return causal_windows([start, *ids], length=length, stride=stride)
 

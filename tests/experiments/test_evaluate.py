@@ -69,7 +69,7 @@ def test_perplexity_of_windows_follows_its_definition(gpt2, texts, tmp_path, cap
     expected["bits per byte"] = total / size / np.log(2)
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["scores"] == pytest.approx(expected, rel=1e-4)
-    assert written["examples"] == 2 and printed == pytest.approx(written["scores"], abs=1e-3)
+    assert written["examples"] == 2 and printed == pytest.approx(written["scores"], rel=1e-4)
 
 
 def test_pseudo_perplexity_masks_each_token_alone(bert, texts, capsys):

@@ -117,5 +117,5 @@ def test_invalid_arguments_are_rejected(adapter, folder, arguments, message):
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "jaxmodels.lm_eval", raising=False)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxmodels\[lm_eval\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'jaxmodels\[lm-eval\]'"):
         importlib.import_module("jaxmodels.lm_eval")

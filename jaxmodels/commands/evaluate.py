@@ -11,21 +11,11 @@ import argparse
 from jaxmodels.commands.run import load_experiment
 
 HELP = "score a checkpoint: perplexity, or a task that it was fine-tuned for"
-TASKS = (
-    "perplexity",
-    "text_classification",
-    "token_classification",
-    "causal_lm",
-    "masked_lm",
-    "question_answering",
-    "text_to_text",
-    "multiple_choice",
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("task", choices=TASKS, metavar="TASK", help=f"one of {', '.join(TASKS)}")
+    parser.add_argument("task", metavar="TASK", help="perplexity, or a task of finetune, such as text_classification")
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id of the checkpoint")
     parser.add_argument("data", metavar="DATA", help="file or folder with the rows, such as CSV or JSON lines")
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="...", help="--json FILE, --config.KEY=VALUE")

@@ -105,7 +105,7 @@ from jaxmodels.generation import (
     generate,
     warmup,
 )
-from jaxmodels.hub import load, load_config, load_rag, save
+from jaxmodels.hub import load, load_adapter, load_config, load_rag, merge_adapter, save, save_adapter
 from jaxmodels.inference import Answer, answer, classify, embed
 from jaxmodels.initialise import init
 from jaxmodels.retrieval import DenseIndex, DeviceRetriever, FaissIndex, Passages, RagRetriever
@@ -245,13 +245,16 @@ __all__ = [
     "led_from_bart",
     "length_batches",
     "load",
+    "load_adapter",
     "load_config",
     "load_rag",
     "load_tokenizer",
+    "merge_adapter",
     "prune_heads",
     "register",
     "resize_token_embeddings",
     "save",
+    "save_adapter",
     "sharding",
     "target_platform",
     "warmup",

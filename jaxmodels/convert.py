@@ -59,6 +59,12 @@ class Rule:
         left, right = self._sides
         return re.sub(r"[()]", "", left).split() == right.split()
 
+    @property
+    def inputs_first(self) -> bool:
+        """Whether the torch tensor of a kernel is [in, out], as in `Conv1D` and embeddings, not [out, in]."""
+        left, right = ([axis.strip("()") for axis in side.split()] for side in self._sides)
+        return not self.pattern or left[len(self.sources) > 1] == right[0]
+
     def _head_index(self, heads: list[int]) -> tuple:
         """Index that selects heads from one layer of the parameter."""
         axes = self._sides[1].split()
@@ -81,6 +87,13 @@ class Rule:
             array = rearrange(array, f"{right} -> {left}")
         return dict(zip(self.sources, (array,) if isinstance(self.names, str) else array, strict=True))
 
+    def from_torch(self, tensors: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+        """Converts torch tensors, in the order of `sources`, to one layer of the parameter, which has this shape."""
+        tensor = tensors[0] if isinstance(self.names, str) else np.stack(tensors)
+        if not self.pattern:
+            return tensor
+        return rearrange(tensor, self.pattern, **dict(zip(self._sides[1].split(), shape, strict=True)))
+
     def fill(self, out: np.ndarray, entries: Iterable[TensorEntry], heads: list[int] | None = None) -> None:
         """Reads one layer of the parameter into `out`, without an intermediate copy if order and dtype agree.
 
@@ -102,10 +115,7 @@ class Rule:
                 entry.read(out=part)
             return
         tensors = [entry.read() for entry in entries]
-        tensor = tensors[0] if isinstance(self.names, str) else np.stack(tensors)
-        if self.pattern:
-            tensor = rearrange(tensor, self.pattern, **dict(zip(right.split(), out.shape, strict=True)))
-        out[...] = tensor
+        out[...] = self.from_torch(tensors, out.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +157,10 @@ class Table:
     def short_path(self, path: str) -> str:
         """The path as in the rules: without the prefix of the base model."""
         return path.removeprefix(self.base.replace(".", "/") + "/")
+
+    def prefix(self, path: str) -> str:
+        """The prefix of the torch names of the parameter at a path."""
+        return f"{self.base}." if self.short_path(path) != path else ""
 
     @functools.cached_property
     def _by_path(self) -> dict[str, Rule]:
@@ -277,7 +291,7 @@ def plan_loading(
             continue
         sources[path] = (rule, [[found[name] for name in names] for names in layers])
         for i, names in enumerate(layers):
-            expected = _torch_shapes(rule, shape[1:] if rule.per_layer else shape, remaining_heads.get(i))
+            expected = torch_shapes(rule, shape[1:] if rule.per_layer else shape, remaining_heads.get(i))
             for name, torch_shape in zip(names, expected, strict=True):
                 if found[name].shape != torch_shape:
                     mismatched.setdefault(path, f"{name}: {found[name].shape} in the file, {torch_shape} in the model")
@@ -333,7 +347,8 @@ def _fill_from_copies(
     return conflicts
 
 
-def _torch_shapes(rule: Rule, shape: tuple[int, ...], heads: list[int] | None) -> list[tuple[int, ...]]:
+def torch_shapes(rule: Rule, shape: tuple[int, ...], heads: list[int] | None = None) -> list[tuple[int, ...]]:
+    """Returns the shapes of the torch tensors of one layer of a parameter, in the order of `sources`."""
     # A broadcast zero takes no memory, whatever the shape. Rearranging copies it, but an int8 layer is small.
     return [part.shape for part in rule.to_torch(np.broadcast_to(np.int8(0), shape), heads).values()]
 
@@ -390,9 +405,7 @@ def export(
       (torch name, array).
     """
     for path, array in arrays:
-        short = table.short_path(path)
-        prefix = f"{table.base}." if short != path else ""
-        rule = table.rule(path)
+        rule, prefix = table.rule(path), table.prefix(path)
         for i in range(array.shape[0] if rule.per_layer else 1):
             layer = array[i] if rule.per_layer else array
             heads = remaining_heads.get(i) if rule.per_layer else None

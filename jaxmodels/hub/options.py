@@ -26,7 +26,7 @@ _FORMATS = (
 )
 _IN_MEMORY = "load reads a folder; pass parameters in memory to model.apply({'params': params}, ...)"
 _FLAX = "load always returns (model, params)"
-_ADAPTERS = "adapters are not supported; merge them into the weights first (peft's merge_and_unload) and load those"
+_ADAPTERS = "load the base model without it, then params = jm.load_adapter(folder, model, params) merges an adapter"
 _OFF: tuple[Any, ...] = (None, False)
 
 # Of transformers 4.37 to 4.57: PyTorch's, Flax's and the auto classes.

@@ -34,7 +34,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
         "is_main_process": "all processes must call it, and the first one writes; leave it out",
         "save_function": "the files are always written by safetensors; leave it out",
         "variant": "file names are fixed; convert the parameters (jax.tree.map) and save into another folder",
-        "save_peft_format": "adapters are not supported; leave it out",
+        "save_peft_format": "jm.save_adapter saves adapters; leave it out",
         "repo_id": "it is called push_to_hub=",
         "use_auth_token": "it is called token=",
         "create_pr": "the push is to the main branch; huggingface_hub's upload_folder creates pull requests",
@@ -91,9 +91,9 @@ def save(
         )
     check_tree("params", params)
     flat = flatten(params)
-    _check_params(model, flat)
+    check_params("the parameters to save", model, flat)
     max_bytes = _parse_size(max_shard_size)
-    tensors = export(model.table, ((path, _to_host(array)) for path, array in flat.items()), remaining_heads(model))
+    tensors = export(model.table, ((path, to_host(array)) for path, array in flat.items()), remaining_heads(model))
 
     def write() -> None:
         with atomic_save(Path(folder), "config", "weights") as staging:
@@ -110,7 +110,8 @@ def save(
         on_first_process(upload)
 
 
-def _check_params(model: Model, flat: Mapping[str, Any]) -> None:
+def check_params(what: str, model: Model, flat: Mapping[str, Any]) -> None:
+    """Raises WeightsError if the flattened parameters are not those of the model."""
     shapes = flatten(abstract(model))
     unknown, missing = [p for p in flat if p not in shapes], [p for p in shapes if p not in flat]
     mismatched = [
@@ -119,10 +120,11 @@ def _check_params(model: Model, flat: Mapping[str, Any]) -> None:
         if path in shapes and np.shape(array) != shapes[path].shape
     ]
     if unknown or missing or mismatched:
-        raise WeightsError(f"the parameters to save ({type(model).__name__})", unknown, missing, mismatched)
+        raise WeightsError(f"{what} ({type(model).__name__})", unknown, missing, mismatched)
 
 
-def _to_host(array: jax.Array | np.ndarray) -> np.ndarray:
+def to_host(array: jax.Array | np.ndarray) -> np.ndarray:
+    """Returns the whole array; of one that is sharded over several processes, a collective operation."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)

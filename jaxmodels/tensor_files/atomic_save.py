@@ -39,6 +39,7 @@ FILE_SETS = {
         *("chat_template.jinja", "vocab.json", "encoder.json", "merges.txt", "vocab.bpe", "vocab.txt"),
         *("spiece.model", "tokenizer.model"),
     ),
+    "adapter": ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
     "index": ("dense_index.json", "embeddings-*.safetensors"),
     "rows": ("embeddings.safetensors",),
     "passages": ("passages.arrow",),

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
 from support.arrays import close, ids
 from support.documents import python_of
 from support.tiny import random_params, tiny
@@ -56,8 +55,7 @@ def with_adapters(params, lora) -> dict:
 def documented() -> dict:
     """The functions of docs/flax_tools.md."""
     names = {"jm": jm, "jax": jax, "jnp": jnp, "qwix": qwix}
-    names |= {"flatten_dict": flatten_dict, "unflatten_dict": unflatten_dict}
-    for code in python_of("flax_tools.md", "LoRA") + python_of("flax_tools.md", "Quantisation"):
+    for code in python_of("flax_tools.md", "Quantisation"):
         if code.startswith("def "):
             exec(code.split("\n\n")[0], names)
     return names
@@ -86,7 +84,7 @@ def test_adapters_have_the_axis_of_the_stack_and_change_nothing_at_first(name):
 def test_merged_adapters_give_the_same_logits(name):
     model, params, lora = adapted(name)
     drawn = random_params(lora, 1)
-    merged = documented()["merged"](drawn, ALPHA / RANK)
+    merged = jm.merge_adapter(drawn, ALPHA)
     assert jax.tree.structure(merged) == jax.tree.structure(params)
     expected = logits(lora)(drawn)
     close(logits(model)(merged), expected, tolerance=1e-5)
@@ -124,7 +122,7 @@ def test_generation_uses_the_adapters(name):
     model, _, lora = adapted(name)
     drawn = random_params(lora, 1)
     got = generated(lora, drawn, max_new_tokens=5)
-    expected = generated(model, documented()["merged"](drawn, ALPHA / RANK), max_new_tokens=5)
+    expected = generated(model, jm.merge_adapter(drawn, ALPHA), max_new_tokens=5)
     close(got.logits, expected.logits, tolerance=1e-5)
     plain = generated(model, unflatten({p: flatten(drawn)[p] for p in flatten(abstract(model))}), max_new_tokens=5)
     assert np.abs(np.asarray(plain.logits) - np.asarray(got.logits)).max() > 1e-2
@@ -139,7 +137,7 @@ def test_products_for_few_tokens_and_long_loops_use_the_adapters(rows):
     drawn = random_params(lora, 1)
     got, expected = (
         jm.generate(m, p, TOKENS[:1].repeat(rows, 0), max_new_tokens=40, output_logits=True, eos_token_id=None)
-        for m, p in ((lora, drawn), (model, documented()["merged"](drawn, ALPHA / RANK)))
+        for m, p in ((lora, drawn), (model, jm.merge_adapter(drawn, ALPHA)))
     )
     close(got.logits, expected.logits, tolerance=1e-5)
 

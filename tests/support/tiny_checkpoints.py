@@ -53,4 +53,4 @@ def _save_unigram(folder: Path) -> None:
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     folder.mkdir()
     backend.save(str(folder / "tokenizer.json"))
-    jm.T5Tokenizer(tokenizer_file=folder / "tokenizer.json", extra_ids=0).save_pretrained(folder)
+    jm.T5Tokenizer(tokenizer_file=folder / "tokenizer.json", extra_ids=8).save_pretrained(folder)

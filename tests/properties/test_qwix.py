@@ -189,7 +189,8 @@ def test_training_with_quantised_products_has_gradients_of_all_kernels():
         assert np.isfinite(leaf).all() and ("/layers/" not in path or np.abs(leaf).max() > 0), path
 
 
-def test_documented_lines_run(tmp_path):
+def test_documented_lines_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model, params = tiny("GPT2LMHeadModel")
     names = {"jm": jm, "jax": jax, "jnp": jnp, "optax": optax, "model": model, "params": params, "ids": TOKENS}
     names["folder"] = tmp_path

@@ -8,7 +8,7 @@ from pallas_kernels.dropout import Dropout, drop_probabilities
 from pallas_kernels.kv_cache import PackedKV, unpack
 from pallas_kernels.mask import MASK_VALUE, Mask
 from pallas_kernels.reference import masked_softmax
-from pallas_kernels.sharding import PartitionAxes, platform, target_platform, vary_alike
+from pallas_kernels.sharding import PartitionAxes, platform, target_platform, tokens_per_device, vary_alike
 from pallas_kernels.symbolic import is_certain
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "platform",
     "sliding_window_weights",
     "target_platform",
+    "tokens_per_device",
     "unpack",
     "vary_alike",
 ]

@@ -1,19 +1,28 @@
 """Public attention API: validates the arguments and dispatches to an implementation."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import blocked, reference
+from pallas_kernels import blocked, reference, sequence_parallel
 from pallas_kernels.bias import Bias, Biases, as_tuple
 from pallas_kernels.derivatives import named_residuals
 from pallas_kernels.dispatch import AttentionCall, choose, decoding_platform, select_decode_kernel
 from pallas_kernels.dropout import Dropout, dropout_bits, seed_and_rate
 from pallas_kernels.kv_cache import PackedKV
 from pallas_kernels.mask import Mask
-from pallas_kernels.sharding import PartitionAxes, attention_specs, decode_specs, platform, shard_mapped, vary_alike
+from pallas_kernels.sharding import (
+    Axes,
+    PartitionAxes,
+    attention_specs,
+    decode_specs,
+    platform,
+    shard_mapped,
+    vary_alike,
+)
 
 # A factor on the dot products, which may be traced.
 Scale = float | jax.Array
@@ -96,13 +105,15 @@ def attention(
       return_weights: Whether to return the weights too.
       split: With a mesh in context (`jax.set_mesh`), the mesh axes over which the batch and the heads are split; a
         kernel then runs on every shard, with the key heads of its query heads. XLA's implementations do not need it.
+        With those of the length, `sequence_parallel` says what the devices exchange.
 
     Returns:
       [B, T, H, Kv] in q.dtype. With `return_weights`, a pair of that and the weights [B, H, T, S] in q.dtype, after
       dropout.
 
     Raises:
-      ValueError: Shapes or options that do not fit, or a named implementation that does not support the call.
+      ValueError: Shapes or options that do not fit, a named implementation that does not support the call, or a length
+        that its devices do not divide.
       TypeError: Dtypes that are not floating, or arguments of a wrong type.
 
     Examples:
@@ -116,11 +127,39 @@ def attention(
     """
     biases = as_tuple(bias)
     _validate_attention(q, k, v, mask, biases, dropout)
-    chosen, kernel = choose(
-        implementation,
-        AttentionCall(q, k, v, mask, biases, return_weights, split, dropout is not None and dropout.rate > 0),
-    )
-    options: dict[str, Any] = {"mask": mask, "bias": biases, "scale": scale, "dropout": dropout, "split": split}
+    attend = partial(_attend, implementation=implementation, return_weights=return_weights)
+    parallel = sequence_parallel.choose(q, k, mask, biases, split, return_weights)
+    if parallel is not None:
+        attend = partial(parallel, attend)
+    return attend(q, k, v, mask=mask, biases=biases, scale=scale, dropout=dropout, split=split)
+
+
+def _attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mask: Mask,
+    biases: Biases,
+    scale: Scale | None,
+    dropout: Dropout | None,
+    implementation: str,
+    return_weights: bool,
+    split: PartitionAxes | None = None,
+    keys_over: Axes = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`attention` of keys that this device has, or those of `keys_over` (`reference.attend`) together."""
+    dropped = dropout is not None and dropout.rate > 0
+    call = AttentionCall(q, k, v, mask, biases, return_weights, split, dropped, keys_over)
+    chosen, kernel = choose(implementation, call)
+    options: dict[str, Any] = {
+        "mask": mask,
+        "bias": biases,
+        "scale": scale,
+        "dropout": dropout,
+        "split": split,
+        "keys_over": keys_over,
+    }
     with jax.named_scope(f"attention/{chosen}"):
         if kernel is not None:
             return attention_with_kernel(kernel, q, k, v, **options)
@@ -139,17 +178,18 @@ def _attention_in_xla(
     scale: Scale | None,
     dropout: Dropout | None,
     split: PartitionAxes | None,
+    keys_over: Axes,
     return_weights: bool,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`attention` by the implementation "xla" or "xla_blocked"."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     seed, rate = seed_and_rate(dropout)
-    options: dict[str, Any] = {"scale": scale, "seed": seed, "rate": rate}
+    options: dict[str, Any] = {"scale": scale, "seed": seed, "rate": rate, "keys_over": keys_over}
     if chosen == "xla_blocked":
         return blocked.attend(q, k, v, mask=mask, biases=bias, **options)
-    # No microbatches where the batch is split over devices, nor with dropout, whose hash depends on the example's index
-    # in the batch.
-    if platform() == "cpu" and split is None and seed is None and not return_weights:
+    # No microbatches where a call is split over devices, nor with dropout, whose hash depends on the example's index in
+    # the batch.
+    if platform() == "cpu" and split is None and keys_over is None and seed is None and not return_weights:
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, biases: Biases) -> jax.Array:
             return reference.attend(q, k, v, mask=mask, biases=biases, **options)[0]
@@ -170,17 +210,21 @@ def attention_with_kernel(
     scale: Scale | None = None,
     dropout: Dropout | None = None,
     split: PartitionAxes | None = None,
+    keys_over: Axes = None,
 ) -> jax.Array:
     """`attention` by the `attend` of a kernel, without checking whether it supports the call.
 
     Args:
       kernel: A kernel's `attend`.
       q, k, v, mask, bias, scale, dropout, split: As in `attention`.
+      keys_over: As in `reference.attend`, for a kernel that supports it.
 
     Returns:
       [B, T, H, Kv] in q.dtype.
     """
     seed, rate = seed_and_rate(dropout)
+    if keys_over is not None:
+        kernel = partial(kernel, keys_over=keys_over)
     random_bits = None if seed is None else dropout_bits(seed, q.shape[0], q.shape[2])
 
     def attend(*arrays):
@@ -252,7 +296,7 @@ def decode(
     """
     biases = as_tuple(bias)
     _validate_decode(q, packed, mask)
-    if not return_weights and (dropout is None or dropout.rate == 0):
+    if not return_weights and (dropout is None or dropout.rate == 0) and not sequence_parallel.is_split(split):
         kernel = select_decode_kernel(implementation, q, packed, split)
         if kernel is not None:
             with jax.named_scope(f"attention/pallas_{decoding_platform(implementation)}"):

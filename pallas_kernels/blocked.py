@@ -23,10 +23,12 @@ from pallas_kernels.mask import Mask
 from pallas_kernels.reference import (
     attention_scores,
     masked_softmax,
+    sum_over,
     swap_length_and_heads,
     unnormalised_softmax,
     weighted_sum,
 )
+from pallas_kernels.sharding import Axes
 
 BLOCK = 128
 MAX_GLOBAL_KEYS = 128
@@ -63,6 +65,7 @@ def attend(
     scale: jax.Array | float,
     seed: jax.Array | None,
     rate: float,
+    keys_over: Axes = None,
     block: int = BLOCK,
     sections: int = SECTIONS,
     max_global_keys: int = MAX_GLOBAL_KEYS,
@@ -70,7 +73,7 @@ def attend(
     """Attention without forming [B, H, T, S].
 
     Args:
-      q, k, v, mask, biases, scale, seed, rate: As in `reference.attend`.
+      q, k, v, mask, biases, scale, seed, rate, keys_over: As in `reference.attend`.
       block: Number of queries whose scores are held at a time.
       sections: Number of sections of a causal call.
       max_global_keys: Number of columns for global keys where the mask has no `global_at`.
@@ -81,6 +84,7 @@ def attend(
     block = min(block, q.shape[1])
     reach = _reach(mask, block, k.shape[1])
     run = partial(_run_blocks, biases=biases, scale=scale, seed=seed, rate=rate, block=block, sections=sections)
+    run = partial(run, keys_over=keys_over)
     if mask.window is None or mask.key_global is None or reach == k.shape[1]:
         return run(q, k, v, None, mask=mask, reach=reach)
 
@@ -187,6 +191,7 @@ class _BlockedPlan(NamedTuple):
       reach: Keys that a block reads.
       num_keys: Keys that the section sees; each block reads `reach` consecutive ones of them.
       rate: Dropout's rate.
+      keys_over: As in `attend`.
     """
 
     num_queries: int
@@ -195,6 +200,7 @@ class _BlockedPlan(NamedTuple):
     reach: int
     num_keys: int
     rate: float
+    keys_over: Axes
 
     def start(self, t0: jax.Array, mask: Mask) -> Index:
         """The first key that the block of the queries from t0 on reads."""
@@ -215,6 +221,7 @@ def _run_blocks(
     scale: jax.Array | float,
     seed: jax.Array | None,
     rate: float,
+    keys_over: Axes,
     block: int,
     sections: int,
     reach: int,
@@ -231,7 +238,7 @@ def _run_blocks(
 
     def run_section(t0: int, t1: int, num_keys: int) -> jax.Array:
         size = min(block, t1 - t0)
-        plan = _BlockedPlan(T, t0, size, min(reach, num_keys), num_keys, rate)
+        plan = _BlockedPlan(T, t0, size, min(reach, num_keys), num_keys, rate, keys_over)
         queries = swap_length_and_heads(q[:, t0:t1]).reshape(B, H, (t1 - t0) // size, size, K)
         out = jnp.moveaxis(_run_section(plan, (jnp.moveaxis(queries, 2, 0), shared), fixed), 0, 2)
         return swap_length_and_heads(out.reshape(B, H, t1 - t0, out.shape[-1]))
@@ -311,11 +318,11 @@ def _block(plan: _BlockedPlan, q: jax.Array, t0: jax.Array, inputs: _SharedInput
         positions = jnp.concatenate([jnp.broadcast_to(positions, (B, plan.reach)), global_positions], axis=1)
     biases: list[Bias] = [bias.block(t0, size, s0, plan.reach, plan.num_queries) for bias in inputs.biases]
     scores = attention_scores(q, keys, tuple(biases), inputs.scale, block_mask.start)
-    exponentials, factor = unnormalised_softmax(scores, visible)
+    exponentials, factor = unnormalised_softmax(scores, visible, plan.keys_over)
     if fixed.seed is not None:
         exponentials = drop_probabilities(exponentials, fixed.seed, plan.rate, t0 + jnp.arange(size), positions)
     # Normalised last: that is one pass over [B, H, block, reach] less.
-    return (weighted_sum(exponentials, values) * factor).astype(q.dtype)
+    return (sum_over(weighted_sum(exponentials, values), plan.keys_over) * factor).astype(q.dtype)
 
 
 def _concatenate_visible(local: jax.Array, columns: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from pallas_kernels.bias import Biases
 from pallas_kernels.gpu.device import Gpu, unsupported_gpu_reason
 from pallas_kernels.kv_cache import PackedKV
 from pallas_kernels.mask import Mask
-from pallas_kernels.sharding import PartitionAxes, platform, unsupported_partitioning_reason
+from pallas_kernels.sharding import Axes, PartitionAxes, platform, unsupported_partitioning_reason
 from pallas_kernels.symbolic import has_symbolic_dims, is_certain
 
 IMPLEMENTATIONS = ("auto", "xla", "xla_blocked", "pallas", "pallas_tpu", "pallas_gpu", "cudnn")
@@ -40,6 +40,7 @@ class AttentionCall(NamedTuple):
       return_weights: Whether the weights are requested.
       split: Mesh axes of batch and heads, or None.
       dropout: Whether probabilities are dropped.
+      keys_over: Mesh axes over whose devices the keys are split, see `reference.attend`; or None.
     """
 
     q: jax.Array
@@ -50,6 +51,7 @@ class AttentionCall(NamedTuple):
     return_weights: bool
     split: PartitionAxes | None
     dropout: bool
+    keys_over: Axes = None
 
 
 class KernelChoice(NamedTuple):
@@ -119,6 +121,8 @@ def _select(name: str, call: AttentionCall, gpu: Gpu | None) -> KernelChoice:
     (B, _, H, _), G = call.q.shape, call.k.shape[2]
     if reason := unsupported_partitioning_reason(call.split, B, H, G):
         return KernelChoice(None, reason)
+    if call.keys_over is not None and name != "pallas_tpu":
+        return KernelChoice(None, "only the full-row kernel for TPUs supports keys that are split over devices")
     if has_symbolic_dims(call.q, call.k):
         return KernelChoice(None, f"no kernel supports symbolic dimensions; got {call.q.shape} and {call.k.shape}")
     return _SELECTORS[name](call, gpu)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from pallas_kernels.bias import Biases
 from pallas_kernels.dropout import drop_probabilities
 from pallas_kernels.mask import MASK_VALUE, Mask
-from pallas_kernels.sharding import attention_specs
+from pallas_kernels.sharding import Axes, attention_specs
 from pallas_kernels.symbolic import has_symbolic_dims, is_certain
 
 # Calls with at most this many queries are taken for decode steps (one token, several beams or candidates).
@@ -73,7 +73,9 @@ def attention_scores(
     return result
 
 
-def unnormalised_softmax(scores: jax.Array, visible: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+def unnormalised_softmax(
+    scores: jax.Array, visible: jax.Array | None, keys_over: Axes = None
+) -> tuple[jax.Array, jax.Array]:
     """The numerator and the inverse denominator of `masked_softmax`.
 
     exp(MASK_VALUE - max) is exactly zero in any row with a visible key; a row without one is zeroed as a whole. That is
@@ -82,6 +84,7 @@ def unnormalised_softmax(scores: jax.Array, visible: jax.Array | None) -> tuple[
     Args:
       scores: float32 [B, H, T, S].
       visible: bool, broadcastable to the scores, or None where all keys are visible.
+      keys_over: Mesh axes over whose devices the keys are split: a row is that of all of them.
 
     Returns:
       Exponentials [B, H, T, S], exactly zero for keys that are not visible, and the factor [B, H, T, 1] by which a row
@@ -89,17 +92,31 @@ def unnormalised_softmax(scores: jax.Array, visible: jax.Array | None) -> tuple[
     """
     if visible is not None:
         scores = jnp.where(visible, scores, MASK_VALUE)
-    exponentials = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    any_visible = 1.0 if visible is None else visible.any(axis=-1, keepdims=True).astype(scores.dtype)
-    return exponentials, any_visible / exponentials.sum(axis=-1, keepdims=True)
+    row_max = max_over(jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)), keys_over)
+    exponentials = jnp.exp(scores - row_max)
+    any_visible: jax.Array | float = 1.0
+    if visible is not None:
+        any_visible = max_over(visible.any(axis=-1, keepdims=True).astype(scores.dtype), keys_over)
+    return exponentials, any_visible / sum_over(exponentials.sum(axis=-1, keepdims=True), keys_over)
 
 
-def masked_softmax(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
+def max_over(x: jax.Array, axes: Axes) -> jax.Array:
+    """The maximum over the devices of these mesh axes of a caller's `shard_map`; x where there are none."""
+    return x if axes is None else jax.lax.pmax(x, axes)
+
+
+def sum_over(x: jax.Array, axes: Axes) -> jax.Array:
+    """The sum over the devices of these mesh axes of a caller's `shard_map`; x where there are none."""
+    return x if axes is None else jax.lax.psum(x, axes)
+
+
+def masked_softmax(scores: jax.Array, visible: jax.Array | None, keys_over: Axes = None) -> jax.Array:
     """Softmax over the visible keys; exactly zero elsewhere, also in a row without one (and in its gradient).
 
     Args:
       scores: float32 [B, H, T, S].
       visible: bool, broadcastable to the scores, or None where all keys are visible.
+      keys_over: As in `unnormalised_softmax`.
 
     Returns:
       float32 [B, H, T, S].
@@ -110,7 +127,7 @@ def masked_softmax(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
       [[1.  0. ]
        [0.5 0.5]]
     """
-    exponentials, factor = unnormalised_softmax(scores, visible)
+    exponentials, factor = unnormalised_softmax(scores, visible, keys_over)
     return exponentials * factor
 
 
@@ -131,6 +148,7 @@ def attend(
     scale: jax.Array | float,
     seed: jax.Array | None,
     rate: float,
+    keys_over: Axes = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Attention with all scores in memory.
 
@@ -143,6 +161,8 @@ def attend(
       scale: Factor on the dot products.
       seed: Dropout's seed, uint32 [2], or None for no dropout.
       rate: Dropout's rate.
+      keys_over: Mesh axes of a caller's `shard_map` over whose devices the keys are split: the softmax is over the keys
+        of all of them, and so is the output.
 
     Returns:
       The output [B, T, H, Kv] in q.dtype, and the weights float32 [B, H, T, S] after dropout.
@@ -150,10 +170,11 @@ def attend(
     (B, T), S = q.shape[:2], k.shape[1]
     visible = None if mask.allows_all else mask.dense(B, T, S)
     scores = attention_scores(swap_length_and_heads(q), swap_length_and_heads(k), biases, scale, mask.start)
-    weights = masked_softmax(scores, visible)
+    weights = masked_softmax(scores, visible, keys_over)
     if seed is not None:
         weights = drop_probabilities(weights, seed, rate, jnp.arange(T), jnp.arange(S))
-    return swap_length_and_heads(weighted_sum(weights, swap_length_and_heads(v))).astype(q.dtype), weights
+    out = sum_over(weighted_sum(weights, swap_length_and_heads(v)), keys_over)
+    return swap_length_and_heads(out).astype(q.dtype), weights
 
 
 def microbatch_size(q: jax.Array, k: jax.Array, max_bytes: int = MICROBATCH_BYTES) -> int:

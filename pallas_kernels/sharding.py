@@ -23,10 +23,16 @@ Axes = str | tuple[str, ...] | None
 
 
 class PartitionAxes(NamedTuple):
-    """The axes of the mesh in context over which the batch and the heads are split; None where they are not.
+    """The axes of the mesh in context over which the arrays of a call are split; None where they are not.
 
     A kernel reads the key heads of its shard's query heads: the key heads are split over the same axes, wherever they
     come from.
+
+    Attributes:
+      batch: Of the examples.
+      heads: Of the heads.
+      length: Of the keys' length and, under a window, of the queries' (see `sequence_parallel`). None leaves a split
+        length to the compiler.
 
     Examples:
       >>> q = k = v = jnp.ones((8, 16, 4, 8))
@@ -36,6 +42,7 @@ class PartitionAxes(NamedTuple):
 
     batch: Axes
     heads: Axes
+    length: Axes = None
 
 
 def platform() -> str:
@@ -87,14 +94,36 @@ def target_platform(name: str, device_kind: str | None = None) -> AbstractContex
     return use_abstract_mesh(AbstractMesh(mesh.axis_sizes, mesh.axis_names, mesh.axis_types, abstract_device=device))
 
 
-def _unmapped_axes() -> dict[str, int]:
-    """Names and sizes of the axes of the mesh in context that are not manual yet.
+def unmapped_axes() -> dict[str, int]:
+    """The names and sizes of the axes of the mesh in context that are not manual yet.
 
     Those of a caller's `shard_map` are manual: its arrays are shards already.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = zip(mesh.axis_names, mesh.axis_types, strict=True)
     return {name: mesh.shape[name] for name, axis_type in axes if axis_type != AxisType.Manual}
+
+
+def num_devices(names: Axes) -> int:
+    """Over how many devices an array axis is split that lies over these mesh axes; manual ones do not count."""
+    axes = unmapped_axes()
+    return math.prod(axes[name] for name in restrict(names, axes) or ())
+
+
+def tokens_per_device(length: int, names: Axes) -> int:
+    """The tokens of a device where the length of a sequence is split over these mesh axes.
+
+    Raises:
+      ValueError: The devices do not divide the length.
+    """
+    devices = num_devices(names)
+    if length % devices:
+        raise ValueError(
+            f"the rules split the length over {devices} devices (mesh axes {_as_names(names)}), which do not divide "
+            f"{length} tokens; pad to a multiple of {devices} (pad_to_multiple_of={devices} in the tokenizer's call), "
+            "or choose another mesh or rules"
+        )
+    return length // devices
 
 
 def unsupported_partitioning_reason(split: PartitionAxes | None, B: int, H: int, G: int) -> str | None:
@@ -114,15 +143,15 @@ def unsupported_partitioning_reason(split: PartitionAxes | None, B: int, H: int,
             "there are several devices and no mesh in context, so a kernel cannot determine its shard; trace inside "
             "jaxmodels.sharding.use(mesh, rules)"
         )
-    axes = _unmapped_axes()
+    axes = unmapped_axes()
     if split is None and math.prod(axes.values()) > 1:
         return (
             f"the mesh in context has axes {axes}, but it is not specified which of them split the batch and the "
             "heads, so a kernel would gather them; trace inside jaxmodels.sharding.use(mesh, rules), or pass `split`"
         )
-    batch, heads = split or PartitionAxes(None, None)
+    batch, heads, _ = split or PartitionAxes(None, None)
     for name, names, size in (("examples", batch, B), ("heads", heads, H), ("key heads", heads, G)):
-        shards = math.prod(axes[axis] for axis in _as_names(names) if axis in axes)
+        shards = num_devices(names)
         if size % shards:
             return f"{size} {name} are not divisible by the {shards} devices of the mesh axes {names}"
     return None
@@ -142,10 +171,10 @@ def shard_mapped(function: Callable, split: PartitionAxes | None, specs: Callabl
     Returns:
       A function of the same arguments.
     """
-    axes = _unmapped_axes()
+    axes = unmapped_axes()
     if math.prod(axes.values()) == 1:
         return function
-    batch, heads = (_restrict(names, axes) for names in split or PartitionAxes(None, None))
+    batch, heads, _ = (restrict(names, axes) for names in split or PartitionAxes(None, None))
 
     def sharded(*arguments):
         in_specs, out_specs = specs(batch, heads, *arguments)
@@ -175,6 +204,8 @@ def vary_alike(tree: Any) -> Any:
     varying: frozenset[str] = frozenset().union(*(_varying_axes(x) for x in jax.tree.leaves(tree)))
 
     def cast(x):
+        if not isinstance(x, jax.Array):  # a static number
+            return x
         missing = tuple(sorted(varying - _varying_axes(x)))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
@@ -199,7 +230,7 @@ def attention_specs(
     """PartitionSpecs of the arguments and of the result of `attend(q, k, v, mask, biases, scale, random_bits)`."""
     array = P(batch, None, heads, None)
     dropout = None if random_bits is None else P(batch, heads, None)
-    return (array, array, array, *_mask_and_bias_specs(batch, heads, mask, biases), dropout), array
+    return (array, array, array, *_mask_andbias_specs(batch, heads, mask, biases), dropout), array
 
 
 def decode_specs(
@@ -208,16 +239,16 @@ def decode_specs(
     """PartitionSpecs of the arguments and of the result of `attend(q, packed, mask, biases, scale)`."""
     queries, cache, scales = P(batch, None, heads, None), P(batch, None, heads), P(batch, heads, None)
     packed_spec = PackedKV._make([cache, cache, *(None if x is None else scales for x in packed[2:])])
-    return (queries, packed_spec, *_mask_and_bias_specs(batch, heads, mask, biases)), queries
+    return (queries, packed_spec, *_mask_andbias_specs(batch, heads, mask, biases)), queries
 
 
-def _mask_and_bias_specs(batch: Axes, heads: Axes, mask: Mask, biases: Biases) -> tuple:
+def _mask_andbias_specs(batch: Axes, heads: Axes, mask: Mask, biases: Biases) -> tuple:
     """PartitionSpecs of the mask, the biases and the scale."""
     per_example = partial(jax.tree.map, lambda x: P(batch, *[None] * (jnp.ndim(x) - 1)) if jnp.ndim(x) else P())
-    return per_example(mask), tuple(_bias_spec(bias, batch, heads) for bias in biases), P()
+    return per_example(mask), tuple(bias_spec(bias, batch, heads) for bias in biases), P()
 
 
-def _bias_spec(bias: Bias, batch: Axes, heads: Axes) -> Any:
+def bias_spec(bias: Bias, batch: Axes, heads: Axes) -> Any:
     """A bias with PartitionSpecs in place of its arrays."""
     if isinstance(bias, ToeplitzBias):
         return jax.tree.map(lambda x: P(*[batch] * (x.ndim - 2), heads, None), bias)
@@ -233,5 +264,6 @@ def _as_names(axes: Axes) -> tuple[str, ...]:
     return () if axes is None else (axes,) if isinstance(axes, str) else axes
 
 
-def _restrict(axes: Axes, allowed: dict[str, int]) -> Axes:
+def restrict(axes: Axes, allowed: dict[str, int]) -> tuple[str, ...] | None:
+    """Those of the axes that are among the allowed ones; None where there is none."""
     return tuple(name for name in _as_names(axes) if name in allowed) or None

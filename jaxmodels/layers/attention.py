@@ -17,13 +17,17 @@ from jaxmodels.layers.rotary import Rotation
 from pallas_kernels import Dropout, PartitionAxes, RelativeKeyBias, attention
 
 
-def activation_partitioning() -> PartitionAxes | None:
-    """The mesh axes over which the logical rules in force split examples and heads; None where there are no rules."""
+def activation_partitioning(length: bool = False) -> PartitionAxes | None:
+    """The mesh axes over which the logical rules in force split examples and heads; None where there are no rules.
+
+    Args:
+      length: also those of the length.
+    """
     rules = nn.get_logical_axis_rules()
     if not rules:
         return None
-    batch, heads = mesh_axes("batch", "heads")
-    return PartitionAxes(batch, heads)
+    batch, heads, tokens = mesh_axes("batch", "heads", "length")
+    return PartitionAxes(batch, heads, tokens if length else None)
 
 
 class Attention(nn.Module):
@@ -108,8 +112,16 @@ class Attention(nn.Module):
             "dropout": self._dropout(),
             "implementation": self.implementation,
             "return_weights": inputs.return_weights,
-            "split": activation_partitioning(),
+            "split": activation_partitioning(length=self._splits_length(inputs) and not self.is_initializing()),
         }
+
+    def _splits_length(self, inputs: AttentionInputs) -> bool:
+        """Whether a device attends to its own tokens and what others send, where the rules split the length.
+
+        Encoder states stay where they are, and a window needs the neighbours' tokens only. Other self attention is left
+        to the compiler.
+        """
+        return self.cross or (inputs.mask.window is not None and inputs.mask.query_start is None)
 
     def _dropout(self) -> Dropout | None:
         active = self.dropout > 0.0 and self.has_rng("dropout")

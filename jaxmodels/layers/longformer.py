@@ -46,6 +46,9 @@ class LongformerAttention(Attention):
             return out, None
         return out, (self._local_only(local, mask), weights.swapaxes(2, 3).astype(x.dtype))
 
+    def _splits_length(self, inputs: AttentionInputs) -> bool:
+        return True  # the queries of the global tokens meet all tokens where these are
+
     def _projection(self, name: str) -> Linear:
         shape, axes = (self.num_heads, self.head_dim), ("embed", "heads", "head_dim")
         return self._linear(shape, axes, self.kernel_init, name, (True,))

@@ -14,7 +14,9 @@ from jaxmodels.arrays import Hidden
 from jaxmodels.layers.cache import Cache, LayerCache
 from jaxmodels.layers.inputs import LayerInputs, PerLayer
 from jaxmodels.layers.linear import dropout
+from jaxmodels.layers.platform import mesh_axes
 from jaxmodels.layers.remat import Remat, rematerialise
+from pallas_kernels import tokens_per_device
 
 # The name of a stack's parameters: one tree of [L, ...] arrays, or a tuple of L trees in their place.
 PARAMS = "layers"
@@ -198,7 +200,7 @@ class Stack(nn.Module):
 
         def body(x, variables, keys, slices, entry):
             values = [leaf if at is None else at for leaf, at in zip(leaves, slices, strict=True)]
-            x = nn.with_logical_constraint(x, ("batch", "length", None))
+            x = self._constrain(x, cached=entry is not None)
             scope = Scope(variables, keys, PARAMS, outer.mutable, path=(*outer.path, PARAMS), flags=outer.flags)
             with scope.temporary():
                 y, out = layer.copy(parent=scope)(x, treedef.unflatten(values), entry)
@@ -210,6 +212,14 @@ class Stack(nn.Module):
             return y, out.cache, collected
 
         return rematerialise(body, self.remat, prevent_cse=self.unroll), stacked
+
+    @nn.nowrap
+    def _constrain(self, x: jax.Array, cached: bool) -> jax.Array:
+        """States [B,T,D] split as the rules say; the few new tokens beside a cache are not split along the length."""
+        whole = cached or self.is_initializing()
+        if not whole:
+            tokens_per_device(x.shape[1], *mesh_axes("length"))
+        return nn.with_logical_constraint(x, ("batch", None if whole else "length", None))
 
     @nn.nowrap
     def _unrolled(self, x, variables, keys, kinds, bodies, cache: Cache | None):

@@ -12,6 +12,7 @@ from pallas_kernels.bias import Biases, ToeplitzBias, skew
 from pallas_kernels.derivatives import named_residuals
 from pallas_kernels.kernel_call import has_common_dtype, round_up
 from pallas_kernels.mask import MASK_VALUE, Mask
+from pallas_kernels.sharding import Axes, vary_alike
 from pallas_kernels.tpu.full_row_backward import backward
 from pallas_kernels.tpu.full_row_forward import FullRowOperands, FullRowPlan, forward
 from pallas_kernels.tpu.tiles import LANES, VMEM_LIMIT_BYTES, FullRowTilings, full_row_tilings, to_length_minor
@@ -52,6 +53,7 @@ def attend(
     scale: jax.Array | float,
     random_bits: jax.Array | None,
     rate: float,
+    keys_over: Axes = None,
     tilings: FullRowTilings | None = None,
 ) -> jax.Array:
     """Attention by the full-row kernels, differentiable with respect to q, k, v and the biases.
@@ -65,6 +67,7 @@ def attend(
       scale: Factor on the dot products.
       random_bits: uint32 [B, H, 3], the dropout bits (`dropout.dropout_bits`), or None.
       rate: Dropout's rate.
+      keys_over: As in `reference.attend`.
       tilings: Tile sizes; None for those of the chip.
 
     Returns:
@@ -92,7 +95,7 @@ def attend(
         query_segments=_segments(mask.query_segments, lengths[0]),
         key_segments=_segments(mask.key_segments, lengths[1]),
     )
-    out = _full_row(plans, operands)
+    out = _full_row((*plans, keys_over), operands)
     return out[:, :, :Kv, :T].transpose(0, 3, 1, 2)
 
 
@@ -182,23 +185,45 @@ def _toeplitz_tiles(size: int, bias: ToeplitzBias, T: int, S: int) -> jax.Array:
     return skew(reversed_rows, size)
 
 
+# Of the forward and of the backward pass, and the mesh axes over whose devices the keys are split.
+_Plans = tuple[FullRowPlan, FullRowPlan, Axes]
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _full_row(plans: tuple[FullRowPlan, FullRowPlan], operands: FullRowOperands) -> jax.Array:
-    return forward(plans[0], operands)[0]
+def _full_row(plans: _Plans, operands: FullRowOperands) -> jax.Array:
+    return _merge(*forward(plans[0], operands), plans[2])[0]
 
 
-def _forward(plans: tuple[FullRowPlan, FullRowPlan], operands):
+def _merge(out: jax.Array, statistics: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
+    """The output and the statistics of the keys of all devices, from those of each one's keys.
+
+    With these the backward kernel computes the probabilities and gradients of a device's keys among all keys.
+    """
+    if axes is None:
+        return out, statistics
+    row_max, inverse_sum = statistics[:, :, :1], statistics[:, :, 1:]
+    common_max = jax.lax.pmax(row_max, axes)
+    sees = inverse_sum > 0
+    exp_sum = jnp.where(sees, jnp.exp2(row_max - common_max) / jnp.where(sees, inverse_sum, 1.0), 0.0)
+    total = jax.lax.psum(exp_sum, axes)
+    inverse = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)
+    merged = jax.lax.psum(out.astype(jnp.float32) * (exp_sum * inverse), axes).astype(out.dtype)
+    return merged, jnp.concatenate([common_max, inverse], axis=2)
+
+
+def _forward(plans: _Plans, operands):
     # With symbolic zeros every leaf tells whether its gradient is wanted; the residuals' structure records it.
     bias_gradient = () if operands.bias is not None and operands.bias.perturbed else None
     values = jax.tree.map(lambda leaf: leaf.value, operands, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal))
-    out, statistics = named_residuals(forward(plans[0], values))
+    out, statistics = named_residuals(_merge(*forward(plans[0], values), plans[2]))
     return out, (values, out, statistics, bias_gradient)
 
 
-def _backward(plans: tuple[FullRowPlan, FullRowPlan], residuals, do):
+def _backward(plans: _Plans, residuals, do):
     operands, out, statistics, bias_gradient = residuals
     if isinstance(do, SymbolicZero):
         do = jnp.zeros(out.shape, out.dtype)
+    out, statistics, do, *_ = vary_alike((out, statistics, do, operands))
     grads = backward(plans[1], operands, out, statistics, do, bias_gradient is not None)
     dbias = grads.get("dbias")
     if dbias is not None and dbias.shape != operands.bias.shape:

@@ -52,15 +52,18 @@ DTYPES = ("bfloat16", "float32")
 def unsupported_reason(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, biases: Biases) -> str | None:
     """Why these kernels do not support a call of `attend` with these arguments; None where they do."""
     (_, T, _, K), S, Kv = q.shape, k.shape[1], v.shape[3]
-    mask = _windowed(mask, T)
+    mask, start = _windowed(mask, T), mask.query_start
     if not has_common_dtype((q, k, v), DTYPES):
         return f"q, k and v must all be {' or '.join(DTYPES)}; got {q.dtype}, {k.dtype} and {v.dtype}"
     if mask.window is None:
-        return "the sliding-window kernel requires Mask.window or a causal mask"
-    if T != S:
+        return "the sliding-window kernel requires Mask.window, or a causal mask without a query_start"
+    if start is None and T != S:
         return f"the sliding-window kernel requires as many queries as keys; got T = {T}, S = {S}"
-    if mask.query_start is not None:
-        return "the sliding-window kernel does not support a query_start"
+    if start is not None and not (isinstance(start, int) and 0 <= start <= mask.window[0] and start + T <= S):
+        return (
+            "the sliding-window kernel requires a static query_start, no larger than the window before a query, and a "
+            f"key for every query; got query_start = {start}, window = {mask.window}, T = {T}, S = {S}"
+        )
     if biases:
         return "the sliding-window kernel does not support a bias"
     if mask.key_segments is not None:
@@ -74,7 +77,7 @@ def unsupported_reason(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, bia
             f"at most {MAX_GLOBAL_KEYS} global keys are supported beside a window; global_at has "
             f"{mask.global_at.shape[1]}"
         )
-    if sum(_reach(mask, T)) >= MAX_WINDOW_KEYS:
+    if sum(_reach(mask, T, S)) >= MAX_WINDOW_KEYS:
         return f"a window may have up to {MAX_WINDOW_KEYS} keys; got {mask.window} with T = {T}"
     if max(K, Kv) > MAX_HEAD_DIM:
         return f"the head width must be at most {MAX_HEAD_DIM}; got K = {K}, Kv = {Kv}"
@@ -97,8 +100,8 @@ def attend(
 
     Args:
       q: [B, T, H, K].
-      k: [B, T, G, K].
-      v: [B, T, G, Kv].
+      k: [B, S, G, K], S = T without a `query_start`.
+      v: [B, S, G, Kv].
       mask: Visibility rule with a window, or a causal one.
       biases: Empty.
       scale: Factor on the dot products.
@@ -109,17 +112,20 @@ def attend(
     Returns:
       [B, T, H, Kv] in q.dtype.
     """
-    (_, T, H, K), (G, Kv) = q.shape, v.shape[2:]
+    (_, T, H, K), (S, G, Kv) = q.shape, v.shape[1:]
     mask = _windowed(mask, T)
-    plan = _plan(T, mask, rate, H // G, tilings or sliding_window_tilings(K))
+    plan = _plan(T, S, mask, rate, H // G, tilings or sliding_window_tilings(K))
     length, widths = plan.blocks * plan.block, (round_up(K, 16), round_up(Kv, 16))
+    if plan.halo:
+        k, v = (jnp.pad(x, [(0, 0), (plan.front, 0), (0, 0), (0, 0)]) for x in (k, v))
+    keys = plan.key_blocks * plan.block
     global_at, global_bias, global_column = _global_operands(plan, q, mask)
     operands = SlidingWindowOperands(
         q=to_length_minor(q.astype(jnp.float32) * (scale * LOG2E), widths[0], length).astype(q.dtype),
-        k=to_length_minor(k, widths[0], length),
-        v=to_length_minor(v, widths[1], length),
-        key_bias=_key_bias(plan, q, mask),
-        global_at=global_at,
+        k=to_length_minor(k, widths[0], keys),
+        v=to_length_minor(v, widths[1], keys),
+        key_bias=_key_bias(plan, q, S, mask),
+        global_at=None if global_at is None else global_at + (plan.front if plan.halo else 0),
         global_bias=global_bias,
         global_column=global_column,
         random_bits=None if random_bits is None else random_bits.reshape(-1),
@@ -129,22 +135,26 @@ def attend(
 
 def _windowed(mask: Mask, T: int) -> Mask:
     """A causal mask without a window as one with a window over all keys before; any other one unchanged."""
-    if mask.window is not None or not mask.causal:
+    if mask.window is not None or not mask.causal or mask.query_start is not None:
         return mask
     return replace(mask, window=(T - 1, 0), key_global=None, global_at=None)
 
 
-def _reach(mask: Mask, T: int) -> tuple[int, int]:
+def _reach(mask: Mask, T: int, S: int) -> tuple[int, int]:
     """Number of keys that a query sees before and after itself."""
     assert mask.window is not None
-    left, right = mask.window
-    return min(left, T - 1), 0 if mask.causal else min(right, T - 1)
+    (left, right), start = mask.window, _static_start(mask) or 0
+    return min(left, start + T - 1), 0 if mask.causal else min(right, S - start - 1)
 
 
-def _plan(T: int, mask: Mask, rate: float, group: int, tilings: SlidingWindowTilings) -> SlidingWindowPlan:
-    left, right = _reach(mask, T)
+def _static_start(mask: Mask) -> int | None:
+    return mask.query_start if isinstance(mask.query_start, int) else None
+
+
+def _plan(T: int, S: int, mask: Mask, rate: float, group: int, tilings: SlidingWindowTilings) -> SlidingWindowPlan:
+    left, right = _reach(mask, T, S)
     max_block = tilings.block
-    while max_block > 256 and max_block * min(left + right, T) > MAX_BLOCK_PAIRS:
+    while max_block > 256 and max_block * min(left + right, S) > MAX_BLOCK_PAIRS:
         max_block //= 2
     # As many blocks as the longest ones need, each no longer than necessary.
     blocks = math.ceil(T / max_block)
@@ -156,19 +166,21 @@ def _plan(T: int, mask: Mask, rate: float, group: int, tilings: SlidingWindowTil
         group=group,
         block=round_up(math.ceil(T / blocks), LANES),
         blocks=blocks,
+        start=_static_start(mask),
+        num_keys=S,
         forward=tilings.forward,
         backward=tilings.backward,
     )
 
 
-def _key_bias(plan: SlidingWindowPlan, q: jax.Array, mask: Mask) -> jax.Array:
+def _key_bias(plan: SlidingWindowPlan, q: jax.Array, S: int, mask: Mask) -> jax.Array:
     """Masks padding, global keys (which have columns of their own), and the blocks outside the sequence."""
-    B, T = q.shape[:2]
-    visible = jnp.ones((B, T), bool) if mask.key_valid is None else mask.key_valid
+    B = q.shape[0]
+    visible = jnp.ones((B, S), bool) if mask.key_valid is None else mask.key_valid
     if mask.key_global is not None:
         visible = visible & ~mask.key_global
-    padding = plan.before * plan.block, (plan.blocks + plan.after) * plan.block - T
-    return _bias_rows(jnp.pad(visible, [(0, 0), padding]), q.dtype)
+    length = (plan.before + max(plan.blocks + plan.after, plan.key_blocks - plan.lead)) * plan.block
+    return _bias_rows(jnp.pad(visible, [(0, 0), (plan.front, length - plan.front - S)]), q.dtype)
 
 
 def _bias_rows(visible: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -183,13 +195,13 @@ def _global_operands(
     """`global_at`, `global_bias` and `global_column` of the operands, padded to a multiple of BIAS_ROWS keys."""
     if mask.global_at is None:
         return None, None, None
-    T = q.shape[1]
+    S = plan.num_keys
     positions = mask.global_at.astype(jnp.int32)
     N = round_up(max(positions.shape[1], 1), BIAS_ROWS)
-    positions = jnp.pad(positions, [(0, 0), (0, N - positions.shape[1])], constant_values=T)
+    positions = jnp.pad(positions, [(0, 0), (0, N - positions.shape[1])], constant_values=S)
     positions = jnp.sort(positions, axis=1)
-    clipped = jnp.minimum(positions, T - 1)
-    visible = positions < T
+    clipped = jnp.minimum(positions, S - 1)
+    visible = positions < S
     if mask.key_valid is not None:
         visible = visible & jnp.take_along_axis(mask.key_valid, clipped, axis=1)
     needs_column = plan.causal or plan.rate > 0

@@ -84,7 +84,7 @@ def backward(
     return call_kernel(
         partial(_kernel, plan),
         name="band_backward",  # as in tests/pallas_kernels/tpu_budgets.json
-        **grid_of(plan, B, G, plan.blocks + plan.before),
+        **grid_of(plan, B, G, plan.key_blocks if plan.halo else plan.blocks + plan.before),
         cost=cost_of(plan, plan.backward, x, 3 * K + 2 * Kv),
         inputs={
             **shared_inputs(plan, x, global_kv),

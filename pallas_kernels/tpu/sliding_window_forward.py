@@ -9,10 +9,11 @@ so there is no running maximum to correct for. The statistics (max, 1/sum) of ea
 pass; 1/sum is stored as zero for a query without a visible key, which makes its output and all its gradients zero.
 
 The queries of a grid step are one block. Keys come as views, blocks of the same length around it: `before` of them, the
-block itself, and `after`, with their index clamped to the sequence, so that keys and values need no padding. The query
-heads that share a key head are adjacent steps, between which its views stay where they are. A window that reaches the
-first key from every query (a causal call without a window) has several programs, from few views for the first blocks to
-all for the last: `sections`. Positions
+block itself, and `after`, with their index clamped to the sequence, so that keys and values need no padding. With a
+`query_start` the keys begin before the first query and end after the last one (a halo), and have all these blocks. The
+query heads that share a key head are adjacent steps, between which its views stay where they are. A window that reaches
+the first key from every query (a causal call without a window) has several programs, from few views for the first
+blocks to all for the last: `sections`. Positions
 outside are masked by `key_bias`, which does have these blocks and is appended to every key: the queries have a one
 there, so that the product that forms the scores adds it. Positions in a tile are relative to the first query of the
 block, so that the window's edges are static and only the tiles that an edge crosses are compared with it.
@@ -59,9 +60,9 @@ class SlidingWindowOperands(NamedTuple):
 
     Attributes:
       q: [B, H, K, T], scaled by scale * log2(e).
-      k: [B, G, K, T].
-      v: [B, G, Kv, T].
-      key_bias: [B, BIAS_ROWS, (before + blocks + after) * block] in q.dtype, 0 or MASK_VALUE.
+      k: [B, G, K, S].
+      v: [B, G, Kv, S].
+      key_bias: [B, BIAS_ROWS, (before + blocks + after) * block] or longer, in q.dtype, 0 or MASK_VALUE.
       global_at: int32 [B, N], positions of the global keys in ascending order, inside the sequence.
       global_bias: [B, BIAS_ROWS, N] in q.dtype, 0 or MASK_VALUE.
       global_column: int32 [B, N, LANES], global_at on every lane, where the kernel compares or hashes positions.
@@ -95,7 +96,9 @@ class SlidingWindowPlan:
       rate: Dropout's rate.
       group: Query heads that share a key head.
       block: Queries of a grid step and keys of a view.
-      blocks: Number of blocks that cover the sequence.
+      blocks: Number of blocks that cover the queries.
+      start: Position of the first query among the keys; None: there are as many keys as queries.
+      num_keys: S.
       forward, backward: Tiling of either pass.
     """
 
@@ -106,23 +109,49 @@ class SlidingWindowPlan:
     group: int
     block: int
     blocks: int
+    start: int | None
+    num_keys: int
     forward: TpuTiling
     backward: TpuTiling
 
     @property
+    def halo(self) -> bool:
+        """Whether there are keys before and after those of the queries, in blocks of their own."""
+        return self.start is not None
+
+    @property
     def before(self) -> int:
         """Views before the block."""
-        return min(-(-self.left // self.block), self.blocks - 1)
+        views = -(-self.left // self.block)
+        return views if self.halo else min(views, self.blocks - 1)
 
     @property
     def after(self) -> int:
         """Views after the block."""
-        return min(-(-self.right // self.block), self.blocks - 1)
+        views = -(-self.right // self.block)
+        return views if self.halo else min(views, self.blocks - 1)
+
+    @property
+    def lead(self) -> int:
+        """Blocks of keys before the first block of queries."""
+        return self.before if self.halo else 0
+
+    @property
+    def front(self) -> int:
+        """Padding before the first key where keys have all blocks that the queries view."""
+        return self.before * self.block - (self.start or 0)
+
+    @property
+    def key_blocks(self) -> int:
+        """Number of blocks that cover the keys; with a halo, all that the queries view and those after."""
+        if not self.halo:
+            return self.blocks
+        return max(self.before + self.blocks + self.after, -(-(self.front + self.num_keys) // self.block))
 
     @property
     def sections(self) -> list[tuple[int, int, int]]:
         """(first block, end, views before the block) of the blocks of queries that share a program."""
-        if self.before < self.blocks - 1:
+        if self.halo or self.before < self.blocks - 1:
             return [(0, self.blocks, self.before)]
         ends = sorted({self.blocks * (i + 1) // MAX_SECTIONS for i in range(MAX_SECTIONS)} - {0})
         return [(start, end, end - 1) for start, end in pairwise([0, *ends])]
@@ -250,15 +279,16 @@ def global_score_tile(step: SlidingWindowStep, q: jax.Array, t0: int) -> jax.Arr
     refs = step.refs
     scores = keys_by_queries(jnp.concatenate([refs["global_k"][...], refs["global_bias"][...]], axis=0), q)
     if step.plan.causal:
-        _, t = tile_positions(scores.shape, 0, step.first_query + t0)
+        _, t = tile_positions(scores.shape, 0, step.first_query + t0 + (step.plan.start or 0))
         scores = mask_scores(scores, tile_over_queries(refs["global_column"][...], scores.shape[1]) <= t)
     return scores
 
 
 def window_keep_tile(step: SlidingWindowStep, tile: Tile) -> jax.Array:
     """Dropout's keep mask of a tile of the window, bool [keys, queries]."""
-    start, shape = step.first_query, (tile.keys, tile.queries)
-    return keep_tile(_random_bits(step), start + tile.s0, start + tile.t0, shape, step.plan.rate)
+    t0, shape = step.first_query + tile.t0, (tile.keys, tile.queries)
+    s0 = step.first_query + tile.s0 + (step.plan.start or 0)
+    return keep_tile(_random_bits(step), s0, t0, shape, step.plan.rate)
 
 
 def global_keep_tile(step: SlidingWindowStep, t0: int, queries: int) -> jax.Array:
@@ -349,10 +379,10 @@ def queries_spec(plan: SlidingWindowPlan, width: int) -> pl.BlockSpec:
 
 
 def keys_spec(plan: SlidingWindowPlan, width: int, view: int) -> pl.BlockSpec:
-    """[width, block] of a key head, `view` blocks after that of the grid step and clamped to the sequence."""
-    last = plan.blocks - 1
+    """[width, block] of a key head, `view` blocks after that of the grid step and clamped to the keys."""
+    first, last = plan.lead + view, plan.key_blocks - 1
     return pl.BlockSpec(
-        (None, None, width, plan.block), lambda g, b, i, *member: (b, g, 0, jnp.clip(i + view, 0, last))
+        (None, None, width, plan.block), lambda g, b, i, *member: (b, g, 0, jnp.clip(i + first, 0, last))
     )
 
 

@@ -29,7 +29,8 @@ H, K, KV = 2, 8, 5
 @dataclass(frozen=True)
 class WindowCase:
     """Two examples. window: None for a causal mask without one. globals: for each the positions of its global keys, or
-    their number at random positions."""
+    their number at random positions. halo: keys before the first and after the last query, as far as the window
+    reaches."""
 
     T: int
     window: tuple[int, int] | None
@@ -40,25 +41,28 @@ class WindowCase:
     rate: float = 0.0
     scale: float = K**-0.5
     key_heads: int = H
+    halo: bool = False
 
     __str__ = format_case
 
     def build(self):
         """q, k, v, mask, bias, dropout."""
         rng, T = np.random.default_rng(self.T * 1009 + (self.window or (0, 0))[0]), self.T
-        shapes = [(2, T, H, K), (2, T, self.key_heads, K), (2, T, self.key_heads, KV)]
+        start = self.window[0] if self.halo else None
+        S = T + sum(self.window) if self.halo else T
+        shapes = [(2, T, H, K), (2, S, self.key_heads, K), (2, S, self.key_heads, KV)]
         q, k, v = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
-        valid = rng.random((2, T)) < 0.7
+        valid = rng.random((2, S)) < 0.7
         valid[0] &= self.valid != "none"
         flags = positions = None
         if self.globals is not None:
             examples = [
-                each if isinstance(each, tuple) else rng.choice(T, each, replace=False) for each in self.globals
+                each if isinstance(each, tuple) else rng.choice(S, each, replace=False) for each in self.globals
             ]
             slots = max(map(len, examples)) if self.slots is None else self.slots
-            flags = jnp.array([np.isin(np.arange(T), each) for each in examples])
-            positions = jnp.array([[*each, *[T] * (slots - len(each))] for each in examples], jnp.int32)
-        mask = Mask(self.causal, self.window, jnp.asarray(valid) if self.valid else None, flags, positions)
+            flags = jnp.array([np.isin(np.arange(S), each) for each in examples])
+            positions = jnp.array([[*each, *[S] * (slots - len(each))] for each in examples], jnp.int32)
+        mask = Mask(self.causal, self.window, jnp.asarray(valid) if self.valid else None, flags, positions, start)
         return q, k, v, mask, None, Dropout(self.rate, jax.random.key(7)) if self.rate else None
 
 
@@ -80,6 +84,7 @@ SMALL = with_tilings(SlidingWindowTilings(256, TpuTiling(128, 256, 1), TpuTiling
         WindowCase(520, (130, 9), globals=(3, 1), causal=True, scale=1.0),
         WindowCase(520, (200, 70), globals=(17, 1), valid="some", rate=0.3, key_heads=1),
         WindowCase(700, None, causal=True, valid="some", key_heads=1),
+        WindowCase(270, (300, 140), globals=(17, 1), valid="some", rate=0.3, halo=True),
     ],
     ids=str,
 )
@@ -109,6 +114,8 @@ def test_outputs_and_gradients_match_the_reference(case):
         WindowCase(1000, (512, 64), causal=True, key_heads=1),
         WindowCase(1500, None, causal=True, rate=0.1),
         WindowCase(1200, (1199, 300), globals=(3, 1), valid="some"),
+        WindowCase(520, (130, 0), causal=True, globals=(3, 1), valid="none", key_heads=1, halo=True),
+        WindowCase(128, (128, 128), globals=(140, 0), halo=True),
     ],
     ids=str,
 )
@@ -192,10 +199,10 @@ FLAGS, POSITIONS = jnp.zeros((1, 40), bool), jnp.zeros((1, 600), jnp.int32)
 @pytest.mark.parametrize(
     ("mask", "options", "reason"),
     [
-        (Mask(), {}, "requires Mask.window or a causal mask"),
+        (Mask(), {}, "requires Mask.window, or a causal mask"),
         (Mask(causal=True), {"T": 5000, "S": 5000}, r"up to 4096 keys; got \(4999, 0\) with T = 5000"),
         (Mask(window=(1, 1)), {"S": 41}, "T = 40, S = 41"),
-        (Mask(window=(1, 1), query_start=3), {}, "does not support a query_start"),
+        (Mask(window=(1, 1), query_start=3), {"S": 50}, "requires a static query_start, .* got query_start = 3"),
         (Mask(window=(1, 1)), {"biases": (DenseBias(jnp.zeros((40, 40))),)}, "does not support a bias"),
         (Mask(window=(1, 1), key_global=FLAGS), {}, "pass Mask.global_at"),
         (Mask(window=(1, 1), key_global=FLAGS, global_at=POSITIONS), {}, "at most 512 global keys.* has 600"),

@@ -76,13 +76,13 @@ class _Table(Mapping[str, str | tuple[str, ...] | None]):
 POSITIONS = "positions"
 
 # Data parallelism: the batch is split over "data", parameters are replicated.
-DP = _Table(batch="data")
+DP: Rules = _Table(batch="data")
 # Fully sharded data parallelism: parameters are split over "data" too, along the model dimension of every matrix.
-FSDP = _Table(batch="data", embed="data")
+FSDP: Rules = _Table(batch="data", embed="data")
 # With tensor parallelism: heads and feed-forward are split over "model". The vocabulary is not, because GPT-2's 50257
 # tokens are not divisible by the size of a mesh axis. After resize_token_embeddings(..., pad_to_multiple_of=128) use
 # {**FSDP_TP, "vocab": "model"}.
-FSDP_TP = _Table(batch="data", embed="data", heads="model", kv_heads="model", mlp="model")
+FSDP_TP: Rules = _Table(batch="data", embed="data", heads="model", kv_heads="model", mlp="model")
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -5,7 +5,7 @@ Both return a new model and new parameters. They use the logical axis names, and
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,8 @@ import numpy as np
 from jaxmodels.initialise import init
 from jaxmodels.messages import brief, reject_unknown_keywords
 from jaxmodels.parameters import check_key, check_tree, flatten, logical_axes, unflatten
+
+_ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
 @reject_unknown_keywords(
@@ -26,13 +28,13 @@ from jaxmodels.parameters import check_key, check_tree, flatten, logical_axes, u
     }
 )
 def resize_token_embeddings(
-    model: nn.Module,
+    model: _ModuleT,
     params: Mapping[str, Any],
     size: int | None = None,
     *,
     pad_to_multiple_of: int | None = None,
     key: jax.Array,
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[_ModuleT, dict[str, Any]]:
     """Resizes every axis named `vocab` (embeddings, head, bias of the head); new entries are initialised.
 
     Reference: transformers/modeling_utils.py, `resize_token_embeddings` (docs/parity.md, C8).
@@ -89,8 +91,8 @@ def resize_token_embeddings(
 
 @reject_unknown_keywords({"heads_to_prune": "it is called heads="})
 def prune_heads(
-    model: nn.Module, params: Mapping[str, Any], heads: Mapping[int, Iterable[int]]
-) -> tuple[nn.Module, dict[str, Any]]:
+    model: _ModuleT, params: Mapping[str, Any], heads: Mapping[int, Iterable[int]]
+) -> tuple[_ModuleT, dict[str, Any]]:
     """Prunes self-attention heads (docs/parity.md, C7).
 
     Layers are stacked, so pruned heads remain in the parameters as zeros, and the forward pass masks them. The config

@@ -115,6 +115,12 @@ def tokens_per_device(length: int, names: Axes) -> int:
 
     Raises:
       ValueError: The devices do not divide the length.
+
+    Examples:
+      >>> with jax.set_mesh(jm.sharding.make_mesh({"model": -1})):
+      ...     tokens = pallas_kernels.tokens_per_device(16 * jax.device_count(), "model")
+      >>> tokens
+      16
     """
     devices = num_devices(names)
     if length % devices:

@@ -61,7 +61,7 @@ class GenerateOutput(Output):
 
 def compute_transition_scores(
     sequences: jax.Array,
-    scores: jax.Array,
+    scores: jax.Array | None,
     beam_indices: jax.Array | None = None,
     normalize_logits: bool = False,
 ) -> jax.Array:
@@ -77,7 +77,7 @@ def compute_transition_scores(
       float32 [N,generated]; 0 after the end of a beam.
 
     Raises:
-      ValueError: the scores are of another batch size than the sequences.
+      ValueError: the output has no scores, or those of another batch size than the sequences.
 
     Examples:
       >>> model, params = jm.load("openai-community/gpt2")
@@ -86,6 +86,8 @@ def compute_transition_scores(
       >>> scores.shape == (1, result.sequences.shape[1] - 3)
       True
     """
+    if scores is None:
+        raise ValueError("the output has no scores; call jm.generate with output_scores=True")
     sequences, scores = jnp.asarray(sequences), jnp.asarray(scores)
     if scores.ndim != 3 or (beam_indices is None and scores.shape[1] != sequences.shape[0]):
         raise ValueError(

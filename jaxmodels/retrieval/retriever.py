@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxmodels.architectures.rag.config import RagConfig
 from jaxmodels.architectures.rag.model import Retrieved
-from jaxmodels.config import ConfigValue
+from jaxmodels.config import Config, ConfigValue
 from jaxmodels.download import HubOptions, HubToken, local_folder
 from jaxmodels.retrieval.folders import check_encoders, check_passages, save_index
 from jaxmodels.retrieval.rows import is_traced
@@ -64,7 +64,7 @@ class RagRetriever:
 
     def __init__(
         self,
-        config: RagConfig,
+        config: Config,
         question_encoder_tokenizer: Tokenizer,
         generator_tokenizer: Tokenizer,
         *,
@@ -72,6 +72,8 @@ class RagRetriever:
         passages: Sequence[Any],
         encoders: Sequence[tuple[nn.Module, Mapping[str, Any]]] = (),
     ):
+        if not isinstance(config, RagConfig):
+            raise TypeError(f"config must be that of a RAG model, model.config, got {type(config).__name__}")
         check_encoders(index, encoders)
         check_passages(index, passages)
         self.config = config

@@ -28,7 +28,7 @@ def place(batch: Batch, mesh: Mesh, rules: Rules) -> dict[str, jax.Array]:
     Examples:
       >>> mesh, rules = jm.sharding.make_mesh({"data": -1}), jm.sharding.FSDP
       >>> batch = training.place({"input_ids": np.ones((8, 4), int)}, mesh, rules)
-      >>> batch["input_ids"].sharding.spec == jax.P("data")
+      >>> batch["input_ids"].sharding == jm.sharding.batch_sharding(mesh, rules)
       True
     """
     sharding = batch_sharding(mesh, rules)

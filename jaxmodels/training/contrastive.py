@@ -156,8 +156,8 @@ def make_contrastive_step(
       ValueError: microbatches < 1; in a call, a batch that is not divisible among microbatches and devices.
 
     Examples:
-      >>> sizes = dict(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-      >>> model = jm.DPRQuestionEncoder(jm.DPRConfig(**sizes))  # for questions and passages
+      >>> config = jm.DPRConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+      >>> model = jm.DPRQuestionEncoder(config)  # for questions and passages
       >>> def question(params, inputs, key):
       ...     return model.apply({"params": params}, **inputs, rngs={"dropout": key}).pooler_output
       >>> def context(params, inputs, key):

@@ -7,6 +7,7 @@ scripts/convert_bart_to_longformerencoderdecoder.py.
 import jax.numpy as jnp
 
 from jaxmodels.architectures.bart.model import OFFSET, BartForConditionalGeneration, BartModel
+from jaxmodels.architectures.base import Model
 from jaxmodels.architectures.led.config import LEDConfig
 from jaxmodels.architectures.led.model import LEDForConditionalGeneration, LEDModel
 
@@ -17,7 +18,7 @@ _CLASSES: dict[type, type[LEDModel] | type[LEDForConditionalGeneration]] = {
 
 
 def led_from_bart(
-    model: BartModel | BartForConditionalGeneration,
+    model: Model,
     params: dict,
     *,
     attention_window: int | tuple[int, ...] = 1024,
@@ -29,7 +30,7 @@ def led_from_bart(
     fits into the window it computes what BART does; longer ones need training.
 
     Args:
-      model, params: as `jm.load` gives them.
+      model, params: a BartModel or a BartForConditionalGeneration, as `jm.load` gives them.
 
     Raises:
       TypeError: another class.
@@ -41,7 +42,7 @@ def led_from_bart(
       >>> type(led).__name__
       'LEDForConditionalGeneration'
     """
-    if type(model) not in _CLASSES:
+    if not isinstance(model, BartModel | BartForConditionalGeneration):
         raise TypeError(f"an LED starts from {' or '.join(c.__name__ for c in _CLASSES)}, got {type(model).__name__}")
     bart = model.config
     if bart.scale_embedding:

@@ -20,6 +20,7 @@ _COMPUTATION = re.compile(r"(ENTRY )?%(\S+) \(")
 # fusion, that contains an all-reduce and a slice.
 _SENT = re.compile(rf" = (\(.*\)|\S+) (?:({_OPERATIONS})(?:-done)?\(|fusion\(.* calls=%all-reduce-scatter)")
 _CHAIN = re.compile(r"\bchain_id=\"(\d+)\"")
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _CALLED = re.compile(r"\bcalls=%([^\s,)]+)")
 _LOOP = re.compile(r" while\(.*\bcondition=%([^\s,)]+).*\bbody=%([^\s,)]+)")
 _LIMIT = re.compile(r"\bROOT .* compare\(%\S+, (%\S+)\), direction=LT")
@@ -49,13 +50,16 @@ def collectives(program: str, turns: int = 1) -> dict[str, Collective]:
     computations, entry = _computations(program)
     found: dict[str, Collective] = defaultdict(lambda: Collective(0, 0))
 
-    def visit(name: str, times: int, unknown: int, chains: set[str]) -> None:
+    def visit(name: str, times: int, unknown: int, chains: set[tuple[str, str | None]]) -> None:
         for line in computations.get(name, ()):
             sent, chain, called = _SENT.search(line), _CHAIN.search(line), _CALLED.search(line)
-            if sent and chain and chain[1] in chains:
-                continue
+            if sent and chain:
+                channel = _CHANNEL.search(line)
+                step = chain[1], channel and channel[1]
+                if step in chains:
+                    continue
+                chains.add(step)
             if sent:
-                chains.update(chain.groups() if chain else ())
                 operation = sent[2] or "reduce-scatter"
                 count, size = found[operation]
                 found[operation] = Collective(count + times, size + times * _result_bytes(sent[1]))
@@ -64,9 +68,11 @@ def collectives(program: str, turns: int = 1) -> dict[str, Collective]:
             elif loop := _LOOP.search(line):
                 known = _trip_count(computations[loop[1]])
                 for part in loop.groups():
-                    visit(part, times * (unknown if known is None else known), 1 if known is None else unknown, set())
+                    begun = {(chain, channel) for chain, channel in chains if channel is not None}
+                    visit(part, times * (unknown if known is None else known), 1 if known is None else unknown, begun)
 
-    # An asynchronous collective is split into steps, which are fusions of one computation and share a chain.
+    # An asynchronous collective is split into steps, which are fusions and share a chain. The steps of one that begins
+    # before a loop may be in its body, beside chains of the loop's own that have the same numbers on other channels.
     visit(entry, 1, turns, set())
     return dict(found)
 

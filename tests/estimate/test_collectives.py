@@ -17,6 +17,11 @@ PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f
   ROOT %all-gather.8 = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.2), frontend_attributes={chain_id="0"}
 }
 
+%long (p.5: bf16[4,16]) -> bf16[8,16] {
+  %p.5 = bf16[4,16]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %all-gather.5 = bf16[8,16]{1,0} all-gather(%p.5), channel_id=9, frontend_attributes={chain_id="0"}
+}
+
 %all-reduce-scatter.3 (p.3: f32[8]) -> f32[4] {
   %p.3 = f32[8]{0} parameter(0)
   %all-reduce.3 = f32[8]{0} all-reduce(%p.3), channel_id=3, to_apply=%add
@@ -37,6 +42,7 @@ PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f
   %all-reduce.4 = f32[8]{0} all-reduce(%x.1), channel_id=1, replica_groups={{0,1}}, to_apply=%add
   %fusion.4 = bf16[8,8]{1,0} fusion(%x.1), kind=kCustom, calls=%begun
   %fusion.5 = bf16[8,8]{1,0} fusion(%x.1), kind=kCustom, calls=%ended
+  %fusion.6 = bf16[8,16]{1,0} fusion(%x.1), kind=kCustom, calls=%long
   ROOT %tuple.1 = (f32[8]{0}, s32[]) tuple(%all-reduce.1, %i)
 }
 
@@ -52,6 +58,7 @@ ENTRY %main.1 (a.1: f32[8], b.1: pred[8]) -> f32[8] {
   %fusion.1 = bf16[8,8]{1,0} fusion(%a.1), kind=kCustom, calls=%begun
   %fusion.2 = bf16[8,8]{1,0} fusion(%a.1), kind=kCustom, calls=%ended
   %fusion.3 = f32[4]{0:T(128)} fusion(%a.1), kind=kCustom, calls=%all-reduce-scatter.3
+  %fusion.7 = bf16[8,16]{1,0} fusion(%a.1), kind=kCustom, calls=%long
   %while.1 = (f32[8]{0}, s32[]) while(%t), condition=%until, body=%inner, metadata={op_name="while"}
   ROOT %r.1 = f32[8]{0} get-tuple-element(%while.1), index=0
 }
@@ -60,11 +67,14 @@ ENTRY %main.1 (a.1: f32[8], b.1: pred[8]) -> f32[8] {
 
 @pytest.mark.parametrize(("condition", "times"), [(COUNTED, 12), ("and(%less, %done)", 7)])
 def test_every_run_of_a_collective_counts(condition, times):
-    """A start/done pair counts once, and so does one chain in two fusions. In a loop's body and condition every
-    iteration counts. Two collectives on one channel count twice, as when two layers call one function."""
+    """A start/done pair counts once, and so does one chain in two fusions, or in one and in a loop after it.
+
+    In a loop's body and condition every iteration counts. Two collectives on one channel count twice, as when two
+    layers call one function.
+    """
     found = collectives(PROGRAM.replace("CONDITION", condition), turns=7)
     assert found == {
-        "all-gather": (2 + times, 64 + 128 * (1 + times)),
+        "all-gather": (3 + times, 64 + 256 + 128 * (1 + times)),
         "reduce-scatter": (1, 16),
         "all-reduce": (1 + 3 * times, 24 + 8 + 68 * times),
     }

@@ -6,6 +6,8 @@ Tasks:     text_classification (also of pairs), token_classification, causal_lm,
            pretraining), denoising (BART's), question_answering, text_to_text (summaries and others), multiple_choice:
            the part of --config after the colon
 Data:      CSV, JSON lines, Parquet and others, see data/tables.py; --config.columns.NAME=COLUMN names the columns
+LoRA:      --config.lora.rank=8, merged into the model, or with --config.lora.save=adapter in FOLDER/adapter, which
+           jm.load_adapter and peft read; --config.freeze=PATTERN freezes parameters by the names in their paths
 Output:    FOLDER/model, which jm.load and transformers read, the scores, and curves
 
 The parameters with the best validation score are kept; --config.patience=N stops after N evaluations without a better
@@ -81,9 +83,16 @@ def run(config: FrozenConfigDict, folder: Path) -> dict:
 def show(result: dict, config: FrozenConfigDict, folder: Path) -> None:
     """Print the scores, and how to use the model."""
     print_scores(result, folder)
-    print0(f'\nmodel, params = jm.load("{folder / "model"}")')
-    print0(f'tokenizer = jm.load_tokenizer("{folder / "model"}")')
-    print0(TASKS[config.task].usage)
+    task, saved = TASKS[config.task], folder / "model"
+    if config.lora.save == "adapter":
+        saved = folder / "adapter"
+        labels = f', id2label=jm.load_config("{saved}").id2label' if task.replaces_head else ""
+        print0(f'\nmodel, params = jm.load("{config.init}", cls="{task.model_class}"{labels})')
+        print0(f'params = jm.load_adapter("{saved}", model, params)')
+    else:
+        print0(f'\nmodel, params = jm.load("{saved}")')
+    print0(f'tokenizer = jm.load_tokenizer("{saved}")')
+    print0(task.usage)
 
 
 def required_data(_config: FrozenConfigDict) -> dict[str, str]:

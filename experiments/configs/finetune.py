@@ -1,6 +1,6 @@
 """Fine-tuning of a checkpoint on a table of examples. The task is the argument: finetune:text_classification."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 # The column of each name; --config.columns.NAME=COLUMN changes it.
 COLUMNS = {
@@ -32,6 +32,9 @@ OPTIONS = {
     # The prefix precedes each source, such as T5's "summarize: ".
     "text_to_text": {"prefix": "", "max_target_tokens": 64, "num_beams": 1},
 }
+# Low-rank adapters (LoRA). rank: None trains without them; targets: regular expression, which is found in the paths of
+# the linear layers that get one; save: "merged" into the model, or "adapter" in PEFT's format.
+LORA = {"rank": None, "alpha": 16.0, "targets": "attention|feed_forward", "save": "merged"}
 
 
 def get_config(task: str = "text_classification") -> ConfigDict:
@@ -58,7 +61,11 @@ def get_config(task: str = "text_classification") -> ConfigDict:
     # Changes of the model config, such as dropout.
     config.model = ConfigDict()
 
-    # Run options; parameters are float32 in any case.
+    config.lora = ConfigDict({**LORA, "rank": config_dict.placeholder(int)})
+    # Regular expression: parameters in whose path it is found are not trained, such as "embeddings|layers/attention".
+    config.freeze = ""
+
+    # Run options; parameters are float32 in any case. float16 scales the loss dynamically.
     config.dtype = "float32"
     config.remat = False
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})

@@ -15,7 +15,7 @@ from ml_collections import FrozenConfigDict
 import jaxmodels as jm
 from jaxmodels.architectures.base import Model
 from jaxmodels.tokenization.base import Tokenizer
-from jaxmodels.training import make_step
+from jaxmodels.training import Trainable, make_step
 
 from ..data import bpe
 from ..data.buckets import Examples
@@ -87,10 +87,17 @@ class Task(ABC):
         return jm.load(config.init, cls=cls, key=jax.random.key(config.seed), **options, **fields)
 
     def make_step(
-        self, model: Any, optimizer: optax.GradientTransformation, microbatches: int, sharding: Sharding
+        self,
+        model: Any,
+        optimizer: optax.GradientTransformation,
+        microbatches: int,
+        trainable: Trainable | None,
+        sharding: Sharding,
     ) -> TrainStep:
         """Create the training step."""
-        return make_step(model, optimizer, **sharding, microbatches=microbatches, weight=self.weight)
+        return make_step(
+            model, optimizer, **sharding, microbatches=microbatches, weight=self.weight, trainable=trainable
+        )
 
     def make_predict(self, model: Any, sharding: Sharding) -> Predict:
         """Create predict(params, batches) -> Predictions."""

@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.training.dynamic_scale import DynamicScale
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
 from jaxmodels.training import TrainState, abstract_state, init_state, place
 
-from .. import loop, metrics, plots, report
+from .. import failures, loop, metrics, plots, report
+from ..configs.finetune import LORA
 from ..data import buckets
 from ..data.buckets import Examples
 from ..loop import mesh_and_rules
 from ..optimizer import make_optimizer
 from ..predict import Predictions
 from ..selection import Criterion
+from ..tuning import make_tuning
 from .common import Scores, Task
 
 UNTRAINED = "before training"
@@ -33,6 +37,11 @@ class Experiment:
         self.sharding = mesh_and_rules(config)
         self.model: Any
         self.model, self._initial = task.load(config, self.sharding)
+        self.tuning = make_tuning(config, self.model, new_head=not task.scores_untrained)
+        if self._initial is None and self.tuning.alpha is not None:
+            raise ValueError("lora.rank is for a checkpoint, this run starts from random parameters; leave it out")
+        # Without it, gradients that are small in float16 would be 0.
+        self._loss_scale = DynamicScale() if jnp.dtype(config.dtype) == jnp.float16 else None
         self._predict = task.make_predict(self.model, self.sharding)
 
     def _key(self) -> jax.Array:
@@ -48,17 +57,20 @@ class Experiment:
         """Train to the last step, from the last checkpoint if there is one, and return the parameters."""
         config = self.config
         optimizer, schedule = make_optimizer(config)
+        model, trainable = self.tuning.model, self.tuning.trainable
+        trained: dict[str, Any] = {"trainable": trainable, "loss_scale": self._loss_scale}
 
         def initial_state() -> TrainState:
             params, self._initial = self._initial, None  # the first step donates their memory
-            return init_state(optimizer, params or jm.init(self.model, self._key(), **self.sharding))
+            params = params or jm.init(self.model, self._key(), **self.sharding)
+            return init_state(optimizer, self.tuning.start(params, self._key(), self.sharding), **trained)
 
         return loop.train(
             config,
             self.folder,
-            step=self.task.make_step(self.model, optimizer, config.microbatches, self.sharding),
+            step=self.task.make_step(model, optimizer, config.microbatches, trainable, self.sharding),
             init_state=initial_state,
-            abstract_state=lambda: abstract_state(self.model, optimizer, **self.sharding),
+            abstract_state=lambda: abstract_state(model, optimizer, **self.sharding, **trained),
             data=buckets.training(self.task.train, steps=config.steps, seed=config.seed, **self._shape()),
             place_batch=partial(place, **self.sharding),
             validate=self._log_validation,
@@ -74,9 +86,13 @@ class Experiment:
         return Criterion(f"validation_{self.task.score}", self.task.higher_is_better, patience)
 
     def _log_validation(self, params: dict) -> Scores:
-        predicted = self.predict(params, self.task.dev)
+        predicted = self.predict(self.merge(params), self.task.dev)
         scores = {"loss": predicted.loss, **self.task.dev_scores(predicted)}
         return {f"validation_{name}": value for name, value in scores.items()}
+
+    def merge(self, params: dict) -> dict:
+        """Return trained parameters as those of the model without adapters."""
+        return self.tuning.merge(params, self.sharding)
 
     def predict(self, params: dict, examples: Examples) -> Predictions:
         """Compute loss and predictions on all examples."""
@@ -92,12 +108,31 @@ class Experiment:
         Returns:
           The number of examples with different predictions.
         """
-        folder = self.folder / "model"
-        self.task.save(folder, self.model, params)
-        multihost_utils.sync_global_devices("model")
-        model, loaded, examples = self.task.load_saved(folder, self.config, self.sharding)
+        if self.config.get("lora", LORA)["save"] == "adapter":
+            model, loaded, examples = self._saved_adapter(params)
+        else:
+            folder = self.folder / "model"
+            self.task.save(folder, self.model, self.merge(params))
+            multihost_utils.sync_global_devices("model")
+            model, loaded, examples = self.task.load_saved(folder, self.config, self.sharding)
         after = self.task.make_predict(model, self.sharding)(loaded, self._batches(examples))
         return sum(not _equal(a, b) for a, b in zip(before.best, after.best, strict=True))
+
+    def _saved_adapter(self, params: dict) -> tuple[Any, dict, Examples]:
+        """Save the adapter with model config and tokenizer; load it onto the initial checkpoint as `load_saved`."""
+        config, folder, tuning = self.config, self.folder / "adapter", self.tuning
+        base = Path(config.init).resolve() if Path(config.init).is_dir() else config.init
+        assert tuning.alpha is not None, "only LoRA saves adapters"
+        jm.save_adapter(folder, tuning.plain, params, alpha=tuning.alpha, whole=tuning.head, base=base)
+        if jax.process_index() == 0:
+            (folder / "config.json").write_text(self.model.config.to_json())
+            self.task.tokenizer.save_pretrained(folder)
+        multihost_utils.sync_global_devices("adapter")
+        model: Any
+        initial: Any
+        model, initial = self.task.load(config, self.sharding)
+        loaded = jm.load_adapter(folder, model, initial)
+        return model, loaded, self.task.encoded_test(jm.load_tokenizer(folder))
 
     def _batches(self, examples: Examples):
         batches = buckets.evaluation(examples, **self._shape())
@@ -118,11 +153,12 @@ def _equal(first: object, second: object) -> bool:
 
 def run_task(config: FrozenConfigDict, folder: Path, task: Task) -> dict:
     """Run everything that is not done yet and return the result."""
-    experiment = Experiment(config, folder, task)
+    with failures.one_line_input_errors():
+        experiment = Experiment(config, folder, task)
     print_setup(experiment)
     untrained = experiment.untrained_scores()
     params = experiment.train()
-    predicted = experiment.predict(params, task.test)
+    predicted = experiment.predict(experiment.merge(params), task.test)
     result = {
         "task": config.task,
         "steps": config.steps,
@@ -141,6 +177,8 @@ def print_setup(experiment: Experiment) -> None:
     report.print0(task.describe())
     report.print0(f"initial checkpoint: {config.init or 'none'}")
     report.print_model(experiment.model)
+    trained, count = experiment.tuning.counts()
+    report.print0(f"trained: {trained:,} of {count:,} parameters")
     lengths = task.train.lengths
     epochs = config.steps * config.batch_size / len(lengths)
     report.print0(
@@ -166,7 +204,7 @@ def print_scores(result: Mapping, folder: Path) -> None:
         )
     count, of = result["different_after_reload"], result["test_examples"]
     report.print0(f"saved in Hugging Face's format and loaded again: predictions of {count} of {of} examples differ")
-    for name in ("model", "loss.png", "score.png", "metrics.jsonl", "tensorboard"):
+    for name in ("model", "adapter", "loss.png", "score.png", "metrics.jsonl", "tensorboard"):
         if (folder / name).exists():
             report.print0(f"  {folder / name}")
 

@@ -4,20 +4,25 @@ import json
 import random
 import re
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
 import transformers
 from support.experiment_runs import curve, kill_when, logged, starter
 from support.experiment_runs import finish as finish_process
 from support.finetuned import finish, refused, settings, write_lines
+from support.tiny import tiny
 from support.tiny_checkpoints import save_checkpoint
 
 import jaxmodels as jm
 from experiments import finetune
 from experiments.configs.finetune import COLUMNS, get_config
 from experiments.report import THIS_MODEL
+from experiments.tuning import make_tuning
+from jaxmodels.parameters import flatten
 
 pytestmark = pytest.mark.usefixtures("one_device")
 GOOD, BAD = ("good", "great", "fine"), ("bad", "dull", "poor")
@@ -165,6 +170,74 @@ def test_invalid_label_is_located(bert, tmp_path, first, second, options, messag
     assert message in error and (f"{other}, line 1: " in error or "problem_type" in options)
 
 
+@pytest.fixture(scope="module")
+def adapted(bert, opinions, tmp_path_factory):
+    """LoRA kept as an adapter, in float16, with microbatches and frozen parameters."""
+    folder = tmp_path_factory.mktemp("runs") / "adapted"
+    folder.mkdir()
+    changes = {"lora.rank": 4, "lora.save": "adapter", "dtype": "float16", "microbatches": 2, "freeze": "pooler/bias"}
+    columns = {"columns.text": "review", "columns.label": "kind"}
+    config = settings("text_classification", bert, opinions, **columns | changes)
+    return folder, config, finetune.run(config, folder)
+
+
+def test_adapter_is_trained_in_float16_and_used_as_printed(adapted, capsys):
+    folder, config, result = adapted
+    assert result["scores"][THIS_MODEL]["accuracy"] == 1 and result["different_after_reload"] == 0
+    assert {row["loss_scale"] for row in curve(folder) if "loss" in row} == {65536}
+    assert not (folder / "model").exists()
+    finetune.show(result, config, folder)
+    used = capsys.readouterr().out.strip().splitlines()[-4:]
+    names = {"jm": jm}
+    exec("\n".join(used).replace("A text.", "the film was great"), names)
+    assert dict(names["model"].config.id2label) == {0: "down", 1: "up"}
+    found = jm.classify(names["model"], names["params"], names["tokenizer"], ["the film was great", "it was dull"])
+    assert found.argmax(axis=1).tolist() == [1, 0]
+
+
+def test_adapter_and_new_head_are_trained_and_read_by_peft(adapted, bert):
+    """PEFT's classes add the classifier to the modules that an adapter stores; here it has the pooler, too."""
+    peft = pytest.importorskip("peft")
+    folder, config, _ = adapted
+    model, initial = jm.load(bert, cls="AutoModelForSequenceClassification", num_labels=2, key=jax.random.key(0))
+    params = jm.load_adapter(folder / "adapter", model, initial)
+    same = {p: np.array_equal(a, flatten(initial)[p]) for p, a in flatten(params).items()}
+    changed = {path for path, equal in same.items() if not equal}
+    kernels = {path for path in same if re.search("layers/(attention|feed_forward)/.*/kernel", path)}
+    assert changed == kernels | {"bert/pooler/kernel", "classifier/kernel", "classifier/bias"}
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
+    theirs = peft.PeftModel.from_pretrained(theirs, folder / "adapter").eval()
+    encoded = jm.load_tokenizer(folder / "adapter")(["the film was great"])
+    expected = theirs(**{name: torch.tensor(rows) for name, rows in encoded.items()}).logits.detach().numpy()
+    got = model.apply({"params": params}, **{name: np.array(rows) for name, rows in encoded.items()}).logits
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+TUNING = {
+    "rank 0": ({"lora.rank": 0}, "lora.rank and lora.alpha must be above 0, got 0 and 16.0; to train without"),
+    "alpha alone": ({"lora.alpha": 8.0}, "lora.alpha is for LoRA, which --config.lora.rank=8 turns on"),
+    "unknown target": (
+        {"lora.rank": 2, "lora.targets": "q_proj"},
+        "lora.targets='q_proj' is found in no path of a linear layer; there are .*attention/qkv",
+    ),
+    "no expression": (
+        {"lora.rank": 2, "lora.targets": "*"},
+        r"lora.targets='\*' is not a regular expression: nothing to",
+    ),
+    "unknown save": ({"lora.rank": 2, "lora.save": "peft"}, "lora.save is merged or adapter, got 'peft'"),
+    "nothing frozen": ({"freeze": "wte"}, "freeze='wte' is found in no path of a parameter that is trained; there are"),
+    "frozen base": ({"lora.rank": 2, "freeze": "embeddings"}, "freeze='embeddings' is found in no path of a parameter"),
+    "all frozen": ({"freeze": "."}, "freeze='.' is found in the path of every parameter: nothing is left to train"),
+}
+
+
+@pytest.mark.parametrize("name", TUNING)
+def test_settings_that_fit_no_parameter_are_refused(name):
+    changes, message = TUNING[name]
+    with pytest.raises(ValueError, match=message):
+        make_tuning(settings("masked_lm", "", "", **changes), tiny("BertForMaskedLM")[0], new_head=False)
+
+
 INVALID = {
     "missing column": ({"columns.text": "sentence"}, "no 'sentence'; it has 'review', 'kind'"),
     "missing file": ({"data.validation": "imdb"}, "no file or folder imdb.*load_dataset"),
@@ -175,6 +248,7 @@ INVALID = {
     "one class": ({"columns.label": "review", "columns.text": "kind", "data.train": "{}/same.csv"}, "one class only"),
     "unknown class": ({"data.validation": "{}/other.csv"}, "other.csv, line 3: the training data has no class 'maybe'"),
     "no class": ({"data.validation": "{}/empty.csv"}, "empty.csv, line 2: label is a name or a whole number, got ''"),
+    "no rank": ({"lora.rank": 0}, "^lora.rank and lora.alpha must be above 0"),
     "no checkpoint": ({"init": "{}"}, "config"),
 }
 
@@ -198,7 +272,7 @@ def test_unknown_task_is_rejected():
 
 @pytest.mark.slow
 def test_killed_run_continues_to_the_same_best_parameters(bert, opinions, tmp_path):
-    """Through the command, on two devices, with microbatches, mixed precision, and the end of patience."""
+    """On two devices, with LoRA, frozen parameters, microbatches, scaled float16, and the end of patience."""
     start = starter(
         "finetune",
         "--config=finetune:text_classification",
@@ -206,7 +280,10 @@ def test_killed_run_continues_to_the_same_best_parameters(bert, opinions, tmp_pa
         f"--config.data.train={opinions}",
         "--config.columns.text=review",
         "--config.columns.label=kind",
-        "--config.dtype=bfloat16",
+        "--config.dtype=float16",
+        "--config.lora.rank=4",
+        "--config.lora.targets=attention",
+        "--config.freeze=pooler",
         "--config.batch_size=8",
         "--config.microbatches=2",
         "--config.epochs=30",

@@ -19,7 +19,7 @@ def test_devices_are_counted(topology):
 def test_the_devices_of_a_chip_share_what_it_has():
     device, count = slice_of("tpu7x:1x1x1")
     assert (count * device.memory, count * device.flops, count * device.bandwidth) == (192, 2307e12, 7380e9)
-    assert slice_of("v4:1x1x1") == ((32, 275e12, 1200e9, 1), 1)
+    assert slice_of("v4:1x1x1") == ((32, 275e12, 1200e9, 300e9, 1), 1)
 
 
 @pytest.mark.parametrize("topology", ["v9e:2x2", "v5e", "v5e:", "v5e:2x", "v5e:2x0", "v5e:axb", "v5e:2x-2", ""])

@@ -41,7 +41,8 @@ BELOW = {
     "training": {"layers", "parameters", "sharding"},
     "hub": {"architectures", "config", "convert", "download", "parameters", "processes", "sharding"}
     | {"layers", "tensor_files"},
-    "estimate": {"chips", "generation", "parameters", "sharding", "training"},
+    "estimate": {"architectures", "chips", "generation", "layers", "pallas_kernels", "parameters", "sharding"}
+    | {"training"},
     "lm_eval": {"architectures", "batching", "generation", "hub", "inference", "tokenization"},
     "commands": {"architectures", "chips", "convert", "download", "estimate", "generation", "hub", "parameters"}
     | {"layers", "retrieval", "sharding", "tensor_files", "tokenization", "training"},

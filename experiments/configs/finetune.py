@@ -67,7 +67,7 @@ def get_config(task: str = "text_classification") -> ConfigDict:
 
     # Run options; parameters are float32 in any case. float16 scales the loss dynamically.
     config.dtype = "float32"
-    config.remat = False
+    config.remat = config_dict.FieldReference(False, field_type=object)  # or a policy: "dots", ...
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False
 

@@ -1,6 +1,6 @@
 """A small GPT-2 on the source code of the Python standard library, in five minutes on two CPU cores."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     )
     # Run options.
     config.dtype = "float32"
-    config.remat = False
+    config.remat = FieldReference(False, field_type=object)  # or a policy: "dots", "dots_and_attention", ...
     # A rule table of jaxmodels.sharding, overridden for the axes in `changes`, on a mesh of all devices.
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False

@@ -1,6 +1,6 @@
 """A fact in a sequence of 4,096 tokens: a small LED with and without global attention."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
             "init_std": 0.05,
         }
     )
-    config.remat = False
+    config.remat = FieldReference(False, field_type=object)  # or a policy: "dots", "dots_and_attention", ...
     config.distributed = False
 
     # (last step, length in tokens) of each stage; the final length is tested.

@@ -1,6 +1,6 @@
 """A small, randomly initialised LED on the first 4,096 tokens of QMSum's validation meetings."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     )
     # Run options.
     config.dtype = "float32"
-    config.remat = True
+    config.remat = FieldReference(True, field_type=object)  # or a policy: "dots", "dots_and_attention", ...
     # A rule table of jaxmodels.sharding, overridden for the axes in `changes`, on a mesh of all devices.
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False

@@ -1,6 +1,6 @@
 """RAG on the SQuAD dev set (data.path), from MiniLM encoders, fine-tuned or not, and a small T5."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.n_docs = 4
     # Run options.
     config.dtype = "float32"
-    config.remat = False
+    config.remat = FieldReference(False, field_type=object)  # or a policy: "dots", "dots_and_attention", ...
     # A rule table of jaxmodels.sharding, overridden for the axes in `changes`, on a mesh of all devices.
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False

@@ -1,6 +1,6 @@
 """RoBERTa-PreLayerNorm pretrained on English text (data.path) with 15% masking, like BERT and RoBERTa."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     )
     # Run options.
     config.dtype = "float32"
-    config.remat = False
+    config.remat = FieldReference(False, field_type=object)  # or a policy: "dots", "dots_and_attention", ...
     config.sharding = ConfigDict({"mesh": ConfigDict({"data": -1}), "table": "DP", "changes": ConfigDict()})
     config.distributed = False
 

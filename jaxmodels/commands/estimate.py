@@ -9,7 +9,7 @@ data=16,model=16 --batch 512 --length 1024
 import argparse
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from jaxmodels.architectures.rag import RagTokenForGeneration
 from jaxmodels.chips import KINDS, slice_of
 from jaxmodels.commands.generate import GENERATING
 from jaxmodels.download import read_json
-from jaxmodels.estimate import Estimate, Floor, Generation
+from jaxmodels.estimate import Candidate, Estimate, Floor, Generation
+from jaxmodels.estimate.sharding_search import RULES as SEARCH_RULES
 from jaxmodels.generation import GenerationConfig
 from jaxmodels.hub.checkpoint import checkpoint_folder
 from jaxmodels.layers.remat import POLICIES
@@ -43,6 +44,8 @@ LOSSES = ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2SeqLM
 TRAINABLE = tuple({cls: None for name in LOSSES for cls in AUTO[name].values()})
 RULES = ("DP", "FSDP", "FSDP_TP")
 FLOATS = ("float32", "bfloat16", "float16")
+# Options that a search finds.
+SEARCHED = ("mesh", "rules", "remat", "microbatches")
 # Options that only some programs have.
 PROGRAMS_BY_OPTION = {
     "target_length": ("train", "forward"),
@@ -50,11 +53,12 @@ PROGRAMS_BY_OPTION = {
     "remat": ("train",),
     "microbatches": ("train",),
     "prng": ("train",),
+    "search": ("train",),
     "new_tokens": ("generate",),
     "beams": ("generate",),
     "cache_dtype": ("generate",),
 }
-SIZES = ("batch", "length", "slices", "microbatches", "target_length", "global_tokens", "new_tokens", "beams")
+SIZES = ("batch", "length", "slices", "microbatches", "search", "target_length", "global_tokens", "new_tokens", "beams")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +76,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"TPU slice, such as v5e:16x16, v5p:2x2x1 or v5e:1x1; types: {', '.join(KINDS)}",
     )
     parser.add_argument("--slices", type=int, default=1, help="number of slices, which the first mesh axes span")
-    parser.add_argument("--mesh", required=True, help="mesh axes and sizes over all devices, such as data=16,model=16")
+    parser.add_argument("--mesh", help="mesh axes and sizes over all devices, such as data=16,model=16")
+    parser.add_argument(
+        "--search",
+        nargs="?",
+        const=12,
+        type=int,
+        metavar="N",
+        help="train: find --mesh, --rules, --remat and --microbatches: rank all by arithmetic, compile the best (at "
+        "most N, default: %(const)s), and print those that fit, the fastest first",
+    )
     parser.add_argument("--batch", type=int, required=True, help="global batch size")
     parser.add_argument(
         "--length",
@@ -91,9 +104,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--global-tokens", type=int, help="LED: maximum number of global tokens (default: none)")
     parser.add_argument(
         "--rules",
-        default="FSDP_TP",
         help=f"sharding rules: one of {', '.join(RULES)}, optionally with changes, + between mesh axes: "
-        "FSDP,batch=data+fsdp,embed=fsdp (default: %(default)s)",
+        "FSDP,batch=data+fsdp,embed=fsdp (default: FSDP_TP)",
     )
     parser.add_argument(
         "--class", dest="cls", metavar="CLASS", help="model class or auto class (default: from the config)"
@@ -139,8 +151,9 @@ def run(arguments: argparse.Namespace) -> None:
             f"the program does not fit the devices: {line} Try more chips, a smaller --batch, rules that shard more of "
             f"the parameters, or {'--remat' if arguments.program == 'train' else 'a smaller --param-dtype'}"
         ) from error
-    print("\n".join(format_table(positional[0], found)))
-    if options.get("prng") == "rbg" and found.devices > 1:
+    lines = format_search(found) if arguments.search else format_table(positional[0], found)
+    print("\n".join(lines))
+    if options.get("prng") == "rbg":
         print(
             "warning: rbg is not split over devices, so every device makes the random bits of the whole batch; the "
             "memory is that of a run with this generator. A run takes threefry2x32 unless jax_default_prng_impl is set."
@@ -156,7 +169,11 @@ def estimate_call(arguments: argparse.Namespace) -> tuple[Callable[..., Any], tu
     _check_options(arguments)
     model = _model(arguments)
     slice_of(arguments.topology)
-    axes, rules = _axes(arguments.mesh), _rules(arguments.rules)
+    if arguments.search:
+        where = {"topology": arguments.topology, "slices": arguments.slices, "limit": arguments.search}
+        program = {"batch": arguments.batch, "length": arguments.length, "further": _further_shapes(arguments, model)}
+        return estimate.search, (model, optax.adamw(1e-4)), {**where, **program, "prng": arguments.prng}
+    axes, rules = _axes(arguments.mesh), _rules(arguments.rules or "FSDP_TP")
     _check_batch(_mesh(arguments.topology, axes, arguments.slices), rules, arguments.batch, arguments.microbatches or 1)
     sizes = {"batch": arguments.batch, "length": arguments.length}
     options: dict[str, Any] = {"topology": arguments.topology, "slices": arguments.slices, "axes": axes, "rules": rules}
@@ -180,6 +197,11 @@ def _check_options(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"{_flag(name)} must be at least 1, got {value}")
+    found = [_flag(name) for name in SEARCHED if getattr(arguments, name)]
+    if arguments.search and found:
+        raise ValueError(f"--search finds {', '.join(map(_flag, SEARCHED))}; leave out {', '.join(found)}")
+    if not arguments.search and not arguments.mesh:
+        raise ValueError("--mesh is required, such as data=16,model=16; or --search, which finds one")
     if arguments.program == "generate" and arguments.new_tokens is None:
         raise ValueError("--program generate requires --new-tokens, the number of tokens to generate")
 
@@ -323,6 +345,41 @@ def format_table(model: Model, found: Estimate) -> list[str]:
         "not in the floors": "collectives" + _precision_note(model),
     }
     return [f"{name:21} {value}" for name, value in table.items()]
+
+
+def format_search(found: Sequence[Candidate]) -> list[str]:
+    """Returns the printed lines: compiled candidates that fit, the options of the first, and how many there were."""
+    fitting = [each for each in found if each.compiled]
+    failed = sum(each.error is not None for each in found)
+    lines = [f"{'mesh':32} {'remat':20} microbatches     memory    FLOPs  network"]
+    for each in fitting:
+        mesh, policy = _mesh_option(each), "no" if each.remat is False else str(each.remat)
+        lines.append(
+            f"{mesh:32} {policy:20} {each.microbatches:12} {_format_bytes(round(each.memory)):>10} "
+            f"{_format_time(each.compute):>8} {_format_time(each.network):>8}"
+        )
+    rules = f"--rules FSDP_TP,{','.join(f'{name}={_joined(value)}' for name, value in _changed_rules().items())}"
+    lines += [
+        f"compiled: {len(fitting) + failed} of {len(found)} candidates, of which {failed} did not fit; the order is by "
+        "the sum of FLOPs at peak and network at its bandwidth",
+    ]
+    if fitting:
+        best = fitting[0]
+        remat = f" --remat {best.remat}" if best.remat else ""
+        lines.append(f"the first: --mesh {_mesh_option(best)} {rules}{remat} --microbatches {best.microbatches}")
+    return lines
+
+
+def _mesh_option(candidate: Candidate) -> str:
+    return ",".join(f"{name}={size}" for name, size in candidate.axes.items())
+
+
+def _changed_rules() -> dict[str, Any]:
+    return {name: value for name, value in SEARCH_RULES.items() if value != sharding.FSDP_TP[name]}
+
+
+def _joined(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else "+".join(value)
 
 
 def _step_table(found: Estimate) -> dict[str, str]:

@@ -3,5 +3,7 @@
 from jaxmodels.estimate.analysis import Collective
 from jaxmodels.estimate.programs import forward, generate, topology_mesh, train_step
 from jaxmodels.estimate.result import Estimate, Floor, Generation
+from jaxmodels.estimate.sharding_search import Candidate, search
 
-__all__ = ["Collective", "Estimate", "Floor", "Generation", "forward", "generate", "topology_mesh", "train_step"]
+__all__ = ["Candidate", "Collective", "Estimate", "Floor", "Generation"]
+__all__ += ["forward", "generate", "search", "topology_mesh", "train_step"]

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 _OPERATIONS = (
     "all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast"
@@ -114,7 +114,7 @@ def product_flops(jaxpr: Jaxpr, *, whole: bool, turns: int = 1) -> float:
       turns: iterations of a loop with an unknown trip count (the decoding loop); such loops inside it count once.
     """
     total = 0.0
-    for eqn in jaxpr.eqns:
+    for eqn in _live(jaxpr):
         name, params = eqn.primitive.name, eqn.params
         times, inner_turns, inner = 1, turns, list(_subprograms(params))
         if name == "dot_general":
@@ -136,6 +136,15 @@ def product_flops(jaxpr: Jaxpr, *, whole: bool, turns: int = 1) -> float:
         counts = [product_flops(each, whole=whole, turns=inner_turns) for each in inner]
         total += times * (max(counts) if name == "cond" else sum(counts))
     return total
+
+
+def _live(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """Yields the operations that a compiler keeps: traces of rematerialisation contain some without a use."""
+    needed = {var for var in jaxpr.outvars if isinstance(var, Var)}
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not needed.isdisjoint(eqn.outvars):
+            needed |= {var for var in eqn.invars if isinstance(var, Var)}
+            yield eqn
 
 
 def decoding_loop(jaxpr: Jaxpr) -> tuple[Jaxpr, list[bool]]:

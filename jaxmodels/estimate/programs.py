@@ -88,7 +88,7 @@ def train_step(
     """
     mesh = topology_mesh(topology, axes, slices)
     state = abstract_state(model, optimizer, mesh=mesh, rules=rules)
-    inputs = _inputs({"input_ids": (batch, length), "labels": (batch, length), **(further or {})}, mesh, rules)
+    inputs = _placed(input_shapes(batch, length, further), mesh, rules)
     key = jax.eval_shape(lambda: jax.random.key(0, impl=prng))
     traced = make_step(model, optimizer, mesh=mesh, rules=rules, microbatches=microbatches).trace(state, inputs, key)
     return Estimate(topology=topology, **_attributes(traced, _compile(traced, mesh, rules), mesh, rules))
@@ -119,7 +119,7 @@ def forward(
         `jax.ShapeDtypeStruct`.
     """
     mesh = topology_mesh(topology, axes, slices)
-    inputs = _inputs({"input_ids": (batch, length), **(further or {})}, mesh, rules)
+    inputs = _placed(_abstract({"input_ids": (batch, length), **(further or {})}), mesh, rules)
     params = _parameters(model, mesh, rules)
     with sharding.use(mesh, rules):
         traced = jax.jit(lambda params, inputs: model.apply({"params": params}, **inputs)).trace(params, inputs)
@@ -193,14 +193,21 @@ def generate(
     )
 
 
-def _inputs(shapes: Shapes, mesh: Mesh, rules: Rules) -> dict[str, jax.ShapeDtypeStruct]:
-    batch_sharding = sharding.batch_sharding(mesh, rules)
+def input_shapes(batch: int, length: int, further: Shapes | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the inputs of a training step; see `train_step`."""
+    return _abstract({"input_ids": (batch, length), "labels": (batch, length), **(further or {})})
 
-    def abstract_input(shape: tuple[int, ...] | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        sizes, dtype = (shape, jnp.int32) if isinstance(shape, tuple) else (shape.shape, shape.dtype)
-        return jax.ShapeDtypeStruct(sizes, dtype, sharding=batch_sharding)
 
-    return {name: abstract_input(shape) for name, shape in shapes.items()}
+def _abstract(shapes: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct(shape, jnp.int32) if isinstance(shape, tuple) else shape
+        for name, shape in shapes.items()
+    }
+
+
+def _placed(inputs: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, rules: Rules) -> dict[str, jax.ShapeDtypeStruct]:
+    split = sharding.batch_sharding(mesh, rules)
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split) for name, x in inputs.items()}
 
 
 def _parameters(model: nn.Module, mesh: Mesh, rules: Rules) -> dict[str, Any]:

@@ -109,6 +109,22 @@ def test_the_numbers_are_those_of_the_library(folder, capsys):
 
 @needs_libtpu
 @pytest.mark.slow
+def test_a_search_prints_options_that_give_its_figures(folder, capsys):
+    target = ("--topology", "v5e:2x2", "--batch", "8", "--length", "16")
+    status, printed, errors = run(capsys, "estimate", folder(), *target, "--search", "1")
+    assert status == 0, errors
+    header, row, counts, first = printed.splitlines()
+    assert header.split() == ["mesh", "remat", "microbatches", "memory", "FLOPs", "network"]
+    assert re.fullmatch(r"compiled: 1 of \d+ candidates, of which 0 did not fit; .*", counts)
+    options = first.removeprefix("the first: ").split()
+    assert row.split()[0] == options[1] and "batch=data+fsdp" in options[3]
+    status, printed, errors = run(capsys, "estimate", folder(), *target, *options)
+    assert status == 0, errors
+    assert " ".join(row.split()[3:5]) == rows(printed)["memory per device"].split(",")[0]
+
+
+@needs_libtpu
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("topology", "devices", "memory"),
     [("v4:2x2x1", 4, 32), ("v5e:2x2", 4, 16), ("v5p:2x2x1", 4, 95), ("v6e:2x2", 4, 32), ("tpu7x:2x2x1", 8, 96)],
@@ -237,6 +253,7 @@ INVALID = {
     ),
     "no folder": (("--batch", "8"), "is neither a folder nor a file, and the Hub does not provide its config.json"),
     "unknown type": (("--topology", "v9e:2x2"), "a kind of v4, .*, tpu7x, such as v5e:16x16; got 'v9e:2x2'"),
+    "a search with a mesh": (("--search",), "--search finds --mesh, .*; leave out --mesh"),
     "no sizes": (("--topology", "v5e"), "topology must be KIND:AxB or KIND:AxBxC, with a kind of"),
     "unsupported slice": (("--topology", "v5e:3x5"), "the TPU compiler does not support the slice 'v5e:3x5'"),
     "a mesh of another size": (("--mesh", "data=3,model=1"), "a mesh .*'data': 3.* does not fit 4 devices"),

@@ -13,7 +13,7 @@ ALWAYS_EFFECTIVE = {
     "ask": {"model", "index", "documents", "beams", "max_new_tokens", "context_encoder"},
     "generate": {"max_new_tokens", "num_beams", "no_repeat_ngram_size", "repetition_penalty", "sample", "cls", "dtype"},
     "verify": {"cls", "seed"},
-    "estimate": {"program", "topology", "mesh", "batch", "length", "rules", "cls", "dtype", "param_dtype"},
+    "estimate": {"program", "topology", "slices", "mesh", "batch", "length", "rules", "cls", "dtype", "param_dtype"},
 }
 # The others, in a call in which they would have no effect.
 INEFFECTIVE = {
@@ -26,6 +26,8 @@ INEFFECTIVE = {
     ("estimate", "target_length"): (*ESTIMATE[1:], "--program", "generate", "--target-length", "4"),
     ("estimate", "unroll"): (*ESTIMATE[1:], "--program", "generate", "--unroll"),
     ("estimate", "remat"): (*ESTIMATE[1:], "--program", "forward", "--remat"),
+    ("estimate", "microbatches"): (*ESTIMATE[1:], "--program", "forward", "--microbatches", "2"),
+    ("estimate", "search"): (*ESTIMATE[1:], "--program", "forward", "--search"),
     ("estimate", "prng"): (*ESTIMATE[1:], "--program", "forward", "--prng", "rbg"),
     ("estimate", "new_tokens"): (*ESTIMATE[1:], "--new-tokens", "4"),
     ("estimate", "beams"): (*ESTIMATE[1:], "--beams", "2"),

@@ -13,7 +13,6 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -31,11 +30,18 @@ from .loop import mesh_and_rules
 from .optimizer import make_optimizer
 from .retrieval import report
 from .retrieval.answers import KS, top_k_accuracy
-from .retrieval.biencoder import BiEncoder, load_biencoder, split_encoders, training_vectors, vectors
+from .retrieval.biencoder import (
+    ENCODERS,
+    BiEncoder,
+    load_biencoder,
+    load_saved_biencoder,
+    save_biencoder,
+    training_vectors,
+    vectors,
+)
 from .retrieval.prepare import Data, prepare
 from .retrieval.search import encode, search
 
-ENCODERS = ("context_encoder", "question_encoder")  # output folders
 Accuracy = dict[str, dict[str, float]]
 
 
@@ -106,19 +112,9 @@ class Experiment:
 
     def save(self, params: dict) -> float:
         """Save and load both encoders with their tokenizers; return the largest difference between their vectors."""
-        for name, (model, encoder_params) in split_encoders(self.model, params).items():
-            jm.save(self.folder / name, model, encoder_params)
-        if jax.process_index() == 0:
-            context, question = (self.folder / name for name in ENCODERS)
-            self.data.tokenizer.save_pretrained(context)
-            jm.load_tokenizer(context, jm.DPRQuestionEncoderTokenizer).save_pretrained(question)
-        multihost_utils.sync_global_devices("encoders")
-        options: dict[str, Any] = {"dtype": self.config.dtype, "param_dtype": "float32", **self.sharding}
-        loaded: list[Any] = [jm.load(self.folder / name, **options) for name in ENCODERS]
-        (context_encoder, c), (question_encoder, q) = loaded
-        after = self._some_vectors(
-            BiEncoder(context_encoder, question_encoder), {"context": c, "question": q}, saved=True
-        )
+        save_biencoder(self.folder, self.model, params, self.data.tokenizer)
+        loaded = load_saved_biencoder(self.folder, self.config.dtype, self.sharding)
+        after = self._some_vectors(*loaded, saved=True)
         before = self._some_vectors(self.model, params, saved=False)
         return max(float(np.abs(x - y).max()) for x, y in zip(before, after, strict=True))
 

@@ -3,8 +3,8 @@
 Command:   jaxmodels run finetune --config=finetune:text_classification --config.init=FOLDER --config.data.train=FILE
            and optionally --config.data.validation=FILE --config.data.test=FILE --workdir=FOLDER
 Tasks:     text_classification (also of pairs), token_classification, causal_lm, masked_lm, span_corruption (T5's
-           pretraining), denoising (BART's), question_answering, text_to_text (summaries and others), multiple_choice:
-           the part of --config after the colon
+           pretraining), denoising (BART's), question_answering, text_to_text (summaries and others), multiple_choice,
+           dpr_biencoder: the part of --config after the colon
 Data:      CSV, JSON lines, Parquet and others, see data/tables.py; --config.columns.NAME=COLUMN names the columns
 LoRA:      --config.lora.rank=8, merged into the model, or with --config.lora.save=adapter in FOLDER/adapter, which
            jm.load_adapter and peft read; --config.freeze=PATTERN freezes parameters by the names in their paths
@@ -25,6 +25,7 @@ from . import command, failures
 from .data import buckets, published
 from .report import print0
 from .tasks.denoising import DenoisingTask, SpanCorruptionTask
+from .tasks.dense_retrieval import DenseRetrieval
 from .tasks.from_tables import TableTask
 from .tasks.language_modelling import CausalLanguageModelling, MaskedLanguageModelling
 from .tasks.multiple_choice import MultipleChoice
@@ -44,6 +45,7 @@ TASKS: dict[str, type[TableTask]] = {
     "question_answering": QuestionAnswering,
     "text_to_text": TextToText,
     "multiple_choice": MultipleChoice,
+    "dpr_biencoder": DenseRetrieval,
 }
 
 
@@ -84,15 +86,16 @@ def show(result: dict, config: FrozenConfigDict, folder: Path) -> None:
     """Print the scores, and how to use the model."""
     print_scores(result, folder)
     task, saved = TASKS[config.task], folder / "model"
+    lines = task.usage_lines(saved)
     if config.lora.save == "adapter":
         saved = folder / "adapter"
         labels = f', id2label=jm.load_config("{saved}").id2label' if task.replaces_head else ""
-        print0(f'\nmodel, params = jm.load("{config.init}", cls="{task.model_class}"{labels})')
-        print0(f'params = jm.load_adapter("{saved}", model, params)')
-    else:
-        print0(f'\nmodel, params = jm.load("{saved}")')
-    print0(f'tokenizer = jm.load_tokenizer("{saved}")')
-    print0(task.usage)
+        lines = [
+            f'model, params = jm.load("{config.init}", cls="{task.model_class}"{labels})',
+            f'params = jm.load_adapter("{saved}", model, params)',
+            *task.usage_lines(saved)[1:],
+        ]
+    print0("\n" + "\n".join(lines))
 
 
 def required_data(_config: FrozenConfigDict) -> dict[str, str]:

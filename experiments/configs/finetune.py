@@ -13,6 +13,7 @@ COLUMNS = {
     "question_answering": {"question": "question", "context": "context", "answers": "answers"},
     "text_to_text": {"source": "source", "target": "target"},
     "multiple_choice": {"context": "context", "question": "", "choices": "choices", "label": "label"},
+    "dpr_biencoder": {"question": "question", "positive": "positive", "negatives": ""},
 }
 # Settings of one task only.
 OPTIONS = {
@@ -29,6 +30,9 @@ OPTIONS = {
     "denoising": {"mask_rate": 0.3, "mean_span": 3.0, "permute_sentences": True},
     # Tokens by which windows of a context overlap, and of the longest answer.
     "question_answering": {"stride": 64, "max_answer_tokens": 30},
+    # Negative passages of each question, besides those of the other questions in a batch; without a column of them they
+    # are drawn from the negative_pool best ones of BM25. shared: one encoder for questions and passages.
+    "dpr_biencoder": {"negatives": 1, "negative_pool": 10, "max_question_tokens": 64, "shared": False},
     # The prefix precedes each source, such as T5's "summarize: ".
     "text_to_text": {"prefix": "", "max_target_tokens": 64, "num_beams": 1},
 }

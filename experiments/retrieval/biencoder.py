@@ -8,12 +8,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
 import jaxmodels as jm
 
 from ..loop import Sharding
+
+ENCODERS = ("context_encoder", "question_encoder")  # output folders
 
 
 class BiEncoder(nn.Module):
@@ -59,6 +62,25 @@ def split_encoders(
         question = jm.DPRQuestionEncoder(context.config, **context.options.keywords)
         question_params = {"question_encoder": params["context"]["ctx_encoder"]}
     return {"context_encoder": (model.context, params["context"]), "question_encoder": (question, question_params)}
+
+
+def save_biencoder(folder: Path, model: BiEncoder, params: dict, tokenizer: jm.BertTokenizer) -> None:
+    """Save both encoders with their tokenizers, each in a folder of ENCODERS that transformers reads, too."""
+    for name, (encoder, encoder_params) in split_encoders(model, params).items():
+        jm.save(folder / name, encoder, encoder_params)
+    if jax.process_index() == 0:
+        context, question = (folder / name for name in ENCODERS)
+        tokenizer.save_pretrained(context)
+        jm.load_tokenizer(context, jm.DPRQuestionEncoderTokenizer).save_pretrained(question)
+    multihost_utils.sync_global_devices("encoders")
+
+
+def load_saved_biencoder(folder: Path, dtype: str, sharding: Sharding) -> tuple[BiEncoder, dict]:
+    """Load what `save_biencoder` wrote."""
+    options: dict[str, Any] = {"dtype": dtype, "param_dtype": "float32", **sharding}
+    loaded: list[Any] = [jm.load(folder / name, **options) for name in ENCODERS]
+    (context, context_params), (question, question_params) = loaded
+    return BiEncoder(context, question), {"context": context_params, "question": question_params}
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -53,6 +53,12 @@ class TableTask(Task):
             self.dev = self.encode("validation", self.tokenizer)
         self.test = self.encode("test", self.tokenizer) if "test" in self.tables else self.dev
 
+    @classmethod
+    def usage_lines(cls, folder: Path) -> list[str]:
+        """Return lines of Python that load and use what was saved in a folder."""
+        loaded = [f'model, params = jm.load("{folder}")', f'tokenizer = jm.load_tokenizer("{folder}")']
+        return [*loaded, cls.usage]
+
     def load_tokenizer(self, **options: Any) -> Tokenizer:
         """Load the tokenizer of the checkpoint; if it has no padding token, as GPT-2's, its end-of-text token pads.
 

@@ -28,6 +28,10 @@ RUNS = {
     "roberta_wnut17": ("roberta_finetune", PATH + published.WNUT17),
     "roberta_banking77": ("roberta_finetune", PATH + published.BANKING77),
     "gpt2_xl_pod": ("gpt2_lm", PATH + published.KINDS["jsonl"]),
+    "roberta_large_pod": ("roberta_finetune", PATH + published.KINDS["jsonl"]),
+    "dpr_nq_pod": ("dpr_retrieval", PATH + published.KINDS["dpr"]),
+    "rag_nq_pod": ("rag_qa", PATH + published.KINDS["dpr"]),
+    "led_arxiv_pod": ("finetune", f"--config.data.train=PATH is required: {published.TABLE}"),
     "led_qmsum_4096": ("led_summarize", QMSUM),
     "led_qmsum_16384": ("led_summarize", QMSUM),
     "generate": (

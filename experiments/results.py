@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-Run: TypeAlias = Mapping[str, Any]
+Run: TypeAlias = Mapping[str, Any]  # a table of results.toml
 SOURCE = Path(__file__).with_suffix(".toml")
 ROOT = SOURCE.resolve().parents[1]
 PAGE, PLOTS = ROOT / "RESULTS.md", ROOT / "docs/images/results"
 # Names of the fields, as they are printed.
 FIELDS = {name: name for name in ("what", "command", "hardware", "time", "score", "note", "published")}
 FIELDS["reach"] = "to reach it"
+# Required and optional fields of each kind of table.
+TABLES = {
+    "run": ({"experiment", "title", *FIELDS} - {"note"}, {"note", "plot"}),
+    "pod": ({"config", "trains", "program", "slice", "memory", "step", "run", "published"}, {"estimate"}),
+}
 PUBLISHED, PLAIN = "#777777", "#08519c"
 HEADER = """# Results
 
@@ -28,20 +33,29 @@ This page and its plots are written by `python -m experiments.results` from `exp
 an experiment prints the same. [Benchmarks](benchmarks/README.md) has speed and memory compared with other libraries.
 """
 
+PODS = """
+## The papers' settings, on a pod
 
-def read(source: Path = SOURCE) -> list[Run]:
-    """Return the recorded runs.
+Configs with the settings of the papers, for slices of TPU v5e. None of them ran: memory and time are those of
+`jaxmodels estimate`, which compiles the training step for the slice. A floor is a lower bound, of the matrix products at
+peak or the memory traffic; real steps take longer, and collectives are not in it.
+"""
+
+
+def read(kind: str = "run", source: Path = SOURCE) -> list[Run]:
+    """Return the recorded runs, or with "pod" the estimates of the papers' settings.
 
     Raises:
-      ValueError: A run lacks a field, or has an unknown one.
+      ValueError: A table lacks a field, or has an unknown one.
     """
-    runs = tomllib.loads(source.read_text(encoding="utf-8"))["run"]
-    required, optional = {"experiment", "title", *FIELDS} - {"note"}, {"note", "plot"}
-    for run in runs:
+    found = tomllib.loads(source.read_text(encoding="utf-8")).get(kind, [])
+    required, optional = TABLES[kind]
+    for run in found:
         if not required <= run.keys() <= required | optional:
             wrong = sorted(required - run.keys() | run.keys() - required - optional)
-            raise ValueError(f"{source.name}, {run.get('title')!r}: missing or unknown: {', '.join(wrong)}")
-    return runs
+            name = run.get("title", run.get("config"))
+            raise ValueError(f"{source.name}, {name!r}: missing or unknown: {', '.join(wrong)}")
+    return found
 
 
 def help_text(experiment: str) -> str:
@@ -59,10 +73,28 @@ def _wrapped(name: str, text: str) -> str:
     return textwrap.fill(text, 119, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
 
 
-def page(runs: Sequence[Run]) -> str:
+def page(runs: Sequence[Run], pods: Sequence[Run]) -> str:
     """Return RESULTS.md."""
     table = "\n".join(["| run | score | published |", "|---|---|---|", *map(_row, runs)])
-    return "\n\n".join([HEADER.strip(), table, *map(_section, runs)]) + "\n"
+    return "\n\n".join([HEADER.strip(), table, *map(_section, runs), PODS.strip(), *_pod_parts(pods)]) + "\n"
+
+
+def _pod_parts(pods: Sequence[Run]) -> list[str]:
+    """Return the table of the estimates, and their commands."""
+    columns = ("program", "slice", "memory", "step", "run", "published")
+    head = ["config", "trains", "step compiled", *columns[1:3], "a step, at least", "the run, at least", "published"]
+    rows = [
+        " | ".join(
+            [
+                f"[{pod['config']}](experiments/configs/{pod['config']}.py)",
+                *(pod[name] for name in ("trains", *columns)),
+            ]
+        )
+        for pod in pods
+    ]
+    table = "\n".join(f"| {row} |" for row in [" | ".join(head), "|".join(["---"] * len(head)), *rows])
+    commands = "\n".join(pod["estimate"] for pod in pods if "estimate" in pod)
+    return [table, f"```bash\n{commands}\n```"]
 
 
 def _row(run: Run) -> str:
@@ -122,7 +154,7 @@ def main() -> None:
     for run in runs:
         if "plot" in run:
             plot(run, plot_file(run))
-    PAGE.write_text(page(runs), encoding="utf-8")
+    PAGE.write_text(page(runs, read("pod")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ PODS = """
 ## The papers' settings, on a pod
 
 Configs with the settings of the papers, for slices of TPU v5e. None of them ran: memory and time are those of
-`jaxmodels estimate`, which compiles the training step for the slice. A floor is a lower bound, of the matrix products at
-peak or the memory traffic; real steps take longer, and collectives are not in it.
+`jaxmodels estimate`, which compiles the training step for the slice. A step takes at least the time of its matrix
+products at peak, or of its memory traffic; real ones take longer, and collectives are not counted.
 """
 
 
@@ -81,18 +81,13 @@ def page(runs: Sequence[Run], pods: Sequence[Run]) -> str:
 
 def _pod_parts(pods: Sequence[Run]) -> list[str]:
     """Return the table of the estimates, and their commands."""
-    columns = ("program", "slice", "memory", "step", "run", "published")
-    head = ["config", "trains", "step compiled", *columns[1:3], "a step, at least", "the run, at least", "published"]
-    rows = [
-        " | ".join(
-            [
-                f"[{pod['config']}](experiments/configs/{pod['config']}.py)",
-                *(pod[name] for name in ("trains", *columns)),
-            ]
-        )
-        for pod in pods
-    ]
-    table = "\n".join(f"| {row} |" for row in [" | ".join(head), "|".join(["---"] * len(head)), *rows])
+    columns = {"trains": "trains", "program": "compiled", "slice": "slice", "memory": "memory of a chip"}
+    columns |= {"step": "a step, at least", "run": "the run, at least", "published": "published score"}
+    rows = [["config", *columns.values()], ["---"] * (1 + len(columns))]
+    for pod in pods:
+        link = f"[{pod['config']}](experiments/configs/{pod['config']}.py)"
+        rows.append([link, *(pod[name] for name in columns)])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     commands = "\n".join(pod["estimate"] for pod in pods if "estimate" in pod)
     return [table, f"```bash\n{commands}\n```"]
 

@@ -30,6 +30,7 @@ from jaxmodels.tensor_files.safetensors_file import write_tensors
 CONFIG, *WEIGHTS = FILE_SETS["adapter"]
 A, B = "_lora_a", "_lora_b"
 PREFIX = "base_model.model."
+MAX_ALPHA = 10**6
 _FACTOR = re.compile(r"(.+)\.(?:lora|lora_embedding)_([AB])(?:\.weight)?")
 # Options of PEFT by which an adapter is more than a product of two matrices, or belongs to a changed base model.
 _UNSUPPORTED = (
@@ -336,15 +337,18 @@ def _check_config(folder: FolderSnapshot, config: dict[str, Any]) -> None:
     start = str(config.get("init_lora_weights", True)).lower()
     if start.startswith(_CHANGES_BASE):
         raise ValueError(
-            f"{folder / CONFIG}: init_lora_weights={start!r} trains with another base model; save it in peft with "
+            f"{folder / CONFIG}: init_lora_weights={brief(start)} trains with another base model; save it in peft with "
             "path_initial_model_for_weight_conversion, which gives a plain LoRA"
         )
     patterns = config.get("alpha_pattern") or {}
     numbers = [config.get("lora_alpha"), *(patterns.values() if isinstance(patterns, dict) else [patterns])]
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-        raise ValueError(f"{folder / CONFIG}: lora_alpha and alpha_pattern must be numbers, got {brief(numbers)}")
+    if not all(type(number) in (int, float) and abs(number) <= MAX_ALPHA for number in numbers):
+        raise ValueError(
+            f"{folder / CONFIG}: lora_alpha and those of alpha_pattern must be numbers up to {MAX_ALPHA}, got "
+            f"{brief(numbers)}"
+        )
     if special := [key for key in patterns if not re.fullmatch(r"[\w.]+", key)]:
-        raise ValueError(f"{folder / CONFIG}: alpha_pattern has the regular expression {special[0]!r}; {remedy}")
+        raise ValueError(f"{folder / CONFIG}: alpha_pattern has the regular expression {brief(special[0])}; {remedy}")
 
 
 def _flat(params: Any) -> dict[str, Any]:

@@ -138,7 +138,8 @@ CONFIG = {
     "another method": ({"peft_type": "IA3"}, "peft_type is 'IA3', only LORA"),
     "DoRA": ({"use_dora": True}, "use_dora is not supported; merge it with peft's merge_and_unload"),
     "PiSSA": ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model_for_weight_conversion"),
-    "no alpha": ({"lora_alpha": None}, "lora_alpha and alpha_pattern must be numbers"),
+    "no alpha": ({"lora_alpha": None}, "must be numbers up to 1000000, got"),
+    "huge alpha": ({"alpha_pattern": {"c_fc": 10**400}}, "must be numbers up to 1000000, got"),
     "expression": ({"alpha_pattern": {"(a+)+": 1}}, "regular expression"),
 }
 

@@ -20,6 +20,7 @@ from jaxmodels.messages import brief
 from . import failures, results
 from .data import published
 from .files import write_json
+from .interruption import Interrupted
 from .report import print0
 from .workdir import open_workdir
 
@@ -162,6 +163,10 @@ def launch(
             stack.enter_context(open_workdir(folder, config, options.fresh))
         multihost_utils.sync_global_devices("workdir")
         with discard(contextlib.redirect_stdout) if options.quiet else contextlib.nullcontext():
-            result = run(config, folder)
+            try:
+                result = run(config, folder)
+            except Interrupted as end:
+                print0(end)
+                return
         if first:
             show(result, config, folder)

@@ -16,7 +16,8 @@ from jaxmodels.sharding import Rules
 from jaxmodels.training import TrainState
 from jaxmodels.training.checkpoints import Checkpoints
 
-from . import report
+from . import failures, report
+from .interruption import Interrupted, Interruption
 from .metrics import MetricsLog, read
 from .progress import TrainingProgress
 from .selection import BestState, Criterion
@@ -76,6 +77,7 @@ def train(
       FloatingPointError: More than config.max_skipped consecutive steps were skipped, or a parameter is not finite;
         such a state is never saved.
       OSError: The disk is full.
+      Interrupted: SIGTERM or a notice of maintenance came; the state of the last step was saved.
     """
     key = jax.random.key(config.seed)
     with Checkpoints(folder / "checkpoints") as checkpoints:
@@ -98,6 +100,7 @@ def train(
                 max_skipped=config.get("max_skipped", MAX_SKIPPED),
             ) as progress,
             BestState(folder / "best", criterion, before) if criterion else contextlib.nullcontext() as best,
+            Interruption() as interruption,
         ):
             for n in range(start + 1, config.steps + 1):
                 if best and best.stopped:
@@ -112,9 +115,12 @@ def train(
                     progress.add_validation(n, values)
                     if best:
                         best.add(n, values, state)
-                if n % config.save_every == 0 or n == config.steps or (best and best.stopped):
+                interrupted = interruption.asked(n)
+                if interrupted or n % config.save_every == 0 or n == config.steps or (best and best.stopped):
                     progress.sync()
                     checkpoints.save(n, state, data=grain.checkpoint.CheckpointSave(data))
+                if interrupted and n < config.steps:
+                    raise Interrupted(f"interrupted after step {n}, which is saved; {failures.RESUME}")
             if best and criterion:
                 n, state = best.restore(abstract_state())
                 report.print0(f"the parameters of step {n} are the best by {criterion.score.replace('_', ' ')}")

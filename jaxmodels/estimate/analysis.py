@@ -68,7 +68,9 @@ def collectives(program: str, turns: int = 1) -> dict[str, Collective]:
             elif loop := _LOOP.search(line):
                 known = _trip_count(computations[loop[1]])
                 for part in loop.groups():
-                    begun: set[tuple[str, str | None]] = {(chain, channel) for chain, channel in chains if channel is not None}
+                    begun: set[tuple[str, str | None]] = {
+                        (chain, channel) for chain, channel in chains if channel is not None
+                    }
                     visit(part, times * (unknown if known is None else known), 1 if known is None else unknown, begun)
 
     # An asynchronous collective is split into steps, which are fusions and share a chain. The steps of one that begins

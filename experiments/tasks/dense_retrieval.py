@@ -121,7 +121,7 @@ class DenseRetrieval(TableTask):
             )
         self._collections = {split: self._collection(split) for split in self.tables}
         self._bm25 = {split: BM25(found.passages) for split, found in self._collections.items()}
-        if self.config.negatives and "negatives" not in self.tables["train"].columns:
+        if self.config.negatives and "negatives" not in self.first.columns:
             for split, found in self._collections.items():
                 pool = self.config.negative_pool
                 found.questions = mine_hard_negatives(self._bm25[split], found.passages, found.questions, [], pool)
@@ -135,6 +135,8 @@ class DenseRetrieval(TableTask):
         return QuestionsWithPassages(found.questions, asked, texts, self.config.negatives, seed)
 
     def load(self, config: FrozenConfigDict, sharding: Sharding) -> tuple[BiEncoder, dict]:
+        if config.from_scratch:
+            raise ValueError("from_scratch: dpr_biencoder starts from a checkpoint; leave it out")
         return load_biencoder(FrozenConfigDict({**config, "start": config.init}), self.tokenizer, sharding)
 
     def make_step(

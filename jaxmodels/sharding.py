@@ -224,6 +224,46 @@ def batch_sharding(mesh: Mesh, rules: Rules) -> NamedSharding:
     return NamedSharding(mesh, spec(("batch",), rules))
 
 
+def batch_parts(sharding: NamedSharding) -> int:
+    """Returns the number of parts that `batch_sharding` splits a batch into."""
+    (axes,) = sharding.spec
+    return math.prod(sharding.mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
+def addressable_rows(mesh: Mesh, rules: Rules, size: int) -> np.ndarray:
+    """Returns the rows of a global batch of `size` examples that this process has to load, for `training.place`.
+
+    These are the rows that its devices hold: all of them where the batch is not split over processes, as with a model
+    axis that spans hosts. The rows of two processes may overlap or alternate.
+
+    Returns:
+      Indices in ascending order, int [rows].
+
+    Raises:
+      ValueError: the size is not divisible among the devices of the batch axis.
+
+    Examples:
+      >>> mesh, rules = jm.sharding.make_mesh({"data": -1}), jm.sharding.FSDP
+      >>> rows = jm.sharding.addressable_rows(mesh, rules, 16)
+      >>> batch = training.place({"input_ids": np.ones((16, 4), int)[rows]}, mesh, rules, size=16)
+    """
+    return rows_of_process(batch_sharding(mesh, rules), size, jax.process_index())
+
+
+def rows_of_process(sharding: NamedSharding, size: int, process: int) -> np.ndarray:
+    """Returns the rows of arrays [size, ...] that the devices of a process hold; see `addressable_rows`."""
+    if size % (parts := batch_parts(sharding)):
+        raise ValueError(
+            f"a batch of {size} examples does not divide among the {parts} devices of the batch axis; make the batch "
+            f"size a multiple of {parts}"
+        )
+    held = np.zeros(size, bool)
+    for device, (rows, *_) in sharding.devices_indices_map((size,)).items():
+        if device.process_index == process:  # type: ignore[attr-defined]  # JAX declares an unknown class
+            held[rows] = True
+    return np.flatnonzero(held)
+
+
 @contextlib.contextmanager
 def use(mesh: Mesh, rules: Rules) -> Iterator[None]:
     """Context manager in which models also constrain their activations (batch and length) by the rules.

@@ -1,5 +1,6 @@
 """Construction of an index's arrays from batches of embeddings, with one batch in memory at a time."""
 
+import contextlib
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 from jax.typing import ArrayLike
 
 from jaxmodels.retrieval.rows import Array, EncodedRows, Layout, encode_rows, make_layout, validate_embeddings
@@ -60,15 +61,16 @@ class IndexBuilder:
 
     def write(self, start: int, values: np.ndarray, scales: np.ndarray | None) -> None:
         """Writes encoded rows from row `start` on; rows of other processes are skipped."""
-        for i, (_, first) in enumerate(self._shards()):
+        for i, (device, first) in enumerate(self._shards()):
             low, high = max(start, first), min(start + len(values), first + self.layout.shard_rows)
             if low < high:
                 # Otherwise all chunks would wait in memory for the first transfers to finish.
                 self._values[i].block_until_ready()
                 part, position = slice(low - start, high - start), np.int32(low - first)
-                self._values[i] = _write(self._values[i], values[part], position)
-                if self._scales is not None and scales is not None:
-                    self._scales[i] = _write(self._scales[i], scales[part], position)
+                with _on(device):
+                    self._values[i] = _write(self._values[i], values[part], position)
+                    if self._scales is not None and scales is not None:
+                        self._scales[i] = _write(self._scales[i], scales[part], position)
 
     def arrays(self) -> tuple[jax.Array, jax.Array | None]:
         """Returns values and scales; nothing may be written afterwards."""
@@ -79,6 +81,13 @@ class IndexBuilder:
             return shards[0]
         shape = (self.layout.stored_rows, *shards[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, self.layout.sharding, shards)
+
+
+def _on(device: jax.Device | None) -> contextlib.AbstractContextManager:
+    """Context of a program of one device; the context mesh of `sharding.use` may have others."""
+    if device is None:
+        return contextlib.nullcontext()
+    return jax.set_mesh(Mesh(np.array([device]), ("device",), axis_types=(AxisType.Auto,)))
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -3,6 +3,7 @@
 Source of the task: Karpukhin et al., "Dense Passage Retrieval for Open-Domain Question Answering" (2020), section 3.
 """
 
+import contextlib
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -190,8 +191,9 @@ class DenseIndex:
 
     def _read_stored(self, rows: range) -> EncodedRows:
         ids = self._replicate(np.arange(rows.start, rows.stop, dtype=np.int32))
-        values = np.asarray(gather_stored(self.layout, self.values, ids))
-        return values, None if self.scales is None else np.asarray(gather_stored(self.layout, self.scales, ids))
+        with self._context():
+            values = np.asarray(gather_stored(self.layout, self.values, ids))
+            return values, None if self.scales is None else np.asarray(gather_stored(self.layout, self.scales, ids))
 
     @classmethod
     def _new(cls, layout: Layout, values: Any, scales: Any, fingerprint: str | None, passages: str | None) -> Self:
@@ -264,7 +266,8 @@ class DenseIndex:
           ValueError: queries of another width, or k above the number of rows.
         """
         array = self._replicate(validate_queries(queries, k, self.size, self.width))
-        return search(self.layout, self.values, self.scales, array, k)
+        with self._context(array):
+            return search(self.layout, self.values, self.scales, array, k)
 
     def search_approximate(
         self, queries: ArrayLike, k: int, recall_target: float = 0.95
@@ -276,13 +279,17 @@ class DenseIndex:
         if not 0 < recall_target < 1:
             raise ValueError(f"recall_target must be between 0 and 1, exclusive, got {recall_target}; for 1 use search")
         array = self._replicate(validate_queries(queries, k, self.size, self.width))
-        return search(self.layout, self.values, self.scales, array, k, recall_target=recall_target)
+        with self._context(array):
+            return search(self.layout, self.values, self.scales, array, k, recall_target=recall_target)
 
     def _replicate(self, array: ArrayLike) -> jax.Array:
         """Replicates an array over the devices of the index, unless it is traced."""
         if self.layout.mesh is None or is_traced(array):
             return jnp.asarray(array)
         return jax.device_put(array, NamedSharding(self.layout.mesh, PartitionSpec()))
+
+    def _context(self, *arrays: Any) -> contextlib.AbstractContextManager:
+        return self.layout.context(is_traced(self, *arrays))
 
     def vectors(self, ids: ArrayLike) -> jax.Array:
         """Returns rows [..., D] float32 of integer ids [...]; zeros for -1 (a missing hit).
@@ -291,7 +298,8 @@ class DenseIndex:
           ValueError: ids below -1 or from `size` on. Under `jax.jit` they give zeros.
         """
         array = self._replicate(validate_ids(ids, -1, self.size))
-        return gather_rows(self.layout, self.values, self.scales, array)
+        with self._context(array):
+            return gather_rows(self.layout, self.values, self.scales, array)
 
     def update_rows(self, ids: ArrayLike, embeddings: ArrayLike) -> Self:
         """Returns the index with some rows replaced.
@@ -315,7 +323,8 @@ class DenseIndex:
             raise ValueError(f"expected one id for each of {len(rows)} rows, or the first id, got shape {array.shape}")
         array, rows = self._replicate(array), self._replicate(rows)
         update = scatter_rows if is_traced(self, array, rows) else _scatter_in_place
-        values, scales = update(self.layout, self.values, self.scales, array, rows)
+        with self._context(array, rows):
+            values, scales = update(self.layout, self.values, self.scales, array, rows)
         return self._new(self.layout, values, scales, self.fingerprint, self.passages)
 
 

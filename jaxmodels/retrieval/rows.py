@@ -1,5 +1,6 @@
 """The rows of an index: argument validation, sharding over a mesh, storage dtypes, gather and scatter."""
 
+import contextlib
 import dataclasses
 import math
 from functools import partial
@@ -58,6 +59,12 @@ class Layout:
     def sharding(self) -> Sharding | None:
         """Sharding of arrays [stored_rows, ...]; None for uncommitted arrays on the default device."""
         return NamedSharding(self.mesh, self.spec) if self.mesh else None
+
+    def context(self, traced: bool) -> contextlib.AbstractContextManager:
+        """Makes the mesh of the index the context mesh, in place of that of `sharding.use` around it."""
+        if self.mesh is None or jax.sharding.get_abstract_mesh().empty:
+            return contextlib.nullcontext()
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh) if traced else jax.set_mesh(self.mesh)
 
     @property
     def platform(self) -> str:

@@ -1,6 +1,7 @@
 """The compiled training step and the compiled evaluation."""
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +17,9 @@ from jaxmodels import sharding
 from jaxmodels.sharding import Rules
 from jaxmodels.training.batches import Batch, Weight, check_batch_size, split
 from jaxmodels.training.state import Trainable, TrainState, abstract_state, combine, partition
+
+# Batches of an evaluation that wait on the devices: their inputs take memory until they are computed.
+QUEUED = 4
 
 Metrics = dict[str, jax.Array]
 # (params, batch, key) -> (loss, further results)
@@ -214,16 +218,24 @@ class Evaluate:
         Raises:
           ValueError: no batches, or a batch that is not divisible among the devices.
         """
-        sums = []
+        total = terms = 0.0  # in float64: the sum over thousands of batches would lose precision in float32
+        queued: deque[tuple[jax.Array, jax.Array]] = deque()
         for batch in batches:
             check_batch_size(batch, 1, self._mesh, self._rules)
             with _use(self._mesh, self._rules):
-                sums.append(self._function(params, dict(batch)))
-        if not sums:
+                queued.append(self._function(params, dict(batch)))
+            if len(queued) > QUEUED:
+                total, terms = _add((total, terms), queued.popleft())
+        if not queued:
             raise ValueError("no batches to evaluate on")
-        # In float64: the sum over thousands of batches would lose precision in float32.
-        totals, terms = zip(*jax.device_get(sums), strict=True)
-        return sum(map(float, totals)) / sum(map(float, terms))
+        for sums in queued:
+            total, terms = _add((total, terms), sums)
+        return total / terms
+
+
+def _add(totals: tuple[float, float], sums: tuple[jax.Array, jax.Array]) -> tuple[float, float]:
+    value, terms = jax.device_get(sums)
+    return totals[0] + float(value), totals[1] + float(terms)
 
 
 def make_evaluate(

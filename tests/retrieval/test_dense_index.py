@@ -11,7 +11,7 @@ from support.index_samples import MESHES, brute_force, normal, random_integers
 
 from jaxmodels.retrieval import DenseIndex
 from jaxmodels.retrieval.search import best_of_shard
-from jaxmodels.sharding import make_mesh
+from jaxmodels.sharding import FSDP_TP, make_mesh, use
 
 
 def make_index(name, embeddings, **options) -> DenseIndex:
@@ -121,6 +121,25 @@ def test_an_index_can_be_built_under_jit():
         expected = DenseIndex(rows, mesh=mesh, dtype=dtype)
         assert {shard.data.shape for shard in index.values.addressable_shards} == {(128, 8)}
         np.testing.assert_allclose(index.vectors(np.arange(500)), expected.vectors(np.arange(500)), rtol=0.01)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_an_index_works_inside_the_mesh_of_a_model(mesh):
+    rows, queries = random_integers(600, 8), random_integers(3, 8, seed=1)
+    scores, ids = brute_force(rows, queries, 7)
+    with use(make_mesh({"data": 4, "model": 2}), FSDP_TP):
+        index = make_index(mesh, np.zeros_like(rows), dtype="int8").update_rows(0, rows)
+        found, vectors = index.search(queries, 7), index.vectors(np.arange(600))
+        layout = index.layout
+        if layout.mesh is None or layout.mesh.size == 8:  # a program runs on the devices of the context mesh
+            for actual, expected in zip(jax.jit(lambda i: i.search(queries, 7))(index), found, strict=True):
+                np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_allclose(vectors, rows, rtol=0.01, atol=0.05)
+    np.testing.assert_allclose(found[0], scores, rtol=0.05)
+    with use(make_mesh({"data": 4, "model": 2}), FSDP_TP):
+        exact = make_index(mesh, rows)
+        for actual, expected in zip(exact.search(queries, 7), (scores, ids), strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
 
 def test_every_device_holds_only_its_shard():

@@ -9,6 +9,7 @@ import pytest
 import jaxmodels as jm
 from jaxmodels.parameters import flatten
 from jaxmodels.training import abstract_state, init_state, make_evaluate, make_step, place, weight_decay_mask
+from jaxmodels.training.step import QUEUED, Evaluate
 
 KEY = jax.random.key(7)
 
@@ -145,6 +146,27 @@ def test_evaluation_on_eight_devices(params):
     assert evaluate(sharded, [place(ragged(), mesh, rules)]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_evaluation_queues_few_batches():
+    """A batch is requested only when all but a few of those before it have been computed and fetched."""
+    fetched = []
+
+    class Sum:
+        def __init__(self, value):
+            self.value = value
+
+        def __array__(self, dtype=None, copy=None):
+            fetched.append(self)
+            return np.float32(self.value)
+
+    def batches():
+        for n in range(20):
+            assert n - len(fetched) // 2 <= QUEUED, "each batch has a sum and a number of terms"
+            yield {"x": np.full((1,), n)}
+
+    assert Evaluate(lambda _, batch: (Sum(batch["x"][0]), Sum(2)), None, None)({}, batches()) == 19 / 4
+    assert len(fetched) == 40
+
+
 def test_the_program_can_be_lowered_without_arrays():
     placement = {"mesh": jm.sharding.make_mesh({"data": 8}), "rules": jm.sharding.FSDP}
     like = abstract_state(MODEL, OPTIMIZER, **placement)
@@ -160,6 +182,10 @@ def test_invalid_batches_raise(params):
         step(state, ragged(24), KEY)
     with pytest.raises(ValueError, match="same leading dimension"):
         step(state, {"input_ids": np.zeros((16, 4), np.int32), "labels": np.zeros((8, 4), np.int32)}, KEY)
+    with pytest.raises(ValueError, match=r"12 examples does not divide among the 8 devices .* multiple of 8"):
+        place(ragged(12), **placement)
+    with pytest.raises(ValueError, match=r"of 16 examples.*has to pass the 16 rows.*got 8"):
+        place(ragged(), **placement, size=16)
     with pytest.raises(ValueError, match="no batches"):
         make_evaluate(MODEL)(params, [])
     with pytest.raises(ValueError, match="microbatches must be at least 1"):

@@ -5,7 +5,8 @@ Command:   jaxmodels run finetune --config=finetune:text_classification --config
 Tasks:     text_classification (also of pairs), token_classification, causal_lm, masked_lm, span_corruption (T5's
            pretraining), denoising (BART's), question_answering, text_to_text (summaries and others), multiple_choice,
            dpr_biencoder: the part of --config after the colon
-Data:      CSV, JSON lines, Parquet and others, see data/tables.py; --config.columns.NAME=COLUMN names the columns
+Data:      CSV, JSON lines, Parquet and others, and data sets of the Hugging Face Hub as ID:SPLIT, see data/tables.py;
+           --config.columns.NAME=COLUMN names the columns
 LoRA:      --config.lora.rank=8, merged into the model, or with --config.lora.save=adapter in FOLDER/adapter, which
            jm.load_adapter and peft read; --config.freeze=PATTERN freezes parameters by the names in their paths
 Output:    FOLDER/model, which jm.load and transformers read, the scores, and curves
@@ -16,13 +17,17 @@ one. A run that is killed continues with the same command.
 
 import math
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from . import command, failures
-from .data import buckets, published
+from .configs.finetune import get_config
+from .data import buckets, hub_datasets, published, tables
+from .data.tables import Source
 from .report import print0
 from .tasks.denoising import DenoisingTask, SpanCorruptionTask
 from .tasks.dense_retrieval import DenseRetrieval
@@ -34,6 +39,7 @@ from .tasks.run import print_scores, run_task
 from .tasks.text_classification import TextClassification
 from .tasks.text_to_text import TextToText
 from .tasks.token_classification import TokenClassification
+from .workdir import open_workdir
 
 TASKS: dict[str, type[TableTask]] = {
     "text_classification": TextClassification,
@@ -63,13 +69,18 @@ def in_steps(config: FrozenConfigDict, task: TableTask) -> FrozenConfigDict:
             raise ValueError(f"{name} must be above 0, got {config[name]}")
     if not 0 <= config.optimizer.warmup < 1:
         raise ValueError(f"optimizer.warmup is a share of the steps, below 1; got {config.optimizer.warmup}")
-    resolved, per_epoch = ConfigDict(config).unlock(), count // size
+    streaming, per_epoch = config.data.streaming, count // size
+    if streaming:
+        per_epoch = config.data.epoch_steps
+    resolved = ConfigDict(config).unlock()
     resolved.steps = math.ceil(config.epochs * per_epoch)
     resolved.eval_every = math.ceil(config.eval_epochs * per_epoch)
     resolved.save_every = math.ceil(config.save_epochs * per_epoch)
     resolved.optimizer = ConfigDict({**config.optimizer, "warmup": round(config.optimizer.warmup * resolved.steps)})
     longest = max((task.train, task.dev, task.test), key=lambda examples: examples.lengths.max())
-    resolved.data.buckets = buckets.cover(longest, task.max_tokens)
+    # The lengths of rows that are not read yet are unknown.
+    covered = buckets.up_to(task.max_tokens, task.max_tokens) if streaming else buckets.cover(longest, task.max_tokens)
+    resolved.data.buckets = covered
     return FrozenConfigDict(resolved)
 
 
@@ -80,6 +91,38 @@ def run(config: FrozenConfigDict, folder: Path) -> dict:
         task = TASKS[config.task](config, folder)
         config = in_steps(config, task)
     return run_task(config, folder, task)
+
+
+def fine_tune(task: str, init: str | Path, data: Mapping[str, Source], folder: str | Path, **changes: Any) -> dict:
+    """Fine-tune a checkpoint on data sets in memory, on streams, or on files; what the command does, for Python.
+
+    Args:
+      task: One of TASKS.
+      init: Folder or Hub id of the checkpoint.
+      data: "train", and optionally "validation" and "test": objects `Dataset` or `IterableDataset` of the package
+        `datasets`, or names as on the command line.
+      folder: The output folder; the model is in its folder "model". A run that was killed continues.
+      **changes: Other settings of configs/finetune.py by their dotted names.
+
+    Returns:
+      The result, with "scores" by model and baseline.
+
+    Raises:
+      ValueError, TypeError, OSError: Invalid settings or data, or a folder of another run.
+    """
+    config = get_config(task)
+    config.init = str(init)
+    config.data.update({split: tables.name_of(source) for split, source in data.items() if split in config.data})
+    config.update_from_flattened_dict(changes)
+    frozen, path = FrozenConfigDict(config), Path(folder)
+
+    @command.run_once
+    def run_on(config: FrozenConfigDict, folder: Path) -> dict:
+        task = TASKS[config.task](config, folder, data)
+        return run_task(in_steps(config, task), folder, task)
+
+    with open_workdir(path, frozen, fresh=False):
+        return run_on(frozen, path)
 
 
 def show(result: dict, config: FrozenConfigDict, folder: Path) -> None:
@@ -98,8 +141,9 @@ def show(result: dict, config: FrozenConfigDict, folder: Path) -> None:
     print0("\n" + "\n".join(lines))
 
 
-def required_data(_config: FrozenConfigDict) -> dict[str, str]:
-    return {"init": published.CHECKPOINT, "data.train": published.TABLE}
+def required_data(config: FrozenConfigDict) -> dict[str, str]:
+    named = hub_datasets.is_named(config.data.train)
+    return {"init": published.CHECKPOINT} | ({} if named else {"data.train": published.TABLE})
 
 
 main = partial(command.launch, run, show, "finetune", required_data)

@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOLDERS = {
     "jaxmodels": ["chat", "t5", "retrieval", "faiss", "lm-eval"],
     "pallas_kernels": [],
-    "experiments": ["experiments", "chat", "onnx", "retrieval"],
+    "experiments": ["experiments", "chat", "onnx", "retrieval", "datasets"],
     "tests": ["test"],
     "benchmarks": ["test", "bench"],
 }

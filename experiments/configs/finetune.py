@@ -56,8 +56,11 @@ def get_config(task: str = "text_classification") -> ConfigDict:
     config.init = ""
     # Start from random parameters; config and tokenizer are those of init.
     config.from_scratch = False
-    # Files or folders, see data/tables.py. Without a validation set, the share held_out of the training rows is one.
+    # Files, folders, or data sets of the Hugging Face Hub as ID:SPLIT or ID:CONFIG:SPLIT, see data/tables.py. Without a
+    # validation set, the share held_out of the training rows is one. streaming: read training rows piece by piece,
+    # `buffer` of them at a time, which are shuffled; epoch_steps steps count as an epoch.
     config.data = ConfigDict({"train": "", "validation": "", "test": "", "held_out": 0.1})
+    config.data.update({"streaming": False, "buffer": 10_000, "epoch_steps": 1000})
     config.columns = ConfigDict(COLUMNS[task])
     # Maximum number of tokens of an input; longer ones are truncated.
     config.max_tokens = 256

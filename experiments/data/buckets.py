@@ -47,6 +47,14 @@ def plan(lengths: np.ndarray, batch_size: int, buckets: Sequence[int], order: np
     return batches
 
 
+def shuffled(
+    examples: Examples, batch_size: int, buckets: Sequence[int], random: np.random.Generator
+) -> list[BatchPlan]:
+    """Plan batches of all examples: shuffle the examples, and then the batches."""
+    batches = plan(examples.lengths, batch_size, buckets, random.permutation(len(examples.lengths)))
+    return [batches[index] for index in random.permutation(len(batches))]
+
+
 class TrainingBatches:
     """The batches of a training run, as a random-access data source for grain: batch i depends on i and the seed only.
 
@@ -76,12 +84,9 @@ class TrainingBatches:
         planned = self._planned  # read once: the threads of grain may be in different epochs
         if planned[0] != epoch:
             random = np.random.default_rng([self._seed, epoch])
-            batches = plan(self._examples.lengths, self._batch_size, self._buckets, random.permutation(self._count()))
-            planned = self._planned = (epoch, [batches[i] for i in random.permutation(len(batches))])
+            batches = shuffled(self._examples, self._batch_size, self._buckets, random)
+            planned = self._planned = (epoch, batches)
         return planned[1]
-
-    def _count(self) -> int:
-        return len(self._examples.lengths)
 
 
 def training(
@@ -102,7 +107,7 @@ def training(
       ValueError: batch_size is not divisible by the number of processes, an example is longer than the last bucket, or
         the buckets are not in ascending order.
     """
-    share = _share(batch_size, process, processes)
+    share = share_of(batch_size, process, processes)
     source = grain.MapDataset.source(TrainingBatches(examples, steps, batch_size, tuple(buckets), seed, share))
     return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
@@ -116,7 +121,7 @@ def evaluation(
     of IGNORED, or NaN in labels that are floating-point numbers.
     """
     check(examples, buckets)
-    share = _share(batch_size, process, processes)
+    share = share_of(batch_size, process, processes)
     order = np.argsort(examples.lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
@@ -132,7 +137,11 @@ def evaluation(
 
 def cover(examples: Examples, longest: int) -> tuple[int, ...]:
     """Return buckets for the examples: powers of two from 16 up to the first that suffices, but at most `longest`."""
-    needed = int(examples.lengths.max())
+    return up_to(int(examples.lengths.max()), longest)
+
+
+def up_to(needed: int, longest: int) -> tuple[int, ...]:
+    """Return buckets for examples of at most `needed` tokens: powers of two from 16, but at most `longest`."""
     powers = [2**power for power in range(4, 31)]
     return tuple(
         min(power, longest)
@@ -150,7 +159,12 @@ def check(examples: Examples, buckets: Sequence[int]) -> None:
         raise ValueError(f"an example has {longest} tokens, but the last of data.buckets is {buckets[-1]}")
 
 
-def _share(batch_size: int, process: int, processes: int) -> slice:
+def share_of(batch_size: int, process: int, processes: int) -> slice:
+    """Return which examples of a batch a process gets.
+
+    Raises:
+      ValueError: batch_size is not divisible by the number of processes.
+    """
     if batch_size % processes:
         raise ValueError(f"batch_size={batch_size} does not divide among {processes} processes")
     share = batch_size // processes

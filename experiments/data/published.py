@@ -33,7 +33,7 @@ REPORTS = (
 CHECKPOINT = "the checkpoint to start from, a folder or the id of a model on the Hugging Face Hub"
 TABLE = (
     "a file .csv, .tsv, .jsonl, .json, .parquet, .conll or .txt, a folder of .txt files, or one that save_to_disk of "
-    "Hugging Face's datasets wrote for a split; nothing is downloaded"
+    "Hugging Face's datasets wrote for a split; or a data set of its Hub as ID:SPLIT, such as stanfordnlp/imdb:train"
 )
 
 

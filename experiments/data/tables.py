@@ -1,4 +1,4 @@
-"""Tables of examples: CSV, JSON lines, Parquet, texts, CoNLL, SQuAD's JSON, and what Hugging Face's `datasets` saves.
+"""Tables of examples: CSV, JSON lines, Parquet, texts, CoNLL, SQuAD's JSON, and data sets of Hugging Face.
 
 Every reader yields rows one at a time, so that only the chosen columns are held in memory.
 """
@@ -11,12 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from ..data import conll
+from ..data import conll, hub_datasets
 from .retrieval import read_json, require, require_list
 
 Row: TypeAlias = Mapping[str, Any]
 # Names of the classes of a column, where its numbers are indices of them.
 ClassNames: TypeAlias = Mapping[str, Sequence[str]]
+# A file or folder, a data set of the Hub by name, or a Dataset or IterableDataset of the package `datasets`.
+Source: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,13 @@ class Table:
     """The chosen columns of a file or folder.
 
     Attributes:
-      source: The file or folder.
+      source: The file or folder, or the name of the data set.
       columns: Values of each column, under the name that the task has for it.
       locations: Where each row is, for messages.
       class_names: The names of the classes of a column, in the order of the data set, where it has such names.
     """
 
-    source: Path
+    source: str
     columns: dict[str, list[Any]]
     locations: list[str]
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -66,30 +68,68 @@ class Table:
         return Table(self.source, columns, [self.locations[row] for row in rows], self.class_names)
 
 
-def read(source: str, columns: Mapping[str, str]) -> Table:
-    """Read columns of a file, of all texts in a folder, or of a data set that `datasets` saved.
+def read(source: Source, columns: Mapping[str, str], streaming: bool = False) -> Table:
+    """Read columns of a file, of all texts in a folder, or of a data set of Hugging Face.
 
     Args:
       source: A file .csv, .tsv, .jsonl, .json (JSON lines, a list of objects, or SQuAD's format), .parquet, .conll or
-        .txt; a folder of .txt files, each of which is a row with a "text"; or a folder of `Dataset.save_to_disk`.
+        .txt; a folder of .txt files, each of which is a row with a "text"; a folder of `Dataset.save_to_disk`; a data
+        set as `hub_datasets.load` names it; or an object of `datasets`.
       columns: The column of each name by which the task refers to it, or several ones separated by commas, which make a
         list; "" for those that it does without.
+      streaming: Do not download a data set of the Hub first.
 
     Raises:
-      FileNotFoundError: There is no such file or folder.
+      FileNotFoundError, ConnectionError: There is no such file or folder, or the Hub cannot be reached.
       ValueError: An unknown or damaged file, no rows, or a column that a row lacks. The message gives the location.
     """
-    path = Path(source)
-    if not path.exists():
+    return table(source, *rows(source, opened(source, streaming)), columns)
+
+
+def opened(source: Source, streaming: bool) -> Any:
+    """Return the path of a file or folder, or the object of `datasets`; see `read`."""
+    if not isinstance(source, str | Path):
+        if not hasattr(source, "features"):
+            raise TypeError(
+                "data is the name of a file or data set, or a Dataset or IterableDataset of datasets (one split of a "
+                f"DatasetDict), got {type(source).__name__}"
+            )
+        return source
+    if hub_datasets.is_named(str(source)):
+        return hub_datasets.load(str(source), streaming)
+    if not Path(source).exists():
         raise FileNotFoundError(
-            f"there is no file or folder {source}, and nothing is downloaded; for a data set of the Hugging Face Hub, "
-            f"run datasets.load_dataset({source!r}).save_to_disk(FOLDER) with network access, and pass FOLDER/train"
+            f"there is no file or folder {source}; a data set of the Hugging Face Hub is named ID:SPLIT or "
+            "ID:CONFIG:SPLIT, such as stanfordnlp/imdb:train"
         )
+    return Path(source)
+
+
+def rows(source: Source, content: Any) -> "Rows":
+    """Return an iterator over (location, row), and the names of classes; content: of `opened`."""
+    if isinstance(content, Path):
+        return _reader(content)(content)
+    located = ((f"{name_of(source)}, row {number}", row) for number, row in enumerate(content, start=1))
+    return located, {} if content.features is None else _class_names(content.features.arrow_schema)
+
+
+def name_of(source: Source) -> str:
+    """Return the name of a source in messages and logs."""
+    return str(source) if isinstance(source, str | Path) else type(source).__name__
+
+
+def table(
+    source: Source, located: Iterator[tuple[str, Row]], class_names: ClassNames, columns: Mapping[str, str]
+) -> Table:
+    """Return the columns of rows; see `read`.
+
+    Raises:
+      ValueError: No rows, a column that a row lacks, or a number that is no class.
+    """
     wanted = {name: column for name, column in columns.items() if column}
-    rows, class_names = _reader(path)(path)
     values: dict[str, list[Any]] = {name: [] for name in wanted}
     locations = []
-    for location, row in rows:
+    for location, row in located:
         for name, column in wanted.items():
             parts = column.split(",")
             if missing := [part for part in parts if part not in row]:
@@ -100,16 +140,16 @@ def read(source: str, columns: Mapping[str, str]) -> Table:
             values[name].append([row[part] for part in parts] if len(parts) > 1 else row[column])
         locations.append(location)
     if not locations:
-        raise ValueError(f"{path} has no rows")
-    table = Table(path, values, locations)
+        raise ValueError(f"{name_of(source)} has no rows")
+    found = Table(name_of(source), values, locations)
     for name, column in wanted.items():
         if column in class_names:
             names = tuple(class_names[column])
-            table.columns[name][:] = [
+            found.columns[name][:] = [
                 _named(value, names, where) for value, where in zip(values[name], locations, strict=True)
             ]
-            table.class_names[name] = names
-    return table
+            found.class_names[name] = names
+    return found
 
 
 def _named(value: Any, names: Sequence[str], location: str) -> Any:

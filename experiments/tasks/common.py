@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import grain
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +18,7 @@ from jaxmodels.architectures.base import Model
 from jaxmodels.tokenization.base import Tokenizer
 from jaxmodels.training import Trainable, make_step
 
-from ..data import bpe
+from ..data import bpe, buckets
 from ..data.buckets import Examples
 from ..loop import Sharding, TrainStep
 from ..predict import Batch, Predict, Predictions, best_class, label_count, make_predict, own_loss
@@ -85,6 +86,10 @@ class Task(ABC):
         options: dict[str, Any] = {"dtype": config.dtype, "param_dtype": "float32", "remat": config.remat}
         options |= {"ignore_mismatched_sizes": self.replaces_head, **sharding, **self.model_options}
         return jm.load(config.init, cls=cls, key=jax.random.key(config.seed), **options, **fields)
+
+    def training_batches(self, *, seed: int, steps: int, **shape: Any) -> grain.DatasetIterator:
+        """Return an iterator over the batches of a training run; shape: as for `buckets.training`."""
+        return buckets.training(self.train, seed=seed, steps=steps, **shape)
 
     def make_step(
         self,

@@ -95,6 +95,7 @@ class DenseRetrieval(TableTask):
     passage among all passages of the split: positives, and the first `config.negatives` negatives of each question.
     """
 
+    streams = False
     model_class = jm.DPRContextEncoder
     scores_untrained = True
     score = "MRR"

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import grain
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
@@ -16,9 +17,10 @@ from jaxmodels.tokenization.base import Tokenizer
 
 from ..data import tables
 from ..data.bpe import token_id
-from ..data.buckets import Examples, LabelledTexts
+from ..data.buckets import Examples, LabelledTexts, share_of
 from ..data.corpus import held_out
-from ..data.tables import Table
+from ..data.streams import Stream, StreamedBatches
+from ..data.tables import Source, Table
 from ..loop import Sharding
 from ..predict import Predictions
 from .common import Scores, Task
@@ -31,17 +33,23 @@ class TableTask(Task):
 
     Attributes:
       usage: A line of Python that uses `model`, `params` and `tokenizer`.
+      streams: Whether a part of the training rows can be encoded without the others.
       tables: The rows of each split; without a test set, the validation set is also the test set. To score a trained
-        checkpoint, there is a test set only.
+        checkpoint, there is a test set only. Of a stream, the training rows are the current chunk.
       checkpoint: The model config of the initial checkpoint.
       max_tokens: Maximum number of tokens of an input.
     """
 
     usage: ClassVar[str]
+    streams: ClassVar[bool] = True
 
-    def __init__(self, config: FrozenConfigDict, folder: Path):
+    def __init__(self, config: FrozenConfigDict, folder: Path, data: Mapping[str, Source] | None = None):
+        """Load the data; the sources of the splits are those of the config, or `data`."""
         self.config = config
-        self.tables = read_splits(config)
+        self._sources = dict(data or {split: config.data[split] for split in SPLITS if config.data[split]})
+        if config.data.streaming and not self.streams:
+            raise ValueError(f"{config.task} needs all rows at once; set --config.data.streaming=false")
+        self.tables = read_splits(config, self._sources)
         self.checkpoint = jm.load_config(config.init)
         model_class(self.model_class, self.checkpoint)  # raises an error if the family has no such head
         self.tokenizer = self.load_tokenizer()
@@ -75,6 +83,18 @@ class TableTask(Task):
                 f"{self.checkpoint.vocab_size}; enlarge the model with jm.resize_token_embeddings, and save it"
             )
         return tokenizer
+
+    def training_batches(self, *, seed: int, steps: int, **shape: Any) -> grain.DatasetIterator:
+        if not self.config.data.streaming:
+            return super().training_batches(seed=seed, steps=steps, **shape)
+        stream = _stream(self.config, self._sources)
+        size, process, processes = (shape.pop(name) for name in ("batch_size", "process", "processes"))
+        share = share_of(size, process, processes)
+        return iter(StreamedBatches(stream, self._encode_chunk, batch_size=size, share=share, seed=seed, **shape))
+
+    def _encode_chunk(self, table: Table) -> Examples:
+        self.tables["train"] = table
+        return self.encode("train", self.tokenizer)
 
     def load(self, config: FrozenConfigDict, sharding: Sharding) -> tuple[Any, dict | None]:
         """Load the checkpoint, or with from_scratch take its config alone."""
@@ -133,25 +153,40 @@ class TableTask(Task):
         return ", ".join(f"{split}: {len(table):,} rows" for split, table in self.tables.items())
 
 
-def read_splits(config: FrozenConfigDict) -> dict[str, Table]:
-    """Read the splits that the config names; of a training set without a validation set, a share is held out.
+def read_splits(config: FrozenConfigDict, sources: Mapping[str, Source]) -> dict[str, Table]:
+    """Read the splits; of a training set without a validation set, a share is held out.
 
     Raises:
-      FileNotFoundError, ValueError: See `tables.read`; or data.held_out leaves no rows for a split.
+      FileNotFoundError, ValueError: See `tables.read`; or data.held_out leaves no rows for a split, or there is no
+        validation set beside a stream.
     """
-    found = {split: tables.read(config.data[split], config.columns) for split in SPLITS if config.data[split]}
+    if unknown := set(sources) - set(SPLITS):
+        raise ValueError(f"the splits of the data are {', '.join(SPLITS)}; got {', '.join(sorted(unknown))}")
+    is_stream = config.data.streaming and "train" in sources
+    if is_stream and "validation" not in sources:
+        raise ValueError("no rows are held out of a stream; set --config.data.validation too")
+
+    def read(split: str) -> Table:
+        if split == "train" and is_stream:
+            return _stream(config, sources).read()
+        return tables.read(sources[split], config.columns, config.data.streaming)
+
+    found = {split: read(split) for split in SPLITS if split in sources}
     if "validation" in found or "train" not in found:
         return found
     share, rows = config.data.held_out, range(len(found["train"]))
     validation = [row for row in rows if held_out(str(row), share)]
     if not 0 < len(validation) < len(rows):
         raise ValueError(
-            f"data.held_out={share} leaves no rows of {config.data.train} for training or for validation; set "
+            f"data.held_out={share} leaves no rows of {found['train'].source} for training or for validation; set "
             "--config.data.validation to a file, or --config.data.held_out to another share"
         )
     train = sorted(set(rows) - set(validation))
-    rest = {split: table for split, table in found.items() if split != "train"}
-    return {"train": found["train"].select(train), "validation": found["train"].select(validation), **rest}
+    return {**found, "train": found["train"].select(train), "validation": found["train"].select(validation)}
+
+
+def _stream(config: FrozenConfigDict, sources: Mapping[str, Source]) -> Stream:
+    return Stream(sources["train"], config.columns, config.data.buffer)
 
 
 def labelled(encoded: BatchEncoding, labels: Mapping[str, Sequence[Any] | np.ndarray], pad: int) -> LabelledTexts:

@@ -71,7 +71,7 @@ class Experiment:
             step=self.task.make_step(model, optimizer, config.microbatches, trainable, self.sharding),
             init_state=initial_state,
             abstract_state=lambda: abstract_state(model, optimizer, **self.sharding, **trained),
-            data=buckets.training(self.task.train, steps=config.steps, seed=config.seed, **self._shape()),
+            data=self.task.training_batches(steps=config.steps, seed=config.seed, **self._shape()),
             place_batch=partial(place, **self.sharding),
             validate=self._log_validation,
             schedule=schedule,
@@ -172,7 +172,7 @@ def run_task(config: FrozenConfigDict, folder: Path, task: Task) -> dict:
 
 
 def print_setup(experiment: Experiment) -> None:
-    """Print data, initial checkpoint, model and number of epochs."""
+    """Print data, initial checkpoint, model and number of steps."""
     config, task = experiment.config, experiment.task
     report.print0(task.describe())
     report.print0(f"initial checkpoint: {config.init or 'none'}")
@@ -180,9 +180,8 @@ def print_setup(experiment: Experiment) -> None:
     trained, count = experiment.tuning.counts()
     report.print0(f"trained: {trained:,} of {count:,} parameters")
     lengths = task.train.lengths
-    epochs = config.steps * config.batch_size / len(lengths)
     report.print0(
-        f"training: {config.steps:,} steps of {config.batch_size} examples, {epochs:.1f} epochs; examples have "
+        f"training: {config.steps:,} steps of {config.batch_size} of {len(lengths):,} examples; they have "
         f"{lengths.mean():.0f} tokens on average, {lengths.max()} at most"
     )
 

@@ -240,7 +240,7 @@ def test_settings_that_fit_no_parameter_are_refused(name):
 
 INVALID = {
     "missing column": ({"columns.text": "sentence"}, "no 'sentence'; it has 'review', 'kind'"),
-    "missing file": ({"data.validation": "imdb"}, "no file or folder imdb.*load_dataset"),
+    "missing file": ({"data.validation": "imdb"}, "no file or folder imdb.*such as stanfordnlp/imdb:train"),
     "no rows held out": ({"data.held_out": 0.0}, "data.held_out=0.0 leaves no rows"),
     "batch of more than all examples": ({"batch_size": 1000}, "batch_size=1000 must be at least 1 and at most"),
     "no epochs": ({"epochs": 0.0}, "epochs must be above 0"),

@@ -125,7 +125,7 @@ def attend(
         k=to_length_minor(k, widths[0], keys),
         v=to_length_minor(v, widths[1], keys),
         key_bias=_key_bias(plan, q, S, mask),
-        global_at=None if global_at is None else global_at + (plan.front if plan.halo else 0),
+        global_at=global_at + plan.front if plan.halo and global_at is not None else global_at,
         global_bias=global_bias,
         global_column=global_column,
         random_bits=None if random_bits is None else random_bits.reshape(-1),

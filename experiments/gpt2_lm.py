@@ -12,6 +12,7 @@ same losses. For a complete run, the command prints the result again; --fresh st
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ class Experiment:
             init_state=lambda: init_state(optimizer, jm.init(self.model, jax.random.key(config.seed), **self.sharding)),
             abstract_state=lambda: abstract_state(self.model, optimizer, **self.sharding),
             data=batches.training(self.data.train.tokens, seed=config.seed, **self._shape()),
-            place_batch=partial(place, **self.sharding),
+            place_batch=partial(place, **self.sharding, size=config.batch_size),
             validate=self._log_validation,
             schedule=schedule,
             items_per_step=(config.batch_size * config.model.n_positions, "tokens"),
@@ -70,7 +71,7 @@ class Experiment:
         loss = self.evaluate(
             params,
             (
-                place(batch, **self.sharding)
+                place(batch, **self.sharding, size=self.config.batch_size)
                 for batch in batches.validation(split.tokens, limit=windows, **self._shape())
             ),
         )
@@ -84,7 +85,11 @@ class Experiment:
             self.data.tokenizer.save_pretrained(folder)
         multihost_utils.sync_global_devices("model")
         model, loaded = jm.load(folder, dtype=self.config.dtype, param_dtype="float32", **self.sharding)
-        batch = place(next(batches.validation(self.data.validation.tokens, **self._shape())), **self.sharding)
+        batch = place(
+            next(batches.validation(self.data.validation.tokens, **self._shape())),
+            **self.sharding,
+            size=self.config.batch_size,
+        )
 
         @partial(jax.jit, static_argnums=0)
         def logits(model, params, ids):
@@ -106,12 +111,11 @@ class Experiment:
             "xz -9e": baselines.xz_bits(text),
         }
 
-    def _shape(self) -> dict[str, int]:
+    def _shape(self) -> dict[str, Any]:
         return {
             "length": self.config.model.n_positions,
             "batch_size": self.config.batch_size,
-            "process": jax.process_index(),
-            "processes": jax.process_count(),
+            "rows": jm.sharding.addressable_rows(**self.sharding, size=self.config.batch_size),
         }
 
 

@@ -66,7 +66,7 @@ class Experiment:
             init_state=lambda: init_state(optimizer, jm.init(self.model, jax.random.key(config.seed), **self.sharding)),
             abstract_state=lambda: abstract_state(self.model, optimizer, **self.sharding),
             data=buckets.training(self.data.train_tokens, steps=config.steps, seed=config.seed, **self._shape()),
-            place_batch=partial(place, **self.sharding),
+            place_batch=partial(place, **self.sharding, size=config.batch_size),
             validate=lambda params: {"test_loss": self.loss(params, validation)},
             schedule=schedule,
             items_per_step=(config.batch_size * config.lengths.source, "tokens"),
@@ -75,7 +75,9 @@ class Experiment:
     def loss(self, params: dict, examples: Summaries) -> float:
         """Return the mean loss in nats per token of the summaries."""
         batches = buckets.evaluation(examples, **self._shape())
-        return self._evaluate(params, (place(batch, **self.sharding) for _, batch in batches))
+        return self._evaluate(
+            params, (place(batch, **self.sharding, size=self.config.batch_size) for _, batch in batches)
+        )
 
     def losses(self, params: dict) -> dict[str, float]:
         """Return the loss on the test summaries, also with other documents, and by token frequencies."""
@@ -118,8 +120,7 @@ class Experiment:
         return {
             "batch_size": self.config.batch_size,
             "buckets": (self.config.lengths.source,),
-            "process": jax.process_index(),
-            "processes": jax.process_count(),
+            "rows": jm.sharding.addressable_rows(**self.sharding, size=self.config.batch_size),
         }
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypedDict
 import grain
 import jax
 import optax
+import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
@@ -27,6 +28,9 @@ MAX_SKIPPED = 10
 
 
 TrainStep: TypeAlias = Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+# Item of a checkpoint: the state of the data, which is the same in all processes and for any number of them.
+POSITION = "position"
 
 
 class Sharding(TypedDict):
@@ -84,9 +88,9 @@ def train(
         if checkpoints.latest is None:
             start, state = 0, init_state()
         else:
-            saved = grain.checkpoint.CheckpointRestore(data)
-            state = checkpoints.restore(abstract_state(), skip_damaged=config.get("skip_damaged", False), data=saved)
+            state = checkpoints.restore(abstract_state(), skip_damaged=config.get("skip_damaged", False))
             start = checkpoints.latest
+            data.set_state(checkpoints.read_json(start, POSITION))
             report.print0(f"resuming from the checkpoint of step {start}")
         before = [row for row in read(folder / "metrics.jsonl") if row["step"] <= start]
         log = MetricsLog(folder, start) if jax.process_index() == 0 else None
@@ -118,7 +122,7 @@ def train(
                 interrupted = interruption.asked(n)
                 if interrupted or n % config.save_every == 0 or n == config.steps or (best and best.stopped):
                     progress.sync()
-                    checkpoints.save(n, state, data=grain.checkpoint.CheckpointSave(data))
+                    checkpoints.save(n, state, **{POSITION: ocp.args.JsonSave(data.get_state())})
                 if interrupted and n < config.steps:
                     raise Interrupted(f"interrupted after step {n}, which is saved; {failures.RESUME}")
             if best and criterion:

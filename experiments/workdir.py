@@ -12,8 +12,9 @@ from ml_collections import FrozenConfigDict
 
 from .files import temporary_path, write_json
 
-# Config keys that may differ when a run is resumed, because they do not affect its results.
-MUTABLE_KEYS = ("sample", "log_every", "max_skipped", "skip_damaged")
+# Config keys that may differ when a run is resumed, because they do not affect its results; so it continues on another
+# mesh or number of hosts.
+MUTABLE_KEYS = ("sample", "log_every", "save_every", "max_skipped", "skip_damaged", "sharding", "distributed")
 CONFIG, LOCK = "config.json", ".lock"
 # Replaces the config file while an earlier run is being deleted: a process that finds it deletes the rest.
 EMPTYING = ".emptying"

@@ -11,6 +11,28 @@ import numpy as np
 IGNORE = -100
 
 
+class Rows:
+    """Batches of the examples of a grain dataset, of which a process loads some rows: a data source for grain."""
+
+    def __init__(self, examples: grain.MapDataset, batch_size: int, rows: np.ndarray | None):
+        """Create batches.
+
+        Args:
+          examples: The examples, in the order of training.
+          batch_size: Number of examples per batch, of all processes together.
+          rows: Rows of each batch that this process loads; None for all.
+        """
+        self._examples, self._batch_size = examples, batch_size
+        self._rows = range(batch_size) if rows is None else rows.tolist()
+
+    def __len__(self) -> int:
+        return len(self._examples) // self._batch_size
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        examples = [self._examples[int(number) * self._batch_size + row] for row in self._rows]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
 class Windows:
     """Windows of T tokens of an array, as a random-access data source for grain."""
 
@@ -30,25 +52,20 @@ class Windows:
 
 
 def training(
-    tokens: np.ndarray, *, length: int, batch_size: int, seed: int, process: int = 0, processes: int = 1
+    tokens: np.ndarray, *, length: int, batch_size: int, seed: int, rows: np.ndarray | None = None
 ) -> grain.DatasetIterator:
-    """Iterate endlessly over batches {"input_ids", "labels"}, int32 [batch_size / processes, length].
+    """Iterate endlessly over batches {"input_ids", "labels"}, int32 [batch_size, length].
 
     Every epoch is shuffled differently; the order is a function of the seed. The state of the iterator, its position,
-    can be saved and restored. Each process reads its share of every batch.
-
-    Raises:
-      ValueError: batch_size is not divisible by the number of processes.
+    the number of the batch, can be saved and restored with any `rows`, the rows of each batch that this process loads.
     """
-    if batch_size % processes:
-        raise ValueError(f"batch_size={batch_size} does not divide among {processes} processes")
     windows = grain.MapDataset.source(Windows(tokens, length)).seed(seed).shuffle().repeat()
-    local = windows[process::processes].batch(batch_size // processes)
-    return iter(local.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+    source = grain.MapDataset.source(Rows(windows, batch_size, rows))
+    return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 
 
 def validation(
-    tokens: np.ndarray, *, length: int, batch_size: int, limit: int | None = None, process: int = 0, processes: int = 1
+    tokens: np.ndarray, *, length: int, batch_size: int, limit: int | None = None, rows: np.ndarray | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
     """Iterate over batches of the same shape in which every token except the first is a label exactly once.
 
@@ -57,18 +74,15 @@ def validation(
       length: Tokens per window.
       batch_size: Windows per batch, of all processes together.
       limit: Use at most this many windows, evenly spaced; None for all.
-      process: Index of this process.
-      processes: Number of processes.
+      rows: Rows of each batch that this process loads; None for all.
     """
     starts = np.arange(0, len(tokens) - 1, length - 1)
     if limit is not None and limit < len(starts):
         starts = starts[np.linspace(0, len(starts) - 1, limit).astype(int)]
-    share = batch_size // processes
     for first in range(0, len(starts), batch_size):
         ids = np.zeros((batch_size, length), np.int32)
         labels = np.full((batch_size, length), IGNORE, np.int32)
         for row, start in enumerate(starts[first : first + batch_size]):
             window = tokens[start : start + length]
             ids[row, : len(window)] = labels[row, : len(window)] = window
-        local = slice(process * share, (process + 1) * share)
-        yield {"input_ids": ids[local], "labels": labels[local]}
+        yield {"input_ids": ids, "labels": labels} if rows is None else {"input_ids": ids[rows], "labels": labels[rows]}

@@ -62,14 +62,20 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, examples: Examples, steps: int, batch_size: int, buckets: Sequence[int], seed: int, share: slice
+        self,
+        examples: Examples,
+        steps: int,
+        batch_size: int,
+        buckets: Sequence[int],
+        seed: int,
+        rows: np.ndarray | None,
     ):
         check(examples, buckets)
         self._per_epoch = len(examples.lengths) // batch_size
         if not self._per_epoch:
             raise ValueError(f"batch_size={batch_size} is more than the number of examples, {len(examples.lengths)}")
         self._examples, self._steps, self._batch_size = examples, steps, batch_size
-        self._buckets, self._seed, self._share = buckets, seed, share
+        self._buckets, self._seed, self._rows = buckets, seed, slice(None) if rows is None else rows
         self._planned: tuple[int, list[BatchPlan]] = (-1, [])
 
     def __len__(self) -> int:
@@ -78,7 +84,7 @@ class TrainingBatches:
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         epoch, index = divmod(int(number), self._per_epoch)
         batch = self._epoch(epoch)[index]
-        return self._examples.batch(batch.indices[self._share], batch.length, epoch)
+        return self._examples.batch(batch.indices[self._rows], batch.length, epoch)
 
     def _epoch(self, epoch: int) -> list[BatchPlan]:
         planned = self._planned  # read once: the threads of grain may be in different epochs
@@ -96,24 +102,23 @@ def training(
     batch_size: int,
     buckets: Sequence[int],
     seed: int,
-    process: int = 0,
-    processes: int = 1,
+    rows: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
     """Iterate over `steps` batches of `batch_size` examples, over as many epochs as needed.
 
-    Each process gets its share of every batch. The state of the iterator, its position, can be saved and restored.
+    The state of the iterator, the number of the batch, can be saved and restored with any `rows`, the rows of each
+    batch that this process loads.
 
     Raises:
-      ValueError: batch_size is not divisible by the number of processes, an example is longer than the last bucket, or
+      ValueError: an example is longer than the last bucket, or
         the buckets are not in ascending order.
     """
-    share = share_of(batch_size, process, processes)
-    source = grain.MapDataset.source(TrainingBatches(examples, steps, batch_size, tuple(buckets), seed, share))
+    source = grain.MapDataset.source(TrainingBatches(examples, steps, batch_size, tuple(buckets), seed, rows))
     return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
 
 def evaluation(
-    examples: Examples, *, batch_size: int, buckets: Sequence[int], process: int = 0, processes: int = 1
+    examples: Examples, *, batch_size: int, buckets: Sequence[int], rows: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Iterate over (indices, batch), with every example exactly once, in batches of the same shapes as for training.
 
@@ -121,17 +126,17 @@ def evaluation(
     of IGNORED, or NaN in labels that are floating-point numbers.
     """
     check(examples, buckets)
-    share = share_of(batch_size, process, processes)
+    own = slice(None) if rows is None else rows
     order = np.argsort(examples.lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         longest = buckets[int(np.searchsorted(buckets, examples.lengths[indices].max()))]
         padded = np.pad(indices, (0, batch_size - len(indices)), mode="edge")
-        batch = examples.batch(padded[share], longest)
+        batch = examples.batch(padded[own], longest)
         for name in IGNORED.keys() & batch.keys():
             array = batch[name]
             unlabelled = np.nan if np.issubdtype(array.dtype, np.floating) else IGNORED[name]
-            array[np.arange(batch_size)[share] >= len(indices)] = unlabelled
+            array[np.arange(batch_size)[own] >= len(indices)] = unlabelled
         yield indices, batch
 
 
@@ -157,18 +162,6 @@ def check(examples: Examples, buckets: Sequence[int]) -> None:
     longest = int(examples.lengths.max())
     if longest > buckets[-1]:
         raise ValueError(f"an example has {longest} tokens, but the last of data.buckets is {buckets[-1]}")
-
-
-def share_of(batch_size: int, process: int, processes: int) -> slice:
-    """Return which examples of a batch a process gets.
-
-    Raises:
-      ValueError: batch_size is not divisible by the number of processes.
-    """
-    if batch_size % processes:
-        raise ValueError(f"batch_size={batch_size} does not divide among {processes} processes")
-    share = batch_size // processes
-    return slice(process * share, (process + 1) * share)
 
 
 class LabelledTexts:

@@ -8,6 +8,7 @@ import numpy as np
 
 import jaxmodels as jm
 
+from .batches import Rows
 from .retrieval import Passage, Question
 
 
@@ -49,25 +50,22 @@ def training(
     negatives: int,
     batch_size: int,
     seed: int,
-    process: int = 0,
-    processes: int = 1,
+    rows: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
-    """Iterate endlessly over batches of batch_size / processes questions, shuffled differently in every epoch.
+    """Iterate endlessly over batches of questions, shuffled differently in every epoch.
 
     Each question comes with its first positive passage and `negatives` random ones of its hard negatives; if it has
     fewer, some are repeated, and if it has none, passages of other questions are used. Fields: question_* [B,Tq] and
     context_* [B,1+negatives,Tp] for the encoders, and the indices of the passages [B,1+negatives].
 
-    All randomness is a function of the seed. The state of the iterator, its position, can be saved and restored. Each
-    process reads its share of every batch.
+    All randomness is a function of the seed. The state of the iterator, the number of the batch, can be saved and
+    restored with any `rows`, the rows of each batch that this process loads.
 
     Raises:
-      ValueError: There are no questions, or batch_size is not divisible by the number of processes.
+      ValueError: There are no questions.
     """
     if not questions:
         raise ValueError("there are no questions to train on")
-    if batch_size % processes:
-        raise ValueError(f"batch_size={batch_size} does not divide among {processes} processes")
     others = sorted({question.positives[0] for question in questions})
 
     def example(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -82,8 +80,8 @@ def training(
         }
 
     order = grain.MapDataset.range(len(questions)).seed(seed).shuffle().repeat().random_map(example)
-    local = order[process::processes].batch(batch_size // processes)
-    return iter(local.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+    source = grain.MapDataset.source(Rows(order, batch_size, rows))
+    return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 
 
 def _shape(length: int) -> dict:

@@ -87,7 +87,7 @@ class StreamedBatches(grain.IterDataset):
         batch_size: int,
         buckets: Sequence[int],
         seed: int,
-        share: slice,
+        rows: np.ndarray | None,
     ):
         """Create the data set; its iterators read the same stream, so there is one of them at a time.
 
@@ -97,11 +97,12 @@ class StreamedBatches(grain.IterDataset):
           batch_size: Examples of a batch, of all processes together.
           buckets: Lengths in tokens.
           seed: Random seed.
-          share: The examples of a batch that this process gets.
+          rows: Rows of each batch that this process loads; None for all.
         """
         super().__init__()
         self.stream, self.encode, self.seed = stream, encode, seed
-        self.batch_size, self.buckets, self.share = batch_size, buckets, share
+        self.batch_size, self.buckets = batch_size, buckets
+        self.rows = slice(None) if rows is None else rows
 
     def __iter__(self) -> "StreamIterator":
         return StreamIterator(self)
@@ -125,7 +126,7 @@ class StreamIterator(grain.DatasetIterator):
             planned = next(self._plan)
         self._taken += 1
         assert self._examples is not None
-        return self._examples.batch(planned.indices[self._batches.share], planned.length, self._chunk)
+        return self._examples.batch(planned.indices[self._batches.rows], planned.length, self._chunk)
 
     def get_state(self) -> dict[str, Any]:
         return {"stream": self._start, "chunk": self._chunk, "taken": self._taken}

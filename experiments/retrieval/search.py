@@ -29,12 +29,12 @@ def encode(
       mesh: Device mesh.
       rules: Sharding rules.
     """
-    share, process = batch_size // jax.process_count(), jax.process_index()
+    rows = jm.sharding.addressable_rows(mesh, rules, batch_size)
     out: np.ndarray | None = None
     for indices, width in jm.length_batches(tokens.lengths, batch_size, multiple=BUCKET):
         full = np.resize(indices, batch_size)  # pads the last batch by repeating its texts
-        local = tokens.take(full[process * share : (process + 1) * share], width)
-        found = np.asarray(vectors(place(local, mesh, rules)), np.float32)
+        local = tokens.take(full[rows], width)
+        found = np.asarray(vectors(place(local, mesh, rules, size=batch_size)), np.float32)
         if out is None:
             out = np.empty((len(tokens.lengths), found.shape[1]), np.float32)
         out[indices] = found[: len(indices)]

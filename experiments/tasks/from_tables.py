@@ -17,7 +17,7 @@ from jaxmodels.tokenization.base import Tokenizer
 
 from ..data import tables
 from ..data.bpe import token_id
-from ..data.buckets import Examples, LabelledTexts, share_of
+from ..data.buckets import Examples, LabelledTexts
 from ..data.corpus import held_out
 from ..data.streams import Stream, StreamedBatches
 from ..data.tables import Source, Table
@@ -88,9 +88,7 @@ class TableTask(Task):
         if not self.config.data.streaming:
             return super().training_batches(seed=seed, steps=steps, **shape)
         stream = _stream(self.config, self._sources)
-        size, process, processes = (shape.pop(name) for name in ("batch_size", "process", "processes"))
-        share = share_of(size, process, processes)
-        return iter(StreamedBatches(stream, self._encode_chunk, batch_size=size, share=share, seed=seed, **shape))
+        return iter(StreamedBatches(stream, self._encode_chunk, seed=seed, **shape))
 
     def _encode_chunk(self, table: Table) -> Examples:
         self.tables["train"] = table

@@ -72,7 +72,7 @@ class Experiment:
             init_state=initial_state,
             abstract_state=lambda: abstract_state(model, optimizer, **self.sharding, **trained),
             data=self.task.training_batches(steps=config.steps, seed=config.seed, **self._shape()),
-            place_batch=partial(place, **self.sharding),
+            place_batch=partial(place, **self.sharding, size=config.batch_size),
             validate=self._log_validation,
             schedule=schedule,
             items_per_step=(config.batch_size, "examples"),
@@ -136,14 +136,13 @@ class Experiment:
 
     def _batches(self, examples: Examples):
         batches = buckets.evaluation(examples, **self._shape())
-        return ((indices, place(batch, **self.sharding)) for indices, batch in batches)
+        return ((indices, place(batch, **self.sharding, size=self.config.batch_size)) for indices, batch in batches)
 
     def _shape(self) -> dict:
         return {
             "batch_size": self.config.batch_size,
             "buckets": self.config.data.buckets,
-            "process": jax.process_index(),
-            "processes": jax.process_count(),
+            "rows": jm.sharding.addressable_rows(**self.sharding, size=self.config.batch_size),
         }
 
 

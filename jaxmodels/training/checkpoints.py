@@ -148,6 +148,20 @@ class Checkpoints:
             raise self._damage_error(damaged, None)
         raise FileNotFoundError(f"no checkpoint in {self.folder}")
 
+    def read_json(self, step: int, name: str) -> dict[str, Any]:
+        """Returns an item that was saved with `orbax.checkpoint.args.JsonSave`.
+
+        Raises:
+          FileNotFoundError: the checkpoint of this step does not contain it.
+        """
+        if not (self.folder / str(step) / name).is_dir():
+            raise FileNotFoundError(
+                f"the checkpoint of step {step} in {self.folder} has no {name}: another version of the program saved "
+                "it; start over"
+            )
+        found = self._manager.restore(step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore()}))
+        return found[name]
+
     def _check(self, step: int, like: TrainState) -> None:
         """Raises _Damage, and ValueError for another model; Orbax's own error prints both trees without shapes."""
         found = self._damage(step)

@@ -1,6 +1,7 @@
 """From texts to batches: tokenizer, packing, order of the data, and that every token is predicted once."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -122,17 +123,16 @@ def test_restored_iterator_continues_at_the_saved_position(packed, position):
     np.testing.assert_array_equal(take(restored, 10), expected)
 
 
-def test_processes_split_the_batches_of_one_process(packed):
+def test_processes_load_rows_of_the_batches_of_one_process(packed):
+    """Processes may share rows, and all have the same state."""
     choices = {"length": 16, "batch_size": 4, "seed": 3}
-    whole = take(batches.training(packed[0].tokens, **choices), 12)
-    parts = [take(batches.training(packed[0].tokens, **choices, process=p, processes=2), 12) for p in range(2)]
-    for batch, *shares in zip(whole, *parts, strict=True):
-        assert sorted(map(tuple, batch)) == sorted(map(tuple, np.concatenate(shares)))
-
-
-def test_indivisible_batch_size_is_rejected(packed):
-    with pytest.raises(ValueError, match="batch_size=4 does not divide among 3 processes"):
-        batches.training(packed[0].tokens, length=16, batch_size=4, seed=0, processes=3)
+    whole = batches.training(packed[0].tokens, **choices)
+    expected = take(whole, 5)
+    state = whole.get_state()
+    for rows in (np.array([0, 1, 3]), np.array([2, 3])):
+        own = batches.training(packed[0].tokens, **choices, rows=rows)
+        np.testing.assert_array_equal(take(own, 5), [batch[rows] for batch in expected])
+        assert own.get_state() == state == json.loads(json.dumps(state))
 
 
 def test_too_little_text_is_rejected():
@@ -158,10 +158,10 @@ def test_limited_validation_is_evenly_spaced():
     assert len(firsts) == 10 and firsts[0] == 0 and firsts[-1] == 99 * 7 and (np.diff(firsts) > 60).all()
 
 
-def test_processes_split_the_validation_batches(packed):
+def test_processes_load_rows_of_the_validation_batches(packed):
     choices = {"length": 8, "batch_size": 4}
     whole = list(batches.validation(packed[1].tokens, **choices))
-    parts = [list(batches.validation(packed[1].tokens, **choices, process=p, processes=2)) for p in range(2)]
-    for batch, *shares in zip(whole, *parts, strict=True):
+    rows = np.array([0, 2, 3])
+    for batch, own in zip(whole, batches.validation(packed[1].tokens, **choices, rows=rows), strict=True):
         for name in batch:
-            np.testing.assert_array_equal(batch[name], np.concatenate([share[name] for share in shares]))
+            np.testing.assert_array_equal(batch[name][rows], own[name])

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import sys
 import time
@@ -143,6 +144,13 @@ def test_two_processes_match_one_process_with_two_devices(start, tmp_path):
     for actual, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
         assert actual == pytest.approx(expected, rel=1e-3)
     assert "bits per byte" in outputs[0] and "bits per byte" not in outputs[1], "only the first process reports"
+    (tmp_path / "two" / "result.json").unlink()
+    last, before = sorted((tmp_path / "two" / "checkpoints").iterdir(), key=lambda step: -int(step.name))
+    shutil.rmtree(last)
+    output = finish(start(tmp_path / "two", off))
+    assert f"resuming from the checkpoint of step {before.name}" in output, "in one process, on one device"
+    for actual, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert actual == pytest.approx(expected, rel=1e-3)
 
 
 def test_another_config_in_the_same_folder_is_rejected(start, uninterrupted):

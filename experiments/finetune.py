@@ -4,7 +4,7 @@ Command:   jaxmodels run finetune --config=finetune:text_classification --config
            and optionally --config.data.validation=FILE --config.data.test=FILE --workdir=FOLDER
 Tasks:     text_classification (also of pairs), token_classification, causal_lm, masked_lm, span_corruption (T5's
            pretraining), denoising (BART's), question_answering, text_to_text (summaries and others), multiple_choice,
-           dpr_biencoder: the part of --config after the colon
+           dpr_biencoder, dpr_reader: the part of --config after the colon
 Data:      CSV, JSON lines, Parquet and others, and data sets of the Hugging Face Hub as ID:SPLIT, see data/tables.py;
            --config.columns.NAME=COLUMN names the columns
 LoRA:      --config.lora.rank=8, merged into the model, or with --config.lora.save=adapter in FOLDER/adapter, which
@@ -35,6 +35,7 @@ from .tasks.from_tables import TableTask
 from .tasks.language_modelling import CausalLanguageModelling, MaskedLanguageModelling
 from .tasks.multiple_choice import MultipleChoice
 from .tasks.question_answering import QuestionAnswering
+from .tasks.reader import Reader
 from .tasks.run import print_scores, run_task
 from .tasks.text_classification import TextClassification
 from .tasks.text_to_text import TextToText
@@ -52,6 +53,7 @@ TASKS: dict[str, type[TableTask]] = {
     "text_to_text": TextToText,
     "multiple_choice": MultipleChoice,
     "dpr_biencoder": DenseRetrieval,
+    "dpr_reader": Reader,
 }
 
 

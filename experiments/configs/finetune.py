@@ -14,6 +14,7 @@ COLUMNS = {
     "text_to_text": {"source": "source", "target": "target"},
     "multiple_choice": {"context": "context", "question": "", "choices": "choices", "label": "label"},
     "dpr_biencoder": {"question": "question", "positive": "positive", "negatives": ""},
+    "dpr_reader": {"question": "question", "passages": "passages", "answers": "answers"},
 }
 # Settings of one task only.
 OPTIONS = {
@@ -33,6 +34,8 @@ OPTIONS = {
     # Negative passages of each question, besides those of the other questions in a batch; without a column of them they
     # are drawn from the negative_pool best ones of BM25. shared: one encoder for questions and passages.
     "dpr_biencoder": {"negatives": 1, "negative_pool": 10, "max_question_tokens": 64, "shared": False},
+    # Passages of each question in a batch, and tokens of the longest answer.
+    "dpr_reader": {"passages": 8, "max_answer_tokens": 10},
     # The prefix precedes each source, such as T5's "summarize: ".
     "text_to_text": {"prefix": "", "max_target_tokens": 64, "num_beams": 1},
 }

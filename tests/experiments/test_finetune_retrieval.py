@@ -2,16 +2,20 @@
 
 import random
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 import transformers
-from support.finetuned import refused, settings, write_lines
+from support.finetuned import finish, refused, settings, write_lines
 from support.tiny_checkpoints import save_checkpoint
 
 import jaxmodels as jm
 from experiments import finetune
+from experiments.data.buckets import IGNORED
 from experiments.report import THIS_MODEL
 from experiments.tasks.dense_retrieval import DenseRetrieval
+from experiments.tasks.reader import span_likelihood_loss
 from experiments.tasks.run import UNTRAINED
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -98,12 +102,54 @@ def test_negatives_are_those_of_the_column_or_found_by_words(bert, tmp_path):
         assert (first["passages"] == task.dev.batch(indices, length, epoch=1)["passages"]).all()
 
 
+def test_reader_finds_the_passage_and_the_answer(bert, tmp_path):
+    """The name of the question is in one of three passages; the answer occurs in it twice."""
+    chance, rows = random.Random(0), []
+    for _ in range(96):
+        who = chance.sample(NAMES, 3)
+        towns = [chance.choice(TOWNS) for _ in who]
+        texts = [["film", f"{name} lives in {town} really {town}"] for name, town in zip(who, towns, strict=True)]
+        answer = chance.randrange(3)
+        rows.append({"question": f"where is {who[answer]}", "passages": texts, "answers": [towns[answer]]})
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    options = {"epochs": 14.0, "passages": 3}
+    result, model, params, tokenizer = finish("dpr_reader", bert, file, tmp_path / "run", **options)
+    assert result["scores"][THIS_MODEL]["exact match"] > 0.5
+    assert result["scores"]["first 1 words"]["exact match"] == 0
+    assert type(tokenizer).__name__ == "DPRReaderTokenizer"
+    passages = [[("film", "Ada lives in Rome really Rome")]]
+    ((answer,),) = jm.answer(model, params, tokenizer, ["where is Ada"], passages)
+    assert answer.text == "rome"
+    theirs = transformers.DPRReader.from_pretrained(tmp_path / "run" / "model")
+    encoded = tokenizer(["where is Ada"], ["film"], ["Ada lives in Rome"])["input_ids"]
+    ours = model.apply({"params": params}, np.asarray(encoded))
+    expected = theirs(torch.tensor(np.asarray(encoded)))
+    np.testing.assert_allclose(ours.start_logits, expected.start_logits.detach().numpy(), atol=1e-4)
+
+
+def test_loss_of_the_reader_is_the_likelihood_of_all_places():
+    """By enumeration: two places in the second passage, which has three tokens; the second question has no answer."""
+    rng = np.random.default_rng(0)
+    start, end = rng.normal(size=(2, 2, 2, 3)).astype(np.float32)
+    far = IGNORED["start_positions"]
+    places = np.array([[0, 2, far], [far] * 3], np.int32)
+    found = span_likelihood_loss(*map(jnp.asarray, (start, end, np.array([1, -100]), places, places)))
+    p, q = (np.exp(x[0, 1]) / np.exp(x[0, 1]).sum() for x in (start, end))
+    assert float(found) == pytest.approx(-np.log(p[0] * q[0] + p[2] * q[2]), rel=1e-5)
+
+
 WRONG = [
+    ("dpr_reader", {"passages": "Ada"}, "passages is a list of passages, got 'Ada'"),
+    ("dpr_reader", {"passages": []}, "passages has no passage"),
+    ("dpr_reader", {"answers": []}, "answers is a list of texts, at least one, got []"),
     ("dpr_biencoder", {"positive": 3}, "positive has passages, each a text, "),
     ("dpr_biencoder", {"positive": ["title", " "]}, "positive has passages, each a text, "),
     ("dpr_biencoder", {"question": None}, "question is a text, got None"),
 ]
-GOOD = {"dpr_biencoder": {"question": "who", "positive": "Ada"}}
+GOOD = {
+    "dpr_biencoder": {"question": "who", "positive": "Ada"},
+    "dpr_reader": {"question": "who", "passages": ["Ada"], "answers": ["Ada"]},
+}
 
 
 @pytest.mark.parametrize(("task", "changes", "message"), WRONG)

@@ -166,7 +166,7 @@ def launch(
             try:
                 result = run(config, folder)
             except Interrupted as end:
-                print0(end)
+                print0(str(end))
                 return
         if first:
             show(result, config, folder)

@@ -22,6 +22,7 @@ from .interruption import Interrupted, Interruption
 from .metrics import MetricsLog, read
 from .progress import TrainingProgress
 from .selection import BestState, Criterion
+from .workdir import UnusableFolder
 
 # Default of config.max_skipped: a single batch may overflow, but this many consecutive ones are no coincidence.
 MAX_SKIPPED = 10
@@ -81,6 +82,7 @@ def train(
       FloatingPointError: More than config.max_skipped consecutive steps were skipped, or a parameter is not finite;
         such a state is never saved.
       OSError: The disk is full.
+      UnusableFolder: The last checkpoint lacks the position in the data, as those of earlier versions.
       Interrupted: SIGTERM or a notice of maintenance came; the state of the last step was saved.
     """
     key = jax.random.key(config.seed)
@@ -90,7 +92,10 @@ def train(
         else:
             state = checkpoints.restore(abstract_state(), skip_damaged=config.get("skip_damaged", False))
             start = checkpoints.latest
-            data.set_state(checkpoints.read_json(start, POSITION))
+            try:
+                data.set_state(checkpoints.read_json(start, POSITION))
+            except FileNotFoundError as error:
+                raise UnusableFolder(f"{error}, with --fresh or another --workdir") from None
             report.print0(f"resuming from the checkpoint of step {start}")
         before = [row for row in read(folder / "metrics.jsonl") if row["step"] <= start]
         log = MetricsLog(folder, start) if jax.process_index() == 0 else None

@@ -21,7 +21,7 @@ class CacheHook:
 
 
 class TemplateLM:
-    """As lm-eval's class of that name (lm_eval.api.model): a trailing space of the context belongs to the continuation."""
+    """As lm-eval's class of that name: a trailing space of the context belongs to the continuation."""
 
     def __init__(self):
         self.cache_hook = CacheHook()

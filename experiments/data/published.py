@@ -15,6 +15,7 @@ KINDS = {
     "squad": "SQuAD's JSON, such as dev-v1.1.json from https://rajpurkar.github.io/SQuAD-explorer",
     "nq": "JSON lines of question, answers, title and passage, such as Natural Questions with gold passages, "
     "which https://github.com/google-research-datasets/QED provides under other field names",
+    "table": "a file .csv, .jsonl, .json or .parquet with questions, the passage of each, and its answers",
     "dpr": "a training file in DPR's JSON, such as biencoder-nq-dev.json from https://github.com/facebookresearch/DPR",
     "tsv": "a table of passages, such as psgs_w100.tsv.gz from https://github.com/facebookresearch/DPR",
     "text": "a folder of UTF-8 text files, such as books from https://www.gutenberg.org",

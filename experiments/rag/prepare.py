@@ -8,11 +8,13 @@ from ml_collections import FrozenConfigDict
 import jaxmodels as jm
 
 from ..data import bpe, corpus, published, retrieval, wordpiece
+from ..data.passages import read_questions
 from ..data.retrieval import Collection, Passage, Question
 from ..retrieval.biencoder import resolve_checkpoint
 from ..retrieval.bm25 import BM25
 from .models import CONTEXT
 
+TABLE = "table"
 READERS = {"squad": retrieval.read_squad, "nq": retrieval.read_natural_questions, "dpr": retrieval.read_dpr}
 BART = bpe.Family(jm.BartTokenizer, bpe.ROBERTA.special)
 
@@ -69,8 +71,10 @@ def prepare(config: FrozenConfigDict, folder: Path) -> Data:
 def read(config: FrozenConfigDict) -> Collection:
     """Read the questions and passages at data.path."""
     kind, path = config.data.kind, Path(config.data.path)
+    if kind == TABLE:
+        return read_questions(config.data.path, config.columns)
     if kind not in READERS:
-        raise ValueError(f"data.kind is one of {', '.join(READERS)}; got {kind!r}")
+        raise ValueError(f"data.kind is one of {', '.join([TABLE, *READERS])}; got {kind!r}")
     if not path.is_file():
         raise FileNotFoundError(
             f"data.kind is {kind!r}, but there is no file at data.path={config.data.path!r}; set --config.data.path= "

@@ -16,7 +16,7 @@ from jaxmodels.outputs import Output
 
 from ..data.batches import IGNORE
 from ..data.buckets import IGNORED, Examples
-from ..data.passages import passages
+from ..data.passages import answers, passages
 from ..data.retrieval import Passage
 from ..loop import Sharding
 from ..predict import Predictions
@@ -144,7 +144,7 @@ class ReaderQuestions:
 
 
 class Reader(TableTask):
-    """Columns question, passages (a list) and answers (a list of texts, or SQuAD's object with one).
+    """Columns question, passages (a list) and answers (a text, a list of texts, or SQuAD's object).
 
     A passage with one of the answers is a positive one. In training, each question comes with a random positive passage
     and `config.passages` - 1 others; training questions without a positive passage are left out. In evaluation the
@@ -166,7 +166,7 @@ class Reader(TableTask):
         self._passages = {split: self._lists(split) for split in self.tables}
         self._answers = {
             split: [
-                _answers(value, location)
+                answers(value, location)
                 for value, location in zip(table.columns["answers"], table.locations, strict=True)
             ]
             for split, table in self.tables.items()
@@ -185,10 +185,10 @@ class Reader(TableTask):
     def encode(self, split: str, tokenizer: Any) -> ReaderQuestions:
         ids, spans = [], []
         rows = zip(self.tables[split].texts("question"), self._passages[split], self._answers[split], strict=True)
-        for question, found, answers in rows:
+        for question, found, correct in rows:
             titles, texts = map(list, zip(*found, strict=True))
             encoded = tokenizer(question, titles, texts, truncation=True, max_length=self.max_tokens)["input_ids"]
-            wanted = [list(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
+            wanted = [list(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in correct]
             places = [_places(list(tokens), wanted, tokenizer.sep_token_id) for tokens in encoded]
             if split == "train" and not any(places):
                 continue
@@ -237,13 +237,6 @@ class Reader(TableTask):
     def load_saved(self, folder: Path, config: FrozenConfigDict, sharding: Sharding) -> tuple[Any, dict, Examples]:
         model, params, examples = super().load_saved(folder, config, sharding)
         return TrainedReader(model), {"reader": params}, examples
-
-
-def _answers(value: Any, location: str) -> list[str]:
-    texts = value.get("text") if isinstance(value, dict) else value
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise ValueError(f"{location}: answers is a list of texts, at least one, got {value!r:.60}")
-    return texts
 
 
 def _places(tokens: list[int], answers: list[list[int]], separator: int) -> list[tuple[int, int]]:

@@ -141,7 +141,7 @@ def test_loss_of_the_reader_is_the_likelihood_of_all_places():
 WRONG = [
     ("dpr_reader", {"passages": "Ada"}, "passages is a list of passages, got 'Ada'"),
     ("dpr_reader", {"passages": []}, "passages has no passage"),
-    ("dpr_reader", {"answers": []}, "answers is a list of texts, at least one, got []"),
+    ("dpr_reader", {"answers": []}, "answers is a text or a list of texts, at least one, got []"),
     ("dpr_biencoder", {"positive": 3}, "positive has passages, each a text, "),
     ("dpr_biencoder", {"positive": ["title", " "]}, "positive has passages, each a text, "),
     ("dpr_biencoder", {"question": None}, "question is a text, got None"),

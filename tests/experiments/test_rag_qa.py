@@ -230,8 +230,25 @@ def test_generator_is_loaded_from_a_checkpoint(experiment, tmp_path):
     assert tokenizer.get_vocab() == experiment.data.generator.get_vocab()
 
 
+def test_a_table_has_columns_of_any_name(tmp_path):
+    """As JSON lines with titles and lists, and as CSV with single answers."""
+    rows = [("who?", "A", "he did", ["he", "him"]), ("what?", "A", "he did", ["it"]), ("where?", "B", "here", ["here"])]
+    lines = [{"q": q, "heading": t, "body": p, "answers": a} for q, t, p, a in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    columns = {"question": "q", "passage": "heading,body", "answers": "answers"}
+    found = prepare.read(config(tmp_path / "a.jsonl", data={"kind": "table"}, columns=columns))
+    assert found.passages == [("A", "he did"), ("B", "here")]
+    assert found.questions[0] == ("A", "who?", ("he", "him"), (0,), ()) and found.questions[1].group == "A"
+    (tmp_path / "b.csv").write_text("question,passage,answers\nwho?,he did,he\n")
+    found = prepare.read(config(tmp_path / "b.csv", data={"kind": "table"}))
+    assert found.questions == [("he did", "who?", ("he",), (0,), ())]
+    (tmp_path / "c.csv").write_text("question,passage,answers\nwho?,he did,\n")
+    with pytest.raises(ValueError, match="line 2: answers is a text or a list of texts, at least one, got ''"):
+        prepare.read(config(tmp_path / "c.csv", data={"kind": "table"}))
+
+
 def test_invalid_configs_are_rejected(file, tmp_path):
-    with pytest.raises(ValueError, match="data.kind is one of squad, nq, dpr; got 'csv'"):
+    with pytest.raises(ValueError, match="data.kind is one of table, squad, nq, dpr; got 'csv'"):
         prepare.read(config(file, data={"kind": "csv", "path": ""}))
     with pytest.raises(FileNotFoundError, match=r"no file at data.path='/no'.*JSON lines of question"):
         prepare.read(config(file, data={"kind": "nq", "path": "/no"}))

@@ -54,13 +54,14 @@ def run(task: str, model: str, data: str, options: Sequence[str], *, quiet: bool
       FileNotFoundError: There is no such model or file.
     """
     found, config = parse(task, options)
+    quiet |= found.quiet
     if config.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {config.batch_size}")
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=NO_HEAD)
         try:
-            scores, examples = score(complete(config, model, data), progress=not (quiet or found.quiet))
+            scores, examples = score(complete(config, model, data), progress=not quiet)
         except UserWarning as warning:
             raise ValueError(
                 f"{model} is not trained for {task}: {warning}. Fine-tune it with jaxmodels run finetune"
@@ -69,7 +70,8 @@ def run(task: str, model: str, data: str, options: Sequence[str], *, quiet: bool
     result |= {"seconds": time.perf_counter() - start, "scores": scores}
     for name, value in scores.items():
         print(f"{name:20} {value:.6g}")
-    print(f"{task} of {model} on {examples:,} rows in {result['seconds']:.1f} s", file=sys.stderr)
+    if not quiet:
+        print(f"{task} of {model} on {examples:,} rows in {result['seconds']:.1f} s", file=sys.stderr)
     if found.json is not None:
         write_json(found.json, result)
     return result

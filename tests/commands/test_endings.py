@@ -15,6 +15,7 @@ ARGUMENTS = {
     "ask": ("QUESTION", "--model=M", "--index=I"),
     "convert": ("A", "B"),
     "estimate": ("M", "--topology=v5e:1x1", "--mesh=data=1", "--batch=1", "--length=8"),
+    "evaluate": ("perplexity", "M", "D"),
     "generate": ("M", "PROMPT"),
     "run": ("gpt2_lm",),
     "verify": ("A",),
@@ -45,7 +46,7 @@ def test_an_interrupted_command_ends_quietly(name, monkeypatch, capsys):
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"run"}))
 def test_quiet_leaves_out_notes_but_no_errors(name, monkeypatch, capsys):
     monkeypatch.setattr(COMMANDS[name], "run", raising(ValueError, "no such\nthing"))
-    assert main([name, *ARGUMENTS[name], "--quiet"]) == 2
+    assert main([name, "--quiet", *ARGUMENTS[name]]) == 2
     assert capsys.readouterr() == ("", f"jaxmodels {name}: no such thing\n")
 
 

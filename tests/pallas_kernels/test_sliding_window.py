@@ -183,4 +183,4 @@ def test_invalid_global_positions_are_rejected(arrays, message):
     x = jnp.zeros((2, 8, H, K))
     with pytest.raises(ValueError, match=f"Mask.global_at must be int .*{message}"):
         attention(x, x, x, mask=Mask(window=(2, 2), **arrays))
-    assert Mask(window=(2, 2), key_global=FLAGS, global_at=jnp.zeros((2, 0), jnp.int32)).validate(2, 8) is None
+    assert Mask(window=(2, 2), key_global=FLAGS, global_at=jnp.zeros((2, 0), jnp.int32)).validate(2, 8, 8) is None

@@ -140,7 +140,7 @@ def test_a_layer_reads_and_updates_its_slice_of_any_collection(unroll, jit):
 def test_a_table_lists_the_modules_of_a_layer_once_and_counts_all_parameters(name):
     model, _ = tiny(name)
     table = summary._get_module_table(model, None, False, False, False)(jax.random.key(0), **model.dummy_inputs())
-    assert {row.method for row in table} == {"__call__"}
+    assert {row.method for row in table} <= {"__call__", "rows"}, "the second reads a table of positions"
     counted = [sum(leaf.size for leaf in jax.tree.leaves(row.counted_variables.get("params", {}))) for row in table]
     assert sum(counted) == sum(leaf.size for leaf in jax.tree.leaves(abstract(model)))
     paths = ["/".join(row.path) for row in table]

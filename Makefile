@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Folder with the complete files of tests/testdata, for tests marked full_data. Empty: these tests do not run.
 export JAXMODELS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test test-versions test-slow test-long test-cuda-aot lint docs package bench clean
+.PHONY: demo test test-versions test-slow test-long test-cuda-aot lint docs notebooks package bench clean
 
 # The stamp is updated when the dependencies change; the installation is editable, so code changes do not matter.
 $(VENV)/stamp: pyproject.toml
@@ -40,7 +40,7 @@ test-versions:
 test-slow: $(VENV)/stamp-test
 	$(PYTEST) -m 'slow and not long' tests
 
-# Nightly tests that CI leaves out: notebooks and full sweeps.
+# Nightly tests that CI leaves out: full sweeps.
 test-long: $(VENV)/stamp-test
 	$(PYTEST) -m long tests
 
@@ -78,6 +78,10 @@ package: $(VENV)/stamp-package
 # The documentation as a site, in site/; warnings are errors.
 docs: $(VENV)/stamp-test
 	$(BIN)/python -m mkdocs build --quiet
+
+# Runs the notebooks and stores their outputs.
+notebooks: $(VENV)/stamp-test
+	$(BIN)/python tests/tools/notebooks.py
 
 bench: $(VENV)/stamp-bench
 	$(BIN)/python -m benchmarks

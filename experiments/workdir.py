@@ -14,7 +14,7 @@ from .files import temporary_path, write_json
 
 # Config keys that may differ when a run is resumed, because they do not affect its results; so it continues on another
 # mesh or number of hosts.
-MUTABLE_KEYS = ("sample", "log_every", "save_every", "max_skipped", "skip_damaged", "sharding", "distributed")
+MUTABLE_KEYS = ("sample", "log_every", "save_every", "max_skipped", "skip_damaged", "remat", "sharding", "distributed")
 CONFIG, LOCK = "config.json", ".lock"
 # Replaces the config file while an earlier run is being deleted: a process that finds it deletes the rest.
 EMPTYING = ".emptying"

@@ -68,7 +68,7 @@ class CaseWithPositions(Case):
     ids=str,
 )
 def test_outputs_and_gradients_match_the_reference(case):
-    assert_matches_reference(case, SMALL, atol=2e-5)
+    assert_matches_reference(case, SMALL, atol=3e-5)  # the gradient of the scale is a sum over all pairs
 
 
 @pytest.mark.slow

@@ -90,13 +90,8 @@ def train(
         if checkpoints.latest is None:
             start, state = 0, init_state()
         else:
-            state = checkpoints.restore(abstract_state(), skip_damaged=config.get("skip_damaged", False))
+            state = _resume(checkpoints, abstract_state(), data, skip_damaged=config.get("skip_damaged", False))
             start = checkpoints.latest
-            try:
-                data.set_state(checkpoints.read_json(start, POSITION))
-            except FileNotFoundError as error:
-                raise UnusableFolder(f"{error}, with --fresh or another --workdir") from None
-            report.print0(f"resuming from the checkpoint of step {start}")
         before = [row for row in read(folder / "metrics.jsonl") if row["step"] <= start]
         log = MetricsLog(folder, start) if jax.process_index() == 0 else None
         with (
@@ -134,3 +129,18 @@ def train(
                 n, state = best.restore(abstract_state())
                 report.print0(f"the parameters of step {n} are the best by {criterion.score.replace('_', ' ')}")
     return state.params
+
+
+def _resume(
+    checkpoints: Checkpoints, like: TrainState, data: grain.DatasetIterator, *, skip_damaged: bool
+) -> TrainState:
+    """Return the state of the last checkpoint, and continue the data after it."""
+    state = checkpoints.restore(like, skip_damaged=skip_damaged)
+    step = checkpoints.latest
+    assert step is not None
+    try:
+        data.set_state(checkpoints.read_json(step, POSITION))
+    except FileNotFoundError as error:
+        raise UnusableFolder(f"{error}, with --fresh or another --workdir") from None
+    report.print0(f"resuming from the checkpoint of step {step}")
+    return state

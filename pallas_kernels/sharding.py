@@ -236,7 +236,7 @@ def attention_specs(
     """PartitionSpecs of the arguments and of the result of `attend(q, k, v, mask, biases, scale, random_bits)`."""
     array = P(batch, None, heads, None)
     dropout = None if random_bits is None else P(batch, heads, None)
-    return (array, array, array, *_mask_andbias_specs(batch, heads, mask, biases), dropout), array
+    return (array, array, array, *_mask_and_bias_specs(batch, heads, mask, biases), dropout), array
 
 
 def decode_specs(
@@ -245,10 +245,10 @@ def decode_specs(
     """PartitionSpecs of the arguments and of the result of `attend(q, packed, mask, biases, scale)`."""
     queries, cache, scales = P(batch, None, heads, None), P(batch, None, heads), P(batch, heads, None)
     packed_spec = PackedKV._make([cache, cache, *(None if x is None else scales for x in packed[2:])])
-    return (queries, packed_spec, *_mask_andbias_specs(batch, heads, mask, biases)), queries
+    return (queries, packed_spec, *_mask_and_bias_specs(batch, heads, mask, biases)), queries
 
 
-def _mask_andbias_specs(batch: Axes, heads: Axes, mask: Mask, biases: Biases) -> tuple:
+def _mask_and_bias_specs(batch: Axes, heads: Axes, mask: Mask, biases: Biases) -> tuple:
     """PartitionSpecs of the mask, the biases and the scale."""
     per_example = partial(jax.tree.map, lambda x: P(batch, *[None] * (jnp.ndim(x) - 1)) if jnp.ndim(x) else P())
     return per_example(mask), tuple(bias_spec(bias, batch, heads) for bias in biases), P()

@@ -11,15 +11,15 @@ from pallas_kernels.derivatives import CHECKPOINT_NAME as ATTENTION
 
 # False keeps everything. True is "nothing".
 Remat: TypeAlias = bool | Literal["nothing", "dots", "dots_and_attention", "offload"] | tuple[str, ...]
-# The results of linear layers, by the layer's name.
-PROJECTIONS = ("qkv", "q", "kv", "out", "up", "gate_up", "down")
-NAMES = (ATTENTION, *PROJECTIONS)
+# What may be kept by name: the results of attention, and those of a layer's linear modules, by the module's name.
+NAMES = (ATTENTION, "qkv", "q", "kv", "global_q", "global_k", "global_v", "out", "up", "gate_up", "down")
 
 _policies = jax.checkpoint_policies
 POLICIES: dict[str, Callable[..., Any] | None] = {
     "nothing": _policies.nothing_saveable,
-    "dots": _policies.save_only_these_names(*PROJECTIONS),
-    "dots_and_attention": _policies.save_only_these_names(*NAMES),
+    # Whatever has a name, so that linear modules of families from elsewhere are kept, too.
+    "dots": _policies.save_any_names_but_these(ATTENTION),
+    "dots_and_attention": _policies.save_any_names_but_these(),
     "offload": _policies.save_and_offload_only_these_names(
         names_which_can_be_saved=(), names_which_can_be_offloaded=NAMES, offload_src="device", offload_dst="pinned_host"
     ),
@@ -51,5 +51,5 @@ def rematerialise(function: Callable[..., Any], remat: Remat, *, prevent_cse: bo
 
 
 def named(tree: Any, name: str | None) -> Any:
-    """The arrays themselves, with the name that policies list if it is one; compiled programs stay the same."""
-    return checkpoint_name(tree, name) if name in PROJECTIONS else tree
+    """The arrays themselves, with the name by which a policy may keep them; compiled programs stay the same."""
+    return tree if name is None else checkpoint_name(tree, name)

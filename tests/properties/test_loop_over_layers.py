@@ -6,6 +6,9 @@ import pytest
 from support.arrays import ids
 from support.tiny import tiny
 
+from jaxmodels.layers.remat import NAMES
+from jaxmodels.parameters import abstract, flatten
+
 CHOICES = [
     *({"remat": remat} for remat in (True, "dots", "dots_and_attention", "offload", ("qkv", "attention"))),
     *({"unroll": True, "remat": remat} for remat in (False, True, "dots")),
@@ -79,6 +82,13 @@ def test_policies_compute_again_what_they_do_not_keep():
     assert products("nothing") == products(True) == kept + 5
     model, params = tiny(n_layer=2, choices={"remat": "offload"})
     assert "<host>" in str(jax.make_jaxpr(jax.grad(loss(model)))(params))
+
+
+@pytest.mark.parametrize("family", ["GPT2Model", "GPTNeoModel", "LlamaModel", "BertModel", "LEDModel", "T5Model"])
+def test_every_linear_module_of_a_layer_has_a_name(family):
+    paths = flatten(abstract(tiny(family)[0]))
+    linear = {path.split("/")[-2] for path in paths if "/layers/" in path and path.endswith("/kernel")}
+    assert linear and linear <= set(NAMES), "add it to jaxmodels.layers.remat.NAMES"
 
 
 @pytest.mark.parametrize("remat", ["all", ("qkv", "keys"), (), 1, None])
